@@ -1,0 +1,146 @@
+"""The structural types on which the parts of edmkit meet.
+
+Nothing has to inherit from these: a plain function is a valid `Denoiser`, any `torch.nn.Module` with the right
+`forward` is a valid `Network`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
+
+from torch import Tensor
+
+__all__ = [
+    "Cond",
+    "Denoiser",
+    "Network",
+    "Point",
+    "Request",
+    "Scaling",
+    "Schedule",
+    "SigmaPath",
+    "Solver",
+    "TimeSteps",
+    "check_cond",
+    "sigma_range",
+]
+
+Cond: TypeAlias = Mapping[str, Tensor]
+"""Named conditions with leading dimension B: "labels", "augment", "image", …"""
+
+Real = TypeVar("Real", float, Tensor)
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """D(x; σ): the estimate of x₀ from x = x₀ + σε (Eq. 2 of the paper).
+
+    x is the *unscaled* state x_t / s(t), of shape (B, *dims); sigma is a tensor of shape () or (B,); the result
+    is like x. Optional attributes that tools read where they exist: `sigma_min` and `sigma_max` (floats, the
+    range on which D is defined), `round_sigma(sigma)` (the nearest noise level that the network knows),
+    `weight(sigma)` (the training weight λ), `sample_shape` (the shape of one sample, without the batch).
+    """
+
+    def __call__(self, x: Tensor, sigma: Tensor, cond: Cond | None = None, /) -> Tensor: ...
+
+
+class Network(Protocol):
+    """F(c_in·x; c_noise): the raw network inside a preconditioned denoiser (Eq. 7); c_noise has shape (B,)."""
+
+    def __call__(self, x: Tensor, c_noise: Tensor, cond: Cond | None = None, /) -> Tensor: ...
+
+
+class Schedule(Protocol):
+    """The noise schedule σ(t), its derivative and its inverse, on floats and on tensors alike."""
+
+    @property
+    def scaling(self) -> Scaling:
+        """The s(t) that the schedule is customarily used with."""
+        ...
+
+    def sigma(self, t: Real) -> Real: ...
+
+    def sigma_dot(self, t: Real) -> Real: ...
+
+    def sigma_inv(self, sigma: Real) -> Real: ...
+
+
+class Scaling(Protocol):
+    """The signal scaling s(t) and its derivative, given t and the schedule's σ(t) and σ̇(t)."""
+
+    def s(self, t: Real, sigma: Real) -> Real: ...
+
+    def s_dot(self, t: Real, sigma: Real, sigma_dot: Real) -> Real: ...
+
+
+class Point(NamedTuple):
+    """A process at one time: σ, s, and the ODE of Algorithm 1 there, dx/dt = a·x − b·D(x/s; σ)."""
+
+    sigma: float
+    s: float
+    a: float
+    b: float
+
+
+class SigmaPath(Protocol):
+    """What a solver needs of a process: the coefficients of its ODE at any time t."""
+
+    def at(self, t: float) -> Point: ...
+
+
+class Request(NamedTuple):
+    """What a solver asks of the driver: D at the unscaled state x and noise level sigma."""
+
+    x: Tensor
+    sigma: float
+
+
+@runtime_checkable
+class Solver(Protocol):
+    """One step of an ODE solver as a coroutine: it yields a `Request`, is sent D, and returns the new state.
+
+    `order` is the global order of convergence. `memory` is whatever a multistep solver carries from step to
+    step, None at the start; a single-step solver returns None, and only such solvers can follow churn.
+    """
+
+    @property
+    def order(self) -> int: ...
+
+    multistep: ClassVar[bool]
+
+    def evaluations(self, to_zero: bool) -> int:
+        """Denoiser evaluations in one step, whose end is at σ=0 or not."""
+        ...
+
+    def step(
+        self, path: SigmaPath, x: Tensor, t: float, t_next: float, memory: Any
+    ) -> Generator[Request, Tensor, tuple[Tensor, Any]]:
+        """From the scaled state x at t to the scaled state at t_next, where σ may be 0."""
+        ...
+
+
+@runtime_checkable
+class TimeSteps(Protocol):
+    """Where the steps are put: N+1 noise levels from σ_max down to the terminal one, in float64."""
+
+    @property
+    def num_steps(self) -> int: ...
+
+    def sigmas(self, model_range: tuple[float, float] = ..., *, start: float | None = ..., clip: bool = ...) -> Tensor:
+        """The levels, within `model_range`; re-spaced to begin at `start` where one is given."""
+        ...
+
+
+def sigma_range(denoiser: object) -> tuple[float, float]:
+    """The (σ_min, σ_max) on which a denoiser is defined; (0, ∞) where it does not say."""
+    return float(getattr(denoiser, "sigma_min", 0.0)), float(getattr(denoiser, "sigma_max", float("inf")))
+
+
+def check_cond(cond: Cond | None, known: tuple[str, ...], who: str) -> Cond:
+    """The condition as a mapping; a ValueError names what `who` does not know."""
+    unknown = sorted(set(cond or ()) - set(known))
+    if unknown:
+        allowed = ", ".join(known) if known else "no conditions"
+        raise ValueError(f"cond: {who} does not know {', '.join(map(repr, unknown))}; it takes {allowed}")
+    return cond or {}
