@@ -1,0 +1,70 @@
+"""The denoising loss λ(σ)·‖D(y + n; σ) − y‖² (Eq. 2 and Section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from edmkit._shapes import Float, Tensor
+from edmkit.objective.noise import NoiseDistribution
+from edmkit.protocols import Cond, Denoiser
+
+__all__ = ["DenoisingLoss", "denoising_error"]
+
+Weight = Callable[[Tensor], Tensor]
+
+
+def denoising_error(
+    denoiser: Denoiser,
+    x0: Float[Tensor, "batch *dims"],
+    sigma: Float[Tensor, "batch"],
+    cond: Cond | None = None,
+    *,
+    noise: Float[Tensor, "batch *dims"],
+) -> Float[Tensor, "batch"]:
+    """‖D(x₀ + σ·ε; σ) − x₀‖² for each sample, summed over its dimensions, with ε = `noise`."""
+    level = sigma.to(x0).reshape((-1,) + (1,) * (x0.ndim - 1))
+    error = denoiser(x0 + level * noise, sigma.to(x0), cond) - x0
+    return error.square().flatten(1).sum(1)
+
+
+@dataclass(frozen=True)
+class DenoisingLoss:
+    """λ(σ)·‖D(x₀ + σ·ε; σ) − x₀‖² for each sample, with σ drawn from `noise`.
+
+    `weight` is λ; None reads it from the denoiser (`denoiser.weight(sigma)`, 1/c_out² of its preconditioning),
+    and a denoiser without one is an error. `reduction` says whether a sample's squared error is summed over its
+    dimensions, as in the reference implementation, or averaged. `stratified` draws one σ in each of B intervals of
+    equal probability.
+    """
+
+    noise: NoiseDistribution
+    weight: Weight | None = None
+    reduction: Literal["sum", "mean"] = "sum"
+    stratified: bool = True
+
+    def __post_init__(self) -> None:
+        if self.reduction not in ("sum", "mean"):
+            raise ValueError(f"reduction: {self.reduction!r}; want 'sum' or 'mean'")
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        x0: Float[Tensor, "batch *dims"],
+        cond: Cond | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "batch"]:
+        """The loss of each sample, of shape (B,); `generator` draws σ, then the noise, on its own device."""
+        weight: Weight | None = self.weight if self.weight is not None else getattr(denoiser, "weight", None)
+        if weight is None:
+            raise ValueError("weight: the denoiser has no weight(sigma) of its own; give DenoisingLoss(weight=…)")
+        sigma = self.noise.sample(len(x0), stratified=self.stratified, generator=generator)
+        device = x0.device if generator is None else generator.device
+        noise = torch.randn(x0.shape, dtype=x0.dtype, generator=generator, device=device).to(x0.device)
+        error = denoising_error(denoiser, x0, sigma.to(x0), cond, noise=noise)
+        loss = weight(sigma).to(error) * error
+        return loss if self.reduction == "sum" else loss / x0[0].numel()

@@ -1,0 +1,81 @@
+"""The exact denoiser of a Gaussian."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from edmkit._shapes import Float, Tensor
+from edmkit.oracles.base import Oracle, per_sample
+from edmkit.protocols import Cond, check_cond
+
+__all__ = ["Gaussian"]
+
+
+class Gaussian(Oracle):
+    """N(μ, Σ) with a full covariance over the flattened dimensions of a sample.
+
+    At noise σ the density is N(μ, Σ + σ²I) and D(x; σ) = μ + Σ(Σ + σ²I)⁻¹(x − μ). With Σ = UΛUᵀ everything is
+    elementwise in the coordinates Uᵀ(x − μ). `mean` has the shape of a sample, `covariance` is (d, d), symmetric
+    and positive semi-definite. Computed in float64; results are in the dtype of x.
+    """
+
+    def __init__(self, mean: Float[Tensor, "*dims"], covariance: Float[Tensor, "d d"]) -> None:
+        d = mean.numel()
+        if covariance.shape != (d, d):
+            raise ValueError(f"covariance: shape {tuple(covariance.shape)}; want ({d}, {d}) for a mean of {d} numbers")
+        cov = covariance.to(torch.float64)
+        if not torch.allclose(cov, cov.T, rtol=1e-8, atol=1e-12):
+            raise ValueError("covariance: is not symmetric")
+        variances, axes = torch.linalg.eigh(0.5 * (cov + cov.T))
+        if float(variances.min()) < -1e-10 * max(1.0, float(variances.abs().max())):
+            raise ValueError(f"covariance: has the negative eigenvalue {float(variances.min()):g}")
+        super().__init__(tuple(mean.shape))
+        self.mean = mean.to(torch.float64).reshape(-1)
+        self.variances = variances.clamp_min(0)
+        self.axes = axes
+
+    def _coordinates(self, x: Tensor) -> Tensor:
+        """Uᵀ(x − μ), of shape (B, d), in float64."""
+        return (x.flatten(1).to(torch.float64) - self.mean.to(x.device)) @ self.axes.to(x.device)
+
+    def _back(self, z: Tensor, like: Tensor) -> Tensor:
+        return (self.mean.to(like.device) + z @ self.axes.to(like.device).T).reshape(like.shape).to(like.dtype)
+
+    def __call__(
+        self,
+        x: Float[Tensor, "batch *dims"],
+        sigma: Float[Tensor, ""] | Float[Tensor, "batch"],
+        cond: Cond | None = None,
+    ) -> Float[Tensor, "batch *dims"]:
+        check_cond(cond, (), "a Gaussian oracle")
+        variances = self.variances.to(x.device)
+        level = per_sample(sigma, x)
+        gain = variances / (variances + level**2)
+        # at σ = 0 a direction without variance keeps x where the data are: 0/0 there stands for 1
+        return self._back(torch.where(level == 0, 1.0, gain) * self._coordinates(x), x)
+
+    def log_prob(
+        self, x: Float[Tensor, "batch *dims"], sigma: Float[Tensor, ""] | Float[Tensor, "batch"]
+    ) -> Float[Tensor, "batch"]:
+        """ln p(x; σ) in float64."""
+        total = self.variances.to(x.device) + per_sample(sigma, x) ** 2
+        z = self._coordinates(x)
+        return -0.5 * (z**2 / total + total.log() + math.log(2 * math.pi)).sum(1)
+
+    def flow(
+        self, x: Float[Tensor, "batch *dims"], sigma_from: float, sigma_to: float
+    ) -> Float[Tensor, "batch *dims"]:
+        """The exact solution of the probability-flow ODE in unscaled x, from one noise level to another.
+
+        Each coordinate of Uᵀ(x − μ) is multiplied by √((λ + σ_to²)/(λ + σ_from²)).
+        """
+        variances = self.variances.to(x.device)
+        ratio = ((variances + sigma_to**2) / (variances + sigma_from**2)).sqrt()
+        return self._back(ratio * self._coordinates(x), x)
+
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "{n} *dims"]:
+        """n independent draws from N(μ, Σ) in float64 on the CPU."""
+        z = torch.randn(n, self.mean.numel(), dtype=torch.float64, generator=generator)
+        return (self.mean + (z * self.variances.sqrt()) @ self.axes.T).reshape(n, *self.sample_shape)

@@ -1,0 +1,113 @@
+"""The exact denoiser of a Gaussian mixture."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from edmkit._shapes import Float, Tensor
+from edmkit.oracles.base import Oracle, per_sample
+from edmkit.protocols import Cond, check_cond
+
+__all__ = ["GaussianMixture"]
+
+
+class GaussianMixture(Oracle):
+    """Σ_k w_k·N(μ_k, Σ_k): D is the mean of the components' denoisers under their posterior weights at x.
+
+    `means` is (K, *dims). `stds` of shape (K,) makes the components isotropic; `covariances` of shape (K, d, d) makes
+    them full. `weights` of shape (K,) are positive and are divided by their sum; None makes them equal. Isotropic
+    mixtures are computed elementwise, so that a sample's result does not depend on its batch to the last bit.
+    Computed in float64; results are in the dtype of x.
+    """
+
+    def __init__(
+        self,
+        means: Float[Tensor, "components *dims"],
+        stds: Float[Tensor, "components"] | None = None,
+        weights: Float[Tensor, "components"] | None = None,
+        *,
+        covariances: Float[Tensor, "components d d"] | None = None,
+    ) -> None:
+        if (stds is None) == (covariances is None):
+            raise ValueError("stds, covariances: give exactly one of the two")
+        k = len(means)
+        w = torch.ones(k) if weights is None else weights
+        if w.shape != (k,) or not bool((w > 0).all()):
+            raise ValueError(f"weights: want {k} positive numbers, one for each component")
+        super().__init__(tuple(means.shape[1:]))
+        self.means = means.to(torch.float64).flatten(1)
+        self.weights = w.to(torch.float64) / w.to(torch.float64).sum()
+        self.axes: Tensor | None = None
+        d = self.means.shape[1]
+        if covariances is None:
+            if stds is None or stds.shape != (k,) or not bool((stds >= 0).all()):
+                raise ValueError(f"stds: want {k} numbers, none negative, one for each component")
+            self.variances = stds.to(torch.float64)[:, None] ** 2
+        else:
+            if covariances.shape != (k, d, d):
+                raise ValueError(f"covariances: shape {tuple(covariances.shape)}; want {(k, d, d)}")
+            variances, self.axes = torch.linalg.eigh(covariances.to(torch.float64))
+            if float(variances.min()) < -1e-10 * max(1.0, float(variances.abs().max())):
+                raise ValueError(f"covariances: one has the negative eigenvalue {float(variances.min()):g}")
+            self.variances = variances.clamp_min(0)
+
+    def _to(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        axes = None if self.axes is None else self.axes.to(x.device)
+        return self.means.to(x.device), self.variances.to(x.device), axes
+
+    def _components(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Offsets in the components' axes, their total variances, and ln w_k·p_k(x; σ); (B, K, …)."""
+        means, variances, axes = self._to(x)
+        offsets = x.flatten(1).to(torch.float64)[:, None, :] - means
+        if axes is not None:
+            offsets = torch.einsum("bkd,kde->bke", offsets, axes)
+        total = variances + per_sample(sigma, x)[:, :, None] ** 2
+        d = offsets.shape[2]
+        log_det = total.log().sum(2) * (d / total.shape[2])
+        joint = self.weights.to(x.device).log() - 0.5 * ((offsets**2 / total).sum(2) + log_det + d * math.log(2 * math.pi))
+        return offsets, total, joint
+
+    def __call__(
+        self,
+        x: Float[Tensor, "batch *dims"],
+        sigma: Float[Tensor, ""] | Float[Tensor, "batch"],
+        cond: Cond | None = None,
+    ) -> Float[Tensor, "batch *dims"]:
+        check_cond(cond, (), "a Gaussian mixture oracle")
+        means, variances, axes = self._to(x)
+        offsets, total, joint = self._components(x, sigma)
+        gains = variances / total
+        denoised = gains * offsets
+        if axes is not None:
+            denoised = torch.einsum("bke,kde->bkd", denoised, axes)
+        posterior = joint.softmax(1)[:, :, None]
+        return (posterior * (means + denoised)).sum(1).reshape(x.shape).to(x.dtype)
+
+    def log_prob(
+        self, x: Float[Tensor, "batch *dims"], sigma: Float[Tensor, ""] | Float[Tensor, "batch"]
+    ) -> Float[Tensor, "batch"]:
+        """ln p(x; σ) in float64."""
+        return self._components(x, sigma)[2].logsumexp(1)
+
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "{n} *dims"]:
+        """n independent draws from the mixture in float64 on the CPU."""
+        which = torch.multinomial(self.weights, n, replacement=True, generator=generator)
+        z = torch.randn(n, self.means.shape[1], dtype=torch.float64, generator=generator) * self.variances[which].sqrt()
+        if self.axes is not None:
+            z = torch.einsum("be,bde->bd", z, self.axes[which])
+        return (self.means[which] + z).reshape(n, *self.sample_shape)
+
+    def mean(self) -> Float[Tensor, "*dims"]:
+        """E[x₀]."""
+        return (self.weights[:, None] * self.means).sum(0).reshape(self.sample_shape)
+
+    def covariance(self) -> Float[Tensor, "d d"]:
+        """Cov[x₀] over the flattened dimensions."""
+        centred = self.means - self.mean().reshape(-1)
+        between = torch.einsum("k,kd,ke->de", self.weights, centred, centred)
+        d = self.means.shape[1]
+        axes = torch.eye(d, dtype=torch.float64).expand(len(self.means), d, d) if self.axes is None else self.axes
+        spread = self.variances.expand(-1, d)
+        return between + torch.einsum("k,kde,ke,kfe->df", self.weights, axes, spread, axes)

@@ -1,0 +1,77 @@
+"""c_noise of a network that was trained on times or on time indices: the map from σ to what it is told."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+
+from edmkit._shapes import Float, Tensor
+from edmkit.process import NoiseLevels, VPSchedule, nearest_level, round_to_levels
+from edmkit.protocols import Schedule
+
+__all__ = ["ContinuousTime", "LevelIndex", "TimeMap"]
+
+
+class TimeMap(Protocol):
+    """σ to c_noise, with the range of σ and the levels that the network knows."""
+
+    @property
+    def sigma_range(self) -> tuple[float, float]: ...
+
+    def c_noise(self, sigma: Tensor) -> Tensor: ...
+
+    def round_sigma(self, sigma: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class ContinuousTime:
+    """c_noise = factor·σ⁻¹(σ), for times between t_min and t_max of a schedule.
+
+    The defaults are those of VP in Table 1: factor = M − 1 = 999 and t from ε_t = 1e-5 to 1.
+    """
+
+    schedule: Schedule = field(default_factory=VPSchedule)
+    factor: float = 999.0
+    t_min: float = 1e-5
+    t_max: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.t_min < self.t_max:
+            raise ValueError(f"t_min, t_max: {self.t_min}, {self.t_max}; want 0 <= t_min < t_max")
+
+    @property
+    def sigma_range(self) -> tuple[float, float]:
+        ends = self.schedule.sigma(torch.tensor([self.t_min, self.t_max], dtype=torch.float64))
+        return float(ends[0]), float(ends[1])
+
+    def c_noise(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        return self.factor * self.schedule.sigma_inv(sigma)
+
+    def round_sigma(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        return sigma
+
+
+@functools.lru_cache(maxsize=16)
+def _table(levels: NoiseLevels, device: torch.device) -> Tensor:
+    return levels.table().to(device)
+
+
+@dataclass(frozen=True)
+class LevelIndex:
+    """c_noise = n, the index of the trained level nearest to σ; `round_sigma` gives that level itself."""
+
+    levels: NoiseLevels
+
+    @property
+    def sigma_range(self) -> tuple[float, float]:
+        table = self.levels.table()
+        return float(table[0]), float(table[-1])
+
+    def c_noise(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        return nearest_level(_table(self.levels, sigma.device), sigma).to(sigma.dtype)
+
+    def round_sigma(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        return round_to_levels(_table(self.levels, sigma.device), sigma)

@@ -1,0 +1,35 @@
+"""The stochastic part of Algorithm 2: noise added before each step, and removed by it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+__all__ = ["Churn"]
+
+
+@dataclass(frozen=True)
+class Churn:
+    """σ̂ = (1 + γ)·σ, γ = min(S_churn/N, √2 − 1) where S_tmin ≤ σ ≤ S_tmax, else 0 (Algorithm 2, lines 4 to 6).
+
+    The noise that lifts x from σ to σ̂ has variance S_noise²·(σ̂² − σ²). `S_churn=0` is the deterministic sampler.
+    """
+
+    S_churn: float = 0.0
+    S_tmin: float = 0.0
+    S_tmax: float = math.inf
+    S_noise: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("S_churn", "S_tmin", "S_noise"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name}: {value}; want a finite number, not negative")
+        if not self.S_tmax >= self.S_tmin:
+            raise ValueError(f"S_tmax: {self.S_tmax}; want at least S_tmin = {self.S_tmin}")
+
+    def gamma(self, sigma: float, num_steps: int) -> float:
+        """γ at the noise level σ in a run of `num_steps` steps."""
+        if not self.S_tmin <= sigma <= self.S_tmax:
+            return 0.0
+        return min(self.S_churn / num_steps, math.sqrt(2) - 1)

@@ -1,0 +1,86 @@
+"""Single-step solvers of the ODE dx/dt = a(t)·x − b(t)·D(x/s; σ) (Algorithm 1 and Appendix D.2).
+
+A step is a coroutine: it yields a request for D and is sent the answer. Its result is one linear combination of x and
+of the D's with coefficients that are plain numbers, so that a step costs as few passes over memory as there are
+terms.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from edmkit._shapes import Tensor
+from edmkit.protocols import Point, Request, SigmaPath
+
+__all__ = ["Euler", "Heun"]
+
+Step = Generator[Request, Tensor, tuple[Tensor, Any]]
+
+
+def _request(x: Tensor, point: Point) -> Request:
+    return Request(x if point.s == 1 else x / point.s, point.sigma)
+
+
+@dataclass(frozen=True)
+class Euler:
+    """x⁺ = x + h·d, with d = dx/dt at t: first order, one evaluation a step. With σ = t and s = 1 it is DDIM."""
+
+    multistep: ClassVar[bool] = False
+
+    @property
+    def order(self) -> int:
+        return 1
+
+    def evaluations(self, to_zero: bool) -> int:
+        return 1
+
+    def step(self, path: SigmaPath, x: Tensor, t: float, t_next: float, memory: None) -> Step:
+        here = path.at(t)
+        h = t_next - t
+        denoised = yield _request(x, here)
+        return x.mul(1 + h * here.a).add_(denoised, alpha=-h * here.b), None
+
+
+@dataclass(frozen=True)
+class Heun:
+    """The second-order family of Appendix D.2: Heun (α = 1), midpoint (α = ½), Ralston (α = ⅔).
+
+    x' = x + α·h·d, x⁺ = x + h·((1 − 1/(2α))·d + 1/(2α)·d'), with d' = dx/dt at (x', t + α·h). Two evaluations a
+    step, but one in a step to σ = 0, which is Euler's: N steps cost 2N − 1.
+    """
+
+    alpha: float = 1.0
+    multistep: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.alpha) and 0 < self.alpha <= 1):
+            raise ValueError(f"alpha: {self.alpha}; want more than 0 and at most 1 (1 Heun, 1/2 midpoint, 2/3 Ralston)")
+
+    @property
+    def order(self) -> int:
+        return 2
+
+    def evaluations(self, to_zero: bool) -> int:
+        return 1 if to_zero else 2
+
+    def step(self, path: SigmaPath, x: Tensor, t: float, t_next: float, memory: None) -> Step:
+        here = path.at(t)
+        h = t_next - t
+        denoised = yield _request(x, here)
+        if t_next == 0:
+            return x.mul(1 + h * here.a).add_(denoised, alpha=-h * here.b), None
+        # x' = p·x + q·D
+        p, q = 1 + self.alpha * h * here.a, -self.alpha * h * here.b
+        there = path.at(t + self.alpha * h if self.alpha != 1 else t_next)
+        denoised_there = yield _request(x.mul(p).add_(denoised, alpha=q), there)
+        # x⁺ = x + h·((1 − w)·(a·x − b·D) + w·(a'·(p·x + q·D) − b'·D'))
+        w = 1 / (2 * self.alpha)
+        first, second = h * (1 - w), h * w
+        return (
+            x.mul(1 + first * here.a + second * there.a * p)
+            .add_(denoised, alpha=second * there.a * q - first * here.b)
+            .add_(denoised_there, alpha=-second * there.b)
+        ), None

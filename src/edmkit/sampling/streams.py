@@ -1,0 +1,55 @@
+"""One random stream for each sample, so that a sample does not depend on its batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from edmkit._shapes import Float, Int, Tensor
+
+__all__ = ["initial_latents", "random_labels", "step_noise"]
+
+_MASK = 0xFFFFFFFF
+
+
+def _generator(seed: int) -> torch.Generator:
+    # the CPU generator of torch reads 32 bits; the reference implementation cuts seeds in the same way
+    return torch.Generator().manual_seed(seed & _MASK)
+
+
+def _mix(value: int) -> int:
+    """A bijection of 32-bit integers that scatters neighbours (xor-shift and odd multipliers)."""
+    value &= _MASK
+    value = ((value ^ (value >> 16)) * 0x7FEB352D) & _MASK
+    value = ((value ^ (value >> 15)) * 0x846CA68B) & _MASK
+    return value ^ (value >> 16)
+
+
+def initial_latents(seeds: Sequence[int], shape: Sequence[int]) -> Float[Tensor, "batch *dims"]:
+    """Unit-variance float32 latents on the CPU, each the first draw of its own seed's generator."""
+    if len(seeds) == 0:
+        raise ValueError("seeds: is empty; want at least one")
+    return torch.stack([torch.randn(tuple(shape), generator=_generator(seed)) for seed in seeds])
+
+
+def random_labels(seeds: Sequence[int], shape: Sequence[int], num_classes: int) -> Int[Tensor, "batch"]:
+    """A class for each seed: the draw that follows its latents of the given shape."""
+    if num_classes < 1:
+        raise ValueError(f"num_classes: {num_classes}; want at least 1")
+    labels = []
+    for seed in seeds:
+        generator = _generator(seed)
+        torch.randn(tuple(shape), generator=generator)
+        labels.append(torch.randint(num_classes, (), generator=generator))
+    return torch.stack(labels)
+
+
+def step_noise(seeds: Sequence[int], step: int, shape: Sequence[int]) -> Float[Tensor, "batch *dims"]:
+    """Unit-variance float32 noise on the CPU for one step of a run, addressed by (seed, step).
+
+    The generator of each draw is seeded with a hash of the pair that is one-to-one in the seed at a given step and in
+    the step for a given seed: samples of one step never share noise, nor do the steps of one sample.
+    """
+    salt = _mix(step + 0x9E3779B9)
+    return torch.stack([torch.randn(tuple(shape), generator=_generator(_mix(seed ^ salt))) for seed in seeds])

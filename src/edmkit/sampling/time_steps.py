@@ -1,0 +1,239 @@
+"""Where the steps are put: the sequences of noise levels of Table 1, "Time steps".
+
+Every class gives N levels from σ_max down, then the terminal one. `terminal="zero"` ends at σ = 0 after the N levels
+i/(N−1), i < N; `terminal="sigma_min"` spaces the N+1 levels by i/N and ends at σ_min, for encoding and for
+measurements of convergence.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from edmkit._shapes import Float, Tensor
+from edmkit.process import IDDPMLevels, VPSchedule
+
+__all__ = ["EDMSteps", "GivenSteps", "GivenTimes", "IDDPMSteps", "LogLinearSteps", "VESteps", "VPSteps"]
+
+_ANY = (0.0, math.inf)
+
+
+@dataclass(frozen=True)
+class RangedSteps(ABC):
+    """N steps over a range of σ.
+
+    `sigma_min` and `sigma_max` of None stand for the paper's default of that column, as far as the model's own range
+    allows. An explicit value outside the model's range is an error, unless it is clipped on demand.
+    """
+
+    num_steps: int = 18
+    sigma_min: float | None = None
+    sigma_max: float | None = None
+    terminal: Literal["zero", "sigma_min"] = "zero"
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise ValueError(f"num_steps: {self.num_steps}; want at least 1")
+        for name, value in (("sigma_min", self.sigma_min), ("sigma_max", self.sigma_max)):
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name}: {value}; want a positive finite number")
+        if self.sigma_min is not None and self.sigma_max is not None and self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min: {self.sigma_min}; want less than sigma_max = {self.sigma_max}")
+        if self.terminal not in ("zero", "sigma_min"):
+            raise ValueError(f"terminal: {self.terminal!r}; want 'zero' or 'sigma_min'")
+
+    @abstractmethod
+    def default_range(self) -> tuple[float, float]:
+        """The paper's (σ_min, σ_max) of this column."""
+
+    @abstractmethod
+    def _place(self, fraction: Tensor, low: float, high: float, first: float) -> Tensor:
+        """The levels at the given shares of the way from `first` to `low`; `high` is the σ_max of the whole range."""
+
+    def resolve(self, model_range: tuple[float, float] = _ANY, *, clip: bool = False) -> tuple[float, float]:
+        """(σ_min, σ_max) for a model defined on `model_range`."""
+        least, greatest = model_range
+
+        def end(name: str, value: float | None, default: float) -> float:
+            if value is not None and not least <= value <= greatest and not clip:
+                raise ValueError(f"{name}: {value:g} is outside the model's range [{least:g}, {greatest:g}]")
+            return min(max(default if value is None else value, least), greatest)
+
+        low, high = self.default_range()
+        low, high = end("sigma_min", self.sigma_min, low), end("sigma_max", self.sigma_max, high)
+        if not low < high:
+            raise ValueError(f"sigma_min: {low:g}; want less than sigma_max = {high:g}")
+        return low, high
+
+    def sigmas(
+        self, model_range: tuple[float, float] = _ANY, *, start: float | None = None, clip: bool = False
+    ) -> Float[Tensor, "levels"]:
+        """The N+1 levels in float64, from `start` (default σ_max) to the terminal one."""
+        low, high = self.resolve(model_range, clip=clip)
+        first = high if start is None else start
+        if not low < first <= model_range[1]:
+            raise ValueError(f"sigma_start: {first:g}; want more than sigma_min = {low:g} and at most {model_range[1]:g}")
+        n = self.num_steps
+        if self.terminal == "zero":
+            fraction = torch.arange(n, dtype=torch.float64) / max(n - 1, 1)
+            return torch.cat([self._place(fraction, low, high, first), torch.zeros(1, dtype=torch.float64)])
+        return self._place(torch.arange(n + 1, dtype=torch.float64) / n, low, high, first)
+
+
+@dataclass(frozen=True)
+class EDMSteps(RangedSteps):
+    """σ_i = (σ_max^{1/ρ} + i/(N−1)·(σ_min^{1/ρ} − σ_max^{1/ρ}))^ρ (Eq. 5)."""
+
+    rho: float = 7.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (math.isfinite(self.rho) and self.rho > 0):
+            raise ValueError(f"rho: {self.rho}; want a positive finite number")
+
+    def default_range(self) -> tuple[float, float]:
+        return 0.002, 80.0
+
+    def _place(self, fraction: Tensor, low: float, high: float, first: float) -> Tensor:
+        a, b = first ** (1 / self.rho), low ** (1 / self.rho)
+        return ((a + fraction * (b - a)) ** self.rho).clamp(low, first)
+
+
+@dataclass(frozen=True)
+class LogLinearSteps(RangedSteps):
+    """σ_i = σ_max·(σ_min/σ_max)^{i/(N−1)}: equal steps in ln σ, over the paper's EDM range."""
+
+    def default_range(self) -> tuple[float, float]:
+        return 0.002, 80.0
+
+    def _place(self, fraction: Tensor, low: float, high: float, first: float) -> Tensor:
+        return (first * (low / first) ** fraction).clamp(low, first)
+
+
+@dataclass(frozen=True)
+class VESteps(RangedSteps):
+    """σ_i² = σ_max²·(σ_min²/σ_max²)^{i/(N−1)} (Table 1, VE): equal steps in ln σ, over the range of VE models."""
+
+    def default_range(self) -> tuple[float, float]:
+        return 0.02, 100.0
+
+    def _place(self, fraction: Tensor, low: float, high: float, first: float) -> Tensor:
+        return (first**2 * (low**2 / first**2) ** fraction).sqrt().clamp(low, first)
+
+
+@dataclass(frozen=True)
+class VPSteps(RangedSteps):
+    """σ(t_i) of the VP schedule with t_i = 1 + i/(N−1)·(ε_s − 1) (Table 1, VP).
+
+    Where the range is not that of β_d and β_min, both are recomputed so that σ(ε_s) = σ_min and σ(1) = σ_max.
+    """
+
+    beta_d: float = 19.9
+    beta_min: float = 0.1
+    epsilon_s: float = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        VPSchedule(self.beta_d, self.beta_min)
+        if not 0 < self.epsilon_s < 1:
+            raise ValueError(f"epsilon_s: {self.epsilon_s}; want a time between 0 and 1")
+
+    def default_range(self) -> tuple[float, float]:
+        schedule = VPSchedule(self.beta_d, self.beta_min)
+        return schedule.sigma(self.epsilon_s), schedule.sigma(1.0)
+
+    def _place(self, fraction: Tensor, low: float, high: float, first: float) -> Tensor:
+        schedule = VPSchedule(self.beta_d, self.beta_min)
+        if (low, high) != self.default_range():
+            schedule = VPSchedule.spanning(low, high, self.epsilon_s)
+        start = 1.0 if first == high else schedule.sigma_inv(first)
+        return schedule.sigma(start + fraction * (self.epsilon_s - start)).clamp(low, first)
+
+
+@dataclass(frozen=True)
+class IDDPMSteps(RangedSteps):
+    """N of the levels u_j, evenly by index: u_⌊j₀ + (M−1−j₀)/(N−1)·i + ½⌋ (Table 1, iDDPM + DDIM).
+
+    With a range given, the indices run over the u_j inside it. ValueError where N exceeds the number of levels.
+    """
+
+    M: int = 1000
+    C_1: float = 0.001
+    C_2: float = 0.008
+    j0: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        IDDPMLevels(self.M, self.C_1, self.C_2)
+        if not 0 <= self.j0 < self.M - 1:
+            raise ValueError(f"j0: {self.j0}; want an index from 0 to M − 2 = {self.M - 2}")
+
+    def _falling_levels(self) -> Tensor:
+        return IDDPMLevels(self.M, self.C_1, self.C_2).table().flip(0)
+
+    def default_range(self) -> tuple[float, float]:
+        u = self._falling_levels()
+        return float(u[-1]), float(u[self.j0])
+
+    def _place(self, fraction: Tensor, low: float, high: float, first: float) -> Tensor:
+        u = self._falling_levels()
+        u = u[(u >= low) & (u <= first)]
+        if len(u) < len(fraction):
+            raise ValueError(f"num_steps: {self.num_steps}; only {len(u)} levels u_j lie in [{low:g}, {first:g}]")
+        levels = u[(fraction * (len(u) - 1) + 0.5).floor().long()]
+        if first != high:
+            levels[0] = first  # the state that was handed in has this level, between two of the table
+        return levels
+
+
+@dataclass(frozen=True)
+class GivenSteps:
+    """Levels given one by one, falling to the terminal one, which may be 0."""
+
+    levels: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        falling = all(a > b for a, b in zip(self.levels, self.levels[1:], strict=False))
+        if len(self.levels) < 2 or not falling or self.levels[-1] < 0 or not math.isfinite(self.levels[0]):
+            raise ValueError("levels: want at least two finite noise levels, falling, none negative")
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.levels) - 1
+
+    def sigmas(
+        self, model_range: tuple[float, float] = _ANY, *, start: float | None = None, clip: bool = False
+    ) -> Float[Tensor, "levels"]:
+        """The levels as given; `start`, where given, must be the first of them."""
+        least, greatest = model_range
+        levels = torch.tensor(self.levels, dtype=torch.float64)
+        positive = levels[levels > 0]
+        if clip:
+            levels = torch.where(levels > 0, levels.clamp(least, greatest), levels)
+        elif bool(((positive < least) | (positive > greatest)).any()):
+            raise ValueError(
+                f"levels: from {self.levels[0]:g} to {float(positive[-1]):g}, outside the model's range "
+                f"[{least:g}, {greatest:g}]"
+            )
+        if start is not None and start != self.levels[0]:
+            raise ValueError(f"sigma_start: {start:g}; the given levels begin at {self.levels[0]:g}")
+        return levels
+
+
+@dataclass(frozen=True)
+class GivenTimes:
+    """Times t given one by one, for a process whose σ(t) has no inverse; the last may have σ(t) = 0."""
+
+    times: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.times) < 2 or not all(math.isfinite(t) for t in self.times):
+            raise ValueError("times: want at least two finite times")
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.times) - 1
