@@ -45,12 +45,14 @@ class Denoiser(Protocol):
     def __call__(self, x: Tensor, sigma: Tensor, cond: Cond | None = None, /) -> Tensor: ...
 
 
+@runtime_checkable
 class Network(Protocol):
     """F(c_in·x; c_noise): the raw network inside a preconditioned denoiser (Eq. 7); c_noise has shape (B,)."""
 
     def __call__(self, x: Tensor, c_noise: Tensor, cond: Cond | None = None, /) -> Tensor: ...
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """The noise schedule σ(t), its derivative and its inverse, on floats and on tensors alike."""
 
@@ -66,6 +68,7 @@ class Schedule(Protocol):
     def sigma_inv(self, sigma: Real) -> Real: ...
 
 
+@runtime_checkable
 class Scaling(Protocol):
     """The signal scaling s(t) and its derivative, given t and the schedule's σ(t) and σ̇(t)."""
 
@@ -83,6 +86,7 @@ class Point(NamedTuple):
     b: float
 
 
+@runtime_checkable
 class SigmaPath(Protocol):
     """What a solver needs of a process: the coefficients of its ODE at any time t."""
 

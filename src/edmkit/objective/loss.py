@@ -27,8 +27,10 @@ def denoising_error(
 ) -> Float[Tensor, "batch"]:
     """‖D(x₀ + σ·ε; σ) − x₀‖² for each sample, summed over its dimensions, with ε = `noise`."""
     level = sigma.to(x0).reshape((-1,) + (1,) * (x0.ndim - 1))
-    error = denoiser(x0 + level * noise, sigma.to(x0), cond) - x0
-    return error.square().flatten(1).sum(1)
+    denoised = denoiser(x0 + level * noise, sigma.to(x0), cond)
+    if denoised.shape != x0.shape:
+        raise ValueError(f"denoiser: returned shape {tuple(denoised.shape)} for x of shape {tuple(x0.shape)}")
+    return (denoised - x0).square().reshape(len(x0), -1).sum(1)
 
 
 @dataclass(frozen=True)

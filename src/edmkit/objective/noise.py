@@ -63,7 +63,8 @@ class LogNormal(NoiseDistribution):
             raise ValueError(f"P_std: {self.P_std}; want a positive finite number")
 
     def quantile(self, u: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-        return (self.P_mean + self.P_std * torch.special.ndtri(u)).exp()
+        normal: Tensor = torch.special.ndtri(u)
+        return (self.P_mean + self.P_std * normal).exp()
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,10 @@ class VPUniform(NoiseDistribution):
 
     def __post_init__(self) -> None:
         VPSchedule(self.beta_d, self.beta_min)
-        if not 0 < self.epsilon_t < 1:
-            raise ValueError(f"epsilon_t: {self.epsilon_t}; want a time between 0 and 1")
+        # with a negative β_min, σ is real from t = −2β_min/β_d on
+        start = max(0.0, -2 * self.beta_min / self.beta_d)
+        if not start < self.epsilon_t < 1:
+            raise ValueError(f"epsilon_t: {self.epsilon_t}; want a time above {start:g} (where σ > 0), below 1")
 
     def quantile(self, u: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         return VPSchedule(self.beta_d, self.beta_min).sigma(self.epsilon_t + (1 - self.epsilon_t) * u)

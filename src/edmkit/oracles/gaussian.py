@@ -7,7 +7,7 @@ import math
 import torch
 
 from edmkit._shapes import Float, Tensor
-from edmkit.oracles.base import Oracle, per_sample
+from edmkit.oracles.base import Oracle, eigen, total_variances
 from edmkit.protocols import Cond, check_cond
 
 __all__ = ["Gaussian"]
@@ -25,22 +25,18 @@ class Gaussian(Oracle):
         d = mean.numel()
         if covariance.shape != (d, d):
             raise ValueError(f"covariance: shape {tuple(covariance.shape)}; want ({d}, {d}) for a mean of {d} numbers")
-        cov = covariance.to(torch.float64)
-        if not torch.allclose(cov, cov.T, rtol=1e-8, atol=1e-12):
-            raise ValueError("covariance: is not symmetric")
-        variances, axes = torch.linalg.eigh(0.5 * (cov + cov.T))
-        if float(variances.min()) < -1e-10 * max(1.0, float(variances.abs().max())):
-            raise ValueError(f"covariance: has the negative eigenvalue {float(variances.min()):g}")
+        if not bool(torch.isfinite(mean).all()):
+            raise ValueError("mean: holds values that are not finite")
         super().__init__(tuple(mean.shape))
         self.mean = mean.to(torch.float64).reshape(-1)
-        self.variances = variances.clamp_min(0)
-        self.axes = axes
+        self.variances, self.axes = eigen("covariance", covariance)
 
     def _coordinates(self, x: Tensor) -> Tensor:
         """Uᵀ(x − μ), of shape (B, d), in float64."""
-        return (x.flatten(1).to(torch.float64) - self.mean.to(x.device)) @ self.axes.to(x.device)
+        return (self._flat(x) - self.mean.to(x.device)) @ self.axes.to(x.device)
 
     def _back(self, z: Tensor, like: Tensor) -> Tensor:
+        """μ + Uz, in shape and dtype like x."""
         return (self.mean.to(like.device) + z @ self.axes.to(like.device).T).reshape(like.shape).to(like.dtype)
 
     def __call__(
@@ -51,7 +47,7 @@ class Gaussian(Oracle):
     ) -> Float[Tensor, "batch *dims"]:
         check_cond(cond, (), "a Gaussian oracle")
         variances = self.variances.to(x.device)
-        level = per_sample(sigma, x)
+        level = self._level(sigma, x)
         gain = variances / (variances + level**2)
         # at σ = 0 a direction without variance keeps x where the data are: 0/0 there stands for 1
         return self._back(torch.where(level == 0, 1.0, gain) * self._coordinates(x), x)
@@ -60,13 +56,18 @@ class Gaussian(Oracle):
         self, x: Float[Tensor, "batch *dims"], sigma: Float[Tensor, ""] | Float[Tensor, "batch"]
     ) -> Float[Tensor, "batch"]:
         """ln p(x; σ) in float64."""
-        total = self.variances.to(x.device) + per_sample(sigma, x) ** 2
+        total = total_variances(self.variances.to(x.device), self._level(sigma, x))
         z = self._coordinates(x)
         return -0.5 * (z**2 / total + total.log() + math.log(2 * math.pi)).sum(1)
 
-    def flow(
-        self, x: Float[Tensor, "batch *dims"], sigma_from: float, sigma_to: float
+    def score(
+        self, x: Float[Tensor, "batch *dims"], sigma: Float[Tensor, ""] | Float[Tensor, "batch"]
     ) -> Float[Tensor, "batch *dims"]:
+        """∇ₓ ln p(x; σ) = −(Σ + σ²I)⁻¹(x − μ)."""
+        total = total_variances(self.variances.to(x.device), self._level(sigma, x))
+        return (-(self._coordinates(x) / total) @ self.axes.to(x.device).T).reshape(x.shape).to(x.dtype)
+
+    def flow(self, x: Float[Tensor, "batch *dims"], sigma_from: float, sigma_to: float) -> Float[Tensor, "batch *dims"]:
         """The exact solution of the probability-flow ODE in unscaled x, from one noise level to another.
 
         Each coordinate of Uᵀ(x − μ) is multiplied by √((λ + σ_to²)/(λ + σ_from²)).

@@ -7,7 +7,7 @@ import math
 import torch
 
 from edmkit._shapes import Float, Tensor
-from edmkit.oracles.base import Oracle, per_sample
+from edmkit.oracles.base import Oracle, eigen, total_variances
 from edmkit.protocols import Cond, check_cond
 
 __all__ = ["GaussianMixture"]
@@ -34,40 +34,44 @@ class GaussianMixture(Oracle):
             raise ValueError("stds, covariances: give exactly one of the two")
         k = len(means)
         w = torch.ones(k) if weights is None else weights
-        if w.shape != (k,) or not bool((w > 0).all()):
+        if w.shape != (k,) or not bool(((w > 0) & torch.isfinite(w)).all()):
             raise ValueError(f"weights: want {k} positive numbers, one for each component")
+        if k == 0 or not bool(torch.isfinite(means).all()):
+            raise ValueError("means: want one or more, all finite")
         super().__init__(tuple(means.shape[1:]))
-        self.means = means.to(torch.float64).flatten(1)
+        self.means = means.to(torch.float64).reshape(k, -1)
         self.weights = w.to(torch.float64) / w.to(torch.float64).sum()
         self.axes: Tensor | None = None
         d = self.means.shape[1]
         if covariances is None:
-            if stds is None or stds.shape != (k,) or not bool((stds >= 0).all()):
+            if stds is None or stds.shape != (k,) or not bool(((stds >= 0) & torch.isfinite(stds)).all()):
                 raise ValueError(f"stds: want {k} numbers, none negative, one for each component")
             self.variances = stds.to(torch.float64)[:, None] ** 2
         else:
             if covariances.shape != (k, d, d):
                 raise ValueError(f"covariances: shape {tuple(covariances.shape)}; want {(k, d, d)}")
-            variances, self.axes = torch.linalg.eigh(covariances.to(torch.float64))
-            if float(variances.min()) < -1e-10 * max(1.0, float(variances.abs().max())):
-                raise ValueError(f"covariances: one has the negative eigenvalue {float(variances.min()):g}")
-            self.variances = variances.clamp_min(0)
-
-    def _to(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        axes = None if self.axes is None else self.axes.to(x.device)
-        return self.means.to(x.device), self.variances.to(x.device), axes
+            self.variances, self.axes = eigen("covariances", covariances)
 
     def _components(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Offsets in the components' axes, their total variances, and ln w_k·p_k(x; σ); (B, K, …)."""
-        means, variances, axes = self._to(x)
-        offsets = x.flatten(1).to(torch.float64)[:, None, :] - means
-        if axes is not None:
-            offsets = torch.einsum("bkd,kde->bke", offsets, axes)
-        total = variances + per_sample(sigma, x)[:, :, None] ** 2
+        offsets = self._flat(x)[:, None, :] - self.means.to(x.device)
+        if self.axes is not None:
+            offsets = torch.einsum("bkd,kde->bke", offsets, self.axes.to(x.device))
+        total = total_variances(self.variances.to(x.device), self._level(sigma, x)[:, :, None])
         d = offsets.shape[2]
         log_det = total.log().sum(2) * (d / total.shape[2])
-        joint = self.weights.to(x.device).log() - 0.5 * ((offsets**2 / total).sum(2) + log_det + d * math.log(2 * math.pi))
+        joint = self.weights.to(x.device).log() - 0.5 * (
+            (offsets**2 / total).sum(2) + log_det + d * math.log(2 * math.pi)
+        )
         return offsets, total, joint
+
+    def _from_axes(self, vectors: Tensor) -> Tensor:
+        """Vectors (B, K, d) given in the components' axes, in those of x."""
+        return vectors if self.axes is None else torch.einsum("bke,kde->bkd", vectors, self.axes.to(vectors.device))
+
+    def _average(self, joint: Tensor, vectors: Tensor, like: Tensor) -> Tensor:
+        """The posterior mean of vectors (B, K, d), in shape and dtype like x."""
+        return (joint.softmax(1)[:, :, None] * vectors).sum(1).reshape(like.shape).to(like.dtype)
 
     def __call__(
         self,
@@ -76,20 +80,22 @@ class GaussianMixture(Oracle):
         cond: Cond | None = None,
     ) -> Float[Tensor, "batch *dims"]:
         check_cond(cond, (), "a Gaussian mixture oracle")
-        means, variances, axes = self._to(x)
         offsets, total, joint = self._components(x, sigma)
-        gains = variances / total
-        denoised = gains * offsets
-        if axes is not None:
-            denoised = torch.einsum("bke,kde->bkd", denoised, axes)
-        posterior = joint.softmax(1)[:, :, None]
-        return (posterior * (means + denoised)).sum(1).reshape(x.shape).to(x.dtype)
+        denoised = self._from_axes(self.variances.to(x.device) / total * offsets)
+        return self._average(joint, self.means.to(x.device) + denoised, x)
 
     def log_prob(
         self, x: Float[Tensor, "batch *dims"], sigma: Float[Tensor, ""] | Float[Tensor, "batch"]
     ) -> Float[Tensor, "batch"]:
         """ln p(x; σ) in float64."""
         return self._components(x, sigma)[2].logsumexp(1)
+
+    def score(
+        self, x: Float[Tensor, "batch *dims"], sigma: Float[Tensor, ""] | Float[Tensor, "batch"]
+    ) -> Float[Tensor, "batch *dims"]:
+        """∇ₓ ln p(x; σ), the posterior mean of −(Σ_k + σ²I)⁻¹(x − μ_k)."""
+        offsets, total, joint = self._components(x, sigma)
+        return self._average(joint, -self._from_axes(offsets / total), x)
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "{n} *dims"]:
         """n independent draws from the mixture in float64 on the CPU."""

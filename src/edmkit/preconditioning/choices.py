@@ -175,9 +175,13 @@ class VPPreconditioning(_TimedPreconditioning):
     epsilon_t: float = 1e-5
     M: int = 1000
 
-    @property
-    def times(self) -> TimeMap:  # type: ignore[override]
-        return ContinuousTime(VPSchedule(self.beta_d, self.beta_min), self.M - 1, self.epsilon_t)
+    def __post_init__(self) -> None:
+        if not 0 <= self.epsilon_t < 1:
+            raise ValueError(f"epsilon_t: {self.epsilon_t}; want a time from 0 to less than 1")
+        if self.M < 2:
+            raise ValueError(f"M: {self.M}; want at least 2")
+        times = ContinuousTime(VPSchedule(self.beta_d, self.beta_min), self.M - 1, self.epsilon_t)
+        object.__setattr__(self, "times", times)
 
     def coefficients(self, sigma: Float[Tensor, "*batch"]) -> c.Coefficients:
         return c.epsilon(sigma)
@@ -191,9 +195,8 @@ class IDDPMPreconditioning(_TimedPreconditioning):
     C_1: float = 0.001
     C_2: float = 0.008
 
-    @property
-    def times(self) -> TimeMap:  # type: ignore[override]
-        return LevelIndex(IDDPMLevels(self.M, self.C_1, self.C_2))
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "times", LevelIndex(IDDPMLevels(self.M, self.C_1, self.C_2)))
 
     def coefficients(self, sigma: Float[Tensor, "*batch"]) -> c.Coefficients:
         return c.epsilon(sigma)

@@ -14,9 +14,9 @@ __all__ = ["Preconditioned"]
 class Preconditioned(torch.nn.Module):
     """D(x; σ) = c_skip(σ)·x + c_out(σ)·F(c_in(σ)·x; c_noise(σ)) (Eq. 7).
 
-    `network` is called as F(c_in·x, c_noise, cond) in the dtype of its own parameters, with c_noise of shape
-    (B,); the arithmetic around it is in float32, or float64 where x is. The model's σ range, the rounding of σ and
-    the training weight are those of the preconditioning.
+    `network` is called as F(c_in·x, c_noise, cond), c_in·x in the dtype of its own parameters, c_noise of shape (B,)
+    in float32 or better, which time indices need. The arithmetic around it is in float32, or float64 where x is.
+    The model's σ range, the rounding of σ and the training weight are those of the preconditioning.
     """
 
     def __init__(self, network: torch.nn.Module, preconditioning: Preconditioning) -> None:
@@ -58,7 +58,9 @@ class Preconditioned(torch.nn.Module):
         parameter = next(self.network.parameters(), None)
         inner = dtype if parameter is None else parameter.dtype
         wide = x.to(dtype)
-        output = self.network((c_in * wide).to(inner), c_noise.to(torch.promote_types(inner, torch.float32)), cond)
+        output: Tensor = self.network(
+            (c_in * wide).to(inner), c_noise.to(torch.promote_types(inner, torch.float32)), cond
+        )
         if output.shape != x.shape:
             raise ValueError(f"network: returned shape {tuple(output.shape)} for input of shape {tuple(x.shape)}")
         return (c_skip * wide + c_out * output.to(dtype)).to(x.dtype)

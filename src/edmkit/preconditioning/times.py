@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
+import math
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -15,6 +15,7 @@ from edmkit.protocols import Schedule
 __all__ = ["ContinuousTime", "LevelIndex", "TimeMap"]
 
 
+@runtime_checkable
 class TimeMap(Protocol):
     """σ to c_noise, with the range of σ and the levels that the network knows."""
 
@@ -41,6 +42,13 @@ class ContinuousTime:
     def __post_init__(self) -> None:
         if not 0 <= self.t_min < self.t_max:
             raise ValueError(f"t_min, t_max: {self.t_min}, {self.t_max}; want 0 <= t_min < t_max")
+        if not math.isfinite(self.factor) or self.factor == 0:
+            raise ValueError(f"factor: {self.factor}; want a finite number other than 0")
+        low, high = self.sigma_range
+        if not 0 <= low < high:
+            raise ValueError(
+                f"schedule: σ goes from {low:g} at t_min to {high:g} at t_max; want it to rise from 0 or above"
+            )
 
     @property
     def sigma_range(self) -> tuple[float, float]:
@@ -54,24 +62,31 @@ class ContinuousTime:
         return sigma
 
 
-@functools.lru_cache(maxsize=16)
-def _table(levels: NoiseLevels, device: torch.device) -> Tensor:
-    return levels.table().to(device)
+class _Tabled:
+    """Declares the table of `LevelIndex`, which is none of its options."""
+
+    _table: Tensor
 
 
 @dataclass(frozen=True)
-class LevelIndex:
+class LevelIndex(_Tabled):
     """c_noise = n, the index of the trained level nearest to σ; `round_sigma` gives that level itself."""
 
     levels: NoiseLevels
 
+    def __post_init__(self) -> None:
+        # made here and not when first asked for: torch.compile and torch.export can then trace its users
+        object.__setattr__(self, "_table", self.levels.table())
+
     @property
     def sigma_range(self) -> tuple[float, float]:
-        table = self.levels.table()
-        return float(table[0]), float(table[-1])
+        return float(self._table[0]), float(self._table[-1])
+
+    def _table_for(self, sigma: Tensor) -> Tensor:
+        return self._table.to(sigma.device, torch.promote_types(sigma.dtype, torch.float32))
 
     def c_noise(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-        return nearest_level(_table(self.levels, sigma.device), sigma).to(sigma.dtype)
+        return nearest_level(self._table_for(sigma), sigma).to(sigma.dtype)
 
     def round_sigma(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-        return round_to_levels(_table(self.levels, sigma.device), sigma)
+        return round_to_levels(self._table_for(sigma), sigma)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from edmkit._shapes import Tensor
+from edmkit.process._real import require_positive
 from edmkit.process.scalings import NoScaling
 from edmkit.protocols import Real, Scaling
 
@@ -56,11 +57,15 @@ class CallableSchedule:
 
     `t_max` bounds the times; where it is None, σ⁻¹ looks as far as it must. σ⁻¹ brackets the root and combines
     Newton steps with bisection. ValueError where σ(t) is not increasing (give explicit times `t` to `sample`
-    instead) or does not reach the level asked for.
+    instead) or does not reach the level asked for, from above or from below.
     """
 
     function: Function
     t_max: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.t_max is not None:
+            require_positive(t_max=self.t_max)
 
     @property
     def scaling(self) -> Scaling:
@@ -86,28 +91,38 @@ class CallableSchedule:
                 bound *= 2
         reached = self.sigma(bound)
         if not reached >= largest * (1 - 1e-12):
-            raise ValueError(f"sigma: the schedule reaches only {reached:g} at t = {bound:g}; {largest:g} was asked for")
+            raise ValueError(
+                f"sigma: the schedule reaches only {reached:g} at t = {bound:g}; {largest:g} was asked for"
+            )
         return bound
 
     def _invert(self, target: Tensor) -> Tensor:
         if target.numel() == 0:
             return target
         bound = self._upper_bound(float(target.max()))
-        grid = self.sigma(torch.linspace(0, bound, _GRID, dtype=torch.float64, device=target.device))
+        times = torch.linspace(0, bound, _GRID, dtype=torch.float64, device=target.device)
+        grid = self.sigma(times)
         if not bool((grid.diff() > 0).all()):
             raise ValueError("sigma: σ(t) is not increasing, so it has no inverse; give explicit times t instead")
-        low, high = torch.zeros_like(target), torch.where(target > 0, bound, 0.0).to(target)
-        t = 0.5 * (low + high)
-        for iteration in range(_MAX_ITERATIONS):
+        lowest = float(target.min())
+        if not lowest >= float(grid[0]) * (1 - 1e-12):
+            raise ValueError(f"sigma: the schedule starts at {float(grid[0]):g} at t = 0; {lowest:g} was asked for")
+        above = torch.searchsorted(grid, target).clamp_max(_GRID - 1)
+        low, high = times[(above - 1).clamp_min(0)], times[above]
+        t, step = 0.5 * (low + high), high - low
+        for _ in range(_MAX_ITERATIONS):
             excess = self.sigma(t) - target
             high = torch.where(excess >= 0, t, high)
             low = torch.where(excess <= 0, t, low)
             newton = t - excess / self.sigma_dot(t)
-            # one bisection in three keeps convergence geometric where Newton creeps
-            inside = (newton > low) & (newton < high) & (iteration % 3 != 2)
-            previous, t = t, torch.where(inside, newton, 0.5 * (low + high))
-            if bool(((t - previous).abs() <= 4e-16 * t).all()):
+            correction = (newton - t).abs()
+            found = (correction <= 4e-16 * t) | (high - low <= 4e-16 * t)
+            if bool(found.all()):
                 break
+            # bisection where Newton leaves the bracket, or creeps
+            good = (newton > low) & (newton < high) & (correction <= 0.5 * step)
+            previous, t = t, torch.where(found, t, torch.where(good, newton, 0.5 * (low + high)))
+            step = (t - previous).abs()
         return t
 
 

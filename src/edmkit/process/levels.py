@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -14,6 +14,7 @@ from edmkit._shapes import Float, Int, Tensor
 __all__ = ["DiscreteLevels", "IDDPMLevels", "NoiseLevels", "nearest_level", "round_to_levels"]
 
 
+@runtime_checkable
 class NoiseLevels(Protocol):
     """A table of trained noise levels, rising with the network's own time index n = 0, 1, …"""
 
@@ -70,8 +71,8 @@ class DiscreteLevels:
     def from_alphas_cumprod(cls, alphas_cumprod: Float[Tensor, "levels"]) -> DiscreteLevels:
         """The levels σ_n = √((1 − a_n)/a_n) of a DDPM with the falling table a_n = `alphas_cumprod`."""
         a = alphas_cumprod.to(torch.float64)
-        if bool(((a <= 0) | (a >= 1)).any()):
-            raise ValueError("alphas_cumprod: want numbers between 0 and 1, both excluded")
+        if not bool(((a > 0) & (a < 1)).all() & (a.diff() < 0).all()):
+            raise ValueError("alphas_cumprod: want falling numbers between 0 and 1, both excluded")
         return cls(tuple(((1 - a) / a).sqrt().tolist()))
 
     def table(self) -> Float[Tensor, "levels"]:

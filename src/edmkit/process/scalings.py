@@ -30,7 +30,7 @@ class VariancePreserving:
     """s = 1/√(1 + σ²), ṡ = −σ·σ̇·s³: data of unit variance keep it at every t (Table 1, VP)."""
 
     def s(self, t: Real, sigma: Real) -> Real:
-        return 1 / functions(sigma).sqrt(1 + sigma**2)
+        return 1 / functions(sigma).sqrt(1 + sigma**2)  # type: ignore[no-any-return]
 
     def s_dot(self, t: Real, sigma: Real, sigma_dot: Real) -> Real:
         return -sigma * sigma_dot * self.s(t, sigma) ** 3

@@ -46,8 +46,8 @@ class VPSchedule:
 
     def __post_init__(self) -> None:
         require_positive(beta_d=self.beta_d)
-        if not self.beta_min > -0.5 * self.beta_d:
-            raise ValueError(f"beta_min: {self.beta_min}; want more than −beta_d/2 = {-0.5 * self.beta_d}")
+        if not -0.5 * self.beta_d < self.beta_min < math.inf:
+            raise ValueError(f"beta_min: {self.beta_min}; want a number above −beta_d/2 = {-0.5 * self.beta_d}")
 
     @classmethod
     def spanning(cls, sigma_min: float, sigma_max: float, epsilon_s: float = 1e-3) -> VPSchedule:
@@ -82,7 +82,7 @@ class VPSchedule:
         m = functions(sigma)
         log = m.log1p(sigma**2)
         root = m.sqrt(self.beta_min**2 + 2 * self.beta_d * log)
-        if self.beta_min < 0:
+        if self.beta_min <= 0:
             return (root - self.beta_min) / self.beta_d  # type: ignore[no-any-return]
         # the same with the difference of near equals at small σ multiplied out
         return 2 * log / (root + self.beta_min)  # type: ignore[no-any-return]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -11,7 +12,7 @@ import torch
 
 from edmkit._shapes import Tensor
 from edmkit.process import Process
-from edmkit.protocols import Denoiser, Request, Solver, TimeSteps, sigma_range
+from edmkit.protocols import Denoiser, Solver, TimeSteps, sigma_range
 from edmkit.sampling.churn import Churn
 from edmkit.sampling.time_steps import GivenTimes
 
@@ -41,13 +42,21 @@ class Kick(NamedTuple):
     std: float
 
 
+class Path:
+    """A process as solvers see it, whose points are computed once in a run for all its stages and batches."""
+
+    def __init__(self, process: Process) -> None:
+        self.at = functools.cache(process.at)
+
+
 class Grid(NamedTuple):
-    """The times of a run with σ and s at each, and the churn before each step (None where there is none)."""
+    """The times of a run with σ and s at each, the churn before each step (None where there is none), and the ODE."""
 
     times: list[float]
     sigmas: list[float]
     scales: list[float]
     kicks: list[Kick | None]
+    path: Path
 
 
 def round_sigmas(denoiser: object, sigmas: Tensor) -> Tensor:
@@ -56,17 +65,43 @@ def round_sigmas(denoiser: object, sigmas: Tensor) -> Tensor:
     return sigmas if rounding is None else rounding(sigmas)
 
 
-def _check_times(times: Tensor, sigmas: Tensor, model_range: tuple[float, float]) -> None:
-    if not bool(torch.isfinite(sigmas).all()) or bool((sigmas < 0).any()) or bool((sigmas[:-1] == 0).any()):
+def _check_times(times: list[float], sigmas: list[float], model_range: tuple[float, float]) -> None:
+    if not all(math.isfinite(sigma) and sigma >= 0 for sigma in sigmas) or 0 in sigmas[:-1]:
         raise ValueError("times: want σ(t) finite and positive at every time but the last")
-    if sigmas[-1] == 0 and times[-1] != 0:
-        raise ValueError(f"times: σ = 0 at t = {float(times[-1]):g}; a run to σ = 0 ends at t = 0")
-    positive = sigmas[sigmas > 0]
-    if bool(((positive < model_range[0]) | (positive > model_range[1])).any()):
+    if any((t == 0) != (sigma == 0) for t, sigma in zip(times, sigmas, strict=True)):
+        raise ValueError("times: want σ(t) = 0 at t = 0 and nowhere else")
+    positive = [sigma for sigma in sigmas if sigma > 0]
+    if not model_range[0] <= min(positive) <= max(positive) <= model_range[1]:
         raise ValueError(
-            f"times: σ(t) from {float(positive.min()):g} to {float(positive.max()):g} leaves the model's range "
+            f"times: σ(t) from {min(positive):g} to {max(positive):g} leaves the model's range "
             f"[{model_range[0]:g}, {model_range[1]:g}]"
         )
+
+
+def _at_given_times(
+    steps: GivenTimes, process: Process, model_range: tuple[float, float], start: float | None, clip: bool
+) -> tuple[Tensor, Tensor]:
+    """(t, σ) of a run whose times are given."""
+    times = torch.tensor(steps.times, dtype=torch.float64)
+    sigmas = process.sigma(times)
+    _check_times(times.tolist(), sigmas.tolist(), model_range)
+    if clip:
+        raise ValueError("clip: given times stay as they are; give times whose σ(t) is in the model's range")
+    if start is not None and not math.isclose(start, float(sigmas[0]), rel_tol=1e-6):
+        raise ValueError(f"sigma_start: {start:g}; the given times begin at σ = {float(sigmas[0]):g}")
+    return times, sigmas
+
+
+def _at_levels(
+    denoiser: object, steps: TimeSteps, process: Process, start: float | None, clip: bool
+) -> tuple[Tensor, Tensor]:
+    """(t, σ) of a run whose noise levels are given by `steps`."""
+    sigmas = round_sigmas(denoiser, steps.sigmas(sigma_range(denoiser), start=start, clip=clip))
+    times = torch.where(sigmas > 0, process.sigma_inv(sigmas), 0.0)
+    for t, sigma, wanted in zip(times.tolist(), process.sigma(times).tolist(), sigmas.tolist(), strict=True):
+        if not math.isclose(sigma, wanted, rel_tol=1e-4):
+            raise ValueError(f"process: σ(t) is {sigma:g} at t = {t:g}, where a step wants σ = {wanted:g}")
+    return times, sigmas
 
 
 def make_grid(
@@ -83,27 +118,26 @@ def make_grid(
 
     ValueError where steps or churn leave the model's range of σ.
     """
-    model_range = sigma_range(denoiser)
     if isinstance(steps, GivenTimes):
-        times = torch.tensor(steps.times, dtype=torch.float64)
-        sigmas = process.sigma(times)
-        _check_times(times, sigmas, model_range)
+        times, sigmas = _at_given_times(steps, process, sigma_range(denoiser), start, clip)
     else:
-        sigmas = round_sigmas(denoiser, steps.sigmas(model_range, start=start, clip=clip))
-        times = torch.zeros_like(sigmas)
-        times[sigmas > 0] = process.sigma_inv(sigmas[sigmas > 0])
+        times, sigmas = _at_levels(denoiser, steps, process, start, clip)
     if upward:
         if sigmas[-1] == 0:
             raise ValueError("steps: a run upward cannot start at σ = 0; make them with terminal='sigma_min'")
         sigmas, times = sigmas.flip(0), times.flip(0)
-    scales: list[float] = process.s(times).tolist()
+    levels: list[float] = sigmas.tolist()
+    scales: list[float] = process.scaling.s(times, sigmas).tolist()
     kicks: list[Kick | None] = [None] * steps.num_steps
     if churn is not None and churn.S_churn > 0:
-        kicks = [_kick(denoiser, process, churn, steps.num_steps, float(sigma)) for sigma in sigmas[:-1]]
-    return Grid(times.tolist(), sigmas.tolist(), scales, kicks)
+        pairs = zip(levels[:-1], scales[:-1], strict=True)
+        kicks = [_kick(denoiser, process, churn, steps.num_steps, sigma, s) for sigma, s in pairs]
+    return Grid(times.tolist(), levels, scales, kicks, Path(process))
 
 
-def _kick(denoiser: object, process: Process, churn: Churn, num_steps: int, sigma: float) -> Kick | None:
+def _kick(
+    denoiser: object, process: Process, churn: Churn, num_steps: int, sigma: float, s: float
+) -> Kick | None:
     gamma = churn.gamma(sigma, num_steps)
     if gamma == 0:
         return None
@@ -117,8 +151,8 @@ def _kick(denoiser: object, process: Process, churn: Churn, num_steps: int, sigm
     if lifted <= sigma:
         return None
     t = process.sigma_inv(lifted)
-    s, s_before = process.s(t), process.s(process.sigma_inv(sigma))
-    return Kick(t, s / s_before, s * math.sqrt(lifted**2 - sigma**2) * churn.S_noise)
+    s_lifted = process.s(t)
+    return Kick(t, s_lifted / s, s_lifted * math.sqrt(lifted**2 - sigma**2) * churn.S_noise)
 
 
 def drive(
@@ -126,7 +160,6 @@ def drive(
     x: Tensor,
     grid: Grid,
     *,
-    process: Process,
     solver: Solver,
     cond: dict[str, Tensor] | None,
     noise: Callable[[int, Tensor], Tensor],
@@ -137,37 +170,41 @@ def drive(
     `noise(step, like)` gives the churn noise of a step. `context` is entered around each step and left before the
     state is handed out, so that gradient mode does not leak to the consumer.
     """
-    num_steps = len(grid.times) - 1
+    num_steps = len(grid.kicks)
     device, dtype, shape = x.device, x.dtype, x.shape
     yield State(0, num_steps, grid.sigmas[0], x, None, 0)
 
     memory, nfe = None, 0
-    state = x if grid.scales[0] == 1 else x * grid.scales[0]
+    with context():
+        state = x if grid.scales[0] == 1 else x * grid.scales[0]
     for i, kick in enumerate(grid.kicks):
         t, t_next = grid.times[i], grid.times[i + 1]
-        first = None
+        first = denoised = None
         with context():
             if kick is not None:
                 t = kick.t
-                state = state * kick.factor + kick.std * noise(i, state)
-            step = solver.step(process, state, t, t_next, memory)
-            try:
-                request: Request = next(step)
-                while True:
-                    sigma = torch.full((), request.sigma, dtype=dtype, device=device)
-                    denoised = denoiser(request.x, sigma, cond)
-                    nfe += 1
-                    if denoised.shape != shape:
-                        raise ValueError(
-                            f"denoiser: returned shape {tuple(denoised.shape)} for x of shape {tuple(shape)}"
-                        )
-                    if denoised.dtype != dtype:
-                        denoised = denoised.to(dtype)
-                    if first is None:
-                        first = denoised
+                draw = noise(i, state)
+                if draw.shape != shape:
+                    raise ValueError(f"noise: shape {tuple(draw.shape)} for a state of shape {tuple(shape)}")
+                state = state * kick.factor + kick.std * draw.to(state)
+            step = solver.step(grid.path, state, t, t_next, memory)
+            while True:
+                try:
                     request = step.send(denoised)
-            except StopIteration as finished:
-                state, memory = finished.value
+                except StopIteration as finished:
+                    state, memory = finished.value
+                    break
+                sigma = torch.full((), request.sigma, dtype=dtype, device=device)
+                denoised = denoiser(request.x, sigma, cond)
+                nfe += 1
+                if denoised.shape != shape:
+                    raise ValueError(
+                        f"denoiser: returned shape {tuple(denoised.shape)} for x of shape {tuple(shape)}"
+                    )
+                if denoised.dtype != dtype:
+                    denoised = denoised.to(dtype)
+                if first is None:
+                    first = denoised
             scale = grid.scales[i + 1]
             x = state if scale == 1 else state / scale
         yield State(i + 1, num_steps, grid.sigmas[i + 1], x, first, nfe)

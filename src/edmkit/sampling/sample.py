@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ __all__ = ["Samples", "Trajectory", "encode", "sample", "sample_states", "score"
 Noise = Callable[[int, Tensor], Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trajectory:
     """Every state of a run: x of shape (N+1, B, *dims), unscaled, and the D first evaluated in each step (N, B, *dims)."""
 
@@ -31,7 +32,7 @@ class Trajectory:
     denoised: Float[Tensor, "steps batch *dims"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Samples:
     """The result of a run.
 
@@ -61,7 +62,8 @@ def score(denoiser: Denoiser) -> Callable[..., Tensor]:
     return score_of
 
 
-def _home(denoiser: object, device: torch.device | str | None) -> torch.device:
+def _home(denoiser: object, tensor: Tensor | None, device: torch.device | str | None) -> torch.device:
+    """Where to compute: as asked for, else where the model is, else where the given tensor is."""
     if device is not None:
         return torch.device(device)
     if isinstance(denoiser, torch.nn.Module):
@@ -70,13 +72,11 @@ def _home(denoiser: object, device: torch.device | str | None) -> torch.device:
             held = next(denoiser.buffers(), None)
         if held is not None:
             return held.device
-    return torch.device("cpu")
+    return torch.device("cpu") if tensor is None else tensor.device
 
 
 @contextlib.contextmanager
-def _stepping(denoiser: object, grad: bool) -> Iterator[None]:
-    """Gradients as asked for, and a module that was left in training mode evaluates without dropout meanwhile."""
-    training = [m for m in denoiser.modules() if m.training] if isinstance(denoiser, torch.nn.Module) else []
+def _evaluating(training: list[torch.nn.Module], grad: bool) -> Iterator[None]:
     for module in training:
         module.training = False
     try:
@@ -87,9 +87,19 @@ def _stepping(denoiser: object, grad: bool) -> Iterator[None]:
             module.training = True
 
 
+def _stepping(denoiser: object, grad: bool) -> AbstractContextManager[None]:
+    """Gradients as asked for, and a module that was left in training mode evaluates without dropout meanwhile."""
+    training = [m for m in denoiser.modules() if m.training] if isinstance(denoiser, torch.nn.Module) else []
+    return _evaluating(training, grad) if training else torch.set_grad_enabled(grad)
+
+
+def _is_finite(x: Tensor) -> bool:
+    return not bool((x - x).any())  # 0 where x is finite, NaN elsewhere: the cheapest test
+
+
 def _check_finite(name: str, x: Tensor) -> None:
-    if not bool(torch.isfinite(x).all()):
-        bad = (~torch.isfinite(x.flatten(1)).all(1)).nonzero().flatten().tolist()
+    if not _is_finite(x):
+        bad = (~torch.isfinite(x.reshape(len(x), -1)).all(1)).nonzero().flatten().tolist()
         raise ValueError(f"{name}: not finite in samples {bad[:8]}{' …' if len(bad) > 8 else ''}")
 
 
@@ -124,8 +134,10 @@ class _Start:
 
         def by_seed(step: int, like: Tensor) -> Tensor:
             if self.seeds is None:
-                raise ValueError("seeds: churn draws noise for each sample; give seeds or noise beside the tensor")
-            return step_noise(self.seeds, step, self.shape).to(like)
+                raise ValueError(
+                    "seeds: churn draws noise for each sample; give seeds or noise beside the tensor"
+                )
+            return step_noise(self.seeds, step, self.shape)
 
         return by_seed if injected is None else injected
 
@@ -136,16 +148,15 @@ def _make_start(
     seeds: Sequence[int] | None,
     latents: Tensor | None,
     x: Tensor | None,
-    sigma_start: float | None,
 ) -> _Start:
     if latents is not None and x is not None:
         raise ValueError("latents, x: give one of the two")
-    if (x is None) != (sigma_start is None):
-        raise ValueError("x, sigma_start: a given state and its noise level go together")
     tensor = latents if x is None else x
     if tensor is not None:
         if shape is not None and tuple(shape) != tuple(tensor.shape[1:]):
-            raise ValueError(f"shape: {tuple(shape)}; the given tensor has samples of shape {tuple(tensor.shape[1:])}")
+            raise ValueError(
+                f"shape: {tuple(shape)}; the given tensor has samples of shape {tuple(tensor.shape[1:])}"
+            )
         _check_finite("latents" if x is None else "x", tensor)
         shape = tensor.shape[1:]
         if seeds is not None and len(seeds) != len(tensor):
@@ -158,25 +169,33 @@ def _make_start(
     if shape is None:
         raise ValueError("shape: the denoiser does not state the shape of a sample; give shape=(…)")
     # a model that takes any image size still fixes the number of dimensions and of channels
-    if known is not None and (len(known) != len(shape) or known[0] != shape[0]):
+    if known is not None and (len(known) != len(shape) or tuple(known[:1]) != tuple(shape[:1])):
         raise ValueError(f"shape: {tuple(shape)}; the model was made for samples like {tuple(known)}")
+    if any(size < 1 for size in shape):
+        raise ValueError(f"shape: {tuple(shape)}; want positive sizes")
     frozen = None if seeds is None else tuple(int(seed) for seed in seeds)
     count = len(tensor) if tensor is not None else len(frozen or ())
     if count == 0:
-        raise ValueError("seeds: is empty; want at least one sample")
+        raise ValueError(
+            f"{'seeds' if tensor is None else 'latents' if x is None else 'x'}: is empty; want at least one sample"
+        )
     return _Start(count, tuple(shape), frozen, tensor, x is not None)
 
 
 def _check_conditions(cond: Cond | None, count: int) -> dict[str, Tensor] | None:
     for name, value in (cond or {}).items():
         if value.ndim == 0 or len(value) != count:
-            raise ValueError(f"cond: {name!r} has shape {tuple(value.shape)}; want a first dimension of {count}")
+            raise ValueError(
+                f"cond: {name!r} has shape {tuple(value.shape)}; want a first dimension of {count}"
+            )
     return None if cond is None else dict(cond)
 
 
 def _check_churn(solver: Solver, churn: Churn | None) -> None:
     if churn is not None and churn.S_churn > 0 and solver.multistep:
-        raise ValueError(f"churn: {type(solver).__name__} remembers earlier steps, which churn would make wrong")
+        raise ValueError(
+            f"churn: {type(solver).__name__} remembers earlier steps, which churn would make wrong"
+        )
 
 
 @dataclass(frozen=True)
@@ -187,7 +206,6 @@ class _Run:
     start: _Start
     cond: dict[str, Tensor] | None
     grid: Any
-    process: Process
     solver: Solver
     noise: Noise | None
     grad: bool
@@ -199,11 +217,12 @@ class _Run:
         cond = None
         if self.cond is not None:
             cond = {name: value[rows].to(self.device) for name, value in self.cond.items()}
+        with torch.set_grad_enabled(self.grad):
+            x = start.state(self.grid.sigmas[0], self.device, self.dtype)
         return drive(
             self.denoiser,
-            start.state(self.grid.sigmas[0], self.device, self.dtype),
+            x,
             self.grid,
-            process=self.process,
             solver=self.solver,
             cond=cond,
             noise=start.noise(self.noise),
@@ -234,6 +253,8 @@ def _prepare(
 ) -> _Run:
     solver = Heun() if solver is None else solver
     process = Process() if process is None else process
+    if not upward and start.at_sigma != (sigma_start is not None):
+        raise ValueError("x, sigma_start: a given state and its noise level go together")
     _check_churn(solver, churn)
     if noise is None and churn is not None and churn.S_churn > 0 and start.seeds is None:
         raise ValueError("seeds: churn draws noise for each sample; give seeds or noise beside the tensor")
@@ -246,12 +267,10 @@ def _prepare(
         clip=clip,
         upward=upward,
     )
-    home = _home(denoiser, device)
+    home = _home(denoiser, start.tensor, device)
     if dtype is None:
         dtype = torch.float32 if home.type == "mps" else torch.float64
-    return _Run(
-        denoiser, start, _check_conditions(cond, start.count), grid, process, solver, noise, grad, home, dtype
-    )
+    return _Run(denoiser, start, _check_conditions(cond, start.count), grid, solver, noise, grad, home, dtype)
 
 
 def sample_states(
@@ -277,7 +296,7 @@ def sample_states(
 
     For previews, progress and early stops. Arguments are those of `sample`, and are checked at the call.
     """
-    start = _make_start(denoiser, shape, seeds, latents, x, sigma_start)
+    start = _make_start(denoiser, shape, seeds, latents, x)
     run = _prepare(
         denoiser,
         start,
@@ -339,7 +358,7 @@ def sample(
     """
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size: {batch_size}; want at least 1")
-    start = _make_start(denoiser, shape, seeds, latents, x, sigma_start)
+    start = _make_start(denoiser, shape, seeds, latents, x)
     run = _prepare(
         denoiser,
         start,
@@ -374,7 +393,7 @@ def _collect(
                 if state.denoised is not None:
                     outputs.append(state.denoised.to(keep))
         nfe = state.nfe
-        if not bool(torch.isfinite(state.x).all()):
+        if not _is_finite(state.x):
             raise FloatingPointError(
                 f"denoiser: sampling ended in values that are not finite, in the batch that begins with sample {first}"
             )
@@ -415,10 +434,9 @@ def encode(
     """
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size: {batch_size}; want at least 1")
-    _check_finite("x", x)
     run = _prepare(
         denoiser,
-        _Start(len(x), tuple(x.shape[1:]), None, x, at_sigma=True),
+        _make_start(denoiser, None, None, None, x),
         steps=EDMSteps(terminal="sigma_min") if steps is None else steps,
         solver=solver,
         churn=None,

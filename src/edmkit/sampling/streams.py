@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -13,9 +13,15 @@ __all__ = ["initial_latents", "random_labels", "step_noise"]
 _MASK = 0xFFFFFFFF
 
 
-def _generator(seed: int) -> torch.Generator:
+def _seeded(generator: torch.Generator, seed: int) -> torch.Generator:
     # the CPU generator of torch reads 32 bits; the reference implementation cuts seeds in the same way
-    return torch.Generator().manual_seed(seed & _MASK)
+    return generator.manual_seed(seed & _MASK)
+
+
+def _normal(seeds: Iterable[int], shape: Sequence[int]) -> Tensor:
+    """For each seed the first normal draw of its own stream."""
+    generator, size = torch.Generator(), tuple(shape)
+    return torch.stack([torch.randn(size, generator=_seeded(generator, seed)) for seed in seeds])
 
 
 def _mix(value: int) -> int:
@@ -30,17 +36,16 @@ def initial_latents(seeds: Sequence[int], shape: Sequence[int]) -> Float[Tensor,
     """Unit-variance float32 latents on the CPU, each the first draw of its own seed's generator."""
     if len(seeds) == 0:
         raise ValueError("seeds: is empty; want at least one")
-    return torch.stack([torch.randn(tuple(shape), generator=_generator(seed)) for seed in seeds])
+    return _normal(seeds, shape)
 
 
 def random_labels(seeds: Sequence[int], shape: Sequence[int], num_classes: int) -> Int[Tensor, "batch"]:
     """A class for each seed: the draw that follows its latents of the given shape."""
     if num_classes < 1:
         raise ValueError(f"num_classes: {num_classes}; want at least 1")
-    labels = []
+    generator, labels = torch.Generator(), []
     for seed in seeds:
-        generator = _generator(seed)
-        torch.randn(tuple(shape), generator=generator)
+        torch.randn(tuple(shape), generator=_seeded(generator, seed))
         labels.append(torch.randint(num_classes, (), generator=generator))
     return torch.stack(labels)
 
@@ -52,4 +57,4 @@ def step_noise(seeds: Sequence[int], step: int, shape: Sequence[int]) -> Float[T
     the step for a given seed: samples of one step never share noise, nor do the steps of one sample.
     """
     salt = _mix(step + 0x9E3779B9)
-    return torch.stack([torch.randn(tuple(shape), generator=_generator(_mix(seed ^ salt))) for seed in seeds])
+    return _normal((_mix(seed ^ salt) for seed in seeds), shape)

@@ -76,12 +76,17 @@ class RangedSteps(ABC):
         low, high = self.resolve(model_range, clip=clip)
         first = high if start is None else start
         if not low < first <= model_range[1]:
-            raise ValueError(f"sigma_start: {first:g}; want more than sigma_min = {low:g} and at most {model_range[1]:g}")
-        n = self.num_steps
-        if self.terminal == "zero":
-            fraction = torch.arange(n, dtype=torch.float64) / max(n - 1, 1)
-            return torch.cat([self._place(fraction, low, high, first), torch.zeros(1, dtype=torch.float64)])
-        return self._place(torch.arange(n + 1, dtype=torch.float64) / n, low, high, first)
+            raise ValueError(
+                f"sigma_start: {first:g}; want more than sigma_min = {low:g} and at most {model_range[1]:g}"
+            )
+        to_zero = self.terminal == "zero"
+        last = self.num_steps - 1 if to_zero else self.num_steps
+        levels = self._place(torch.arange(last + 1, dtype=torch.float64) / max(last, 1), low, high, first)
+        if start is not None:
+            levels[0] = (
+                start  # the given state is there to the last digit, and be it between two levels of a table
+            )
+        return torch.cat([levels, levels.new_zeros(1)]) if to_zero else levels
 
 
 @dataclass(frozen=True)
@@ -183,11 +188,10 @@ class IDDPMSteps(RangedSteps):
         u = self._falling_levels()
         u = u[(u >= low) & (u <= first)]
         if len(u) < len(fraction):
-            raise ValueError(f"num_steps: {self.num_steps}; only {len(u)} levels u_j lie in [{low:g}, {first:g}]")
-        levels = u[(fraction * (len(u) - 1) + 0.5).floor().long()]
-        if first != high:
-            levels[0] = first  # the state that was handed in has this level, between two of the table
-        return levels
+            raise ValueError(
+                f"num_steps: {self.num_steps}; only {len(u)} levels u_j lie in [{low:g}, {first:g}]"
+            )
+        return u[(fraction * (len(u) - 1) + 0.5).floor().long()]
 
 
 @dataclass(frozen=True)

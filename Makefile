@@ -1,0 +1,40 @@
+# Every target sets up what it needs; each is written out as plain commands in README.md.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: setup demo test test-slow lint bench clean
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# Trains once; the pictures, the scores and the report are made anew each time.
+demo: runs/digits/model.safetensors
+	$(BIN)/edmkit sample runs/digits --class 0,1,2,3,4,5,6,7,8,9 --seeds 0-99 --columns 10 --out runs/digits/samples.png --overwrite
+	$(BIN)/edmkit evaluate runs/digits
+
+runs/digits/model.safetensors: | $(INSTALLED)
+	$(BIN)/edmkit train digits --out runs/digits
+
+test: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(INSTALLED)
+	for b in benchmarks/*.py; do echo "# $$b"; $(BIN)/python $$b || exit 1; done
+
+clean:
+	rm -rf $(VENV) runs dist build .pytest_cache .mypy_cache .ruff_cache

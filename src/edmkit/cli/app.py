@@ -1,0 +1,65 @@
+"""The command line: every error of the user's on one line, with exit code 2."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from edmkit import __version__
+from edmkit.cli.evaluate import evaluate_command
+from edmkit.cli.inspect import inspect_command
+from edmkit.cli.sample import sample_command
+from edmkit.cli.train import train_command
+
+__all__ = ["app", "main"]
+
+# typer carries its own copy of click since 0.26, and used the real one before
+_ClickException = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+app = typer.Typer(
+    name="edmkit",
+    help="Train, sample and measure diffusion models in the design space of Karras et al. (2022).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"edmkit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None: ...
+
+
+app.command("train")(train_command)
+app.command("sample")(sample_command)
+app.command("evaluate")(evaluate_command)
+app.command("inspect")(inspect_command)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; the exit code is 0, 2 for the user's mistakes, 1 for a failed computation, 130 for Ctrl-C."""
+    try:
+        code = app(arguments, standalone_mode=False)
+    except _ClickException as error:
+        return _complain(error.format_message(), 2)  # type: ignore[attr-defined]
+    except ValueError as error:
+        return _complain(str(error), 2)
+    except (FloatingPointError, OSError) as error:
+        return _complain(str(error), 1)
+    except (KeyboardInterrupt, typer.Abort):
+        return _complain("interrupted", 130)
+    return code if isinstance(code, int) else 0
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"edmkit: {' '.join(message.split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,145 @@
+"""`edmkit sample`: samples of a model as a picture, as single pictures or as an array."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["sample_command"]
+
+_STEPS = "Time steps (Table 1)"
+_SOLVER = "Solver and process (Table 1)"
+_CHURN = "Stochastic sampling (Algorithm 2)"
+
+MIDPOINTS = {"heun": None, "midpoint": 0.5, "ralston": 2 / 3}
+
+
+def sample_command(
+    model: Annotated[str, typer.Argument(help="Folder of a model, or owner/name on the Hugging Face Hub.")],
+    out: Annotated[
+        Path, typer.Option(help="A grid (x.png), an array with its seeds and labels (x.npz), or a folder of PNGs (x/).")
+    ] = Path("samples.png"),
+    seeds: Annotated[str, typer.Option(help="Seeds of the samples, such as 0-63,100.")] = "0-63",
+    classes: Annotated[
+        str | None,
+        typer.Option("--class", help="Class by name or index, or several dealt in turn: 0,1,2. Default: random by seed."),
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Samples made at a time.")] = 64,
+    columns: Annotated[int | None, typer.Option(help="Columns of the grid.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace what is at --out.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the best there is.")] = None,
+    steps: Annotated[int, typer.Option(help="Number of steps N.", rich_help_panel=_STEPS)] = 18,
+    discretization: Annotated[
+        str, typer.Option("--discretization", "--disc", help="edm, vp, ve, iddpm or loglinear.", rich_help_panel=_STEPS)
+    ] = "edm",
+    sigma_min: Annotated[float | None, typer.Option(help="Lowest σ before 0.", rich_help_panel=_STEPS)] = None,
+    sigma_max: Annotated[float | None, typer.Option(help="Highest σ.", rich_help_panel=_STEPS)] = None,
+    rho: Annotated[float | None, typer.Option(help="Exponent of EDM steps, 7.", rich_help_panel=_STEPS)] = None,
+    epsilon_s: Annotated[float | None, typer.Option(help="Last time of VP steps, 1e-3.", rich_help_panel=_STEPS)] = None,
+    levels: Annotated[
+        int | None, typer.Option("--M", help="Number of levels u_j of iDDPM steps, 1000.", rich_help_panel=_STEPS)
+    ] = None,
+    C_1: Annotated[float | None, typer.Option("--C-1", help="C_1 of iDDPM steps.", rich_help_panel=_STEPS)] = None,
+    C_2: Annotated[float | None, typer.Option("--C-2", help="C_2 of iDDPM steps.", rich_help_panel=_STEPS)] = None,
+    j0: Annotated[int | None, typer.Option("--j0", help="First u_j of iDDPM steps, 8.", rich_help_panel=_STEPS)] = None,
+    clip: Annotated[
+        bool, typer.Option(help="Move a σ range outside the model's into it.", rich_help_panel=_STEPS)
+    ] = False,
+    solver: Annotated[str, typer.Option(help="heun, euler, midpoint or ralston.", rich_help_panel=_SOLVER)] = "heun",
+    alpha: Annotated[
+        float | None, typer.Option(help="α of the second-order family, 1 for Heun.", rich_help_panel=_SOLVER)
+    ] = None,
+    schedule: Annotated[str, typer.Option(help="σ(t): edm, vp, ve, cosine or flow.", rich_help_panel=_SOLVER)] = "edm",
+    scaling: Annotated[
+        str | None,
+        typer.Option(help="s(t): none, vp or flow. Default: what the schedule brings.", rich_help_panel=_SOLVER),
+    ] = None,
+    beta_d: Annotated[
+        float | None, typer.Option(help="β_d of the VP schedule or VP steps, 19.9.", rich_help_panel=_SOLVER)
+    ] = None,
+    beta_min: Annotated[
+        float | None, typer.Option(help="β_min of the VP schedule or VP steps, 0.1.", rich_help_panel=_SOLVER)
+    ] = None,
+    S_churn: Annotated[float, typer.Option("--S-churn", "--S_churn", help="Amount of churn.", rich_help_panel=_CHURN)] = 0,
+    S_tmin: Annotated[
+        float, typer.Option("--S-min", "--S_min", "--S-tmin", help="Lowest σ with churn.", rich_help_panel=_CHURN)
+    ] = 0,
+    S_tmax: Annotated[
+        float, typer.Option("--S-max", "--S_max", "--S-tmax", help="Highest σ with churn.", rich_help_panel=_CHURN)
+    ] = float("inf"),
+    S_noise: Annotated[
+        float, typer.Option("--S-noise", "--S_noise", help="Inflation of the noise added.", rich_help_panel=_CHURN)
+    ] = 1,
+) -> None:
+    """Draw samples from a trained model."""
+    from edmkit import registry
+    from edmkit.cli.console import err, out as stdout, progress_bar
+    from edmkit.cli.output import check_output, write_output
+    from edmkit.cli.parsing import parse_classes, parse_seeds, spec
+    from edmkit.model import load
+    from edmkit.process import Process
+    from edmkit.sampling import Churn, random_labels, sample
+    from edmkit.train import choose_device
+
+    seed_list = parse_seeds(seeds)
+
+    betas = {"beta_d": beta_d, "beta_min": beta_min}
+    vp_steps, vp_schedule = discretization == "vp", schedule == "vp"
+    if not (vp_steps or vp_schedule) and (beta_d is not None or beta_min is not None):
+        raise ValueError("--beta-d, --beta-min: have no effect; they go with --schedule vp or --disc vp")
+    placed = {"num_steps": steps, "sigma_min": sigma_min, "sigma_max": sigma_max, "rho": rho, "epsilon_s": epsilon_s}
+    placed |= {"M": levels, "C_1": C_1, "C_2": C_2, "j0": j0} | (betas if vp_steps else {})
+    time_steps = spec("steps", discretization, placed)
+
+    if solver in MIDPOINTS:
+        if alpha is not None and solver != "heun":
+            raise ValueError(f"--alpha: {solver} has its own; give --solver heun with --alpha")
+        stepping = spec("solver", "heun", {"alpha": MIDPOINTS[solver] if alpha is None else alpha})
+    else:
+        stepping = spec("solver", solver, {"alpha": alpha})
+    process = Process(
+        spec("schedule", schedule, betas if vp_schedule else {}),
+        None if scaling is None else spec("scaling", scaling, {}),
+    )
+    churn = Churn(S_churn, S_tmin, S_tmax, S_noise)
+    if S_churn == 0 and churn != Churn():
+        raise ValueError("--S-min, --S-max, --S-noise: have no effect without --S-churn")
+
+    target = choose_device(device)
+    loaded = load(model, device=target)
+    check_output(out, overwrite, loaded.sample_shape)
+    labels = None
+    if classes is not None:
+        labels = parse_classes(classes, loaded.class_names, len(seed_list))
+    elif loaded.class_names:
+        labels = random_labels(seed_list, loaded.sample_shape, len(loaded.class_names))
+
+    with progress_bar("samples") as bar:
+        task = bar.add_task("sampling", total=len(seed_list), info="")
+
+        def show(first: int, state: Any) -> None:
+            in_batch = min(batch, len(seed_list) - first)
+            done = first + (in_batch if state.step == state.num_steps else 0)
+            bar.update(task, completed=done, info=f"step {state.step}/{state.num_steps}, σ = {state.sigma:.3g}")
+
+        samples = sample(
+            loaded,
+            seeds=seed_list,
+            steps=time_steps,
+            solver=stepping,
+            churn=churn,
+            process=process,
+            cond=None if labels is None else {"labels": labels},
+            batch_size=batch,
+            clip=clip,
+            progress=show,
+        )
+    raw = loaded.decode(samples.x)
+    write_output(out, raw, loaded.transform, seed_list, labels, columns=columns)
+    stdout.print(
+        f"{out}: {len(seed_list)} samples, {samples.num_steps} steps, NFE {samples.nfe}, "
+        f"σ {float(samples.sigmas[0]):g} … {float(samples.sigmas[-2]):g} → {float(samples.sigmas[-1]):g}"
+    )

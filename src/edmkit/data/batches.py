@@ -1,0 +1,53 @@
+"""Batches for training: endless, shuffled anew each epoch, and addressed by their number."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeAlias
+
+from edmkit._shapes import Tensor
+from edmkit.data._options import whole_number
+from edmkit.data.dataset import DataSet
+from edmkit.data.order import stream
+
+__all__ = ["Batch", "batches"]
+
+Batch: TypeAlias = tuple[Tensor, Tensor | None]
+"""x in the model's space, (B, *dims), and the class numbers (B,) or None."""
+
+
+def batches(data: DataSet, batch_size: int, seed: int, start: int = 0, prefetch: int = 0) -> Iterator[Batch]:
+    """Batches number `start`, `start` + 1, … without end.
+
+    Batch k holds the places k·B … (k+1)·B − 1 of a stream in which every epoch is all samples in a new order,
+    so that it depends on (data, batch_size, seed, k) alone: a run that is taken up again at k goes on exactly
+    as it would have gone. Batches run over the ends of epochs; `batch_size` may exceed the size of the data
+    set. With `prefetch` > 0 a thread prepares that many batches ahead, which pays where samples are decoded
+    on demand.
+    """
+    whole_number("batch_size", batch_size, least=1)
+    whole_number("seed", seed, least=0)
+    whole_number("start", start, least=0)
+    whole_number("prefetch", prefetch, least=0)
+
+    def batch(number: int) -> Batch:
+        indices = stream(len(data), seed, number * batch_size, (number + 1) * batch_size)
+        return data.batch(indices), None if data.labels is None else data.labels[indices]
+
+    numbers = itertools.count(start)
+    return _ahead(batch, numbers, prefetch) if prefetch else map(batch, numbers)
+
+
+def _ahead(batch: Callable[[int], Batch], numbers: Iterator[int], depth: int) -> Iterator[Batch]:
+    thread = ThreadPoolExecutor(max_workers=1)
+    waiting: deque[Future[Batch]] = deque()
+    try:
+        while True:
+            while len(waiting) <= depth:
+                waiting.append(thread.submit(batch, next(numbers)))
+            yield waiting.popleft().result()
+    finally:
+        thread.shutdown(cancel_futures=True)

@@ -1,0 +1,125 @@
+"""What every source of data gives: samples by number, as they are stored and in the space of a model."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from edmkit._shapes import Float, Int, Shaped, Tensor
+from edmkit.data.order import held_out
+from edmkit.transform import Transform
+
+__all__ = ["PIXELS", "DataSet", "InMemory", "Rows"]
+
+PIXELS = Transform((127.5,), (127.5,), lowest=0.0, highest=255.0, kind="integer", dtype="uint8")
+"""8-bit pixels in [−1, 1]."""
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """Samples of one shape, read by number, as they are stored."""
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, indices: Int[Tensor, "batch"]) -> Shaped[Tensor, "batch *dims"]:
+        """The samples with these numbers, which lie in 0 … len − 1."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class InMemory:
+    """Rows that lie in a tensor (n, *dims)."""
+
+    values: Shaped[Tensor, "n *dims"]
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        return tuple(self.values.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def read(self, indices: Int[Tensor, "batch"]) -> Shaped[Tensor, "batch *dims"]:
+        return self.values[indices]
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """Samples with their classes, where they have some, and the transform to the space of a model.
+
+    `labels` are class numbers, one for each sample, and `class_names` names them; without classes the two are
+    None and empty. `notes` are sentences on how the data were read, for `inspect` to print. `selection` holds
+    the numbers of the rows that belong to the set, in order; None is all of them.
+    """
+
+    name: str
+    rows: Rows = field(repr=False)
+    transform: Transform
+    labels: Int[Tensor, "n"] | None = field(default=None, repr=False)
+    class_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    selection: Int[Tensor, "n"] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self) == 0:
+            raise ValueError(f"{self.name}: holds no samples")
+        if self.labels is None:
+            if self.class_names:
+                raise ValueError(f"class_names: {self.class_names} without labels")
+            return
+        if len(self.labels) != len(self):
+            raise ValueError(f"labels: {len(self.labels)} for {len(self)} samples; want one for each")
+        low, high = int(self.labels.min()), int(self.labels.max())
+        if low < 0 or high >= len(self.class_names):
+            raise ValueError(f"labels: in [{low}, {high}] with {len(self.class_names)} class_names")
+
+    def __len__(self) -> int:
+        return len(self.rows) if self.selection is None else len(self.selection)
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """The shape of one sample."""
+        return self.rows.sample_shape
+
+    def raw(self, indices: Int[Tensor, "batch"] | None = None) -> Shaped[Tensor, "batch *dims"]:
+        """The samples with these numbers as they are stored; None reads all."""
+        return self.rows.read(self._row_numbers(indices))
+
+    def batch(self, indices: Int[Tensor, "batch"] | None = None) -> Float[Tensor, "batch *dims"]:
+        """The samples with these numbers in the model's space, in float32; None reads all."""
+        return self.transform.forward(self.raw(indices))
+
+    def subset(self, indices: Int[Tensor, "batch"]) -> DataSet:
+        """The data set of the samples with these numbers, in this order."""
+        labels = None if self.labels is None else self.labels[self._checked(indices)]
+        return dataclasses.replace(self, selection=self._row_numbers(indices), labels=labels)
+
+    def split(self, holdout: float | int | None = None, seed: int = 0) -> tuple[DataSet, DataSet]:
+        """(training part, held-out part), each class divided in the same proportion.
+
+        `holdout` is a fraction of the samples or a number of them; None is a fifth, at most 10,000 samples,
+        which with `seed=0` is the standard split of every data set. The same numbers give the same split on
+        every machine and with every version of the libraries. At least one sample of each class stays in
+        training.
+        """
+        out = held_out(len(self), self.labels, holdout, seed)
+        return self.subset((~out).nonzero().flatten()), self.subset(out.nonzero().flatten())
+
+    def _checked(self, indices: Tensor) -> Tensor:
+        if indices.numel():
+            low, high = int(indices.min()), int(indices.max())
+            if low < 0 or high >= len(self):
+                raise ValueError(f"indices: in [{low}, {high}]; want 0 to {len(self) - 1}")
+        return indices
+
+    def _row_numbers(self, indices: Tensor | None) -> Tensor:
+        if indices is None:
+            return torch.arange(len(self)) if self.selection is None else self.selection
+        self._checked(indices)
+        return indices if self.selection is None else self.selection[indices]

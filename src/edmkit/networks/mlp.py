@@ -1,0 +1,94 @@
+"""A multilayer perceptron, for points and for small samples of any shape."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import nn
+from torch.nn import functional as F
+
+from edmkit._shapes import Float, Tensor
+from edmkit.networks.conditioning import ConditionedNetwork, require_int, require_ints, require_probability
+from edmkit.networks.layers import linear
+from edmkit.protocols import Cond, check_cond
+
+__all__ = ["MLP"]
+
+
+class MLP(ConditionedNetwork):
+    """F(x; c_noise) for samples of any `shape`, which it flattens: `depth` residual blocks of `width` features.
+
+    Each block is h ← h + W₁·silu(W₀·silu(norm(h)) + W_e·emb). The last layer is zero at first. `width` is even.
+    Conditions: "labels", class indices (B,) or vectors (B, label_dim), dropped in training with probability
+    `label_dropout`; "augment" (B, augment_dim). A missing one is zeros.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        label_dim: int = 0,
+        augment_dim: int = 0,
+        width: int = 128,
+        depth: int = 3,
+        dropout: float = 0.0,
+        label_dropout: float = 0.0,
+    ) -> None:
+        require_ints("shape", shape)
+        require_int("width", width, 4)
+        require_int("depth", depth, 1)
+        require_probability("dropout", dropout)
+        if width % 2:
+            raise ValueError(f"width: {width}; want an even number")
+        super().__init__(
+            noise_channels=width,
+            emb_channels=width,
+            label_dim=label_dim,
+            augment_dim=augment_dim,
+            label_dropout=label_dropout,
+        )
+        self.config = {
+            "shape": list(shape),
+            "label_dim": label_dim,
+            "augment_dim": augment_dim,
+            "width": width,
+            "depth": depth,
+            "dropout": dropout,
+            "label_dropout": label_dropout,
+        }
+        self.shape = tuple(shape)
+        self.input = linear(math.prod(shape), width)
+        self.blocks = nn.ModuleList(_Block(width, dropout) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.output = nn.Linear(width, math.prod(shape))
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def forward(
+        self, x: Float[Tensor, "batch *dims"], c_noise: Float[Tensor, "batch"], cond: Cond | None = None
+    ) -> Float[Tensor, "batch *dims"]:
+        """F(x; c_noise) for x that is already scaled by c_in."""
+        if x.shape[1:] != self.shape:
+            raise ValueError(f"x: shape {tuple(x.shape)}; want (B, {', '.join(map(str, self.shape))})")
+        emb = self.embed(c_noise, check_cond(cond, self.conditions, "MLP"))
+        h = self.input(x.flatten(1))
+        for block in self.blocks:
+            h = block(h, emb)
+        y: Tensor = self.output(F.silu(self.norm(h)))
+        return y.reshape(x.shape)
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.norm = nn.LayerNorm(width)
+        self.layer0 = linear(width, width)
+        self.affine = linear(width, width, bias=False)
+        self.layer1 = linear(width, width)
+
+    def forward(self, h: Tensor, emb: Tensor) -> Tensor:
+        y = F.silu(self.layer0(F.silu(self.norm(h))) + self.affine(emb))
+        y = self.layer1(F.dropout(y, self.dropout, self.training))
+        return h + y

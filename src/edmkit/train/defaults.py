@@ -1,0 +1,61 @@
+"""The recipe that a data set gets when none is given: from its shape, its size and what inspection measures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edmkit.data import DataSet, Inspection
+from edmkit.train.recipe import DataRecipe
+
+__all__ = ["default_config"]
+
+
+def _network(sample_shape: tuple[int, ...]) -> dict[str, Any]:
+    """An MLP for anything but images; for images a DDPM++ whose width grows with their size."""
+    if len(sample_shape) != 3:
+        return {"kind": "mlp"}
+    side = max(sample_shape[1:])
+    if side <= 16:
+        return {"kind": "ddpmpp", "model_channels": 48, "channel_mult": [1, 2], "num_blocks": 2, "attn_resolutions": [8]}
+    halvings = 3 if side <= 64 else 4
+    return {
+        "kind": "ddpmpp",
+        "model_channels": 64 if side <= 32 else 96,
+        "channel_mult": [1] + [2] * (halvings - 1),
+        "num_blocks": 2,
+        "attn_resolutions": [16],
+    }
+
+
+def _rounded(value: float) -> float:
+    """Three figures: what inspection measures is not known better, and a person may want to read it."""
+    return float(f"{value:.3g}")
+
+
+def default_config(
+    data: DataSet, read_as: DataRecipe, inspection: Inspection, images: int | None = None
+) -> dict[str, Any]:
+    """A config to which overrides are applied before it is checked.
+
+    σ_data and the training noise are those that inspection proposes. The length, unless given, is 100 epochs and at
+    least 300,000 samples. The learning rate rises over the first twentieth and falls over the last half; the average of
+    the weights has a half-life of a fortieth.
+    """
+    proposals = inspection.proposals
+    images = max(100 * len(data), 300_000) if images is None else images
+    return {
+        "data": read_as.model_dump(mode="json"),
+        "network": _network(data.sample_shape),
+        "preconditioning": {"kind": "edm", "sigma_data": _rounded(proposals.sigma_data.value)},
+        "noise": {
+            "kind": "lognormal",
+            "P_mean": _rounded(proposals.P_mean.value),
+            "P_std": _rounded(proposals.P_std.value),
+        },
+        "images": images,
+        "batch_size": 128,
+        "learning_rate": 2e-3,
+        "ramp_images": images // 20,
+        "decay_images": images // 2,
+        "ema_halflife_images": images // 40,
+    }

@@ -1,0 +1,209 @@
+"""The recipe of a training run: every choice with its value, from YAML and `key=value`, checked, written back in full."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+
+from edmkit.data import DataSet, make_source
+from edmkit.registry import FAMILIES, nearest
+
+__all__ = [
+    "DataRecipe",
+    "Recipe",
+    "apply_overrides",
+    "make_data_recipe",
+    "make_recipe",
+    "parse_override",
+    "read_recipe",
+]
+
+# what a network is told by the data, and no recipe may contradict
+_FROM_DATA = {"shape", "label_dim", "augment_dim", "image_channels"}
+_STRICT = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+def complete(family: str, config: Any) -> dict[str, Any]:
+    """A config of a family with every option checked and every default filled in."""
+    known = FAMILIES[family]
+    if isinstance(config, str):
+        config = {"kind": config}
+    if not isinstance(config, Mapping):
+        raise ValueError(f"want a kind or a mapping with one, not {config!r}")
+    given = dict(config)
+    kind = given.pop("kind", None)
+    if kind not in known:
+        raise ValueError(f"kind {kind!r} is unknown; {nearest(str(kind), known)}")
+    hints = typing.get_type_hints(known[kind].__init__)
+    options: dict[str, Any] = {}
+    for name, parameter in inspect.signature(known[kind]).parameters.items():
+        if name in _FROM_DATA:
+            continue
+        default = ... if parameter.default is inspect.Parameter.empty else parameter.default
+        if name in FAMILIES:
+            default = pydantic.Field(default_factory=lambda: None)
+            options[name] = (Annotated[Any, pydantic.BeforeValidator(lambda v, name=name: v and complete(name, v))], default)
+        else:
+            options[name] = (hints[name], default)
+    unknown = [name for name in given if name not in options]
+    if unknown:
+        raise ValueError(f"{kind!r} has no option {unknown[0]!r}; {nearest(unknown[0], options)}")
+    model = pydantic.create_model(f"{family} {kind}", __config__=pydantic.ConfigDict(extra="forbid"), **options)
+    values = model(**given).model_dump(mode="json")
+    return {"kind": kind, **{name: value for name, value in values.items() if name not in FAMILIES or value}}
+
+
+def _spec(family: str) -> Any:
+    return Annotated[dict[str, Any], pydantic.BeforeValidator(lambda config: complete(family, config))]
+
+
+NetworkSpec = _spec("network")
+PreconditioningSpec = _spec("preconditioning")
+NoiseSpec = _spec("noise")
+
+
+class DataRecipe(pydantic.BaseModel):
+    """Which data, with the options of their source (`edmkit.data.make_source`), and how many are held out."""
+
+    model_config = pydantic.ConfigDict(extra="allow", frozen=True)
+
+    source: str
+    holdout: float | int | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _check_options(self) -> DataRecipe:
+        make_source(self.source, **self.options)
+        return self
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the source, as they were given."""
+        return {name: tuple(v) if isinstance(v, list) else v for name, v in (self.model_extra or {}).items()}
+
+    def load(self) -> tuple[DataSet, DataSet]:
+        """(training part, held-out part)."""
+        return make_source(self.source, **self.options).load().split(self.holdout)
+
+
+class Recipe(pydantic.BaseModel):
+    """A training run in full. Lengths are in images seen, as in the paper (Appendix F.2)."""
+
+    model_config = _STRICT
+
+    data: DataRecipe
+    network: NetworkSpec
+    preconditioning: PreconditioningSpec
+    noise: NoiseSpec
+    reduction: Literal["sum", "mean"] = "sum"
+    conditional: bool = True
+    images: int = pydantic.Field(gt=0)
+    batch_size: int = pydantic.Field(256, gt=0)
+    learning_rate: float = pydantic.Field(1e-3, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = pydantic.Field(1e-8, gt=0)
+    ramp_images: int = pydantic.Field(10_000_000, ge=0)
+    decay_images: int = pydantic.Field(0, ge=0)
+    ema_halflife_images: float = pydantic.Field(500_000, ge=0)
+    ema_ramp_ratio: float | None = pydantic.Field(0.05, ge=0)
+    seed: int = 0
+    preview_images: int = pydantic.Field(0, ge=0)
+    checkpoint_images: int = pydantic.Field(0, ge=0)
+
+    def to_yaml(self) -> str:
+        """The recipe with every value, in YAML that `read_recipe` reads."""
+        text: str = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return text
+
+
+def parse_override(text: str) -> tuple[list[str], Any]:
+    """`network.dropout=0.1` as (["network", "dropout"], 0.1); values are read as YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ValueError(f"{text!r}: want key=value, such as batch_size=64")
+    try:
+        return key.strip().split("."), _number(yaml.safe_load(value))
+    except yaml.YAMLError:
+        raise ValueError(f"{text!r}: the value is not valid YAML") from None
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 1e-3 as a string; people mean the number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    if isinstance(value, dict):
+        return {name: _number(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_number(item) for item in value]
+    return value
+
+
+def apply_overrides(config: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """A copy of a nested config with `key=value` texts applied; a new `kind` drops the options of the old one."""
+    result = {name: dict(value) if isinstance(value, Mapping) else value for name, value in config.items()}
+    for text in overrides:
+        path, value = parse_override(text)
+        place: dict[str, Any] = result
+        for name in path[:-1]:
+            inner = place.get(name)
+            place[name] = dict(inner) if isinstance(inner, Mapping) else {"kind": inner} if inner else {}
+            place = place[name]
+        if path[-1] == "kind" and place.get("kind") != value:
+            place.clear()
+        place[path[-1]] = value
+    return result
+
+
+def _explain(error: pydantic.ValidationError, fields: Iterable[str], prefix: str = "") -> str:
+    """The first complaint of pydantic on one line, with the nearest valid key for one that is unknown."""
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"] if not str(part).startswith("function-")]
+    where = prefix + ".".join(path)
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        return f"{where}: no such key; {nearest(path[-1], fields)}{more}"
+    message = str(first["msg"]).removeprefix("Value error, ").splitlines()[0]
+    given = "" if first["type"] in ("missing", "value_error") else f", not {first['input']!r}"
+    return f"{where}: {message}{given}{more}"
+
+
+def make_data_recipe(config: Mapping[str, Any]) -> DataRecipe:
+    """The checked data part of a recipe; ValueError on one line names the key, the value and what is allowed."""
+    try:
+        return DataRecipe.model_validate(dict(config))
+    except pydantic.ValidationError as error:
+        raise ValueError(_explain(error, DataRecipe.model_fields, "data.")) from None
+
+
+def make_recipe(config: Mapping[str, Any]) -> Recipe:
+    """A checked recipe; ValueError on one line names the key, the value and what is allowed."""
+    data = config.get("data")
+    if isinstance(data, Mapping):
+        make_data_recipe(data)
+    try:
+        return Recipe.model_validate(dict(config))
+    except pydantic.ValidationError as error:
+        raise ValueError(_explain(error, Recipe.model_fields)) from None
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; ValueError where there is none."""
+    try:
+        config = _number(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ValueError(f"recipe: there is no file {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"recipe: {path} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"recipe: {path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"recipe: {path} holds no mapping of keys to values")
+    return config

@@ -1,0 +1,199 @@
+"""A training run as a folder: recipe, log, checkpoint, previews and the model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from edmkit._shapes import Tensor
+from edmkit.data import Batch, DataSet, batches
+from edmkit.files import write_text
+from edmkit.model import Model
+from edmkit.objective import DenoisingLoss
+from edmkit.preconditioning import Preconditioned
+from edmkit.registry import from_config
+from edmkit.train.checkpoint import read_checkpoint, write_checkpoint
+from edmkit.train.engine import Progress, Schedule, Trainer
+from edmkit.train.recipe import Recipe
+
+__all__ = ["CHECKPOINT", "LOG", "RECIPE", "Report", "Run", "choose_device"]
+
+RECIPE, LOG, CHECKPOINT, PREVIEWS = "recipe.yaml", "log.jsonl", "checkpoint.pt", "previews"
+_REPORT_SECONDS = 1.0
+
+Preview = Callable[[Model, Path], None]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where a run stands: means over the steps since the last report."""
+
+    step: int
+    images: int
+    loss: float
+    learning_rate: float
+    images_per_second: float
+    seconds_left: float
+
+
+def choose_device(name: str | None = None) -> torch.device:
+    """The device asked for, or the best that is there."""
+    if name is not None:
+        try:
+            device = torch.device(name)
+            torch.zeros(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"device: {name!r} is not to be had here: {str(error).splitlines()[0]}") from None
+        return device
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def make_folder(folder: Path) -> None:
+    """A new empty folder for a run; ValueError where something is there already."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"out: {folder} exists already; choose another folder with --out, or go on with --resume")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"out: {folder} cannot be made: {error.strerror}") from None
+
+
+class Run:
+    """The training of one model on one data set, as the recipe says.
+
+    `begin()` makes the folder, `train()` is a generator of reports that saves however it ends.
+    `preview(model, path)` draws samples of the averaged model and is handed in from above.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: DataSet,
+        folder: Path,
+        *,
+        device: torch.device | None = None,
+        preview: Preview | None = None,
+    ) -> None:
+        if recipe.preview_images and preview is None:
+            raise ValueError("preview_images: no function to draw previews was handed in")
+        self.recipe, self.data, self.folder, self.preview = recipe, data, folder, preview
+        self.device = device or choose_device()
+        self._stopping = False
+        self.trainer = self._make_trainer()
+
+    def _make_trainer(self) -> Trainer:
+        recipe = self.recipe
+        classes = len(self.data.class_names) if self.conditional else 0
+        config = {**recipe.network, "shape": list(self.data.sample_shape), "label_dim": classes}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            network = from_config("network", config)
+        network = network.to(self.device)
+        if len(self.data.sample_shape) == 3:
+            network = network.to(memory_format=torch.channels_last)
+        denoiser = Preconditioned(network, from_config("preconditioning", recipe.preconditioning))
+        optimizer = torch.optim.Adam(
+            network.parameters(), lr=recipe.learning_rate, betas=recipe.betas, eps=recipe.eps, fused=True
+        )
+        schedule = Schedule(
+            total_images=recipe.images,
+            learning_rate=recipe.learning_rate,
+            ramp_images=recipe.ramp_images,
+            decay_images=recipe.decay_images,
+            ema_halflife_images=recipe.ema_halflife_images,
+            ema_ramp_ratio=recipe.ema_ramp_ratio,
+        )
+        loss = DenoisingLoss(from_config("noise", recipe.noise), reduction=recipe.reduction)
+        return Trainer(denoiser, loss, optimizer, schedule, seed=recipe.seed)
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the model is told the class of a sample."""
+        return self.recipe.conditional and self.data.labels is not None
+
+    def model(self) -> Model:
+        """The averaged model as it stands."""
+        notes = {"data": self.data.name, "images": self.trainer.images, "steps": self.trainer.step}
+        names = self.data.class_names if self.conditional else ()
+        return Model(self.trainer.ema.module, self.data.transform, names, notes)
+
+    def save(self) -> None:
+        """Write the model and the checkpoint, each file atomically."""
+        self.model().save(self.folder)
+        write_checkpoint(self.folder / CHECKPOINT, self.trainer.state_dict())
+
+    def resume(self) -> None:
+        """Take up the run from the checkpoint in its folder."""
+        self.trainer.load_state_dict(read_checkpoint(self.folder / CHECKPOINT))
+
+    def begin(self) -> None:
+        """Make the folder and write the recipe in full."""
+        make_folder(self.folder)
+        write_text(self.folder / RECIPE, self.recipe.to_yaml())
+
+    def stop(self) -> None:
+        """Ask `train` to end after the step that is under way; it saves as at every end."""
+        self._stopping = True
+
+    def train(self) -> Iterator[Report]:
+        """Train to the end, logging, previewing and saving on the way; a report every few seconds.
+
+        However it ends (finished, stopped, closed or thrown out of), the state is saved, unless the loss has become
+        not finite: then FloatingPointError, and the last checkpoint stays as it is.
+        """
+        data = batches(self.data, self.recipe.batch_size, seed=self.recipe.seed, start=self.trainer.step)
+        healthy = True
+        try:
+            with (self.folder / LOG).open("a", encoding="utf-8") as log:
+                for report in self._reports(data):
+                    healthy = math.isfinite(report.loss)
+                    if not healthy:
+                        raise FloatingPointError(
+                            f"loss: {report.loss} by step {report.step}; nothing was saved since the last checkpoint. "
+                            f"A learning_rate below {self.recipe.learning_rate:g} may help"
+                        )
+                    log.write(json.dumps(dataclasses.asdict(report)) + "\n")
+                    log.flush()
+                    yield report
+        finally:
+            if healthy:
+                self.save()
+
+    def _reports(self, data: Iterable[Batch]) -> Iterator[Report]:
+        losses: list[Tensor] = []
+        since, begun = time.perf_counter(), self.trainer.images
+        for progress in self.trainer.run(data):
+            losses.append(progress.loss)
+            self._at_marks(progress)
+            now = time.perf_counter()
+            ending = self._stopping or progress.images >= self.recipe.images
+            if ending or now - since >= _REPORT_SECONDS:
+                speed = (progress.images - begun) / (now - since)
+                left = max(self.recipe.images - progress.images, 0) / speed
+                loss = float(torch.stack(losses).mean())
+                yield Report(progress.step, progress.images, loss, progress.learning_rate, speed, left)
+                losses, since, begun = [], time.perf_counter(), progress.images
+            if ending:
+                return
+
+    def _at_marks(self, progress: Progress) -> None:
+        """Previews and checkpoints, each time that the images seen pass a multiple of their interval."""
+        recipe = self.recipe
+
+        def passed(interval: int) -> bool:
+            return interval > 0 and progress.images % interval < recipe.batch_size
+
+        if passed(recipe.preview_images) and self.preview is not None:
+            (self.folder / PREVIEWS).mkdir(exist_ok=True)
+            self.preview(self.model(), self.folder / PREVIEWS / f"{progress.images:09d}.png")
+        if passed(recipe.checkpoint_images) and math.isfinite(float(progress.loss)):
+            self.save()
