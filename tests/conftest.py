@@ -1,6 +1,5 @@
-"""Shapes are checked on every call of edmkit under pytest: this must run before edmkit is imported."""
+"""Shapes and types are checked on every call of edmkit under pytest: this runs before edmkit is imported."""
 
-import jaxtyping  # noqa: F401  (edmkit._shapes looks whether it is loaded)
 from jaxtyping import install_import_hook
 
-install_import_hook("edmkit", "beartype.beartype")
+install_import_hook("edmkit", "shape_checks.check")

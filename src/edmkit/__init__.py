@@ -4,7 +4,10 @@ x_t = s(t)·(x₀ + σ(t)·ε), and a denoiser D(x; σ) gives the score (D − x
 the steps, the solver, the network's preconditioning and its training noise independently of one another (Table 1).
 """
 
+from edmkit import networks as networks
 from edmkit import oracles as oracles
+from edmkit.model import Model as Model
+from edmkit.model import load as load
 from edmkit.objective import DenoisingLoss as DenoisingLoss
 from edmkit.objective import EDMWeight as EDMWeight
 from edmkit.objective import IDDPMUniform as IDDPMUniform

@@ -104,7 +104,7 @@ def to_config(family: str, thing: Any) -> dict[str, Any]:
     config: dict[str, Any] = {"kind": kinds[0]}
     for field in fields(thing):
         value = getattr(thing, field.name)
-        if field.name in FAMILIES:
+        if field.name in FAMILIES and is_dataclass(value):
             value = to_config(field.name, value)
         elif isinstance(value, tuple):
             value = list(value)
@@ -126,7 +126,7 @@ def from_config(family: str, config: Mapping[str, Any]) -> Any:
     for name, value in arguments.items():
         if name not in allowed:
             raise ValueError(f"{family}.{name}: {kind!r} has no such option; {nearest(name, allowed)}")
-        if name in FAMILIES:
+        if name in FAMILIES and isinstance(value, Mapping):
             arguments[name] = from_config(name, value)
         elif isinstance(value, list):
             arguments[name] = tuple(value)

@@ -17,7 +17,9 @@ def make(sizes: list[int] | None = None, n: int = 10) -> DataSet:
     if sizes is not None:
         labels = torch.cat([torch.full((size,), c) for c, size in enumerate(sizes)])
         names, n = tuple(f"class {c}" for c in range(len(sizes))), sum(sizes)
-    return DataSet("toy", InMemory(torch.arange(2.0 * n).reshape(n, 2)), Transform((1.0,), (2.0,)), labels, names)
+    return DataSet(
+        "toy", InMemory(torch.arange(2.0 * n).reshape(n, 2)), Transform((1.0,), (2.0,)), labels, names
+    )
 
 
 def numbers(data: DataSet) -> list[int]:
@@ -65,7 +67,9 @@ def test_inconsistent_labels_are_refused() -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(
-    sizes=st.lists(st.integers(0, 30), min_size=1, max_size=8).filter(lambda s: sum(s) > sum(k > 0 for k in s)),
+    sizes=st.lists(st.integers(0, 30), min_size=1, max_size=8).filter(
+        lambda s: sum(s) > sum(k > 0 for k in s)
+    ),
     data=st.data(),
     seed=st.integers(0, 2**70),
 )
@@ -115,7 +119,7 @@ def test_every_class_stays_in_training() -> None:
 
 
 def test_permutations_are_the_same_for_ever() -> None:
-    # from a separate implementation, in pure Python, of SeedSequence and of PCG64 (O'Neill 2014, XSL-RR 128/64)
+    # from a separate implementation of SeedSequence and PCG64 (O'Neill 2014, XSL-RR 128/64) in pure Python
     assert permutation(10, 0).tolist() == [3, 2, 1, 8, 6, 0, 7, 4, 5, 9]
     assert permutation(12, 2**70 + 3, 0).tolist() == [11, 5, 6, 3, 9, 1, 2, 8, 7, 0, 10, 4]
     order = permutation(1000, 12345, 1, 7)

@@ -18,6 +18,7 @@ from edmkit.transform import Transform
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.lib.npyio import NpzFile
 
 __all__ = ["ArrayFile"]
 
@@ -81,27 +82,29 @@ class ArrayFile:
         import numpy as np
 
         try:
-            file = np.load(path, mmap_mode="r", allow_pickle=False)
-            if isinstance(file, np.ndarray):
-                if self.key is not None:
-                    raise ValueError(f"key={self.key!r} has no effect on a .npy file, which holds one array")
-                return file, None
-            with file:
-                wanted = _KEYS if self.key is None else (self.key,)
-                key = next((key for key in wanted if key in file.files), None)
-                if key is None:
-                    there = ", ".join(map(repr, file.files))
-                    raise ValueError(
-                        f"there is no array {' or '.join(map(repr, wanted))}, but {there}; give key="
-                    )
-                label_key = next((k for k in _LABEL_KEYS if k in file.files and k != key), None)
-                labels = file[label_key] if label_key is not None and self.classes == "auto" else None
-                return file[key], labels
+            with path.open("rb") as file:
+                if file.read(2) == b"PK":  # a .npz is a zip file
+                    file.seek(0)
+                    with np.load(file, allow_pickle=False) as archive:
+                        return self._members(archive)
+            if self.key is not None:
+                raise ValueError(f"key={self.key!r} has no effect on a .npy file, which holds one array")
+            return np.lib.format.open_memmap(path, mode="r"), None
         except OSError as error:
             raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from None
         except (ValueError, EOFError, zipfile.BadZipFile) as error:
-            what = "holds pickled objects, or is no .npy or .npz file" if "pickle" in str(error) else error
+            what = "holds Python objects" if "object" in str(error).lower() else error
             raise ValueError(f"{path}: cannot be read: {what}") from None
+
+    def _members(self, archive: NpzFile) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
+        wanted = _KEYS if self.key is None else (self.key,)
+        key = next((key for key in wanted if key in archive.files), None)
+        if key is None:
+            there = ", ".join(map(repr, archive.files))
+            raise ValueError(f"there is no array {' or '.join(map(repr, wanted))}, but {there}; give key=")
+        label_key = next((k for k in _LABEL_KEYS if k in archive.files and k != key), None)
+        labels = archive[label_key] if label_key is not None and self.classes == "auto" else None
+        return archive[key], labels
 
     def _layout(self, path: Path, array: np.ndarray[Any, Any]) -> _Layout:
         if self.layout != "auto":
@@ -152,7 +155,9 @@ class ArrayFile:
         if kind == "real" and self.normalize == "auto" and lowest >= 0 and highest <= 1:
             return Transform((0.5,), (0.5,), 0.0, 1.0, kind, name), "real numbers within 0 … 1 become −1 … 1"
         if kind == "real" and self.normalize == "auto" and lowest >= -1 and highest <= 1:
-            return Transform((0.0,), (1.0,), -1.0, 1.0, kind, name), "real numbers within −1 … 1 stay as they are"
+            return Transform(
+                (0.0,), (1.0,), -1.0, 1.0, kind, name
+            ), "real numbers within −1 … 1 stay as they are"
         scale = torch.where(high > low, 2 * var.sqrt(), 1.0)  # a constant channel is only shifted
         note = "each channel is standardised to mean 0 and standard deviation 0.5"
         return Transform(tuple(mean.tolist()), tuple(scale.tolist()), *bounds, kind, name), note

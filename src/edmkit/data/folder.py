@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ImageFolder"]
 
+_CHUNK = 1024  # files handed to the threads at a time
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
@@ -110,14 +111,12 @@ class ImageFolder:
             try:
                 return function(path)
             except ValueError as error:
+                if self.on_error == "raise":
+                    raise ValueError(f"{error}; on_error='skip' leaves such files out") from error
                 return error
 
-        done: dict[Path, _Out] = {}
-        for path, result in zip(paths, _in_threads(attempt, paths), strict=True):
-            if not isinstance(result, ValueError):
-                done[path] = result
-            elif self.on_error == "raise":
-                raise ValueError(f"{result}; on_error='skip' leaves such files out")
+        results = zip(paths, _in_threads(attempt, paths), strict=True)
+        done = {path: result for path, result in results if not isinstance(result, ValueError)}
         if not done:
             raise ValueError(
                 f"{self.path}: none of its {len(paths)} images can be read, {paths[0]} among them"
@@ -189,7 +188,7 @@ class _ImageFiles:
         return len(self.files)
 
     def read(self, indices: Int[Tensor, "batch"]) -> Shaped[Tensor, "batch channels height width"]:
-        images = list(_in_threads(self.reader, [self.files[i] for i in indices.tolist()]))
+        images = _in_threads(self.reader, [self.files[i] for i in indices.tolist()])
         return torch.stack(images) if images else torch.empty((0, *self.sample_shape), dtype=torch.uint8)
 
 
@@ -209,12 +208,16 @@ def _common_size(headers: dict[Path, Header]) -> tuple[int, int]:
     return height, width
 
 
-def _in_threads(function: Callable[[_In], _Out], items: Sequence[_In]) -> Iterator[_Out]:
-    """function(item) for each, in order; Pillow decodes without holding the interpreter's lock."""
-    chunk = 1024
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for i in range(0, len(items), chunk):
-            yield from pool.map(function, items[i : i + chunk])
+def _in_threads(function: Callable[[_In], _Out], items: Sequence[_In]) -> list[_Out]:
+    """function(item) for each; Pillow decodes without holding the interpreter's lock."""
+    pool = ThreadPoolExecutor(os.cpu_count())
+    results: list[_Out] = []
+    try:
+        for i in range(0, len(items), _CHUNK):
+            results += pool.map(function, items[i : i + _CHUNK])
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return results
 
 
 def _visible(folder: Path) -> list[os.DirEntry[str]]:

@@ -44,8 +44,7 @@ class Header(NamedTuple):
     gray: bool
 
 
-def _open(path: Path) -> Image.Image:
-    image = Image.open(path, formats=_formats())
+def _check(image: Image.Image) -> None:
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
         raise ValueError(
@@ -53,7 +52,6 @@ def _open(path: Path) -> Image.Image:
         )
     if image.mode == "F":
         raise ValueError("floating-point pixels have no known range; keep such data in a .npy")
-    return image
 
 
 def _unreadable(path: Path, error: Exception) -> ValueError:
@@ -65,7 +63,8 @@ def _unreadable(path: Path, error: Exception) -> ValueError:
 def read_header(path: Path) -> Header:
     """The header of an image file; ValueError names a file that has none."""
     try:
-        with _open(path) as image:
+        with Image.open(path, formats=_formats()) as image:
+            _check(image)
             width, height = image.size
             if width != height and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8):
                 width, height = height, width
@@ -97,7 +96,8 @@ class ImageReader:
     def __call__(self, path: Path) -> Shaped[Tensor, "channels height width"]:
         """The pixels in uint8; ValueError names a file that cannot be read."""
         try:
-            with _open(path) as image:
+            with Image.open(path, formats=_formats()) as image:
+                _check(image)
                 side = int(_GAP * max(self.size))
                 image.draft(None, (side, side))  # JPEG can be decoded at a half, a quarter, an eighth
                 upright = ImageOps.exif_transpose(image)

@@ -106,9 +106,13 @@ def train_classifier(
     return Classifier(network, f"{name}-{FEATURES}", tuple(x.shape[1:]), num_classes, seed)
 
 
-def _check(x: Tensor, labels: Tensor, num_classes: int, epochs: int, batch_size: int, learning_rate: float) -> None:
+def _check(
+    x: Tensor, labels: Tensor, num_classes: int, epochs: int, batch_size: int, learning_rate: float
+) -> None:
     if len(x) == 0 or len(x) != len(labels):
-        raise ValueError(f"labels: {len(labels)} for {len(x)} items; want one for each, and at least one item")
+        raise ValueError(
+            f"labels: {len(labels)} for {len(x)} items; want one for each, and at least one item"
+        )
     if not bool(torch.isfinite(x).all()):
         raise ValueError("x: holds values that are not finite")
     if num_classes < 2:
@@ -128,14 +132,14 @@ def _ramp(step: int, steps: int) -> float:
 
 
 class _Standardise(nn.Module):
-    """(x − mean) / std of the training data, over all dimensions but those in `keep`."""
+    """(x − mean) / std, with those of the training data for each channel (dimension 1)."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, x: Tensor, keep_dim: int = 1) -> None:
+    def __init__(self, x: Tensor) -> None:
         super().__init__()
-        over = [0, *range(keep_dim + 1, x.ndim)]
+        over = [0, *range(2, x.ndim)]
         std = x.std(over, correction=0, keepdim=True)
         self.register_buffer("mean", x.mean(over, keepdim=True))
         self.register_buffer("std", torch.where(std > 0, std, 1.0))
@@ -152,7 +156,11 @@ def _convolutional(x: Tensor, num_classes: int, generator: torch.Generator) -> n
     with torch.device("meta"):
         while max(height, width) > 2 or not layers:
             for _ in range(2):
-                layers += [nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.GroupNorm(8, out), nn.ReLU()]
+                layers += [
+                    nn.Conv2d(channels, out, 3, padding=1, bias=False),
+                    nn.GroupNorm(8, out),
+                    nn.ReLU(),
+                ]
                 channels = out
             layers.append(nn.MaxPool2d(2, ceil_mode=True))
             height, width, out = math.ceil(height / 2), math.ceil(width / 2), min(2 * out, 128)
@@ -171,13 +179,13 @@ def _perceptron(x: Tensor, num_classes: int, generator: torch.Generator) -> nn.S
 
 
 def _initialised(layers: list[nn.Module], generator: torch.Generator) -> list[nn.Module]:
-    """Layers built without memory, given He's initialisation from `generator` alone."""
+    """Layers built without memory, given weights of U(−1, 1)/√fan_in from `generator` and biases of 0."""
     for layer in layers:
         layer.to_empty(device="cpu")
         if isinstance(layer, nn.GroupNorm):
             layer.reset_parameters()
         elif isinstance(layer, (nn.Conv2d, nn.Linear)):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+            nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
     return layers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -33,7 +34,9 @@ class FeatureStatistics:
             if not bool(torch.isfinite(value).all()):
                 raise ValueError(f"{name}: holds values that are not finite")
         if self.scatter.shape != (self.dim, self.dim):
-            raise ValueError(f"scatter: shape {tuple(self.scatter.shape)}; want {(self.dim, self.dim)} as of mean")
+            raise ValueError(
+                f"scatter: shape {tuple(self.scatter.shape)}; want {(self.dim, self.dim)} as of mean"
+            )
 
     @classmethod
     def of(cls, features: Float[Tensor, "n dim"]) -> FeatureStatistics:
@@ -69,6 +72,19 @@ class FeatureStatistics:
             raise ValueError(f"n: {self.n}; a covariance wants at least 2")
         return self.scatter / (self.n - 1)
 
+    @cached_property
+    def root(self) -> Float[Tensor, "dim dim"]:
+        """A square R with R·Rᵀ = Σ, the covariance; a ValueError where that has a negative eigenvalue."""
+        values, vectors = torch.linalg.eigh(self.covariance)
+        largest = float(values.abs().max())
+        if float(values[0]) < -1e-6 * largest:
+            raise ValueError(
+                f"covariance: not positive semi-definite, its lowest eigenvalue is {float(values[0]):g}"
+            )
+        # what is below rounding is zero: its root would weigh 1e-8 in the distance of rank-deficient covariances
+        rounding = math.ulp(1.0) * self.dim * largest
+        return vectors * torch.where(values > rounding, values, 0.0).sqrt()
+
     def merge(self, other: FeatureStatistics) -> FeatureStatistics:
         """The statistics of both clouds together (Chan, Golub & LeVeque 1983, Eq. 2.1)."""
         if self.dim != other.dim:
@@ -95,18 +111,6 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     """
     if a.dim != b.dim:
         raise ValueError(f"b: {b.dim} features, but a has {a.dim}")
-    root_a, root_b = _root(a.covariance), _root(b.covariance)
-    left, _, right = torch.linalg.svd(root_b.T @ root_a)
-    covariance_part = (root_a - root_b @ (left @ right)).square().sum()
+    left, _, right = torch.linalg.svd(b.root.T @ a.root)
+    covariance_part = (a.root - b.root @ (left @ right)).square().sum()
     return float((a.mean - b.mean).square().sum() + covariance_part)
-
-
-def _root(covariance: Tensor) -> Tensor:
-    """A square R with R·Rᵀ = Σ."""
-    values, vectors = torch.linalg.eigh(covariance)
-    largest = float(values.abs().max())
-    if float(values[0]) < -1e-6 * largest:
-        raise ValueError(f"covariance: not positive semi-definite, its lowest eigenvalue is {float(values[0]):g}")
-    # what is below rounding is zero: its root would weigh 1e-8 in the distance of rank-deficient covariances
-    rounding = math.ulp(1.0) * len(values) * largest
-    return vectors * torch.where(values > rounding, values, 0.0).sqrt()

@@ -19,9 +19,9 @@ _SKIP_SCALE = math.sqrt(0.5)  # a sum of two branches has the variance of one
 class UNetBlock(nn.Module):
     """Two 3×3 convolutions with the embedding added between them, a skip connection, then self-attention.
 
-    y = √½·(skip(x) + conv₁(silu(norm₁(conv₀(silu(norm₀(x))) + affine(emb))))); with `attention`, the block returns
-    √½·(y + proj(softmax(q·kᵀ/√C)·v)), where q, k, v = qkv(norm₂(y)) and pixels are the tokens, in one head.
-    `resample` halves or doubles height and width in conv₀ and skip (Song et al. 2021).
+    y = √½·(skip(x) + conv₁(silu(norm₁(conv₀(silu(norm₀(x))) + affine(emb))))). With `attention` the block
+    returns √½·(y + proj(softmax(q·kᵀ/√C)·v)), where q, k, v = qkv(norm₂(y)), over pixels, with one head.
+    `resample` halves or doubles height and width in conv₀ and skip (Song et al. 2021, Appendix H).
     """
 
     def __init__(

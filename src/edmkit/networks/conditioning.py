@@ -38,9 +38,9 @@ def require_probability(name: str, value: float) -> None:
 class ConditionedNetwork(nn.Module):
     """The base of the networks: it turns c_noise, "labels" and "augment" into one embedding vector.
 
-    emb = silu(W₁·silu(W₀·(positional(c_noise) + √label_dim·W_l·label + b_l + W_a·augment) + b₀) + b₁). Labels are
-    class indices (B,) or vectors (B, label_dim); in training each is dropped with probability `label_dropout`.
-    A missing condition is zeros.
+    emb = silu(W₁·silu(W₀·(positional(c_noise) + √label_dim·W_l·label + b_l + W_a·augment) + b₀) + b₁).
+    Labels are class indices (B,) or vectors (B, label_dim); in training, each sample's label is dropped with
+    probability `label_dropout`. A missing condition is zeros.
 
     `config` holds every argument of the constructor, JSON-able: `type(network)(**network.config)` builds the
     network again. `conditions` are the names of the conditions that it takes.
@@ -74,13 +74,17 @@ class ConditionedNetwork(nn.Module):
         self.map_layer0 = linear(noise_channels, emb_channels)
         self.map_layer1 = linear(emb_channels, emb_channels)
 
-    def embed(self, c_noise: Float[Tensor, "batch"], cond: Cond) -> Float[Tensor, "batch emb"]:
-        """The embedding vectors; ValueError where a condition has the wrong shape."""
+    def embed(self, batch: int, c_noise: Float[Tensor, "batch"], cond: Cond) -> Float[Tensor, "batch emb"]:
+        """The embedding vectors of a batch; ValueError for a wrong shape."""
+        if c_noise.shape != (batch,):
+            raise ValueError(
+                f"c_noise: shape {tuple(c_noise.shape)}; want ({batch},), one for each sample of x"
+            )
         emb = self.map_noise(c_noise).to(self.map_layer0.weight.dtype)
         if self.map_label is not None:
             emb = emb + self.map_label(self._label_vectors(cond, emb) * math.sqrt(self.label_dim))
         if self.map_augment is not None and "augment" in cond:
-            augment, shape = cond["augment"], (len(emb), self.augment_dim)
+            augment, shape = cond["augment"], (batch, self.augment_dim)
             if augment.shape != shape:
                 raise ValueError(f"augment: shape {tuple(augment.shape)}; want {shape}")
             emb = emb + self.map_augment(augment.to(emb.dtype))
@@ -99,8 +103,8 @@ class ConditionedNetwork(nn.Module):
             vectors = labels
         else:
             raise ValueError(
-                f"labels: shape {tuple(labels.shape)}, {labels.dtype}; want integers of shape ({batch},) or vectors "
-                f"of shape ({batch}, {self.label_dim})"
+                f"labels: shape {tuple(labels.shape)}, {labels.dtype}; want integers of shape ({batch},) or "
+                f"vectors of shape ({batch}, {self.label_dim})"
             )
         vectors = vectors.to(emb.dtype)
         if self.training and self.label_dropout:

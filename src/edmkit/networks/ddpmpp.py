@@ -21,19 +21,21 @@ __all__ = ["DDPMpp"]
 class DDPMpp(ConditionedNetwork):
     """F(x; c_noise) for images: DDPM++ of Song et al. 2021, with the paper's CIFAR-10 settings as defaults.
 
-    `shape` is (C, H, W). Level i of the U has channel_mult[i]·model_channels channels, 1/2^i of the height and
-    width, `num_blocks` residual blocks on the way down and one more on the way up. `model_channels` is even; the
-    embedding has channel_mult_emb·model_channels elements. `attn_resolutions` names levels by the longer of their
-    height and width: their blocks on the way down and the last one on the way up have self-attention, as has the
-    bottom of the U in any case. None is the finest level of at most 16.
+    `shape` is (C, H, W). Level i of the U has channel_mult[i]·model_channels channels, 1/2^i of the height
+    and width, `num_blocks` residual blocks on the way down and one more on the way up. `model_channels` is
+    even. The embedding has channel_mult_emb·model_channels elements. `attn_resolutions` names levels by the
+    longer of their height and width: there the blocks on the way down and the last one on the way up have
+    self-attention. None is the finest level of at most 16. The bottom of the U has one block with attention
+    in any case.
 
-    Images are padded with zeros at the bottom and on the right to multiples of 2^(levels − 1), and the output is
-    cropped. The network takes images of any size; `shape` settles where the attention is and how parameters are
-    called. Their names are those of `SongUNet` in the authors' implementation.
+    Images are padded with zeros at the bottom and on the right, to multiples of 2^(levels − 1), and the
+    output is cropped. The network takes images of any size; `shape`, padded, settles which levels have
+    attention and how the parameters are called. Their names are those of `SongUNet` in the authors'
+    implementation.
 
     Conditions: "labels", class indices (B,) or vectors (B, label_dim), dropped in training with probability
-    `label_dropout`; "augment" (B, augment_dim); "image" (B, image_channels, H, W), concatenated to x. A missing
-    one is zeros.
+    `label_dropout`; "augment" (B, augment_dim); "image" (B, image_channels, H, W), concatenated to x. A
+    missing one is zeros.
     """
 
     def __init__(
@@ -129,10 +131,10 @@ class DDPMpp(ConditionedNetwork):
         cond: Cond | None = None,
     ) -> Float[Tensor, "batch channels height width"]:
         """F(x; c_noise) for x that is already scaled by c_in."""
-        if x.shape[1] != self.channels:
-            raise ValueError(f"x: shape {tuple(x.shape)}; want {self.channels} channels in dimension 1")
+        if x.ndim != 4 or x.shape[1] != self.channels:
+            raise ValueError(f"x: shape {tuple(x.shape)}; want (B, {self.channels}, H, W)")
         cond = check_cond(cond, self.conditions, "DDPMpp")
-        emb = self.embed(c_noise, cond)
+        emb = self.embed(len(x), c_noise, cond)
         height, width = x.shape[2:]
         if self.image_channels:
             x = torch.cat([x, self._image(x, cond)], dim=1)

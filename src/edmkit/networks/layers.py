@@ -1,4 +1,4 @@
-"""The layers that the networks are made of, with the initialisation and the parameter names of the reference."""
+"""The layers of the networks, with the initialisation and the parameter names of the reference."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def group_norm(channels: int) -> nn.GroupNorm:
 class Conv2d(nn.Conv2d):
     """A convolution of odd kernel size that keeps height and width, or halves or doubles them first.
 
-    `resample="down"` averages 2×2 pixels, "up" repeats each pixel 2×2 times: the [1, 1] filter of the reference,
-    whose checkpoints hold it as `resample_filter`.
+    `resample="down"` averages 2×2 pixels, "up" repeats each pixel 2×2 times. Both are the [1, 1] filter of
+    the reference, whose checkpoints hold it as `resample_filter`.
     """
 
     def __init__(

@@ -17,9 +17,11 @@ __all__ = ["MLP"]
 
 
 class MLP(ConditionedNetwork):
-    """F(x; c_noise) for samples of any `shape`, which it flattens: `depth` residual blocks of `width` features.
+    """F(x; c_noise) for samples of any `shape`, which are flattened.
 
-    Each block is h ← h + W₁·silu(W₀·silu(norm(h)) + W_e·emb). The last layer is zero at first. `width` is even.
+    There are `depth` residual blocks of `width` features (an even number),
+    h ← h + W₁·silu(W₀·silu(norm(h)) + W_e·emb), and a last layer that is zero at first.
+
     Conditions: "labels", class indices (B,) or vectors (B, label_dim), dropped in training with probability
     `label_dropout`; "augment" (B, augment_dim). A missing one is zeros.
     """
@@ -71,7 +73,7 @@ class MLP(ConditionedNetwork):
         """F(x; c_noise) for x that is already scaled by c_in."""
         if x.shape[1:] != self.shape:
             raise ValueError(f"x: shape {tuple(x.shape)}; want (B, {', '.join(map(str, self.shape))})")
-        emb = self.embed(c_noise, check_cond(cond, self.conditions, "MLP"))
+        emb = self.embed(len(x), c_noise, check_cond(cond, self.conditions, "MLP"))
         h = self.input(x.flatten(1))
         for block in self.blocks:
             h = block(h, emb)
@@ -89,6 +91,6 @@ class _Block(nn.Module):
         self.layer1 = linear(width, width)
 
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
-        y = F.silu(self.layer0(F.silu(self.norm(h))) + self.affine(emb))
+        y: Tensor = F.silu(self.layer0(F.silu(self.norm(h))) + self.affine(emb))
         y = self.layer1(F.dropout(y, self.dropout, self.training))
         return h + y

@@ -171,7 +171,7 @@ def drive(
     state is handed out, so that gradient mode does not leak to the consumer.
     """
     num_steps = len(grid.kicks)
-    device, dtype, shape = x.device, x.dtype, x.shape
+    dtype, shape = x.dtype, x.shape
     yield State(0, num_steps, grid.sigmas[0], x, None, 0)
 
     memory, nfe = None, 0
@@ -194,7 +194,7 @@ def drive(
                 except StopIteration as finished:
                     state, memory = finished.value
                     break
-                sigma = torch.full((), request.sigma, dtype=dtype, device=device)
+                sigma = state.new_full((), request.sigma)
                 denoised = denoiser(request.x, sigma, cond)
                 nfe += 1
                 if denoised.shape != shape:

@@ -76,21 +76,23 @@ def _home(denoiser: object, tensor: Tensor | None, device: torch.device | str | 
 
 
 @contextlib.contextmanager
-def _evaluating(training: list[torch.nn.Module], grad: bool) -> Iterator[None]:
-    for module in training:
-        module.training = False
+def _evaluating(module: torch.nn.Module, grad: bool) -> Iterator[None]:
+    training = [m for m in module.modules() if m.training]
+    for m in training:
+        m.training = False
     try:
         with torch.set_grad_enabled(grad):
             yield
     finally:
-        for module in training:
-            module.training = True
+        for m in training:
+            m.training = True
 
 
 def _stepping(denoiser: object, grad: bool) -> AbstractContextManager[None]:
-    """Gradients as asked for, and a module that was left in training mode evaluates without dropout meanwhile."""
-    training = [m for m in denoiser.modules() if m.training] if isinstance(denoiser, torch.nn.Module) else []
-    return _evaluating(training, grad) if training else torch.set_grad_enabled(grad)
+    """What a step is made in: gradients as asked for, and a module left in training mode without its dropout."""
+    if isinstance(denoiser, torch.nn.Module):
+        return _evaluating(denoiser, grad)
+    return torch.set_grad_enabled(grad)
 
 
 def _is_finite(x: Tensor) -> bool:

@@ -12,6 +12,8 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
+
 from edmkit._shapes import Tensor
 from edmkit.protocols import Point, Request, SigmaPath
 
@@ -22,6 +24,13 @@ Step = Generator[Request, Tensor, tuple[Tensor, Any]]
 
 def _request(x: Tensor, point: Point) -> Request:
     return Request(x if point.s == 1 else x / point.s, point.sigma)
+
+
+def _euler(x: Tensor, denoised: Tensor, point: Point, h: float) -> Tensor:
+    """x + h·(a·x − b·D)."""
+    if point.a == point.b:  # s = 1, where a step goes along the line from x to D: one pass, and D itself at its end
+        return torch.lerp(denoised, x, 1 + h * point.a)
+    return x.mul(1 + h * point.a).add_(denoised, alpha=-h * point.b)
 
 
 @dataclass(frozen=True)
@@ -39,9 +48,8 @@ class Euler:
 
     def step(self, path: SigmaPath, x: Tensor, t: float, t_next: float, memory: None) -> Step:
         here = path.at(t)
-        h = t_next - t
         denoised = yield _request(x, here)
-        return x.mul(1 + h * here.a).add_(denoised, alpha=-h * here.b), None
+        return _euler(x, denoised, here, t_next - t), None
 
 
 @dataclass(frozen=True)
@@ -73,12 +81,11 @@ class Heun:
         h = t_next - t
         denoised = yield _request(x, here)
         if t_next == 0:
-            return x.mul(1 + h * here.a).add_(denoised, alpha=-h * here.b), None
-        # x' = p·x + q·D
-        p, q = 1 + self.alpha * h * here.a, -self.alpha * h * here.b
+            return _euler(x, denoised, here, h), None
         there = path.at(t + self.alpha * h if self.alpha != 1 else t_next)
-        denoised_there = yield _request(x.mul(p).add_(denoised, alpha=q), there)
-        # x⁺ = x + h·((1 − w)·(a·x − b·D) + w·(a'·(p·x + q·D) − b'·D'))
+        denoised_there = yield _request(_euler(x, denoised, here, self.alpha * h), there)
+        # x⁺ = x + h·((1 − w)·(a·x − b·D) + w·(a'·x' − b'·D')), where x' = p·x + q·D
+        p, q = 1 + self.alpha * h * here.a, -self.alpha * h * here.b
         w = 1 / (2 * self.alpha)
         first, second = h * (1 - w), h * w
         return (

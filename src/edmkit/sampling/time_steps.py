@@ -86,7 +86,7 @@ class RangedSteps(ABC):
             levels[0] = (
                 start  # the given state is there to the last digit, and be it between two levels of a table
             )
-        return torch.cat([levels, levels.new_zeros(1)]) if to_zero else levels
+        return torch.nn.functional.pad(levels, (0, 1)) if to_zero else levels
 
 
 @dataclass(frozen=True)

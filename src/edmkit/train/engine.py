@@ -56,7 +56,9 @@ class Schedule:
 
     def rate(self, images: int) -> float:
         """The learning rate of the step that begins after `images` images."""
-        rate = self.learning_rate * min(images / max(self.ramp_images, 1e-8), 1.0)
+        rate = self.learning_rate
+        if images < self.ramp_images:
+            rate *= images / self.ramp_images
         left = self.total_images - images
         if left < self.decay_images:
             rate *= 0.5 - 0.5 * math.cos(math.pi * left / self.decay_images)

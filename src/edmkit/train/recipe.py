@@ -55,8 +55,15 @@ def complete(family: str, config: Any) -> dict[str, Any]:
     if unknown:
         raise ValueError(f"{kind!r} has no option {unknown[0]!r}; {nearest(unknown[0], options)}")
     model = pydantic.create_model(f"{family} {kind}", __config__=pydantic.ConfigDict(extra="forbid"), **options)
-    values = model(**given).model_dump(mode="json")
+    values = _plain(model(**given).model_dump())
     return {"kind": kind, **{name: value for name, value in values.items() if name not in FAMILIES or value}}
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, at any depth, for YAML."""
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 def _spec(family: str) -> Any:
@@ -117,7 +124,7 @@ class Recipe(pydantic.BaseModel):
 
     def to_yaml(self) -> str:
         """The recipe with every value, in YAML that `read_recipe` reads."""
-        text: str = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        text: str = yaml.safe_dump(_plain(self.model_dump()), sort_keys=False, allow_unicode=True)
         return text
 
 

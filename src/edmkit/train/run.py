@@ -85,6 +85,8 @@ class Run:
     ) -> None:
         if recipe.preview_images and preview is None:
             raise ValueError("preview_images: no function to draw previews was handed in")
+        if not recipe.conditional:
+            data = dataclasses.replace(data, labels=None, class_names=())
         self.recipe, self.data, self.folder, self.preview = recipe, data, folder, preview
         self.device = device or choose_device()
         self._stopping = False
@@ -92,8 +94,11 @@ class Run:
 
     def _make_trainer(self) -> Trainer:
         recipe = self.recipe
-        classes = len(self.data.class_names) if self.conditional else 0
-        config = {**recipe.network, "shape": list(self.data.sample_shape), "label_dim": classes}
+        config = {
+            **recipe.network,
+            "shape": list(self.data.sample_shape),
+            "label_dim": len(self.data.class_names),
+        }
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             network = from_config("network", config)
@@ -115,16 +120,10 @@ class Run:
         loss = DenoisingLoss(from_config("noise", recipe.noise), reduction=recipe.reduction)
         return Trainer(denoiser, loss, optimizer, schedule, seed=recipe.seed)
 
-    @property
-    def conditional(self) -> bool:
-        """Whether the model is told the class of a sample."""
-        return self.recipe.conditional and self.data.labels is not None
-
     def model(self) -> Model:
         """The averaged model as it stands."""
         notes = {"data": self.data.name, "images": self.trainer.images, "steps": self.trainer.step}
-        names = self.data.class_names if self.conditional else ()
-        return Model(self.trainer.ema.module, self.data.transform, names, notes)
+        return Model(self.trainer.ema.module, self.data.transform, self.data.class_names, notes)
 
     def save(self) -> None:
         """Write the model and the checkpoint, each file atomically."""
