@@ -81,7 +81,8 @@ def test_a_table_of_levels_is_inverted_as_each_one_alone():
 
 
 @pytest.mark.parametrize(
-    "function", [lambda t: t**9, lambda t: torch.expm1(20 * t), lambda t: torch.log1p(t), lambda t: t + t.sin()]
+    "function",
+    [lambda t: t**9, lambda t: torch.expm1(20 * t), lambda t: torch.log1p(t), lambda t: t + t.sin()],
 )
 def test_steep_and_flat_functions_are_inverted(function):
     schedule = CallableSchedule(function)
@@ -130,6 +131,8 @@ def test_levels_that_have_no_time(function, t_max, sigma, message):
 def test_a_level_below_the_start_is_refused_among_others():
     schedule = CallableSchedule(lambda t: 0.002 * 40000**t)
     good = torch.tensor([0.002, 80.0], dtype=torch.float64)
-    torch.testing.assert_close(schedule.sigma_inv(good), torch.tensor([0.0, 1.0]).double(), rtol=1e-14, atol=1e-12)
+    torch.testing.assert_close(
+        schedule.sigma_inv(good), torch.tensor([0.0, 1.0]).double(), rtol=1e-14, atol=1e-12
+    )
     with pytest.raises(ValueError, match=r"0\.001 was asked for"):
         schedule.sigma_inv(torch.tensor([80.0, 0.001]))

@@ -21,7 +21,9 @@ TABLES = {
 }
 
 
-@pytest.mark.parametrize(("M", "C_1", "C_2"), [(1000, 0.001, 0.008), (100, 0.001, 0.008), (20, 0.3, 0.1), (1, 0.001, 0.008)])
+@pytest.mark.parametrize(
+    ("M", "C_1", "C_2"), [(1000, 0.001, 0.008), (100, 0.001, 0.008), (20, 0.3, 0.1), (1, 0.001, 0.008)]
+)
 def test_levels_are_those_of_table_1(M, C_1, C_2):
     """Where C_1 does not bind, u_j² + 1 = ᾱ_M/ᾱ_j; below, it grows by the factor 1/C_1 a level."""
     with mpmath.workdps(40):

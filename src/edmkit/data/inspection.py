@@ -8,7 +8,7 @@ import torch
 
 from edmkit._shapes import Float, Shaped, Tensor
 from edmkit.data.dataset import DataSet
-from edmkit.data.moments import channel_moments
+from edmkit.data.moments import Moments, channel_moments
 from edmkit.data.order import permutation
 from edmkit.data.proposals import Proposals, propose
 from edmkit.transform import Transform
@@ -73,8 +73,8 @@ def inspect(data: DataSet) -> Inspection:
     measured = min(len(data), _SAMPLES, max(_AT_LEAST, _ELEMENTS // size))
     raw = data.raw(permutation(len(data), 0)[:measured])
     x = data.transform.forward(raw)
-    moments = channel_moments([x])
-    if bool((moments.low == moments.high).all()) and float(moments.low.min()) == float(moments.high.max()):
+    moments = channel_moments(x[i : i + _AT_LEAST] for i in range(0, len(x), _AT_LEAST))
+    if moments.low.min() == moments.high.max():
         raise ValueError(
             f"{data.name}: every value is {float(raw.flatten()[0]):g}; there is nothing to learn"
         )
@@ -93,7 +93,7 @@ def inspect(data: DataSet) -> Inspection:
         classes=_class_counts(data),
         proposals=propose(x[distinct], _step(data.transform, moments.var)),
         notes=data.notes,
-        warnings=tuple(_warnings(data, x, moments.var, measured - len(distinct))),
+        warnings=tuple(_warnings(data, moments, measured, measured - len(distinct))),
     )
 
 
@@ -120,15 +120,14 @@ def _class_counts(data: DataSet) -> tuple[tuple[str, int], ...]:
     return tuple(zip(data.class_names, counts, strict=True))
 
 
-def _warnings(
-    data: DataSet, x: Float[Tensor, "n *dims"], var: Float[Tensor, "channels"], copies: int
-) -> list[str]:
+def _warnings(data: DataSet, moments: Moments, measured: int, copies: int) -> list[str]:
     found = []
     if copies:
-        found.append(f"{copies} of {len(x)} samples looked at are exact copies of others")
-    if constant := [str(i) for i, v in enumerate(var.tolist()) if v == 0]:
+        found.append(f"{copies} of {measured} samples looked at are exact copies of others")
+    if constant := [str(i) for i, v in enumerate(moments.var.tolist()) if v == 0]:
         found.append(f"channels that never change: {', '.join(constant)}")
-    mean, std = float(x.double().mean()), float(x.double().std(correction=0))
+    mean = float(moments.mean.mean())
+    std = float((moments.var + (moments.mean - mean) ** 2).mean().sqrt())
     if abs(mean) > std:
         found.append(
             f"the mean is {mean:.2g}, far from 0 beside a standard deviation of {std:.2g}; "
@@ -138,7 +137,7 @@ def _warnings(
     if counts and max(counts.values()) > _IMBALANCE * min(counts.values()):
         rare, common = min(counts, key=lambda c: counts[c]), max(counts, key=lambda c: counts[c])
         found.append(f"classes are uneven: {counts[rare]} of {rare!r}, {counts[common]} of {common!r}")
-    if len(data) < _FEW and x[0].numel() > _SIMPLE:
+    if len(data) < _FEW and torch.Size(data.sample_shape).numel() > _SIMPLE:
         found.append(
             f"{len(data)} samples are few, and a model may learn them by heart: watch the held-out loss "
             "and the distance of samples to their nearest neighbours, and augment"

@@ -22,8 +22,10 @@ from edmkit._shapes import Float, Tensor
 __all__ = ["coordinates", "learnable_share", "mode_variances"]
 
 _PCA_LIMIT = 1024  # elements: beyond it the eigenvectors cost seconds
+_WINDOW = 128  # elements along a side: structure that is hard to learn is finer than that
 _NEIGHBOUR_LIMIT = 128  # elements: beyond it a few thousand samples are never dense
 _QUERIES, _REFERENCES = 512, 2048
+_SEED = 220600364  # unlikely to be that of the data, which may be noise themselves
 
 
 def coordinates(x: Float[Tensor, "n *dims"]) -> Float[Tensor, "n modes"]:
@@ -31,10 +33,14 @@ def coordinates(x: Float[Tensor, "n *dims"]) -> Float[Tensor, "n modes"]:
 
     The basis is that of the principal components of every other sample where these suffice to find it; else
     the cosine transform along all dimensions after the channels and principal components over those, which is
-    what images come to. Of vectors of more than 1024 elements, 1024 are looked at, evenly spaced.
+    what images come to. Of vectors of more than 1024 elements, 1024 are looked at, evenly spaced; of images
+    with sides longer than 128, the middle.
     """
     if x.ndim == 2 and x.shape[1] > _PCA_LIMIT:
         x = x[:, torch.linspace(0, x.shape[1] - 1, _PCA_LIMIT).long()]
+    for dim in range(2, x.ndim):
+        side = min(x.shape[dim], _WINDOW)
+        x = x.narrow(dim, (x.shape[dim] - side) // 2, side)
     x = x.to(torch.float64)
     x = x - x.mean(0)
     size = x[0].numel()
@@ -73,27 +79,28 @@ def learnable_share(z: Float[Tensor, "n modes"], sigmas: Float[Tensor, "levels"]
     variances = mode_variances(z)
     error = torch.stack([(variances * sigma**2 / (variances + sigma**2)).mean() for sigma in sigmas])
     if z.shape[1] <= _NEIGHBOUR_LIMIT:
-        error = torch.minimum(error, error + _advantage_of_neighbours(z, variances, sigmas))
+        error = error - _gain_by_neighbours(z, variances, sigmas).clamp_min(0)
     mean_square = variances.mean()
     return (1 - error * (mean_square + sigmas**2) / (mean_square * sigmas**2)).clamp_min(0)
 
 
-def _advantage_of_neighbours(z: Tensor, variances: Tensor, sigmas: Tensor) -> Tensor:
-    """Mean squared error of the ideal denoiser of the other samples, less that of the linear one.
+def _gain_by_neighbours(z: Tensor, variances: Tensor, sigmas: Tensor) -> Tensor:
+    """By how much the ideal denoiser of the other samples errs less than the linear one, in mean square.
 
-    Both denoise the same noise, which takes most of the sampling error away. With x = y_i + σ·ε the exponent
-    of sample j is −‖x − y_j‖²/(2σ²) = −(‖y_i − y_j‖²/σ + 2·ε·(y_i − y_j))/(2σ) + const: distances are needed
-    once.
+    Both denoise the same noise; two standard errors are taken off, so that chance does not pass for structure.
+    With x = y_i + σ·ε, −‖x − y_j‖²/(2σ²) = −(‖y_i − y_j‖²/σ + 2·ε·(y_i − y_j))/(2σ) + const: distances are
+    needed once.
     """
     others = z[:_REFERENCES]
     y = others[:_QUERIES]
-    noise = torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(_SEED))
     apart = torch.cdist(y, others, compute_mode="donot_use_mm_for_euclid_dist").square()
     apart.fill_diagonal_(math.inf)  # no sample is its own neighbour
     along = 2 * ((noise * y).sum(1, keepdim=True) - noise @ others.T)
-    advantage = []
+    gains = []
     for sigma in sigmas:
         weights = torch.softmax(-(apart / sigma + along) / (2 * sigma), dim=1)
         linear = (y + sigma * noise) * (variances / (variances + sigma**2))
-        advantage.append((weights @ others - y).square().mean() - (linear - y).square().mean())
-    return torch.stack(advantage)
+        gain = ((linear - y).square() - (weights @ others - y).square()).mean(1)
+        gains.append(gain.mean() - 2 * gain.std() / math.sqrt(len(gain)))
+    return torch.stack(gains)

@@ -21,7 +21,7 @@ _PAPER = {"sigma_data": 0.5, "sigma_min": 0.002, "sigma_max": 80.0, "P_mean": -1
 _WIDTH = 5.0  # σ_max in standard deviations of the widest direction: 78 for CIFAR-10, where the paper has 80
 _FEW = 16  # samples: with fewer nothing can be said of their covariance
 _NOISE = 0.02  # learnable share below which samples pass for white noise
-_LEVELS = 64
+_LEVELS = 48
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def propose(x: Float[Tensor, "n *dims"], step: float | None = None) -> Proposals
 
     `step` is the distance of neighbouring values in x where they are quantised (2/255 for 8-bit images).
     """
-    sigma_data = float(x.double().std(correction=0))
+    sigma_data = float(x.std(correction=0))
     sigma_min, sigma_max = _sigma_min(sigma_data, step), _sigma_max(x)
     P_mean, P_std = _noise_distribution(x, sigma_data, sigma_min.value, sigma_max.value)
     reason = "the standard deviation of all elements, which gives the network an input of variance 1"

@@ -1,4 +1,4 @@
-"""A small classifier of real data: its last hidden layer gives features, its verdict says what is recognised."""
+"""A small classifier of real data: its last hidden layer gives features, its output what is recognised."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Classifier:
         """The share of items whose likeliest class is their label."""
         return float((self.predict(x) == labels.cpu()).double().mean())
 
-    def _run(self, network: nn.Sequential, x: Tensor) -> Tensor:
+    def _run(self, network: nn.Module, x: Tensor) -> Tensor:
         if x.shape[1:] != self.shape:
             raise ValueError(f"x: shape {tuple(x.shape)}; this classifier was trained on (n, {self.shape})")
         device = next(network.parameters()).device
@@ -79,9 +79,10 @@ def train_classifier(
 ) -> Classifier:
     """A classifier of real data x with labels 0 ≤ label < num_classes, trained on the device of x.
 
-    Images (channels, height, width) get a convolutional network and small random rotations, zooms and shifts, but
-    no flips; anything else a perceptron on the flattened numbers. AdamW on the cross-entropy with label smoothing
-    0.05, warm-up and cosine decay. The result depends on `seed` alone, and no global random state is touched.
+    Images (channels, height, width) get a convolutional network and small random rotations, zooms and
+    shifts, but no flips; anything else a perceptron on the flattened numbers. AdamW on the cross-entropy with
+    label smoothing 0.05, warm-up and cosine decay. All randomness comes from `seed`; no global random state
+    is read or changed.
     """
     labels = labels.to(x.device)
     _check(x, labels, num_classes, epochs, batch_size, learning_rate)
@@ -93,12 +94,12 @@ def train_classifier(
     step = 0
     with torch.enable_grad():
         for _ in range(epochs):
-            for batch in torch.randperm(len(x), generator=generator).to(x.device).split(batch_size):
+            for batch in torch.split(torch.randperm(len(x), generator=generator).to(x.device), batch_size):
                 optimizer.param_groups[0]["lr"] = learning_rate * _ramp(step, steps)
                 inputs = _jitter(x[batch].float(), generator) if image else x[batch].float()
                 loss = functional.cross_entropy(network(inputs), labels[batch], label_smoothing=0.05)
                 optimizer.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 step += 1
     network.eval().requires_grad_(False)
@@ -121,7 +122,7 @@ def _check(
         raise ValueError(f"labels: {int(labels.min())} to {int(labels.max())}; want 0 to {num_classes - 1}")
     if epochs < 1 or batch_size < 1 or learning_rate <= 0:
         raise ValueError(
-            f"epochs, batch_size, learning_rate: {epochs}, {batch_size}, {learning_rate:g}; want them positive"
+            f"epochs, batch_size, learning_rate: {epochs}, {batch_size}, {learning_rate:g}; want all positive"
         )
 
 

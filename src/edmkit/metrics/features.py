@@ -1,4 +1,4 @@
-"""Feature extractors: maps from data in the model's space to the vectors in which a Fréchet distance is taken."""
+"""Feature extractors: maps from data to the vectors in which a Fréchet distance is taken."""
 
 from __future__ import annotations
 
@@ -82,14 +82,14 @@ class PCA:
 
 
 def default_extractor(train: Float[Tensor, "n *dims"]) -> Identity | PCA:
-    """Identity up to 64 elements, else 64 principal components (fewer where there are fewer items) of `train`.
+    """Identity up to 64 elements, else the 64 leading principal components of `train`, fewer for fewer items.
 
-    The components are those of at most 4096 items, evenly spread over `train`.
+    They are found from at most 2048 items, evenly spread over `train`.
     """
     elements = math.prod(train.shape[1:])
     if elements <= 64:
         return Identity(elements)
-    some = train[:: math.ceil(len(train) / 4096)]
+    some = train[:: math.ceil(len(train) / 2048)]
     return PCA.fit(some, min(64, len(some)))
 
 
@@ -104,7 +104,7 @@ def in_batches(
     """function(x), a batch at a time on `device`, joined on the CPU, without gradients."""
     if batch_size < 1:
         raise ValueError(f"batch_size: {batch_size}; want at least 1")
-    return torch.cat([function(batch.to(device or "cpu")).cpu() for batch in x.split(batch_size)])
+    return torch.cat([function(batch.to(device or "cpu")).cpu() for batch in torch.split(x, batch_size)])
 
 
 def fingerprint(tensors: Iterable[Tensor]) -> str:

@@ -1,4 +1,4 @@
-"""The Fréchet distance between two clouds of features, each taken as a Gaussian (Heusel et al. 2017, Eq. 6)."""
+"""The Fréchet distance between two clouds of features, each taken as a Gaussian (Heusel et al. 2017)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["FeatureStatistics", "frechet_distance"]
 class FeatureStatistics:
     """Number, mean and scatter Σ_i (f_i − mean)(f_i − mean)ᵀ of feature vectors, in float64 on the CPU.
 
-    `of` makes them from features of shape (n, dim), `from_moments` from a published mean and covariance; `merge`
-    and `update` join the statistics of batches as stably as if all features had been there at once.
+    `of` makes them from features of shape (n, dim), `from_moments` from a known mean and covariance; `merge`
+    and `update` join those of batches as stably as if all features had been there at once.
     """
 
     n: int
@@ -81,9 +81,10 @@ class FeatureStatistics:
             raise ValueError(
                 f"covariance: not positive semi-definite, its lowest eigenvalue is {float(values[0]):g}"
             )
-        # what is below rounding is zero: its root would weigh 1e-8 in the distance of rank-deficient covariances
+        # eigenvalues lost in rounding are those of a rank-deficient Σ, and their roots would not be small
         rounding = math.ulp(1.0) * self.dim * largest
-        return vectors * torch.where(values > rounding, values, 0.0).sqrt()
+        values = torch.where(values > rounding, values, 0.0)
+        return torch.mul(vectors, values.sqrt())
 
     def merge(self, other: FeatureStatistics) -> FeatureStatistics:
         """The statistics of both clouds together (Chan, Golub & LeVeque 1983, Eq. 2.1)."""
@@ -105,9 +106,9 @@ class FeatureStatistics:
 def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     """‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2(Σ_a·Σ_b)^{1/2}), in float64, for covariances of any rank.
 
-    With Σ = R·Rᵀ the trace is min ‖R_a − R_b·U‖²_F over orthogonal U, and the minimum is at the polar factor of
-    R_bᵀ·R_a. A sum of squares is neither complex nor negative and, unlike the trace itself, does not lose the
-    digits of a small distance by cancellation.
+    With Σ = R·Rᵀ the trace is the minimum of ‖R_a − R_b·U‖²_F over orthogonal U, which is at the polar factor
+    of R_bᵀ·R_a. A sum of squares is neither complex nor negative and, unlike the trace as written, does not
+    lose the digits of a small distance by cancellation.
     """
     if a.dim != b.dim:
         raise ValueError(f"b: {b.dim} features, but a has {a.dim}")

@@ -17,11 +17,11 @@ __all__ = ["Closeness", "Memorisation", "memorisation", "nearest_neighbours"]
 class Closeness:
     """How many samples are closer to the training data than the closest few held-out items are.
 
-    `threshold` is the distance of the k-th closest of m held-out items, k = max(1, ⌊quantile·(m + 1)⌋). If samples
-    were like held-out data, the number of n samples below it would be beta-binomial(n, k, m + 1 − k), exactly, for
-    data of any kind without ties: with a mean share `expected` = k/(m + 1) and a standard deviation
-    `standard_error` that counts the sampling error of both sides. `p_value` is the probability of at least as many
-    as observed.
+    `threshold` is the distance of the k-th closest of m held-out items, k = max(1, ⌊quantile·(m + 1)⌋). Were
+    the n samples like held-out data, the number of them below it would be beta-binomial(n, k, m + 1 − k),
+    exactly and for data of any kind, ties aside. Hence the mean share `expected` = k/(m + 1), its standard
+    deviation `standard_error`, which counts the sampling error of both sides, and `p_value`, the probability
+    of at least the share `observed`.
     """
 
     quantile: float
@@ -79,18 +79,20 @@ def nearest_neighbours(
 ) -> tuple[Float[Tensor, "n"], Int[Tensor, "n"]]:
     """Euclidean distance of each item of x to the nearest item of `reference`, and that item's index.
 
-    The nearest is found by matrix products in float64, block by block in about `megabytes` of memory; its distance
-    is then taken from the difference itself, so that a copy is at exactly 0. Results are on the CPU.
+    The nearest is found by matrix products in float64, block by block in about `megabytes` of memory; its
+    distance is then taken from the difference itself, so that a copy is at exactly 0. Results are on the CPU.
     """
     if x.shape[1:] != reference.shape[1:] or len(reference) == 0:
         raise ValueError(
             f"reference: shape {tuple(reference.shape)}; want (m, …) with items as of x, {tuple(x.shape)}"
         )
+    if megabytes < 1:
+        raise ValueError(f"megabytes: {megabytes}; want at least 1")
     queries, others = x.detach().cpu().flatten(1), reference.detach().cpu().flatten(1)
     centre = others.mean(0, dtype=torch.float64)
     rows = max(1, min(2048, megabytes * 2**17 // (2 * queries.shape[1] + 2048)))
     distance, index = [], []
-    for block in queries.split(rows):
+    for block in torch.split(queries, rows):
         wide = block - centre
         best = torch.full((len(block),), math.inf, dtype=torch.float64)
         nearest = torch.zeros(len(block), dtype=torch.int64)
@@ -115,8 +117,8 @@ def memorisation(
 ) -> Memorisation:
     """Compare the nearest-neighbour distances of samples to the training data with those of held-out data.
 
-    A copy is a sample whose distance is below a millionth of the held-out data's median. `significance` is the
-    probability at which samples that are like held-out data would still be called too close.
+    A copy is a sample whose distance is at most a millionth of the held-out data's median. `significance`
+    bounds the probability with which samples that are like held-out data are called too close.
     """
     if any(not 0 < q < 1 for q in quantiles) or not quantiles:
         raise ValueError(f"quantiles: {quantiles}; want at least one, each between 0 and 1")

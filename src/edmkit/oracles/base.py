@@ -25,7 +25,9 @@ def eigen(name: str, covariance: Tensor) -> tuple[Tensor, Tensor]:
     variances, axes = torch.linalg.eigh(0.5 * (cov + cov.mT))
     if float(variances.min()) < -rounding:
         raise ValueError(f"{name}: has the negative eigenvalue {float(variances.min()):g}")
-    return variances.clamp_min(0), axes
+    # eigh gives the zeros of a rank-deficient covariance as rounding of the largest eigenvalue
+    least = cov.shape[-1] * torch.finfo(torch.float64).eps * variances.amax(-1, keepdim=True)
+    return torch.where(variances > least, variances, 0.0), axes
 
 
 def total_variances(variances: Tensor, level: Tensor) -> Tensor:

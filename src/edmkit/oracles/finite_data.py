@@ -63,7 +63,7 @@ class FiniteData(Oracle):
         """Rows of x, block by block, with Σ softmax·y of the centred y and the log-sum-exp of the logits."""
         levels = self._level(sigma, x)
         if not bool((levels > 0).all()):
-            raise ValueError(f"sigma: {float(levels.min())}; want positive noise levels")
+            raise ValueError(f"sigma: {levels.min().item()}; want positive noise levels")
         levels = levels.expand(len(x), 1)
         center, d = self._center.to(x.device), self.data.shape[1]
         # half of the memory for a block of x with its sums, half for a chunk of data, the one before, and the logits
@@ -71,8 +71,8 @@ class FiniteData(Oracle):
         for start in range(0, len(x), block):
             rows = slice(start, start + block)
             flat, level = self._flat(x[rows]) - center, levels[rows]
-            reach = max(self._extent, float(torch.linalg.vector_norm(flat, dim=1).max()))
-            exact = float(level.min()) < _CANCELLATION * reach
+            reach = max(self._extent, torch.linalg.vector_norm(flat, dim=1).max().item())
+            exact = level.min().item() < _CANCELLATION * reach
             greatest = torch.full_like(level, -math.inf)
             total, mean = torch.zeros_like(level), torch.zeros_like(flat)
             for chunk in self._chunks(self._rows(2 * (2 * d + 3 * len(flat))), center):

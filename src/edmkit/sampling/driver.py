@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -179,7 +179,8 @@ def drive(
         state = x if grid.scales[0] == 1 else x * grid.scales[0]
     for i, kick in enumerate(grid.kicks):
         t, t_next = grid.times[i], grid.times[i + 1]
-        first = denoised = None
+        first: Tensor | None = None
+        denoised: Any = None  # which starts the coroutine
         with context():
             if kick is not None:
                 t = kick.t

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -67,9 +68,7 @@ def _home(denoiser: object, tensor: Tensor | None, device: torch.device | str | 
     if device is not None:
         return torch.device(device)
     if isinstance(denoiser, torch.nn.Module):
-        held = next(denoiser.parameters(), None)
-        if held is None:
-            held = next(denoiser.buffers(), None)
+        held = next(itertools.chain(denoiser.parameters(), denoiser.buffers()), None)
         if held is not None:
             return held.device
     return torch.device("cpu") if tensor is None else tensor.device

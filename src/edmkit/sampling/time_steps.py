@@ -83,9 +83,7 @@ class RangedSteps(ABC):
         last = self.num_steps - 1 if to_zero else self.num_steps
         levels = self._place(torch.arange(last + 1, dtype=torch.float64) / max(last, 1), low, high, first)
         if start is not None:
-            levels[0] = (
-                start  # the given state is there to the last digit, and be it between two levels of a table
-            )
+            levels[0] = start  # the given state's own level, which a table may not have
         return torch.nn.functional.pad(levels, (0, 1)) if to_zero else levels
 
 
@@ -104,7 +102,7 @@ class EDMSteps(RangedSteps):
         return 0.002, 80.0
 
     def _place(self, fraction: Tensor, low: float, high: float, first: float) -> Tensor:
-        a, b = first ** (1 / self.rho), low ** (1 / self.rho)
+        a, b = math.pow(first, 1 / self.rho), math.pow(low, 1 / self.rho)
         return ((a + fraction * (b - a)) ** self.rho).clamp(low, first)
 
 

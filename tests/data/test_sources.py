@@ -1,0 +1,100 @@
+"""Names, paths and options."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edmkit.data import SOURCES, ArrayFile, Digits, ImageFolder, SwissRoll, TwoMoons, load_data, make_source
+from edmkit.data._options import one_of, real_number, whole_number
+
+
+def test_names() -> None:
+    assert make_source("digits") == Digits()
+    assert make_source("swissroll", n=10, noise=0.5) == SwissRoll(n=10, noise=0.5)
+    assert make_source("two-moons", seed=3, n=None) == TwoMoons(seed=3)
+    for name in SOURCES:
+        assert load_data(name).name == name
+
+
+def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("L", (2, 3)).save(tmp_path / "1.png")
+    np.save(tmp_path / "x.npy", np.zeros((3, 2)))
+    assert make_source(tmp_path, size=8) == ImageFolder(tmp_path, size=8)
+    assert make_source(str(tmp_path), size=[8, 9]) == ImageFolder(str(tmp_path), size=(8, 9))
+    assert make_source(tmp_path / "x.npy", normalize="none") == ArrayFile(
+        tmp_path / "x.npy", normalize="none"
+    )
+    assert load_data(tmp_path).sample_shape == (1, 3, 2)
+    assert load_data(tmp_path / "x.npy").sample_shape == (2,)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load_data("~/x.npy").sample_shape == (2,)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    assert isinstance(make_source("digits"), Digits)
+    assert isinstance(make_source("./digits"), ImageFolder)
+
+
+@pytest.mark.parametrize(
+    ("spec", "near"),
+    [
+        ("digit", "digits"),
+        ("swiss-roll", "swissroll"),
+        ("moons", "two-moons"),
+        ("eight-gausians", "eight-gaussians"),
+    ],
+)
+def test_a_name_that_is_unknown(spec: str, near: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"data: there is no '{spec}'; did you mean '{near}'\? known names: checker"
+    ):
+        load_data(spec)
+
+
+def test_a_path_that_does_not_exist(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    with pytest.raises(ValueError, match=r"there is no '.*imges'; did you mean '.*images'\?"):
+        load_data(tmp_path / "imges")
+    with pytest.raises(ValueError, match=r"there is no 'zzzzzz'; known names"):
+        load_data("zzzzzz")
+    (tmp_path / "x.csv").touch()
+    with pytest.raises(ValueError, match=r"x\.csv is neither a folder of images nor a \.npy or \.npz file"):
+        load_data(tmp_path / "x.csv")
+
+
+def test_options_that_do_not_apply(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"size: not an option of digits \(digits\); it has no options"):
+        load_data("digits", size=8)
+    with pytest.raises(ValueError, match=r"noisy: not an option of swissroll .*did you mean 'noise'\?"):
+        load_data("swissroll", noisy=1)
+    with pytest.raises(
+        ValueError, match=r"sise: not an option of a folder of images .*did you mean 'size'\?"
+    ):
+        load_data(tmp_path, sise=8)
+    with pytest.raises(ValueError, match="path: not an option"):
+        load_data(tmp_path, path="elsewhere")
+
+
+def test_values_are_checked() -> None:
+    one_of("crop", None, (None, "center"))
+    with pytest.raises(ValueError, match="crop: 'centre'; want one of 'center', 'none'"):
+        one_of("crop", "centre", (None, "center", "none"))
+    for bad in (0, -1, 1.0, "1", True, None):
+        with pytest.raises(ValueError, match=r"n: .*; want a whole number of at least 1"):
+            whole_number("n", bad, 1)
+    for bad in (-1, float("nan"), float("inf"), "1", True, None):
+        with pytest.raises(ValueError, match=r"noise: .*; want a finite number of at least 0"):
+            real_number("noise", bad, 0.0)
+    whole_number("n", 1, 1)
+    real_number("noise", 0, 0.0)
+
+
+def test_importing_data_imports_no_library_of_data() -> None:
+    code = "import sys, edmkit.data; print([m for m in ('PIL', 'sklearn', 'scipy') if m in sys.modules])"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        == "[]\n"
+    )

@@ -1,0 +1,130 @@
+import json
+
+import pytest
+import torch
+
+import edmkit as ek
+from edmkit.data import load_data
+from edmkit.model import load
+from edmkit.train import Run, apply_overrides, make_recipe
+
+CONFIG = {
+    "data": {"source": "eight-gaussians", "n": 500},
+    "network": {"kind": "mlp", "width": 16},
+    "preconditioning": {"kind": "edm", "sigma_data": 0.7},
+    "noise": {"kind": "lognormal"},
+    "images": 1000,
+    "batch_size": 100,
+    "ramp_images": 0,
+    "ema_halflife_images": 0,
+}
+
+
+def make_run(folder, *overrides, preview=None):
+    recipe = make_recipe(apply_overrides(CONFIG, overrides))
+    training, _ = recipe.data.load()
+    return Run(recipe, training, folder, device=torch.device("cpu"), preview=preview)
+
+
+def test_a_run_leaves_a_model_that_loads(tmp_path):
+    run = make_run(tmp_path / "run")
+    run.begin()
+    reports = list(run.train())
+    assert reports[-1].images == 1000
+    model = load(tmp_path / "run")
+    x = torch.randn(5, 2)
+    torch.testing.assert_close(model(x, torch.tensor(0.3)), run.model()(x, torch.tensor(0.3)))
+    assert model.notes["images"] == 1000
+    logged = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert logged[-1]["images"] == 1000
+    assert ek.load is load
+
+
+def test_an_existing_folder_is_left_alone(tmp_path):
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(ValueError, match="exists already"):
+        make_run(tmp_path).begin()
+    assert [p.name for p in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_stopped_in_the_middle_and_resumed_is_the_same_as_uninterrupted(tmp_path):
+    whole = make_run(tmp_path / "whole")
+    whole.begin()
+    list(whole.train())
+
+    first = make_run(tmp_path / "parts")
+    first.begin()
+    first.trainer.run = _stopping_after(first, 4)
+    list(first.train())
+    assert first.trainer.step == 4
+    second = make_run(tmp_path / "parts")
+    second.resume()
+    list(second.train())
+    assert second.trainer.images == 1000
+    for name, value in whole.model().state_dict().items():
+        assert torch.equal(value, second.model().state_dict()[name]), name
+
+
+def _stopping_after(run, steps):
+    original = run.trainer.run
+
+    def stepping(batches):
+        for progress in original(batches):
+            if progress.step == steps:
+                run.stop()
+            yield progress
+
+    return stepping
+
+
+def test_an_exception_in_the_consumer_saves_first(tmp_path):
+    run = make_run(tmp_path / "run")
+    run.begin()
+    with pytest.raises(KeyboardInterrupt):
+        for _ in run.train():
+            raise KeyboardInterrupt
+    assert (tmp_path / "run" / "checkpoint.pt").exists()
+    load(tmp_path / "run")
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path):
+    run = make_run(tmp_path / "run")
+    run.begin()
+    list(run.train())
+    before = (tmp_path / "run" / "model.safetensors").read_bytes()
+
+    again = make_run(tmp_path / "run", "images=2000")
+    again.resume()
+    with torch.no_grad():
+        next(again.trainer.denoiser.parameters()).fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="learning_rate"):
+        list(again.train())
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+
+
+def test_previews_come_at_their_interval(tmp_path):
+    drawn = []
+    run = make_run(tmp_path / "run", "preview_images=300", preview=lambda model, path: drawn.append(path.name))
+    run.begin()
+    list(run.train())
+    assert drawn == ["000000300.png", "000000600.png", "000000900.png"]
+    with pytest.raises(ValueError, match="preview_images"):
+        make_run(tmp_path / "other", "preview_images=300")
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    run = make_run(tmp_path / "run")
+    run.begin()
+    (tmp_path / "run" / "checkpoint.pt").write_bytes(b"PK not a checkpoint")
+    with pytest.raises(ValueError, match="damaged"):
+        run.resume()
+
+
+def test_data_without_classes_train_an_unconditional_model(tmp_path):
+    data = load_data("digits").subset(torch.arange(64))
+    config = {**CONFIG, "data": {"source": "digits"}, "images": 64, "batch_size": 32, "conditional": False}
+    config["network"] = {"kind": "ddpmpp", "model_channels": 8, "channel_mult": [1], "num_blocks": 1}
+    run = Run(make_recipe(config), data, tmp_path / "run", device=torch.device("cpu"))
+    run.begin()
+    list(run.train())
+    assert load(tmp_path / "run").class_names == ()
