@@ -62,9 +62,7 @@ def test_the_network_knows_every_level_that_it_is_trained_on_and_sampled_at(pres
         preset.steps.sigmas(preset.preconditioning.sigma_range)[:-1],
     ):
         assert ((sigma >= low) & (sigma <= high)).all()
-        torch.testing.assert_close(
-            preset.process.sigma(preset.process.sigma_inv(sigma)), sigma, rtol=1e-12, atol=0
-        )
+        torch.testing.assert_close(preset.process.sigma(preset.process.sigma_inv(sigma)), sigma, rtol=1e-12, atol=0)
 
 
 @each
@@ -87,9 +85,7 @@ def test_every_choice_samples_a_gaussian(preset):
 
     latents = torch.randn(8, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     denoiser = Denoiser(Exact(), preset.preconditioning)
-    samples = sample(
-        denoiser, latents=latents, steps=preset.steps, solver=preset.solver, process=preset.process
-    )
+    samples = sample(denoiser, latents=latents, steps=preset.steps, solver=preset.solver, process=preset.process)
     n = preset.steps.num_steps
     assert samples.nfe == (n if preset.solver == Euler() else 2 * n - 1)
     start = preset.steps.sigmas(preset.preconditioning.sigma_range)[0].item()

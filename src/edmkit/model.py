@@ -154,8 +154,9 @@ def load(source: str | Path, *, device: torch.device | str | None = None) -> Mod
     config = _read_config(folder)
     network = from_config("network", config["network"])
     _read_weights(folder / WEIGHTS, network)
+    settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config["transform"].items()}
     try:
-        transform = Transform(**{k: tuple(v) if isinstance(v, list) else v for k, v in config["transform"].items()})
+        transform = Transform(**settings)
     except TypeError as error:
         raise ValueError(f"source: the transform of {folder / CONFIG} is not understood: {error}") from None
     denoiser = Preconditioned(network, from_config("preconditioning", config["preconditioning"]))

@@ -52,9 +52,7 @@ class Transform:
             raise ValueError(f"lowest, highest: {self.lowest}, {self.highest}; want lowest < highest")
         dtype = getattr(torch, self.dtype, None)
         if not isinstance(dtype, torch.dtype) or dtype.is_complex or dtype == torch.bool:
-            raise ValueError(
-                f"dtype: {self.dtype!r}; want the name of a torch dtype of integers or real numbers"
-            )
+            raise ValueError(f"dtype: {self.dtype!r}; want the name of a torch dtype of integers or real numbers")
         if self.kind not in ("integer", "real"):
             raise ValueError(f"kind: {self.kind!r}; want 'integer' or 'real'")
         if self.kind == "real" and not dtype.is_floating_point:
@@ -77,9 +75,8 @@ class Transform:
 
     def forward(self, raw: Shaped[Tensor, "batch *dims"]) -> Float[Tensor, "batch *dims"]:
         """From raw values to float32 in the model's space; ValueError if out of bounds or not finite."""
-        values = _working(raw, raw.dtype)
-        if values.numel():
-            low, high = (float(v) for v in torch.aminmax(values))  # NaN and infinity show in one of the two
+        if raw.numel():
+            low, high = (float(v) for v in torch.aminmax(raw))  # NaN and infinity show in one of the two
             if not (math.isfinite(low) and math.isfinite(high)):
                 raise ValueError("raw: holds values that are not finite")
             lowest = -math.inf if self.lowest is None else self.lowest
@@ -88,7 +85,9 @@ class Transform:
                 raise ValueError(
                     f"raw: values in [{low:g}, {high:g}]; the transform is made for [{lowest:g}, {highest:g}]"
                 )
-        x = (values - self._constant(self.shift, values, "raw")) / self._constant(self.scale, values, "raw")
+        values = _working(raw, raw.dtype)
+        x = values - self._constant(self.shift, values, "raw")
+        x /= self._constant(self.scale, values, "raw")
         return x.to(torch.float32)
 
     def inverse(self, x: Float[Tensor, "batch *dims"]) -> Shaped[Tensor, "batch *dims"]:

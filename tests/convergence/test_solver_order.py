@@ -23,7 +23,6 @@ from edmkit import (
     initial_latents,
     sample,
 )
-from edmkit.oracles import GaussianMixture
 
 SIGMA_MAX, SIGMA_MIN = 80.0, 0.002
 COUNTS = (512, 1024, 2048)
@@ -37,25 +36,37 @@ PROCESSES = {
     "strange": Process(sigma=lambda t: 80 * t**3 * (0.6 + 0.4 * t), s=lambda t: 1 + 0.4 * torch.sin(5 * t)),
 }
 SOLVERS = {"Euler": Euler(), "Heun": Heun(), "midpoint": Heun(1 / 2), "Ralston": Heun(2 / 3)}
-EVERY = pytest.mark.parametrize(
-    ("process", "solver"),
-    [pytest.param(p, s, id=f"{pn}-{sn}") for pn, p in PROCESSES.items() for sn, s in SOLVERS.items()],
-)
 
 
-@pytest.fixture(scope="module")
-def mixture():
-    means = torch.tensor([[0.9, 0.1], [-0.6, 0.7], [-0.2, -0.8]], dtype=torch.float64)
-    stds = torch.tensor([0.1, 0.2, 0.05], dtype=torch.float64)
-    return GaussianMixture(means, stds, torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64))
+# plain functions, which cost a tenth of the oracles of the library under the checks of shapes in tests
+MEANS = torch.tensor([[0.9, 0.1], [-0.6, 0.7], [-0.2, -0.8]], dtype=torch.float64)
+VARIANCES = torch.tensor([0.1, 0.2, 0.05], dtype=torch.float64) ** 2
+LOG_WEIGHTS = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64).log()
+
+
+def mixture(x, sigma, cond=None):
+    """E[x₀ | x] of three isotropic Gaussians in the plane."""
+    total = VARIANCES + sigma**2
+    offsets = x[:, None] - MEANS
+    posterior = (LOG_WEIGHTS - offsets.square().sum(2) / (2 * total) - total.log()).softmax(1)
+    return (posterior[:, :, None] * (MEANS + (VARIANCES / total)[:, None] * offsets)).sum(1)
+
+
+AXIS_VARIANCES = torch.tensor([0.6, 0.05], dtype=torch.float64)
+
+
+def gaussian(x, sigma, cond=None):
+    """E[x₀ | x] of one Gaussian with independent axes."""
+    return AXIS_VARIANCES / (AXIS_VARIANCES + sigma**2) * x
 
 
 def exact(denoiser, x, sigma_from, sigma_to):
-    """dx/d ln σ = x − D(x; σ), solved to twelve digits."""
+    """The solution of dx/d ln σ = x − D(x; σ) to twelve digits."""
 
     def velocity(log_sigma, flat):
         state = torch.from_numpy(flat).reshape(x.shape)
-        return (state - denoiser(state, torch.tensor(math.exp(log_sigma)))).reshape(-1).numpy()
+        level = torch.tensor(math.exp(log_sigma), dtype=torch.float64)
+        return (state - denoiser(state, level)).reshape(-1).numpy()
 
     span = (math.log(sigma_from), math.log(sigma_to))
     solution = solve_ivp(velocity, span, x.reshape(-1).numpy(), method="DOP853", rtol=1e-13, atol=1e-13)
@@ -63,48 +74,58 @@ def exact(denoiser, x, sigma_from, sigma_to):
 
 
 @pytest.fixture(scope="module")
-def truth(mixture):
+def truth():
     return exact(mixture, LATENTS * SIGMA_MAX, SIGMA_MAX, SIGMA_MIN)
 
 
-def run(denoiser, process, solver, n, terminal="sigma_min"):
+def distance(x, reference):
+    """The root mean square over samples of their distance from the reference."""
+    return float((x - reference).square().sum(1).mean().sqrt())
+
+
+def end_point(denoiser, process, solver, n, terminal="sigma_min"):
     steps = EDMSteps(n, SIGMA_MIN, SIGMA_MAX, terminal)
-    return sample(denoiser, latents=LATENTS, steps=steps, solver=solver, process=process).x
+    return sample(denoiser, latents=LATENTS, steps=steps, solver=SOLVERS[solver], process=PROCESSES[process]).x
 
 
 def measured_order(denoiser, process, solver, reference):
-    errors = [float((run(denoiser, process, solver, n) - reference).norm()) for n in COUNTS]
+    errors = [distance(end_point(denoiser, process, solver, n), reference) for n in COUNTS]
     slope = -np.polyfit(np.log(COUNTS), np.log(errors), 1)[0]
-    print(f"\n  {process}, {solver}: order {slope:.3f}, errors {', '.join(f'{e:.2e}' for e in errors)}")
+    print(f"\n  {denoiser.__name__:8} {process:8} {solver:8} {slope:6.3f}  {'  '.join(f'{e:.2e}' for e in errors)}")
     return slope, errors
 
 
-@EVERY
-def test_on_a_mixture_the_order_is_the_declared_one(mixture, truth, process, solver):
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("process", PROCESSES)
+def test_on_a_mixture_the_order_is_the_declared_one(process, solver, truth):
     slope, errors = measured_order(mixture, process, solver, truth)
-    assert slope == pytest.approx(solver.order, abs=0.1)
-    assert errors[-1] < (1e-2 if solver.order == 1 else 1e-4)  # every process leads to the one end point
+    assert slope == pytest.approx(SOLVERS[solver].order, abs=0.1)
+    assert errors[-1] < (5e-3 if solver == "Euler" else 2e-5)  # all processes lead to the one end point
 
 
-VARIANCES = torch.tensor([0.6, 0.05], dtype=torch.float64)
+ON_A_GAUSSIAN = [
+    pytest.param(process, solver, marks=() if process in ("EDM", "VP") else pytest.mark.slow)
+    for process in PROCESSES
+    for solver in SOLVERS
+]
 
 
-def gaussian(x, sigma, cond=None):
-    return VARIANCES / (VARIANCES + sigma**2) * x
-
-
-@EVERY
+@pytest.mark.parametrize(("process", "solver"), ON_A_GAUSSIAN)
 def test_on_a_gaussian_the_order_is_at_least_the_declared_one(process, solver):
-    """The ODE is linear: the midpoint method is of third order where s = 1."""
-    ratio = ((VARIANCES + SIGMA_MIN**2) / (VARIANCES + SIGMA_MAX**2)).sqrt()
+    """The ODE is linear there; with s = 1 the midpoint method is of third order."""
+    ratio = ((AXIS_VARIANCES + SIGMA_MIN**2) / (AXIS_VARIANCES + SIGMA_MAX**2)).sqrt()
     slope, _ = measured_order(gaussian, process, solver, LATENTS * SIGMA_MAX * ratio)
-    assert slope > solver.order - 0.1
+    assert slope > SOLVERS[solver].order - 0.1
+    if solver == "midpoint" and process in ("EDM", "VE", "flow"):
+        assert slope == pytest.approx(3, abs=0.1)
 
 
-def test_a_last_step_to_zero_leaves_an_error_that_no_number_of_steps_removes(mixture):
-    """Euler from σ_min to 0 is off by x − D to second order in σ_min/std: the floor of all solvers, here 1.5e-5."""
-    at_zero = exact(mixture, LATENTS * SIGMA_MAX, SIGMA_MAX, 1e-7)
-    errors = [float((run(mixture, Process(), Heun(), n, "zero") - at_zero).norm()) for n in COUNTS]
-    print(f"\n  with a last step to 0: {', '.join(f'{e:.2e}' for e in errors)}")
-    assert errors[1] / errors[2] < 1.5
-    assert 0.5e-5 < errors[2] < 5e-5
+def test_a_last_step_to_zero_leaves_an_error_that_no_number_of_steps_removes(truth):
+    """The floor is D(x; σ_min) − x(0) on the exact solution; x(0) itself is reached to 1e-10 at σ = 1e-7."""
+    at_zero = exact(mixture, truth, SIGMA_MIN, 1e-7)
+    floor = distance(mixture(truth, torch.tensor(SIGMA_MIN, dtype=torch.float64)), at_zero)
+    errors = [distance(end_point(mixture, "EDM", "Heun", n, "zero"), at_zero) for n in COUNTS]
+    print(f"\n  a last step to 0: {'  '.join(f'{e:.2e}' for e in errors)}, floor {floor:.2e}")
+    assert errors[-1] == pytest.approx(floor, rel=0.1)
+    assert errors[-1] > 0.9 * errors[-2]
+    assert 1e-5 < floor < 2e-5

@@ -19,9 +19,7 @@ def numbered(n: int, labels: bool = False) -> DataSet:
 
 
 def take(data: DataSet, size: int, count: int, seed: int = 0, **options: int) -> list[list[int]]:
-    return [
-        x.flatten().int().tolist() for x, _ in itertools.islice(batches(data, size, seed, **options), count)
-    ]
+    return [x.flatten().int().tolist() for x, _ in itertools.islice(batches(data, size, seed, **options), count)]
 
 
 @settings(deadline=None, max_examples=40)
@@ -42,9 +40,7 @@ def test_a_start_in_the_middle_goes_on_as_if_uninterrupted(n: int, size: int, st
 
 def test_epochs_and_seeds_differ() -> None:
     first, second, third = take(numbered(100), 100, 3)
-    assert (
-        len({tuple(first), tuple(second), tuple(third), tuple(take(numbered(100), 100, 1, seed=1)[0])}) == 4
-    )
+    assert len({tuple(first), tuple(second), tuple(third), tuple(take(numbered(100), 100, 1, seed=1)[0])}) == 4
 
 
 def test_labels_belong_to_their_samples() -> None:
@@ -63,9 +59,7 @@ def test_reading_ahead_changes_nothing() -> None:
     data = numbered(50, labels=True)
     for depth in (1, 3):
         ahead = batches(data, 8, 0, start=2, prefetch=depth)
-        for (x, labels), (y, others) in itertools.islice(
-            zip(ahead, batches(data, 8, 0, start=2), strict=False), 20
-        ):
+        for (x, labels), (y, others) in itertools.islice(zip(ahead, batches(data, 8, 0, start=2), strict=False), 20):
             assert torch.equal(x, y)
             assert labels is not None
             assert others is not None

@@ -17,9 +17,7 @@ def make(sizes: list[int] | None = None, n: int = 10) -> DataSet:
     if sizes is not None:
         labels = torch.cat([torch.full((size,), c) for c, size in enumerate(sizes)])
         names, n = tuple(f"class {c}" for c in range(len(sizes))), sum(sizes)
-    return DataSet(
-        "toy", InMemory(torch.arange(2.0 * n).reshape(n, 2)), Transform((1.0,), (2.0,)), labels, names
-    )
+    return DataSet("toy", InMemory(torch.arange(2.0 * n).reshape(n, 2)), Transform((1.0,), (2.0,)), labels, names)
 
 
 def numbers(data: DataSet) -> list[int]:
@@ -67,9 +65,7 @@ def test_inconsistent_labels_are_refused() -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(
-    sizes=st.lists(st.integers(0, 30), min_size=1, max_size=8).filter(
-        lambda s: sum(s) > sum(k > 0 for k in s)
-    ),
+    sizes=st.lists(st.integers(0, 30), min_size=1, max_size=8).filter(lambda s: sum(s) > sum(k > 0 for k in s)),
     data=st.data(),
     seed=st.integers(0, 2**70),
 )

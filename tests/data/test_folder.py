@@ -130,9 +130,7 @@ def test_broken_files_are_named_or_skipped(tmp_path: Path, cache_mb: int) -> Non
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
     (tmp_path / "text.png").write_text("not an image")
-    with pytest.raises(
-        ValueError, match=r"(empty\.jpg|a\.png): cannot be read as an image: .*; on_error='skip'"
-    ):
+    with pytest.raises(ValueError, match=r"(empty\.jpg|a\.png): cannot be read as an image: .*; on_error='skip'"):
         ImageFolder(tmp_path, cache_mb=cache_mb).load()
     with pytest.warns(UserWarning, match=r"left out: 4: a\.png, empty\.jpg, gone\.png, text\.png$") as caught:
         data = ImageFolder(tmp_path, on_error="skip", cache_mb=cache_mb).load()
@@ -209,9 +207,7 @@ def test_options_without_effect_and_nonsense(tmp_path: Path) -> None:
 
 def test_messages_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("not an image")
-    with pytest.raises(
-        ValueError, match=re.escape("text.png: cannot be read as an image: cannot identify")
-    ) as error:
+    with pytest.raises(ValueError, match=re.escape("text.png: cannot be read as an image: cannot identify")) as error:
         ImageFolder(tmp_path).load()
     assert "\n" not in str(error.value)
     assert str(error.value).count("text.png") == 1

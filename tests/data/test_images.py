@@ -206,9 +206,7 @@ def test_an_odd_crop_is_centred_to_half_a_pixel(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("factor", [2, 5, 12])
 def test_a_smaller_size_is_antialiased(tmp_path: Path, factor: int) -> None:
-    fine = (np.indices((16 * factor, 16 * factor)).sum(0) % 2 * 255).astype(
-        np.uint8
-    )  # a board of single pixels
+    fine = (np.indices((16 * factor, 16 * factor)).sum(0) % 2 * 255).astype(np.uint8)  # a board of single pixels
     Image.fromarray(fine).save(tmp_path / "x.png")
     image = load(tmp_path, size=16)[0].double()
     assert (image[2:-2, 2:-2] - 127.5).abs().max() < 4
@@ -240,9 +238,7 @@ def _png_header(width: int, height: int) -> bytes:
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-@pytest.mark.parametrize(
-    ("side", "message"), [(10_000, "10000×10000 pixels are more than"), (50_000, "exceeds limit")]
-)
+@pytest.mark.parametrize(("side", "message"), [(10_000, "10000×10000 pixels are more than"), (50_000, "exceeds limit")])
 def test_a_decompression_bomb_is_named(tmp_path: Path, side: int, message: str) -> None:
     (tmp_path / "bomb.png").write_bytes(_png_header(side, side))
     with pytest.raises(ValueError, match=rf"bomb\.png: cannot be read as an image: .*{message}"):

@@ -47,9 +47,7 @@ def test_the_seed_decides(kind: type[PointSet]) -> None:
 
 def test_the_swiss_roll_is_a_spiral() -> None:
     scale = 0.5 / math.sqrt((9.75 * math.pi**2 - 4 - (2 / (3 * math.pi)) ** 2) / 2)
-    x, y = (
-        SwissRoll(n=1000, noise=0.0).load().raw().double() / scale + torch.tensor([2, 2 / (3 * math.pi)])
-    ).T
+    x, y = (SwissRoll(n=1000, noise=0.0).load().raw().double() / scale + torch.tensor([2, 2 / (3 * math.pi)])).T
     t = torch.hypot(x, y)
     assert t.min() >= 1.5 * math.pi - 1e-4
     assert t.max() <= 4.5 * math.pi + 1e-4
@@ -65,9 +63,7 @@ def test_the_moons_are_half_circles_of_two_classes() -> None:
     upper, lower = points[data.labels == 0], points[data.labels == 1]
     assert torch.allclose(upper.norm(dim=1), torch.ones(len(upper), dtype=torch.float64), atol=1e-5)
     assert upper[:, 1].min() > -1e-5
-    assert torch.allclose(
-        (lower - torch.tensor([1, 0.5])).norm(dim=1), torch.ones(len(lower)).double(), atol=1e-5
-    )
+    assert torch.allclose((lower - torch.tensor([1, 0.5])).norm(dim=1), torch.ones(len(lower)).double(), atol=1e-5)
     assert lower[:, 1].max() < 0.5 + 1e-5
 
 

@@ -70,7 +70,7 @@ def test_proposals_scale_with_the_data(kind: str) -> None:
 
 
 def image_noise(side: int, exponent: float) -> torch.Tensor:
-    """Images with σ_data = 0.5 whose power falls as 1/k^exponent, with weak colours, as photographs have them."""
+    """Images with σ_data = 0.5 whose power falls as 1/k^exponent, and with weak colours, like photographs."""
     k = torch.fft.fftfreq(side, dtype=torch.float64) * side
     radius = (k[:, None] ** 2 + k**2).sqrt().clamp_min(0.5)
     waves = torch.fft.fft2(normal(250, 3, side, side)) / radius ** (exponent / 2)
@@ -126,9 +126,7 @@ def test_without_structure_the_papers_values_are_moved(x: torch.Tensor, why: str
     ("step", "expected"),
     [(None, 0.002), (2 / 255, 2 / 255 / math.sqrt(12)), (1e-5, 0.002), (0.5, 0.002)],
 )
-def test_sigma_min_is_the_error_of_quantisation_where_that_is_one(
-    step: float | None, expected: float
-) -> None:
+def test_sigma_min_is_the_error_of_quantisation_where_that_is_one(step: float | None, expected: float) -> None:
     x = normal(1000, 4)
     assert propose(0.5 * x / x.std(correction=0), step).sigma_min.value == pytest.approx(expected)
 
@@ -145,9 +143,7 @@ def test_samples_on_a_line_have_no_noise_to_be_lost_in() -> None:
 def test_disagreements() -> None:
     x = normal(1000, 4)
     proposed = propose(0.5 * x / x.std(correction=0))  # 0.5, 0.002, 2.5, −1.2, 1.2
-    assert (
-        proposed.disagreements(sigma_data=0.5, sigma_min=0.002, sigma_max=80.0, P_mean=-1.2, P_std=1.2) == ()
-    )
+    assert proposed.disagreements(sigma_data=0.5, sigma_min=0.002, sigma_max=80.0, P_mean=-1.2, P_std=1.2) == ()
     assert proposed.disagreements() == ()
     found = proposed.disagreements(sigma_data=1.0, sigma_min=0.02, sigma_max=1.0, P_mean=0.1, P_std=0.5)
     assert [sentence.split(" = ")[0] for sentence in found] == [

@@ -25,9 +25,7 @@ def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.save(tmp_path / "x.npy", np.zeros((3, 2)))
     assert make_source(tmp_path, size=8) == ImageFolder(tmp_path, size=8)
     assert make_source(str(tmp_path), size=[8, 9]) == ImageFolder(str(tmp_path), size=(8, 9))
-    assert make_source(tmp_path / "x.npy", normalize="none") == ArrayFile(
-        tmp_path / "x.npy", normalize="none"
-    )
+    assert make_source(tmp_path / "x.npy", normalize="none") == ArrayFile(tmp_path / "x.npy", normalize="none")
     assert load_data(tmp_path).sample_shape == (1, 3, 2)
     assert load_data(tmp_path / "x.npy").sample_shape == (2,)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -48,9 +46,7 @@ def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_name_that_is_unknown(spec: str, near: str) -> None:
-    with pytest.raises(
-        ValueError, match=rf"data: there is no '{spec}'; did you mean '{near}'\? known names: checker"
-    ):
+    with pytest.raises(ValueError, match=rf"data: there is no '{spec}'; did you mean '{near}'\? known names: checker"):
         load_data(spec)
 
 
@@ -70,9 +66,7 @@ def test_options_that_do_not_apply(tmp_path: Path) -> None:
         load_data("digits", size=8)
     with pytest.raises(ValueError, match=r"noisy: not an option of swissroll .*did you mean 'noise'\?"):
         load_data("swissroll", noisy=1)
-    with pytest.raises(
-        ValueError, match=r"sise: not an option of a folder of images .*did you mean 'size'\?"
-    ):
+    with pytest.raises(ValueError, match=r"sise: not an option of a folder of images .*did you mean 'size'\?"):
         load_data(tmp_path, sise=8)
     with pytest.raises(ValueError, match="path: not an option"):
         load_data(tmp_path, path="elsewhere")
@@ -94,7 +88,4 @@ def test_values_are_checked() -> None:
 
 def test_importing_data_imports_no_library_of_data() -> None:
     code = "import sys, edmkit.data; print([m for m in ('PIL', 'sklearn', 'scipy') if m in sys.modules])"
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        == "[]\n"
-    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

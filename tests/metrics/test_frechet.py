@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from edmkit.metrics import FeatureStatistics, frechet_distance
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+
+from edmkit.metrics import FeatureStatistics, frechet_distance
 
 
 def gaussian(mean: Tensor, covariance: Tensor) -> FeatureStatistics:
@@ -160,9 +161,9 @@ def test_batches_join_stably_far_from_the_origin(batch_size: int) -> None:
     for batch in batches[1:]:
         joined = joined.update(batch)
     assert joined.n == 300
-    # of x² as large as 1e14, one digit of the covariance would be left
-    np.testing.assert_allclose(joined.covariance, np.cov((x - 1e7).numpy(), rowvar=False), atol=1e-11)
-    np.testing.assert_allclose(joined.mean - 1e7, (x - 1e7).mean(0), atol=1e-8)
+    # sums of x², which are 1e14, would leave one digit of the covariance
+    np.testing.assert_allclose(joined.covariance, np.cov((x - 1e7).numpy(), rowvar=False), rtol=0, atol=2e-9)
+    np.testing.assert_allclose(joined.mean - 1e7, (x - 1e7).mean(0), rtol=0, atol=1e-8)
 
 
 def test_merge_is_that_of_both_clouds_in_either_order() -> None:
@@ -182,7 +183,7 @@ def test_moments_make_the_round_trip() -> None:
     torch.testing.assert_close(again.scatter, statistics.scatter, rtol=1e-14, atol=1e-14)
 
 
-def test_errors() -> None:
+def test_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     eye = torch.eye(2, dtype=torch.float64)
     with pytest.raises(ValueError, match="features: none"):
         FeatureStatistics.of(torch.zeros(0, 3))
@@ -196,9 +197,14 @@ def test_errors() -> None:
         FeatureStatistics.from_moments(1, torch.zeros(2), eye)
     with pytest.raises(ValueError, match="not symmetric"):
         gaussian(torch.zeros(2), torch.tensor([[1.0, 0.5], [0.0, 1.0]]))
-    with pytest.raises(ValueError, match="not positive semi-definite.* -1"):
+    with pytest.raises(ValueError, match=r"not positive semi-definite.* -1"):
         frechet_distance(gaussian(torch.zeros(2), torch.diag(torch.tensor([1.0, -1.0]))), gaussian(torch.zeros(2), eye))
     with pytest.raises(ValueError, match="b: 3 features, but a has 2"):
         frechet_distance(gaussian(torch.zeros(2), eye), gaussian(torch.zeros(3), torch.eye(3)))
     with pytest.raises(ValueError, match="other: 3 features"):
         gaussian(torch.zeros(2), eye).merge(gaussian(torch.zeros(3), torch.eye(3)))
+    monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)
+    with pytest.raises(ValueError, match=r"covariance: shape \(2, 3\); want \(2, 2\)"):
+        gaussian(torch.zeros(2), torch.zeros(2, 3))
+    with pytest.raises(ValueError, match=r"scatter: shape \(3, 3\); want \(2, 2\)"):
+        FeatureStatistics(3, torch.zeros(2, dtype=torch.float64), torch.eye(3, dtype=torch.float64))

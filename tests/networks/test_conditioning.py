@@ -50,7 +50,9 @@ def inputs(network: ConditionedNetwork, batch: int) -> tuple[Tensor, Tensor, dic
     return x, torch.linspace(-1.5, 1.0, batch), {"labels": labels, "augment": augment}
 
 
-def test_config_holds_every_argument_and_rebuilds_the_network(make: Callable[..., ConditionedNetwork]) -> None:
+def test_config_holds_every_argument_and_rebuilds_the_network(
+    make: Callable[..., ConditionedNetwork],
+) -> None:
     network = conditional(make, dropout=0.25, label_dropout=0.125)
     assert list(network.config) == list(inspect.signature(type(network)).parameters)
     config = json.loads(json.dumps(network.config))
@@ -120,7 +122,14 @@ def test_forms_of_labels_agree(make: Callable[..., ConditionedNetwork]) -> None:
     indices = cond["labels"]
     expected = network(x, c_noise, {"labels": indices})
     one_hot = F.one_hot(indices, LABELS)
-    for labels in (indices.int(), indices.to(torch.uint8), one_hot, one_hot.float(), one_hot.double(), one_hot.bool()):
+    for labels in (
+        indices.int(),
+        indices.to(torch.uint8),
+        one_hot,
+        one_hot.float(),
+        one_hot.double(),
+        one_hot.bool(),
+    ):
         assert torch.equal(network(x, c_noise, {"labels": labels}), expected)
     assert not torch.allclose(network(x, c_noise, {"labels": (indices + 1) % LABELS}), expected)
 
@@ -195,7 +204,7 @@ def test_wrong_shapes_are_refused(make: Callable[..., ConditionedNetwork]) -> No
     ("options", "message"),
     [
         ({"label_dim": -1}, "label_dim: -1"),
-        ({"augment_dim": 0.5}, "augment_dim: 0.5"),
+        ({"augment_dim": -2}, "augment_dim: -2"),
         ({"dropout": 1.0}, r"dropout: 1.0; want a number in \[0, 1\)"),
         ({"label_dim": 2, "label_dropout": -0.1}, "label_dropout: -0.1"),
         ({"label_dropout": 0.1}, "label_dropout: 0.1 has no effect where label_dim is 0"),
@@ -204,10 +213,8 @@ def test_wrong_shapes_are_refused(make: Callable[..., ConditionedNetwork]) -> No
 def test_wrong_options_are_refused(
     make: Callable[..., ConditionedNetwork], options: dict[str, float], message: str
 ) -> None:
-    # the checks of shapes would refuse a wrong type before the network does
-    constructor = inspect.unwrap(make)
-    with pytest.raises((ValueError, TypeError), match=message):
-        constructor(**options)
+    with pytest.raises(ValueError, match=message):
+        make(**options)
 
 
 def test_networks_compile_into_one_graph() -> None:
@@ -219,17 +226,18 @@ def test_networks_compile_into_one_graph() -> None:
         conditions = dict(label_dim=3, augment_dim=2, label_dropout=0.5)
         networks = [
             MLP((2,), width=16, **conditions),
-            DDPMpp((1, 5, 7), image_channels=1, model_channels=8, channel_mult=(1, 2), num_blocks=1, **conditions),
+            DDPMpp((1, 5, 7), image_channels=1, model_channels=8, num_blocks=1, **conditions),
         ]
         for network in networks:
             for p in network.parameters():
                 torch.nn.init.normal_(p, std=0.2)
             x, c_noise = torch.randn(2, *network.config["shape"]), torch.randn(2)
             cond = {"labels": torch.tensor([1, 2]), "augment": torch.randn(2, 2)}
-            compiled = torch.compile(network, fullgraph=True, backend="eager")
-            compiled(x, c_noise, cond).sum().backward()
-            network.eval()
-            torch.testing.assert_close(compiled(x, c_noise, cond), network(x, c_noise, cond))
+            torch.manual_seed(0)
+            expected = network(x, c_noise, cond)
+            torch.manual_seed(0)
+            compiled = torch.compile(network, fullgraph=True, backend="eager")(x, c_noise, cond)
+            torch.testing.assert_close(compiled, expected)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

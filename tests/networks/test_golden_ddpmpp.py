@@ -17,7 +17,15 @@ GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "networks.json").rea
 
 def golden_network() -> DDPMpp:
     config = GOLDEN["config"]
-    options = ("label_dim", "augment_dim", "model_channels", "channel_mult", "num_blocks", "attn_resolutions", "dropout")
+    options = (
+        "label_dim",
+        "augment_dim",
+        "model_channels",
+        "channel_mult",
+        "num_blocks",
+        "attn_resolutions",
+        "dropout",
+    )
     shape = (config["img_channels"], config["img_resolution"], config["img_resolution"])
     return DDPMpp(shape, **{name: config[name] for name in options}).eval()
 

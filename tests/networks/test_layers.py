@@ -29,7 +29,8 @@ def test_resampling_is_the_grouped_convolution_with_the_filter(resample: str, ke
 
 
 @pytest.mark.parametrize(
-    ("channels", "groups"), [(1, 1), (3, 1), (4, 1), (16, 4), (48, 12), (128, 32), (384, 32), (10, 2), (144, 24), (7, 1)]
+    ("channels", "groups"),
+    [(1, 1), (3, 1), (4, 1), (16, 4), (48, 12), (128, 32), (384, 32), (10, 2), (144, 24), (7, 1)],
 )
 def test_group_norm_has_the_most_equal_groups(channels: int, groups: int) -> None:
     norm = group_norm(channels)

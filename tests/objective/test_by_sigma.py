@@ -48,9 +48,7 @@ def test_a_denoiser_that_does_nothing_leaves_the_noise():
     report = loss_by_sigma(lambda x, sigma, cond: x, X0, sigmas=SIGMAS)
     assert ((report.mse / SIGMAS**2 - 1).abs() < 4 * report.standard_error / SIGMAS**2).all()
     # the same noise at every level
-    torch.testing.assert_close(
-        report.mse / SIGMAS**2, (report.mse / SIGMAS**2)[:1].expand(5), rtol=1e-9, atol=0
-    )
+    torch.testing.assert_close(report.mse / SIGMAS**2, (report.mse / SIGMAS**2)[:1].expand(5), rtol=1e-9, atol=0)
 
 
 def test_the_batch_size_changes_nothing():

@@ -1,6 +1,6 @@
 """The loss of the exact denoiser of a Gaussian against its closed form, in the columns of Table 1.
 
-At noise σ the least squared error is Σ_k λ_k·σ²/(λ_k + σ²), λ_k the eigenvalues of the covariance of the data.
+At noise σ the least squared error is Σ_k λ_k·σ²/(λ_k + σ²), λ_k the eigenvalues of the data covariance.
 """
 
 from __future__ import annotations
@@ -83,9 +83,7 @@ COLUMNS = {
     "iddpm": (IDDPMPreconditioning(), IDDPMUniform(), inverse_variance, over_iddpm_levels),
     "edm": (EDMPreconditioning(), LogNormal(), lambda s: (s**2 + 0.25) / (s * 0.5) ** 2, over_lognormal),
 }
-columns = pytest.mark.parametrize(
-    ("preconditioning", "noise", "weight", "mean"), COLUMNS.values(), ids=COLUMNS
-)
+columns = pytest.mark.parametrize(("preconditioning", "noise", "weight", "mean"), COLUMNS.values(), ids=COLUMNS)
 
 
 def seeded(seed=0):
@@ -99,9 +97,7 @@ def data(n, seed=100):
 @columns
 @pytest.mark.parametrize("stratified", [False, True])
 def test_the_loss_of_the_exact_denoiser_is_the_expected_one(preconditioning, noise, weight, mean, stratified):
-    loss = DenoisingLoss(noise, stratified=stratified)(
-        Known(preconditioning), data(100_000), generator=seeded()
-    )
+    loss = DenoisingLoss(noise, stratified=stratified)(Known(preconditioning), data(100_000), generator=seeded())
     assert loss.shape == (100_000,)
     expected = mean(lambda sigma: weight(sigma) * least_error(sigma))
     assert abs(loss.mean().item() - expected) < 4 * loss.std().item() / math.sqrt(len(loss))
@@ -177,9 +173,7 @@ def test_draws_come_from_the_generator():
 def test_gradients_reach_the_denoiser():
     gain = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
     loss = DenoisingLoss(LogNormal(), UniformWeight())
-    assert torch.autograd.gradcheck(
-        lambda g: loss(lambda x, s, c: g * x, data(4), generator=seeded()), (gain,)
-    )
+    assert torch.autograd.gradcheck(lambda g: loss(lambda x, s, c: g * x, data(4), generator=seeded()), (gain,))
 
 
 def test_samples_that_are_single_numbers():

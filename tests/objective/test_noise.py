@@ -30,9 +30,7 @@ CONTINUOUS = {
     "vp": (VPUniform(), lambda sigma: (vp_time(sigma) - 1e-5) / (1 - 1e-5)),
 }
 continuous = pytest.mark.parametrize(("noise", "share"), CONTINUOUS.values(), ids=CONTINUOUS)
-each = pytest.mark.parametrize(
-    "noise", [*(noise for noise, _ in CONTINUOUS.values()), IDDPMUniform()], ids=repr
-)
+each = pytest.mark.parametrize("noise", [*(noise for noise, _ in CONTINUOUS.values()), IDDPMUniform()], ids=repr)
 
 
 def seeded(seed=0):
@@ -92,9 +90,7 @@ def test_strata_keep_the_mean_and_shrink_its_variance(noise):
     generator = seeded()
 
     def means(stratified):
-        draws = [
-            noise.sample(64, stratified=stratified, generator=generator).log().mean() for _ in range(1000)
-        ]
+        draws = [noise.sample(64, stratified=stratified, generator=generator).log().mean() for _ in range(1000)]
         return torch.stack(draws)
 
     plain, stratified = means(False), means(True)
@@ -115,9 +111,7 @@ def test_draws_come_from_the_generator(noise):
 @each
 def test_the_ends_of_the_unit_interval_are_within_reach(noise, monkeypatch):
     for value in (0.0, 1 - 2**-53):
-        monkeypatch.setattr(
-            torch, "rand", lambda n, value=value, **_: torch.full((n,), value, dtype=torch.float64)
-        )
+        monkeypatch.setattr(torch, "rand", lambda n, value=value, **_: torch.full((n,), value, dtype=torch.float64))
         sigma = noise.sample(3, stratified=True)
         assert (torch.isfinite(sigma) & (sigma > 0)).all()
 

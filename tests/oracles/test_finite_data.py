@@ -125,9 +125,7 @@ class PeakMemory(TorchDispatchMode):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(
-    ("n", "batch", "d"), [(20_000, 32, 60), (3000, 2000, 10), (1000, 10, 2000), (300, 3000, 600)]
-)
+@pytest.mark.parametrize(("n", "batch", "d"), [(20_000, 32, 60), (3000, 2000, 10), (1000, 10, 2000), (300, 3000, 600)])
 def test_memory_stays_within_bounds(n, batch, d):
     """Many data, many states, many dimensions: 10 MB and more in float64, where 4 are allowed."""
     data, x = randn(n, d).float(), randn(batch, d, seed=1).float()

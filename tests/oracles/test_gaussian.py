@@ -83,9 +83,7 @@ def test_draws_of_flat_data_stay_on_their_plane():
     # across the plane there is only noise, whose score is −x/σ²
     sigma = torch.tensor(1e-3, dtype=F64)
     off = draws + 5e-3 * normal / normal.norm()
-    torch.testing.assert_close(
-        flat.score(off, sigma) @ normal / normal.norm(), torch.full((100,), -5e3).double()
-    )
+    torch.testing.assert_close(flat.score(off, sigma) @ normal / normal.norm(), torch.full((100,), -5e3).double())
 
 
 def test_float32_covariances_may_have_their_own_rounding():

@@ -55,9 +55,7 @@ def test_the_conditional_mean_by_quadrature(sigma):
     for x in (-1.2, 0.0, 1.1):
 
         def density(y, x=x):
-            prior = sum(
-                w * scipy.stats.norm.pdf(y, m, s) for m, s, w in zip(means, stds, weights, strict=True)
-            )
+            prior = sum(w * scipy.stats.norm.pdf(y, m, s) for m, s, w in zip(means, stds, weights, strict=True))
             return prior * scipy.stats.norm.pdf(x, y, sigma)
 
         edges = np.linspace(-6, 8, 141)
@@ -80,9 +78,7 @@ def test_draws_have_the_moments_that_mean_and_covariance_state(spread, covarianc
     assert ((products.mean(0) - oracle.covariance()).abs() < 5 * products.std(0) / math.sqrt(n)).all()
     mean = (WEIGHTS / 8) @ MEANS
     offsets = MEANS - mean
-    covariance = (WEIGHTS / 8 * (covariances + offsets[:, :, None] * offsets[:, None, :]).movedim(0, 2)).sum(
-        2
-    )
+    covariance = (WEIGHTS / 8 * (covariances + offsets[:, :, None] * offsets[:, None, :]).movedim(0, 2)).sum(2)
     torch.testing.assert_close(oracle.mean(), mean, rtol=1e-14, atol=1e-14)
     torch.testing.assert_close(oracle.covariance(), covariance, rtol=1e-13, atol=1e-13)
 
@@ -107,9 +103,7 @@ def test_one_component_is_a_gaussian():
 
 def test_isotropic_is_full_with_a_multiple_of_the_identity():
     isotropic = GaussianMixture(MEANS, STDS, WEIGHTS)
-    full = GaussianMixture(
-        MEANS, weights=WEIGHTS, covariances=STDS[:, None, None] ** 2 * torch.eye(2).double()
-    )
+    full = GaussianMixture(MEANS, weights=WEIGHTS, covariances=STDS[:, None, None] ** 2 * torch.eye(2).double())
     level = torch.tensor(0.3, dtype=F64)
     for name in ("__call__", "score", "log_prob"):
         torch.testing.assert_close(getattr(isotropic, name)(X, level), getattr(full, name)(X, level))

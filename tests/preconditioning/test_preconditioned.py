@@ -91,9 +91,7 @@ def test_a_network_of_any_dtype_loses_only_its_own_digits(preconditioning, inner
     answer = 1.5 * torch.linspace(-1, 1, x.numel(), dtype=torch.float64).reshape(x.shape)
     skipped = c_skip * x.double()
     arithmetic = max(torch.finfo(outer).eps, torch.finfo(torch.float64).eps)
-    bound = (
-        2 * arithmetic * (skipped.abs() + c_out.abs() * 1.5) + 3 * torch.finfo(inner).eps * c_out.abs() * 1.5
-    )
+    bound = 2 * arithmetic * (skipped.abs() + c_out.abs() * 1.5) + 3 * torch.finfo(inner).eps * c_out.abs() * 1.5
     assert ((denoised.double() - skipped - c_out * answer).abs() <= bound + 1e-15).all()
 
 
@@ -175,9 +173,7 @@ def test_sigma_of_the_wrong_shape(sigma):
 def test_a_network_that_returns_another_shape():
     network = Recorder()
     network.forward = lambda x, c_noise, cond: x[:, :1]
-    with pytest.raises(
-        ValueError, match=r"^network: returned shape \(9, 1, 3, 4\) for input of shape \(9, 2, 3, 4\)"
-    ):
+    with pytest.raises(ValueError, match=r"^network: returned shape \(9, 1, 3, 4\) for input of shape \(9, 2, 3, 4\)"):
         Preconditioned(network, EDMPreconditioning())(state(), SIGMAS)
 
 

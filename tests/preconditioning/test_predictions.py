@@ -30,9 +30,7 @@ from edmkit.process import CosineSchedule, DiscreteLevels, IDDPMLevels
 MEAN = torch.tensor([[0.3, -0.1, 0.2]], dtype=torch.float64)
 ROOT = torch.tensor([[0.5, 0, 0], [0.2, 0.3, 0], [-0.4, 0.1, 0.6]], dtype=torch.float64)
 DATA = Gaussian(MEAN, ROOT @ ROOT.T)
-DDPM = DiscreteLevels.from_alphas_cumprod(
-    torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
-)
+DDPM = DiscreteLevels.from_alphas_cumprod(torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0))
 
 
 class ExactNetwork(torch.nn.Module):
@@ -104,16 +102,12 @@ CASES = {
 
 @pytest.mark.parametrize(("preconditioning", "sigma_of", "c_in", "predict"), CASES.values(), ids=CASES)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.float32, 2e-6)])
-def test_the_exact_network_gives_the_exact_denoiser(
-    preconditioning, sigma_of, c_in, predict, dtype, tolerance
-):
+def test_the_exact_network_gives_the_exact_denoiser(preconditioning, sigma_of, c_in, predict, dtype, tolerance):
     denoiser = Preconditioned(ExactNetwork(sigma_of, c_in, predict), preconditioning)
     sigma = denoiser.round_sigma(SIGMAS)  # where the network knows only some
     generator = torch.Generator().manual_seed(0)
     x0 = DATA.sample(len(sigma), generator=generator)
-    x = (x0 + sigma[:, None, None] * torch.randn(x0.shape, dtype=torch.float64, generator=generator)).to(
-        dtype
-    )
+    x = (x0 + sigma[:, None, None] * torch.randn(x0.shape, dtype=torch.float64, generator=generator)).to(dtype)
     exact = DATA(x.double(), sigma)
     denoised = denoiser(x, sigma)
     assert denoised.dtype == dtype

@@ -90,6 +90,18 @@ def test_steep_and_flat_functions_are_inverted(function):
     torch.testing.assert_close(schedule.sigma(schedule.sigma_inv(sigmas)), sigmas, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("sigma", [0.03, 1.0, 80.0])
+def test_few_evaluations_find_a_level(sigma):
+    calls = []
+
+    def function(t):
+        calls.append(t)
+        return torch.expm1(9.95 * t**2 + 0.1 * t).sqrt()
+
+    assert CallableSchedule(function).sigma_inv(sigma) == pytest.approx(VPSchedule().sigma_inv(sigma), rel=1e-14)
+    assert len(calls) <= 20
+
+
 def test_a_constant_scaling_may_be_a_number():
     scaling = CallableScaling(lambda t: 2.0)
     assert scaling.s(0.3, 0.0) == 2.0
@@ -131,8 +143,6 @@ def test_levels_that_have_no_time(function, t_max, sigma, message):
 def test_a_level_below_the_start_is_refused_among_others():
     schedule = CallableSchedule(lambda t: 0.002 * 40000**t)
     good = torch.tensor([0.002, 80.0], dtype=torch.float64)
-    torch.testing.assert_close(
-        schedule.sigma_inv(good), torch.tensor([0.0, 1.0]).double(), rtol=1e-14, atol=1e-12
-    )
+    torch.testing.assert_close(schedule.sigma_inv(good), torch.tensor([0.0, 1.0]).double(), rtol=1e-14, atol=1e-12)
     with pytest.raises(ValueError, match=r"0\.001 was asked for"):
         schedule.sigma_inv(torch.tensor([80.0, 0.001]))

@@ -110,9 +110,7 @@ def test_float32_tensors_keep_their_type_and_precision(schedule, formula):
     sigma = torch.logspace(-3, 2, 50)
     t = schedule.sigma_inv(sigma.double())
     rounded = schedule.sigma_inv(sigma)
-    assert (
-        rounded.dtype == schedule.sigma(rounded).dtype == schedule.sigma_dot(rounded).dtype == torch.float32
-    )
+    assert rounded.dtype == schedule.sigma(rounded).dtype == schedule.sigma_dot(rounded).dtype == torch.float32
     torch.testing.assert_close(rounded.double(), t, rtol=1e-6, atol=0)
 
 

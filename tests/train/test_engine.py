@@ -57,7 +57,7 @@ def test_loop_yields_steps_and_stops_at_the_end():
 
 
 def test_training_on_a_gaussian_approaches_the_exact_denoiser():
-    """For data N(0, σ_d²) the ideal F is 0 at every σ; the loss of the ideal denoiser is d = 2, and nothing beats it."""
+    """For data N(0, σ_d²) the ideal F is 0 at every σ, and its loss is d = 2, which nothing beats."""
     trainer = make_trainer(total=60_000, ramp=4_000, decay=30_000)
     losses = [float(p.loss) for p in trainer.run(blobs())]
     oracle = ek.oracles.Gaussian(torch.zeros(2), 0.25 * torch.eye(2))

@@ -80,9 +80,13 @@ def _stopping_after(run, steps):
 def test_an_exception_in_the_consumer_saves_first(tmp_path):
     run = make_run(tmp_path / "run")
     run.begin()
-    with pytest.raises(KeyboardInterrupt):
+
+    def interrupted():
         for _ in run.train():
             raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert (tmp_path / "run" / "checkpoint.pt").exists()
     load(tmp_path / "run")
 

@@ -15,7 +15,7 @@ from edmkit.cli.train import train_command
 __all__ = ["app", "main"]
 
 # typer carries its own copy of click since 0.26, and used the real one before
-_ClickException = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+_USAGE_ERRORS = tuple(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 app = typer.Typer(
     name="edmkit",
@@ -49,14 +49,16 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; the exit code is 0, 2 for the user's mistakes, 1 for a failed computation, 130 for Ctrl-C."""
     try:
         code = app(arguments, standalone_mode=False)
-    except _ClickException as error:
-        return _complain(error.format_message(), 2)  # type: ignore[attr-defined]
     except ValueError as error:
         return _complain(str(error), 2)
     except (FloatingPointError, OSError) as error:
         return _complain(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
         return _complain("interrupted", 130)
+    except Exception as error:
+        if not isinstance(error, _USAGE_ERRORS):
+            raise
+        return _complain(getattr(error, "format_message", error.__str__)(), 2)
     return code if isinstance(code, int) else 0
 
 

@@ -21,8 +21,9 @@ SCORES, REPORT = "scores.json", "report.html"
 def evaluate_command(
     run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
     n: Annotated[
-        int | None, typer.Option("--n", help="Number of samples. Default: as many as held-out data, at most 10,000.")
+        int | None, typer.Option("--n", help="Samples in a set. Default: as many as held-out data, at most 10,000.")
     ] = None,
+    sets: Annotated[int, typer.Option(help="Sets of n samples; distances are their mean.")] = 4,
     steps: Annotated[int, typer.Option(help="Steps of the Heun sampler.")] = 18,
     first_seed: Annotated[int, typer.Option(help="The samples have this seed and those that follow.")] = 0,
     batch: Annotated[int, typer.Option(help="Samples made at a time.")] = 256,
@@ -45,13 +46,17 @@ def evaluate_command(
 
     if n is not None and n < 2:
         raise ValueError(f"--n: {n}; want at least 2 samples")
+    if sets < 1:
+        raise ValueError(f"--sets: {sets}; want at least 1")
     if first_seed < 0:
         raise ValueError(f"--first-seed: {first_seed}; want a number that is not negative")
     time_steps = EDMSteps(steps)
     recipe = open_recipe(run)
     model = load(run, device=choose_device(device))
     training, held_out = recipe.data.load()
-    count = min(len(held_out), 10_000) if n is None else n
+    size = min(len(held_out), len(training), 10_000) if n is None else n
+    count = size * sets
+    seeds = range(first_seed, first_seed + count)
 
     with progress_bar("steps") as bar:
         task = bar.add_task("evaluating", total=None, info="")
@@ -64,15 +69,13 @@ def evaluate_command(
             bar.update(task, completed=done, total=-(-count // batch) * steps, info=f"σ = {state.sigma:.3g}")
 
         tell("sampling")
-        scores = _score(model, training, held_out, range(first_seed, first_seed + count), time_steps, batch, tell, show)
+        scores = _score(model, training, held_out, seeds, size, time_steps, batch, tell, show)
         write_text(run / SCORES, json.dumps(scores.as_dict(), indent=2, ensure_ascii=False) + "\n")
         headings = ("score", "samples", "real data", "how")
         rows = [(row.name, row.value, row.reference, row.note) for row in scores.rows()]
         if report:
             noise = from_config("noise", recipe.noise)
-            page = render_report(
-                model, training, held_out, headings=headings, scores=rows, noise=noise, progress=tell
-            )
+            page = render_report(model, training, held_out, headings=headings, scores=rows, noise=noise, progress=tell)
             write_text(run / REPORT, page)
     stdout.print(table(headings, rows))
     for note in scores.notes:
@@ -85,6 +88,7 @@ def _score(
     training: DataSet,
     held_out: DataSet,
     seeds: range,
+    n: int,
     steps: Any,
     batch: int,
     tell: Any,
@@ -99,7 +103,7 @@ def _score(
     real, new = training.batch(), held_out.batch()
     labels = None
     if model.class_names and held_out.labels is not None:
-        labels = held_out.labels[torch.arange(len(seeds)) % len(held_out)]
+        labels = held_out.labels[torch.arange(n) % len(held_out)].repeat(len(seeds) // n)
     samples = sample(
         model,
         seeds=seeds,
@@ -123,5 +127,6 @@ def _score(
         sample_labels=labels,
         train_labels=None if labels is None else training.labels,
         held_out_labels=None if labels is None else held_out.labels,
+        n=n,
         classifier=classifier,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def write_output(
 ) -> None:
     """Write raw samples to `path` in the format that its name asks for."""
     if path.suffix == ".npz":
-        arrays = {"x": raw.cpu().numpy(), "seeds": np.asarray(seeds)}
+        arrays: dict[str, Any] = {"x": raw.cpu().numpy(), "seeds": np.asarray(seeds)}
         if labels is not None:
             arrays["labels"] = labels.cpu().numpy()
         with atomic_path(path) as temporary:

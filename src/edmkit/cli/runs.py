@@ -23,7 +23,6 @@ from edmkit.train import (
     read_recipe,
 )
 
-
 __all__ = ["Plan", "open_recipe", "open_run", "plan_run"]
 
 

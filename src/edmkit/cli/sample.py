@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,12 +19,16 @@ MIDPOINTS = {"heun": None, "midpoint": 0.5, "ralston": 2 / 3}
 def sample_command(
     model: Annotated[str, typer.Argument(help="Folder of a model, or owner/name on the Hugging Face Hub.")],
     out: Annotated[
-        Path, typer.Option(help="A grid (x.png), an array with its seeds and labels (x.npz), or a folder of PNGs (x/).")
+        Path,
+        typer.Option(help="A grid (x.png), an array with its seeds and labels (x.npz), or a folder of PNGs (x/)."),
     ] = Path("samples.png"),
     seeds: Annotated[str, typer.Option(help="Seeds of the samples, such as 0-63,100.")] = "0-63",
     classes: Annotated[
         str | None,
-        typer.Option("--class", help="Class by name or index, or several dealt in turn: 0,1,2. Default: random by seed."),
+        typer.Option(
+            "--class",
+            help="Class by name or index, or several dealt in turn: 0,1,2. Default: random by seed.",
+        ),
     ] = None,
     batch: Annotated[int, typer.Option(help="Samples made at a time.")] = 64,
     columns: Annotated[int | None, typer.Option(help="Columns of the grid.")] = None,
@@ -33,14 +36,18 @@ def sample_command(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the best there is.")] = None,
     steps: Annotated[int, typer.Option(help="Number of steps N.", rich_help_panel=_STEPS)] = 18,
     discretization: Annotated[
-        str, typer.Option("--discretization", "--disc", help="edm, vp, ve, iddpm or loglinear.", rich_help_panel=_STEPS)
+        str,
+        typer.Option("--discretization", "--disc", help="edm, vp, ve, iddpm or loglinear.", rich_help_panel=_STEPS),
     ] = "edm",
     sigma_min: Annotated[float | None, typer.Option(help="Lowest σ before 0.", rich_help_panel=_STEPS)] = None,
     sigma_max: Annotated[float | None, typer.Option(help="Highest σ.", rich_help_panel=_STEPS)] = None,
     rho: Annotated[float | None, typer.Option(help="Exponent of EDM steps, 7.", rich_help_panel=_STEPS)] = None,
-    epsilon_s: Annotated[float | None, typer.Option(help="Last time of VP steps, 1e-3.", rich_help_panel=_STEPS)] = None,
+    epsilon_s: Annotated[
+        float | None, typer.Option(help="Last time of VP steps, 1e-3.", rich_help_panel=_STEPS)
+    ] = None,
     levels: Annotated[
-        int | None, typer.Option("--M", help="Number of levels u_j of iDDPM steps, 1000.", rich_help_panel=_STEPS)
+        int | None,
+        typer.Option("--M", help="Number of levels u_j of iDDPM steps, 1000.", rich_help_panel=_STEPS),
     ] = None,
     C_1: Annotated[float | None, typer.Option("--C-1", help="C_1 of iDDPM steps.", rich_help_panel=_STEPS)] = None,
     C_2: Annotated[float | None, typer.Option("--C-2", help="C_2 of iDDPM steps.", rich_help_panel=_STEPS)] = None,
@@ -63,20 +70,25 @@ def sample_command(
     beta_min: Annotated[
         float | None, typer.Option(help="β_min of the VP schedule or VP steps, 0.1.", rich_help_panel=_SOLVER)
     ] = None,
-    S_churn: Annotated[float, typer.Option("--S-churn", "--S_churn", help="Amount of churn.", rich_help_panel=_CHURN)] = 0,
+    S_churn: Annotated[
+        float, typer.Option("--S-churn", "--S_churn", help="Amount of churn.", rich_help_panel=_CHURN)
+    ] = 0,
     S_tmin: Annotated[
-        float, typer.Option("--S-min", "--S_min", "--S-tmin", help="Lowest σ with churn.", rich_help_panel=_CHURN)
+        float,
+        typer.Option("--S-min", "--S_min", "--S-tmin", help="Lowest σ with churn.", rich_help_panel=_CHURN),
     ] = 0,
     S_tmax: Annotated[
-        float, typer.Option("--S-max", "--S_max", "--S-tmax", help="Highest σ with churn.", rich_help_panel=_CHURN)
+        float,
+        typer.Option("--S-max", "--S_max", "--S-tmax", help="Highest σ with churn.", rich_help_panel=_CHURN),
     ] = float("inf"),
     S_noise: Annotated[
-        float, typer.Option("--S-noise", "--S_noise", help="Inflation of the noise added.", rich_help_panel=_CHURN)
+        float,
+        typer.Option("--S-noise", "--S_noise", help="Inflation of the noise added.", rich_help_panel=_CHURN),
     ] = 1,
 ) -> None:
     """Draw samples from a trained model."""
-    from edmkit import registry
-    from edmkit.cli.console import err, out as stdout, progress_bar
+    from edmkit.cli.console import out as stdout
+    from edmkit.cli.console import progress_bar
     from edmkit.cli.output import check_output, write_output
     from edmkit.cli.parsing import parse_classes, parse_seeds, spec
     from edmkit.model import load
@@ -90,7 +102,13 @@ def sample_command(
     vp_steps, vp_schedule = discretization == "vp", schedule == "vp"
     if not (vp_steps or vp_schedule) and (beta_d is not None or beta_min is not None):
         raise ValueError("--beta-d, --beta-min: have no effect; they go with --schedule vp or --disc vp")
-    placed = {"num_steps": steps, "sigma_min": sigma_min, "sigma_max": sigma_max, "rho": rho, "epsilon_s": epsilon_s}
+    placed = {
+        "num_steps": steps,
+        "sigma_min": sigma_min,
+        "sigma_max": sigma_max,
+        "rho": rho,
+        "epsilon_s": epsilon_s,
+    }
     placed |= {"M": levels, "C_1": C_1, "C_2": C_2, "j0": j0} | (betas if vp_steps else {})
     time_steps = spec("steps", discretization, placed)
 

@@ -21,10 +21,13 @@ def train_command(
         typer.Argument(help="digits, a point set (swissroll, …), a folder of images, or an .npy/.npz file."),
     ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="key=value, such as epochs=20 network.dropout=0.1", show_default=False)
+        list[str] | None,
+        typer.Argument(help="key=value, such as epochs=20 network.dropout=0.1", show_default=False),
     ] = None,
     recipe: Annotated[Path | None, typer.Option(help="A YAML recipe instead of the proposed one.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run. Default: runs/ and the name of the data.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run. Default: runs/ and the name of the data.")
+    ] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder, from its checkpoint.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the best there is.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the recipe in full and stop.")] = False,

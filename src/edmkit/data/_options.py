@@ -20,10 +20,5 @@ def whole_number(name: str, value: object, least: int) -> None:
 
 
 def real_number(name: str, value: object, least: float) -> None:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or value < least
-    ):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < least:
         raise ValueError(f"{name}: {value!r}; want a finite number of at least {least:g}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 
 from edmkit._shapes import Int, Shaped, Tensor
 from edmkit.data._options import one_of
-from edmkit.data.dataset import PIXELS, DataSet
+from edmkit.data.dataset import DataSet
 from edmkit.data.moments import channel_moments
 from edmkit.transform import Transform
 
@@ -41,7 +42,7 @@ class ArrayFile:
       (n, …), which gains one. "auto": of three or more dimensions the last holds the channels if its length
       is 1, 3 or 4 and that of the first is not (the other way round they are the first; both is an error);
       two dimensions of bytes are grayscale images; all else is channels-first.
-    - `normalize`: how the model sees the values. "auto": bytes and booleans in [−1, 1] by the range of their
+    - `normalize`: how the model sees the values. "auto": bytes and booleans in [−1, 1], by the range of their
       type; real numbers within [−1, 1] stay as they are, those within [0, 1] become 2x − 1, and both count as
       bounded; all else is standardised. "standardize": each channel to mean 0 and standard deviation 0.5 (the
       sigma_data of the paper). "none": as they are.
@@ -65,9 +66,7 @@ class ArrayFile:
         path = Path(self.path).expanduser()
         array, labels = self._open(path)
         if array.ndim == 0 or array.size == 0:
-            raise ValueError(
-                f"{path}: an array of shape {array.shape}; want (n, *dims) with nothing of length 0"
-            )
+            raise ValueError(f"{path}: an array of shape {array.shape}; want (n, *dims) with nothing of length 0")
         dtype = _kept_as(path, array.dtype)
         layout = self._layout(path, array)
         rows = _ArrayRows(array, dtype, layout)
@@ -92,7 +91,7 @@ class ArrayFile:
             return np.lib.format.open_memmap(path, mode="r"), None
         except OSError as error:
             raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from None
-        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             what = "holds Python objects" if "object" in str(error).lower() else error
             raise ValueError(f"{path}: cannot be read: {what}") from None
 
@@ -126,41 +125,30 @@ class ArrayFile:
 
     def _transform(self, path: Path, rows: _ArrayRows, stored: np.dtype[Any]) -> tuple[Transform, str]:
         """The transform, and a sentence that says what it does."""
-        import numpy as np
-
-        kind: Literal["integer", "real"] = "real" if rows.dtype.kind == "f" else "integer"
         name = str(rows.dtype)
-        if stored.kind == "b":
-            bounds: tuple[float | None, float | None] = (0.0, 1.0)
-        elif kind == "integer" and stored.itemsize <= 2:
-            bounds = (float(np.iinfo(stored).min), float(np.iinfo(stored).max))
-        else:
-            bounds = (None, None)
-
-        if stored == np.uint8 and self.normalize == "auto":
-            return PIXELS, "bytes, 0 … 255, become −1 … 1"
-        if stored.kind == "b" and self.normalize == "auto":
-            return Transform((0.5,), (0.5,), 0.0, 1.0, kind, name), "False and True become −1 and 1"
+        kind: Literal["integer", "real"] = "real" if rows.dtype.kind == "f" else "integer"
+        lowest, highest = _type_range(stored)
+        if self.normalize == "auto" and lowest is not None and highest is not None and stored.itemsize == 1:
+            half = (highest - lowest) / 2
+            transform = Transform((lowest + half,), (half,), lowest, highest, kind, name)
+            return transform, f"the range of {stored}, {lowest:g} … {highest:g}, becomes −1 … 1"
 
         low, high, mean, var = channel_moments(_chunks(rows))
         if not bool(torch.isfinite(mean).all()):
             raise _not_finite(path, rows)
-        lowest, highest = float(low.min()), float(high.max())
-        if kind == "integer" and max(-lowest, highest) > _EXACT:
-            raise ValueError(
-                f"{path}: integers in [{lowest:g}, {highest:g}] are beyond ±2^53; store real numbers"
-            )
+        least, most = float(low.min()), float(high.max())
+        if kind == "integer" and max(-least, most) > _EXACT:
+            raise ValueError(f"{path}: integers in [{least:g}, {most:g}] exceed ±2^53; store real numbers")
         if self.normalize == "none":
-            return Transform((0.0,), (1.0,), *bounds, kind, name), "values stay as they are"
-        if kind == "real" and self.normalize == "auto" and lowest >= 0 and highest <= 1:
+            return Transform((0.0,), (1.0,), lowest, highest, kind, name), "values stay as they are"
+        if self.normalize == "auto" and kind == "real" and most <= 1 and least >= 0:
             return Transform((0.5,), (0.5,), 0.0, 1.0, kind, name), "real numbers within 0 … 1 become −1 … 1"
-        if kind == "real" and self.normalize == "auto" and lowest >= -1 and highest <= 1:
-            return Transform(
-                (0.0,), (1.0,), -1.0, 1.0, kind, name
-            ), "real numbers within −1 … 1 stay as they are"
-        scale = torch.where(high > low, 2 * var.sqrt(), 1.0)  # a constant channel is only shifted
+        if self.normalize == "auto" and kind == "real" and most <= 1 and least >= -1:
+            note = "real numbers within −1 … 1 stay as they are"
+            return Transform((0.0,), (1.0,), -1.0, 1.0, kind, name), note
         note = "each channel is standardised to mean 0 and standard deviation 0.5"
-        return Transform(tuple(mean.tolist()), tuple(scale.tolist()), *bounds, kind, name), note
+        scale = torch.where(high > low, 2 * var.sqrt(), 1.0)  # a constant channel is only shifted
+        return Transform(tuple(mean.tolist()), tuple(scale.tolist()), lowest, highest, kind, name), note
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,6 +191,17 @@ def _kept_as(path: Path, stored: np.dtype[Any]) -> np.dtype[Any]:
     raise ValueError(f"{path}: holds {stored} values; want integers, booleans or real numbers")
 
 
+def _type_range(stored: np.dtype[Any]) -> tuple[float, float] | tuple[None, None]:
+    """The least and the greatest value of a type that is narrow enough to mean something by them."""
+    import numpy as np
+
+    if stored.kind == "b":
+        return 0.0, 1.0
+    if stored.kind == "f" or stored.itemsize > 2:
+        return None, None
+    return float(np.iinfo(stored).min), float(np.iinfo(stored).max)
+
+
 def _chunks(rows: _ArrayRows) -> Iterator[Tensor]:
     step = max(1, _CHUNK * len(rows) // rows.array.size)
     for begin in range(0, len(rows), step):
@@ -220,16 +219,17 @@ def _not_finite(path: Path, rows: _ArrayRows) -> ValueError:
         if first is None and len(bad):
             first = (begin + int(bad[0][0]), *map(int, bad[0][1:]))
         count += len(bad)
-    return ValueError(
-        f"{path}: {count} of {rows.array.size} values are not finite; the first is at index {first}"
-    )
+    return ValueError(f"{path}: {count} of {rows.array.size} values are not finite; the first is at index {first}")
 
 
 def _classes(path: Path, labels: np.ndarray[Any, Any], n: int) -> tuple[Tensor, tuple[str, ...]]:
     """Class numbers and names from integers, booleans or strings."""
     import numpy as np
 
-    labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.dtype.kind == "S":
+        labels = np.char.decode(labels, "utf-8")
     if labels.shape != (n,) or labels.dtype.kind not in "biuU":
         raise ValueError(
             f"{path}: labels of shape {labels.shape} and type {labels.dtype}; want integers or strings "

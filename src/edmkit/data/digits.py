@@ -28,6 +28,4 @@ class Digits:
         values, labels = load_digits(return_X_y=True)
         raw = torch.from_numpy(values).to(torch.uint8).reshape(-1, 1, 8, 8)
         transform = Transform((8.0,), (8.0,), lowest=0.0, highest=16.0, kind="integer", dtype="uint8")
-        return DataSet(
-            "digits", InMemory(raw), transform, torch.from_numpy(labels).long(), tuple("0123456789")
-        )
+        return DataSet("digits", InMemory(raw), transform, torch.from_numpy(labels).long(), tuple("0123456789"))

@@ -41,7 +41,7 @@ class ImageFolder:
       does not (a big set that is cut up into numbered folders).
     - `on_error`: "raise" names a file that cannot be read; "skip" leaves such files out and warns once.
     - `cache_mb`: images are decoded once and kept as bytes in memory if all of them take no more than this
-      many megabytes (2²⁰ bytes), for decoding costs a hundred times what copying does. Otherwise they are
+      many megabytes (2²⁰ bytes), for decoding costs many times what copying does. Otherwise they are
       decoded when they are asked for; "skip" then decodes all of them once to find the broken ones.
 
     Images are turned upright by their EXIF orientation; of an animation the first frame is read; 16 bits
@@ -92,14 +92,10 @@ class ImageFolder:
             notes.append("images smaller than {}×{}, enlarged: {}".format(*reader.size, small))
         rows, files = self._rows(list(headers), reader)
         if not isinstance(rows, InMemory):
-            notes.append(
-                f"more than cache_mb = {self.cache_mb} of pixels: images are decoded when they are asked for"
-            )
+            notes.append(f"more than cache_mb = {self.cache_mb} of pixels: images are decoded when they are asked for")
         if skipped := sorted(set(images) - set(files)):
             notes.append(f"images that cannot be read, left out: {len(skipped)}")
-            warnings.warn(
-                f"{root}: {notes[-1]}: {', '.join(str(p.relative_to(root)) for p in skipped)}", stacklevel=2
-            )
+            warnings.warn(f"{root}: {notes[-1]}: {', '.join(str(p.relative_to(root)) for p in skipped)}", stacklevel=2)
 
         labels, class_names = self._classes(root, files)
         return DataSet(root.resolve().name, rows, PIXELS, labels, class_names, tuple(notes))
@@ -118,9 +114,7 @@ class ImageFolder:
         results = zip(paths, _in_threads(attempt, paths), strict=True)
         done = {path: result for path, result in results if not isinstance(result, ValueError)}
         if not done:
-            raise ValueError(
-                f"{self.path}: none of its {len(paths)} images can be read, {paths[0]} among them"
-            )
+            raise ValueError(f"{self.path}: none of its {len(paths)} images can be read, {paths[0]} among them")
         return done
 
     def _reader(self, headers: dict[Path, Header]) -> ImageReader:
@@ -166,9 +160,7 @@ class ImageFolder:
         if len(names) < 2:
             return None, ()
         if empty := sorted({entry.name for entry in _visible(root) if entry.is_dir()} - set(names)):
-            warnings.warn(
-                f"{root}: sub-folders without images are no classes: {', '.join(empty)}", stacklevel=3
-            )
+            warnings.warn(f"{root}: sub-folders without images are no classes: {', '.join(empty)}", stacklevel=3)
         number = {name: i for i, name in enumerate(names)}
         return torch.tensor([number[part[0]] for part in parts]), tuple(names)
 

@@ -47,9 +47,7 @@ class Header(NamedTuple):
 def _check(image: Image.Image) -> None:
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
-        raise ValueError(
-            f"{image.width}×{image.height} pixels are more than PIL.Image.MAX_IMAGE_PIXELS = {limit}"
-        )
+        raise ValueError(f"{image.width}×{image.height} pixels are more than PIL.Image.MAX_IMAGE_PIXELS = {limit}")
     if image.mode == "F":
         raise ValueError("floating-point pixels have no known range; keep such data in a .npy")
 

@@ -16,7 +16,7 @@ from edmkit.transform import Transform
 __all__ = ["Inspection", "inspect"]
 
 # how much is looked at: this many samples, or elements, but no fewer samples than the last
-_SAMPLES, _ELEMENTS, _AT_LEAST = 4096, 2**24, 64
+_SAMPLES, _ELEMENTS, _AT_LEAST = 4096, 2**24, 32
 _FEW, _SIMPLE = 5000, 3  # samples of more than three elements are few below 5000
 _IMBALANCE = 10
 
@@ -55,18 +55,18 @@ class Inspection:
         ]
         if self.classes:
             counts = [count for _, count in self.classes]
-            result.append(f"{len(self.classes)} classes of {min(counts)} to {max(counts)} samples")
+            least, most = min(counts), max(counts)
+            sizes = f"{least} to {most}" if least < most else f"{least}"
+            result.append(f"{len(self.classes)} classes of {sizes} samples")
         for p in self.proposals:
             result.append(f"{p.name} = {p.value:.3g} (paper: {p.paper:g}): {p.reason}")
-        return (
-            result + [f"note: {note}" for note in self.notes] + [f"warning: {text}" for text in self.warnings]
-        )
+        return result + [f"note: {note}" for note in self.notes] + [f"warning: {text}" for text in self.warnings]
 
 
 def inspect(data: DataSet) -> Inspection:
     """Measure a data set; ValueError where all its values are the same.
 
-    At most 4096 samples are looked at, and of large ones as many as have 2²⁴ elements together (at least 64),
+    At most 4096 samples are looked at, and of large ones as many as have 2²⁴ elements together (at least 32),
     so that it takes seconds. The result depends on the data alone.
     """
     size = torch.Size(data.sample_shape).numel()
@@ -75,9 +75,7 @@ def inspect(data: DataSet) -> Inspection:
     x = data.transform.forward(raw)
     moments = channel_moments(x[i : i + _AT_LEAST] for i in range(0, len(x), _AT_LEAST))
     if moments.low.min() == moments.high.max():
-        raise ValueError(
-            f"{data.name}: every value is {float(raw.flatten()[0]):g}; there is nothing to learn"
-        )
+        raise ValueError(f"{data.name}: every value is {float(raw.flatten()[0]):g}; there is nothing to learn")
     distinct = _distinct(raw)
     low, high = torch.aminmax(raw)
     return Inspection(

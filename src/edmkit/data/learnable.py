@@ -87,9 +87,9 @@ def learnable_share(z: Float[Tensor, "n modes"], sigmas: Float[Tensor, "levels"]
 def _gain_by_neighbours(z: Tensor, variances: Tensor, sigmas: Tensor) -> Tensor:
     """By how much the ideal denoiser of the other samples errs less than the linear one, in mean square.
 
-    Both denoise the same noise; two standard errors are taken off, so that chance does not pass for structure.
-    With x = y_i + σ·ε, −‖x − y_j‖²/(2σ²) = −(‖y_i − y_j‖²/σ + 2·ε·(y_i − y_j))/(2σ) + const: distances are
-    needed once.
+    Both denoise the same noise; two standard errors are taken off, lest chance pass for structure.
+    With x = y_i + σ·ε, ‖x − y_j‖²/(2σ²) = (‖y_i − y_j‖²/σ + 2·ε·(y_i − y_j))/(2σ) + const: the distances of
+    samples are needed once.
     """
     others = z[:_REFERENCES]
     y = others[:_QUERIES]

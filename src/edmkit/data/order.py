@@ -42,9 +42,7 @@ def stream(n: int, seed: int, begin: int, end: int) -> Int[Tensor, "batch"]:
     return torch.cat(parts)
 
 
-def held_out(
-    n: int, labels: Int[Tensor, "n"] | None, holdout: float | int | None, seed: int
-) -> Bool[Tensor, "n"]:
+def held_out(n: int, labels: Int[Tensor, "n"] | None, holdout: float | int | None, seed: int) -> Bool[Tensor, "n"]:
     """Which of n samples are held out, in proportion from each class; see `DataSet.split`."""
     groups = torch.zeros(n, dtype=torch.int64) if labels is None else labels
     sizes = torch.bincount(groups)
@@ -52,9 +50,7 @@ def held_out(
     kept = int((sizes > 0).sum())
     if not 1 <= count <= n - kept:
         left = "one sample" if labels is None else "one sample of each class"
-        raise ValueError(
-            f"holdout: {holdout} is {count} of {n} samples; want at least 1, and {left} left for training"
-        )
+        raise ValueError(f"holdout: {holdout} is {count} of {n} samples; want at least 1, and {left} left for training")
 
     order = permutation(n, seed, _SPLIT)
     by_class = order[torch.argsort(groups[order], stable=True)]
@@ -79,8 +75,6 @@ def _count(n: int, holdout: float | int | None) -> int:
         return min(max(round(n / 5), 1), 10_000)
     if isinstance(holdout, float):
         if not 0 < holdout < 1:
-            raise ValueError(
-                f"holdout: {holdout}; want a fraction between 0 and 1, or a whole number of samples"
-            )
+            raise ValueError(f"holdout: {holdout}; want a fraction between 0 and 1, or a whole number of samples")
         return round(n * holdout)
     return holdout

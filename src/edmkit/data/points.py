@@ -39,9 +39,7 @@ class PointSet(ABC):
         real_number("noise", self.noise, least=0.0)
 
     @abstractmethod
-    def _shape(
-        self, u: Float[Tensor, "n"], v: Float[Tensor, "n"]
-    ) -> tuple[Float[Tensor, "n 2"], Tensor | None]:
+    def _shape(self, u: Float[Tensor, "n"], v: Float[Tensor, "n"]) -> tuple[Float[Tensor, "n 2"], Tensor | None]:
         """Points without noise and their classes, from independent u and v, uniform in [0, 1)."""
 
     def load(self) -> DataSet:
@@ -61,9 +59,7 @@ class SwissRoll(PointSet):
 
     name: ClassVar[str] = "swissroll"
 
-    def _shape(
-        self, u: Float[Tensor, "n"], v: Float[Tensor, "n"]
-    ) -> tuple[Float[Tensor, "n 2"], Tensor | None]:
+    def _shape(self, u: Float[Tensor, "n"], v: Float[Tensor, "n"]) -> tuple[Float[Tensor, "n 2"], Tensor | None]:
         t = 1.5 * math.pi * (1 + 2 * u)
         mean = (2.0, 2 / (3 * math.pi))
         variance = (9.75 * math.pi**2 - mean[0] ** 2 - mean[1] ** 2) / 2
@@ -79,9 +75,7 @@ class TwoMoons(PointSet):
     name: ClassVar[str] = "two-moons"
     class_names: ClassVar[tuple[str, ...]] = ("upper", "lower")
 
-    def _shape(
-        self, u: Float[Tensor, "n"], v: Float[Tensor, "n"]
-    ) -> tuple[Float[Tensor, "n 2"], Tensor | None]:
+    def _shape(self, u: Float[Tensor, "n"], v: Float[Tensor, "n"]) -> tuple[Float[Tensor, "n 2"], Tensor | None]:
         lower, angle = u >= 0.5, math.pi * v
         x = torch.where(lower, 1 - angle.cos(), angle.cos())
         y = torch.where(lower, 0.5 - angle.sin(), angle.sin())
@@ -95,9 +89,7 @@ class Checkerboard(PointSet):
 
     name: ClassVar[str] = "checkerboard"
 
-    def _shape(
-        self, u: Float[Tensor, "n"], v: Float[Tensor, "n"]
-    ) -> tuple[Float[Tensor, "n 2"], Tensor | None]:
+    def _shape(self, u: Float[Tensor, "n"], v: Float[Tensor, "n"]) -> tuple[Float[Tensor, "n 2"], Tensor | None]:
         square = (8 * u).floor()
         column = (square / 2).floor()
         row = 2 * (square % 2) + column % 2
@@ -113,9 +105,7 @@ class EightGaussians(PointSet):
     name: ClassVar[str] = "eight-gaussians"
     class_names: ClassVar[tuple[str, ...]] = tuple("01234567")
 
-    def _shape(
-        self, u: Float[Tensor, "n"], v: Float[Tensor, "n"]
-    ) -> tuple[Float[Tensor, "n 2"], Tensor | None]:
+    def _shape(self, u: Float[Tensor, "n"], v: Float[Tensor, "n"]) -> tuple[Float[Tensor, "n 2"], Tensor | None]:
         number = (8 * u).long()
         angle = number * (math.pi / 4)
         return _centred(angle.cos(), angle.sin(), (0.0, 0.0), 0.5), number

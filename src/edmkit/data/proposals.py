@@ -18,7 +18,7 @@ from edmkit.data.learnable import coordinates, learnable_share, mode_variances
 __all__ = ["Proposal", "Proposals", "propose"]
 
 _PAPER = {"sigma_data": 0.5, "sigma_min": 0.002, "sigma_max": 80.0, "P_mean": -1.2, "P_std": 1.2}
-_WIDTH = 5.0  # σ_max in standard deviations of the widest direction: 78 for CIFAR-10, where the paper has 80
+_WIDTH = 5.0  # for images of 32×32 with σ_data = 0.5 this comes near the paper's σ_max = 80
 _FEW = 16  # samples: with fewer nothing can be said of their covariance
 _NOISE = 0.02  # learnable share below which samples pass for white noise
 _LEVELS = 48
@@ -96,9 +96,7 @@ def _sigma_min(sigma_data: float, step: float | None) -> Proposal:
     """What is left of the noise at the end must not be seen."""
     finest = _PAPER["sigma_min"] / _PAPER["sigma_data"] * sigma_data
     if step is not None and finest < step / math.sqrt(12) and step < sigma_data / 2:
-        return Proposal(
-            "sigma_min", step / math.sqrt(12), f"the error that steps of {step:.3g} make already, step/√12"
-        )
+        return Proposal("sigma_min", step / math.sqrt(12), f"the error that steps of {step:.3g} make already, step/√12")
     return Proposal("sigma_min", finest, "the paper's fraction of sigma_data, 1/250")
 
 
@@ -120,9 +118,7 @@ def _sigma_max(x: Tensor) -> Proposal:
     return Proposal("sigma_max", _WIDTH * width, reason)
 
 
-def _noise_distribution(
-    x: Tensor, sigma_data: float, sigma_min: float, sigma_max: float
-) -> tuple[Proposal, Proposal]:
+def _noise_distribution(x: Tensor, sigma_data: float, sigma_min: float, sigma_max: float) -> tuple[Proposal, Proposal]:
     """Mean and standard deviation of ln σ under the density r(σ)·c_out(σ)/σ, from σ_min to σ_max.
 
     r is the share of the loss that can be learnt. c_out/σ is the weight with which the network enters the

@@ -12,9 +12,7 @@ from edmkit.objective import LossBySigma, NoiseDistribution
 __all__ = ["draw_loss_by_sigma"]
 
 
-def draw_loss_by_sigma(
-    ax: Axes, curves: Mapping[str, LossBySigma], noise: NoiseDistribution | None = None
-) -> None:
+def draw_loss_by_sigma(ax: Axes, curves: Mapping[str, LossBySigma], noise: NoiseDistribution | None = None) -> None:
     """Mean squared error per dimension of each curve over σ, with ±2 standard errors.
 
     The dotted line is the trivial denoiser of the first curve, the dashed one the attainable minimum where a curve has
@@ -26,10 +24,22 @@ def draw_loss_by_sigma(
         ax.fill_between(sigma, (mse - 2 * error).clip(min=mse * 1e-2), mse + 2 * error, color=colour, alpha=0.18, lw=0)
         if curve.attainable is not None:
             ax.plot(
-                sigma, curve.attainable.numpy(), color=colour, ls="--", lw=1.1, label=f"{name}: ideal denoiser of it"
+                sigma,
+                curve.attainable.numpy(),
+                color=colour,
+                ls="--",
+                lw=1.1,
+                label=f"{name}: ideal denoiser of it",
             )
     first = next(iter(curves.values()))
-    ax.plot(first.sigma.numpy(), first.trivial.numpy(), color=INK, ls=":", lw=1.1, label="trivial: answers the mean")
+    ax.plot(
+        first.sigma.numpy(),
+        first.trivial.numpy(),
+        color=INK,
+        ls=":",
+        lw=1.1,
+        label="trivial: answers the mean",
+    )
     ax.plot(first.sigma.numpy(), first.sigma.numpy() ** 2, color=GRAY, ls=":", lw=1.1, label="identity: answers x")
     if noise is not None:
         u = first.sigma.new_tensor([0.05, 0.95])

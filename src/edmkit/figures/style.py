@@ -16,7 +16,7 @@ INK = "#1f2933"
 GRAY = "#9aa5b1"
 PALETTE = ("#2563eb", "#e4572e", "#16a34a", "#9333ea", "#d97706", "#0891b2")
 
-_RC: dict[str, Any] = {
+_RC: Any = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titleweight": "bold",

@@ -15,10 +15,10 @@ __all__ = ["trajectory_figure"]
 
 
 def trajectory_figure(samples: Samples, transform: Transform, *, count: int = 3, columns: int = 10) -> Figure:
-    """Rows of x/√(1 + (σ/σ_d)²)-like pictures of the state and of D below, at up to `columns` levels of the run.
+    """The state and, below it, D for each of `count` samples, at up to `columns` levels of the run.
 
-    For images, the state is shown divided by √(1 + 4σ²), which keeps it in the range of the data at every σ; for points,
-    the paths are drawn with the end point. ValueError where the samples were made without `trajectory=True`.
+    The state of images is shown divided by √(1 + 4σ²), which keeps it in the range of the data at every σ; points
+    are drawn as paths to their ends. ValueError where the samples were made without `trajectory=True`.
     """
     path = samples.trajectory
     if path is None:

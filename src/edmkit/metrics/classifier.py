@@ -62,7 +62,8 @@ class Classifier:
 
     def _run(self, network: nn.Module, x: Tensor) -> Tensor:
         if x.shape[1:] != self.shape:
-            raise ValueError(f"x: shape {tuple(x.shape)}; this classifier was trained on (n, {self.shape})")
+            wanted = ", ".join(["n", *map(str, self.shape)])
+            raise ValueError(f"x: shape {tuple(x.shape)}; this classifier was trained on ({wanted})")
         device = next(network.parameters()).device
         return in_batches(lambda batch: network(batch.float()), x, device=device)
 
@@ -73,9 +74,9 @@ def train_classifier(
     num_classes: int,
     *,
     seed: int = 0,
-    epochs: int = 20,
+    epochs: int = 12,
     batch_size: int = 64,
-    learning_rate: float = 2e-3,
+    learning_rate: float = 4e-3,
 ) -> Classifier:
     """A classifier of real data x with labels 0 ≤ label < num_classes, trained on the device of x.
 
@@ -107,13 +108,9 @@ def train_classifier(
     return Classifier(network, f"{name}-{FEATURES}", tuple(x.shape[1:]), num_classes, seed)
 
 
-def _check(
-    x: Tensor, labels: Tensor, num_classes: int, epochs: int, batch_size: int, learning_rate: float
-) -> None:
+def _check(x: Tensor, labels: Tensor, num_classes: int, epochs: int, batch_size: int, learning_rate: float) -> None:
     if len(x) == 0 or len(x) != len(labels):
-        raise ValueError(
-            f"labels: {len(labels)} for {len(x)} items; want one for each, and at least one item"
-        )
+        raise ValueError(f"labels: {len(labels)} for {len(x)} items; want one for each, and at least one item")
     if not bool(torch.isfinite(x).all()):
         raise ValueError("x: holds values that are not finite")
     if num_classes < 2:
@@ -197,7 +194,11 @@ def _jitter(x: Tensor, generator: torch.Generator) -> Tensor:
     turn, zoom, right, down = (torch.rand(4, len(x), generator=generator) * 2 - 1).to(x.device)
     turn, zoom = turn * math.radians(10), 1 + 0.1 * zoom
     cos, sin = turn.cos() * zoom, turn.sin() * zoom
-    # grid coordinates run from -1 to 1, so that 0.12 is 6 % of the width
-    rows = [torch.stack([cos, -sin, 0.12 * right], 1), torch.stack([sin, cos, 0.12 * down], 1)]
+    # grid coordinates run from -1 to 1 both ways: 0.12 is 6 % of the size, and a turn minds the aspect ratio
+    aspect = x.shape[2] / x.shape[3]
+    rows = [
+        torch.stack([cos, -sin * aspect, 0.12 * right], 1),
+        torch.stack([sin / aspect, cos, 0.12 * down], 1),
+    ]
     grid = functional.affine_grid(torch.stack(rows, 1), list(x.shape), align_corners=False)
     return functional.grid_sample(x, grid, padding_mode="border", align_corners=False)

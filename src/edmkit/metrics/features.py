@@ -61,9 +61,7 @@ class PCA:
         """The `dim` directions in which x varies most; takes time n·elements·min(n, elements)."""
         flat = x.detach().to("cpu", torch.float64).flatten(1)
         if not 1 <= dim <= min(flat.shape):
-            raise ValueError(
-                f"dim: {dim}; {len(flat)} items of {flat[0].numel()} elements have 1 to {min(flat.shape)}"
-            )
+            raise ValueError(f"dim: {dim}; {len(flat)} items of {flat[0].numel()} elements have 1 to {min(flat.shape)}")
         mean = flat.mean(0)
         return cls(mean, torch.linalg.svd(flat - mean, full_matrices=False).Vh[:dim])
 
@@ -76,9 +74,7 @@ class PCA:
         return f"pca-{self.dim} {fingerprint([self.mean, self.components])}"
 
     def __call__(self, x: Float[Tensor, "n *dims"]) -> Float[Tensor, "n dim"]:
-        return in_batches(
-            lambda batch: (_flat(batch, len(self.mean)).double() - self.mean) @ self.components.T, x
-        )
+        return in_batches(lambda batch: (_flat(batch, len(self.mean)).double() - self.mean) @ self.components.T, x)
 
 
 def default_extractor(train: Float[Tensor, "n *dims"]) -> Identity | PCA:

@@ -34,9 +34,7 @@ class FeatureStatistics:
             if not bool(torch.isfinite(value).all()):
                 raise ValueError(f"{name}: holds values that are not finite")
         if self.scatter.shape != (self.dim, self.dim):
-            raise ValueError(
-                f"scatter: shape {tuple(self.scatter.shape)}; want {(self.dim, self.dim)} as of mean"
-            )
+            raise ValueError(f"scatter: shape {tuple(self.scatter.shape)}; want {(self.dim, self.dim)} as of mean")
 
     @classmethod
     def of(cls, features: Float[Tensor, "n dim"]) -> FeatureStatistics:
@@ -56,6 +54,8 @@ class FeatureStatistics:
         if n < 2:
             raise ValueError(f"n: {n}; a covariance is that of at least 2")
         wide = covariance.detach().to("cpu", torch.float64)
+        if wide.shape != (len(mean), len(mean)):
+            raise ValueError(f"covariance: shape {tuple(wide.shape)}; want {(len(mean), len(mean))} as of mean")
         if not torch.allclose(wide, wide.T, rtol=1e-5, atol=1e-6 * float(wide.abs().max())):
             raise ValueError("covariance: not symmetric")
         return cls(n, mean.detach().to("cpu", torch.float64), (wide + wide.T) * ((n - 1) / 2))
@@ -78,9 +78,7 @@ class FeatureStatistics:
         values, vectors = torch.linalg.eigh(self.covariance)
         largest = float(values.abs().max())
         if float(values[0]) < -1e-6 * largest:
-            raise ValueError(
-                f"covariance: not positive semi-definite, its lowest eigenvalue is {float(values[0]):g}"
-            )
+            raise ValueError(f"covariance: not positive semi-definite, its lowest eigenvalue is {float(values[0]):g}")
         # eigenvalues lost in rounding are those of a rank-deficient Σ, and their roots would not be small
         rounding = math.ulp(1.0) * self.dim * largest
         values = torch.where(values > rounding, values, 0.0)

@@ -83,9 +83,7 @@ def nearest_neighbours(
     distance is then taken from the difference itself, so that a copy is at exactly 0. Results are on the CPU.
     """
     if x.shape[1:] != reference.shape[1:] or len(reference) == 0:
-        raise ValueError(
-            f"reference: shape {tuple(reference.shape)}; want (m, …) with items as of x, {tuple(x.shape)}"
-        )
+        raise ValueError(f"reference: shape {tuple(reference.shape)}; want (m, …) with items as of x, {tuple(x.shape)}")
     if megabytes < 1:
         raise ValueError(f"megabytes: {megabytes}; want at least 1")
     queries, others = x.detach().cpu().flatten(1), reference.detach().cpu().flatten(1)
@@ -125,9 +123,7 @@ def memorisation(
     if not 0 < significance < 1:
         raise ValueError(f"significance: {significance:g}; want it between 0 and 1")
     if len(samples) == 0 or len(held_out) == 0:
-        raise ValueError(
-            f"samples, held_out: {len(samples)} and {len(held_out)} items; want at least one of each"
-        )
+        raise ValueError(f"samples, held_out: {len(samples)} and {len(held_out)} items; want at least one of each")
     distance, index = nearest_neighbours(samples, train)
     reference = nearest_neighbours(held_out, train)[0].sort().values
     median = float(reference.median())

@@ -25,9 +25,9 @@ class Row:
 class FrechetScore:
     """The Fréchet distance of n samples to the held-out data, beside that of n real training items.
 
-    `real` is the mean over `subsets` random subsets of the training part, `real_std` the standard deviation
-    of one such distance (None for a single subset). Where `by_class`, each subset has as many items of each
-    class as the samples.
+    `value` is the mean over `sets` disjoint sets of n samples, `real` that over `subsets` random subsets of
+    the training part. `value_std` and `real_std` are the standard deviations of one such distance, None where
+    there is but one. Where `by_class`, each subset has as many items of each class as a set of samples.
     """
 
     extractor: str
@@ -35,6 +35,8 @@ class FrechetScore:
     n: int
     held_out_n: int
     value: float
+    value_std: float | None
+    sets: int
     real: float
     real_std: float | None
     subsets: int
@@ -118,14 +120,13 @@ class Scores:
         return rows
 
     def _frechet_row(self, f: FrechetScore) -> Row:
-        spread = "" if f.real_std is None else f" ± {f.real_std:.2g}"
         classes = ", in the samples' classes" if f.by_class else ""
         return Row(
             f"Fréchet distance, {f.extractor}",
-            f"{f.value:.4g}",
-            f"{f.real:.4g}{spread}",
-            f"{f.ratio:.2f} of real; n = {f.n} against {f.held_out_n} held out, {f.dim} features; real: "
-            f"{f.subsets} training subsets{classes}, seed {self.subset_seed}",
+            _with_spread(f.value, f.value_std),
+            _with_spread(f.real, f.real_std),
+            f"{f.ratio:.2f} of real; {f.sets} × n = {f.n} against {f.held_out_n} held out, {f.dim} features; "
+            f"real: {f.subsets} training subsets{classes}, seed {self.subset_seed}",
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -139,3 +140,7 @@ class Scores:
                 scores["recognised"][part] |= {"value": share.value, "standard_error": share.standard_error}
         scores["memorisation"] |= {"clean": self.memorisation.clean, "verdict": self.memorisation.verdict}
         return scores
+
+
+def _with_spread(mean: float, std: float | None) -> str:
+    return f"{mean:.4g}" if std is None else f"{mean:.4g} ± {std:.2g}"

@@ -77,9 +77,7 @@ class ConditionedNetwork(nn.Module):
     def embed(self, batch: int, c_noise: Float[Tensor, "batch"], cond: Cond) -> Float[Tensor, "batch emb"]:
         """The embedding vectors of a batch; ValueError for a wrong shape."""
         if c_noise.shape != (batch,):
-            raise ValueError(
-                f"c_noise: shape {tuple(c_noise.shape)}; want ({batch},), one for each sample of x"
-            )
+            raise ValueError(f"c_noise: shape {tuple(c_noise.shape)}; want ({batch},), one for each sample of x")
         emb = self.map_noise(c_noise).to(self.map_layer0.weight.dtype)
         if self.map_label is not None:
             emb = emb + self.map_label(self._label_vectors(cond, emb) * math.sqrt(self.label_dim))

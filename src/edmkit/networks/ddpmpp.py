@@ -169,7 +169,5 @@ def _attended_levels(resolutions: list[int], wanted: Sequence[int] | None) -> se
         return {i for i, r in enumerate(resolutions) if r <= 16 and (i == 0 or resolutions[i - 1] > 16)}
     unknown = sorted(set(wanted) - set(resolutions))
     if unknown:
-        raise ValueError(
-            f"attn_resolutions: {unknown} is no level of this network; its levels are {resolutions}"
-        )
+        raise ValueError(f"attn_resolutions: {unknown} is no level of this network; its levels are {resolutions}")
     return {resolutions.index(r) for r in wanted}

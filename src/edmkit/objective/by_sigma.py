@@ -59,7 +59,11 @@ def loss_by_sigma(
         sigma = torch.full((len(x0),), level, dtype=x0.dtype, device=x0.device)
         parts = [
             denoising_error(
-                of, x0[k], sigma[k], conditions and {name: c[k] for name, c in conditions.items()}, noise=noise[k]
+                of,
+                x0[k],
+                sigma[k],
+                conditions and {name: c[k] for name, c in conditions.items()},
+                noise=noise[k],
             )
             for k in chunks
         ]

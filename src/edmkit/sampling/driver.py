@@ -135,9 +135,7 @@ def make_grid(
     return Grid(times.tolist(), levels, scales, kicks, Path(process))
 
 
-def _kick(
-    denoiser: object, process: Process, churn: Churn, num_steps: int, sigma: float, s: float
-) -> Kick | None:
+def _kick(denoiser: object, process: Process, churn: Churn, num_steps: int, sigma: float, s: float) -> Kick | None:
     gamma = churn.gamma(sigma, num_steps)
     if gamma == 0:
         return None
@@ -199,9 +197,7 @@ def drive(
                 denoised = denoiser(request.x, sigma, cond)
                 nfe += 1
                 if denoised.shape != shape:
-                    raise ValueError(
-                        f"denoiser: returned shape {tuple(denoised.shape)} for x of shape {tuple(shape)}"
-                    )
+                    raise ValueError(f"denoiser: returned shape {tuple(denoised.shape)} for x of shape {tuple(shape)}")
                 if denoised.dtype != dtype:
                     denoised = denoised.to(dtype)
                 if first is None:

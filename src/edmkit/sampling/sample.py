@@ -27,7 +27,7 @@ Noise = Callable[[int, Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """Every state of a run: x of shape (N+1, B, *dims), unscaled, and the D first evaluated in each step (N, B, *dims)."""
+    """Every state of a run: unscaled x (N+1, B, *dims), and the D first evaluated in each step (N, B, *dims)."""
 
     x: Float[Tensor, "levels batch *dims"]
     denoised: Float[Tensor, "steps batch *dims"]
@@ -135,9 +135,7 @@ class _Start:
 
         def by_seed(step: int, like: Tensor) -> Tensor:
             if self.seeds is None:
-                raise ValueError(
-                    "seeds: churn draws noise for each sample; give seeds or noise beside the tensor"
-                )
+                raise ValueError("seeds: churn draws noise for each sample; give seeds or noise beside the tensor")
             return step_noise(self.seeds, step, self.shape)
 
         return by_seed if injected is None else injected
@@ -155,9 +153,7 @@ def _make_start(
     tensor = latents if x is None else x
     if tensor is not None:
         if shape is not None and tuple(shape) != tuple(tensor.shape[1:]):
-            raise ValueError(
-                f"shape: {tuple(shape)}; the given tensor has samples of shape {tuple(tensor.shape[1:])}"
-            )
+            raise ValueError(f"shape: {tuple(shape)}; the given tensor has samples of shape {tuple(tensor.shape[1:])}")
         _check_finite("latents" if x is None else "x", tensor)
         shape = tensor.shape[1:]
         if seeds is not None and len(seeds) != len(tensor):
@@ -186,17 +182,13 @@ def _make_start(
 def _check_conditions(cond: Cond | None, count: int) -> dict[str, Tensor] | None:
     for name, value in (cond or {}).items():
         if value.ndim == 0 or len(value) != count:
-            raise ValueError(
-                f"cond: {name!r} has shape {tuple(value.shape)}; want a first dimension of {count}"
-            )
+            raise ValueError(f"cond: {name!r} has shape {tuple(value.shape)}; want a first dimension of {count}")
     return None if cond is None else dict(cond)
 
 
 def _check_churn(solver: Solver, churn: Churn | None) -> None:
     if churn is not None and churn.S_churn > 0 and solver.multistep:
-        raise ValueError(
-            f"churn: {type(solver).__name__} remembers earlier steps, which churn would make wrong"
-        )
+        raise ValueError(f"churn: {type(solver).__name__} remembers earlier steps, which churn would make wrong")
 
 
 @dataclass(frozen=True)

@@ -65,9 +65,7 @@ class Heun:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.alpha) and 0 < self.alpha <= 1):
-            raise ValueError(
-                f"alpha: {self.alpha}; want more than 0 and at most 1 (1 Heun, 1/2 midpoint, 2/3 Ralston)"
-            )
+            raise ValueError(f"alpha: {self.alpha}; want more than 0 and at most 1 (1 Heun, 1/2 midpoint, 2/3 Ralston)")
 
     @property
     def order(self) -> int:

@@ -186,9 +186,7 @@ class IDDPMSteps(RangedSteps):
         u = self._falling_levels()
         u = u[(u >= low) & (u <= first)]
         if len(u) < len(fraction):
-            raise ValueError(
-                f"num_steps: {self.num_steps}; only {len(u)} levels u_j lie in [{low:g}, {first:g}]"
-            )
+            raise ValueError(f"num_steps: {self.num_steps}; only {len(u)} levels u_j lie in [{low:g}, {first:g}]")
         return u[(fraction * (len(u) - 1) + 0.5).floor().long()]
 
 

@@ -11,20 +11,21 @@ __all__ = ["default_config"]
 
 
 def _network(sample_shape: tuple[int, ...]) -> dict[str, Any]:
-    """An MLP for anything but images; for images a DDPM++ whose width grows with their size."""
+    """An MLP for anything but images; for images a DDPM++ whose width and depth grow with their size."""
     if len(sample_shape) != 3:
-        return {"kind": "mlp"}
+        return {"kind": "mlp", "width": 64 if sample_shape == (2,) else 128}
     side = max(sample_shape[1:])
     if side <= 16:
-        return {"kind": "ddpmpp", "model_channels": 48, "channel_mult": [1, 2], "num_blocks": 2, "attn_resolutions": [8]}
-    halvings = 3 if side <= 64 else 4
-    return {
-        "kind": "ddpmpp",
-        "model_channels": 64 if side <= 32 else 96,
-        "channel_mult": [1] + [2] * (halvings - 1),
-        "num_blocks": 2,
-        "attn_resolutions": [16],
-    }
+        return {
+            "kind": "ddpmpp",
+            "model_channels": 32,
+            "channel_mult": [1, 2],
+            "num_blocks": 1,
+            "attn_resolutions": [-(-side // 2)],
+        }
+    channels = 64 if side <= 32 else 96
+    mults = [1, 2, 2] if side <= 64 else [1, 2, 2, 2]
+    return {"kind": "ddpmpp", "model_channels": channels, "channel_mult": mults, "num_blocks": 2}
 
 
 def _rounded(value: float) -> float:

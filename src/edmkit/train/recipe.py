@@ -1,4 +1,4 @@
-"""The recipe of a training run: every choice with its value, from YAML and `key=value`, checked, written back in full."""
+"""The recipe of a training run: every choice with its value, from YAML and `key=value`, checked and written in full."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import inspect
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import pydantic
 import yaml
@@ -40,15 +40,19 @@ def complete(family: str, config: Any) -> dict[str, Any]:
     kind = given.pop("kind", None)
     if kind not in known:
         raise ValueError(f"kind {kind!r} is unknown; {nearest(str(kind), known)}")
-    hints = typing.get_type_hints(known[kind].__init__)
+    make: Any = known[kind]
+    hints = typing.get_type_hints(make.__init__)
     options: dict[str, Any] = {}
-    for name, parameter in inspect.signature(known[kind]).parameters.items():
+    for name, parameter in inspect.signature(make).parameters.items():
         if name in _FROM_DATA:
             continue
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default
         if name in FAMILIES:
             default = pydantic.Field(default_factory=lambda: None)
-            options[name] = (Annotated[Any, pydantic.BeforeValidator(lambda v, name=name: v and complete(name, v))], default)
+            options[name] = (
+                Annotated[Any, pydantic.BeforeValidator(lambda v, name=name: v and complete(name, v))],
+                default,
+            )
         else:
             options[name] = (hints[name], default)
     unknown = [name for name in given if name not in options]
@@ -66,13 +70,11 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
-def _spec(family: str) -> Any:
-    return Annotated[dict[str, Any], pydantic.BeforeValidator(lambda config: complete(family, config))]
+def _of(family: str) -> pydantic.BeforeValidator:
+    return pydantic.BeforeValidator(lambda config: complete(family, config))
 
 
-NetworkSpec = _spec("network")
-PreconditioningSpec = _spec("preconditioning")
-NoiseSpec = _spec("noise")
+Config: TypeAlias = dict[str, Any]
 
 
 class DataRecipe(pydantic.BaseModel):
@@ -104,9 +106,9 @@ class Recipe(pydantic.BaseModel):
     model_config = _STRICT
 
     data: DataRecipe
-    network: NetworkSpec
-    preconditioning: PreconditioningSpec
-    noise: NoiseSpec
+    network: Annotated[Config, _of("network")]
+    preconditioning: Annotated[Config, _of("preconditioning")]
+    noise: Annotated[Config, _of("noise")]
     reduction: Literal["sum", "mean"] = "sum"
     conditional: bool = True
     images: int = pydantic.Field(gt=0)

@@ -103,8 +103,6 @@ class Run:
             torch.manual_seed(recipe.seed)
             network = from_config("network", config)
         network = network.to(self.device)
-        if len(self.data.sample_shape) == 3:
-            network = network.to(memory_format=torch.channels_last)
         denoiser = Preconditioned(network, from_config("preconditioning", recipe.preconditioning))
         optimizer = torch.optim.Adam(
             network.parameters(), lr=recipe.learning_rate, betas=recipe.betas, eps=recipe.eps, fused=True

@@ -1,0 +1,263 @@
+"""The commands as a person runs them: what they leave on disk, what they print, and their one-line errors."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import edmkit as ek
+from edmkit.cli.app import main
+from edmkit.cli.parsing import parse_seeds
+
+
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory):
+    """A model of digits that was trained for a moment."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    small = ["network.model_channels=8", "network.channel_mult=[1]", "network.attn_resolutions=[8]"]
+    assert main(["train", "digits", "images=512", "batch_size=64", "--out", str(folder), *small]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def points_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "roll"
+    assert main(["train", "swissroll", "data.n=500", "images=2000", "--out", str(folder)]) == 0
+    return folder
+
+
+def error_of(capsys, *arguments):
+    """The one line that a mistaken command prints; the exit code is 2 and nothing else is said."""
+    capsys.readouterr()
+    assert main([str(a) for a in arguments]) == 2
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("edmkit: ")
+    return lines[0]
+
+
+def test_train_writes_a_whole_run(digits_run):
+    names = {path.name for path in digits_run.iterdir()}
+    assert names == {"recipe.yaml", "config.json", "model.safetensors", "checkpoint.pt", "log.jsonl"}
+    model = ek.load(digits_run)
+    assert model.class_names == tuple("0123456789")
+    assert model.sample_shape == (1, 8, 8)
+    assert model.notes == {"data": "digits", "images": 512, "steps": 8}
+
+
+def test_sigma_data_and_noise_are_those_that_inspection_proposes(digits_run):
+    from edmkit.data import inspect, load_data
+
+    training, _ = load_data("digits").split()
+    measured = inspect(training).proposals.sigma_data.value
+    assert ek.load(digits_run).denoiser.preconditioning.sigma_data == pytest.approx(measured, rel=5e-3)
+
+
+def test_grid_array_and_folder_hold_the_same_samples(digits_run, tmp_path):
+    options = ["sample", str(digits_run), "--seeds", "3-5,9", "--steps", "4", "--class", "7,2"]
+    assert main([*options, "--out", str(tmp_path / "x.npz"), "--batch", "3"]) == 0
+    assert main([*options, "--out", str(tmp_path / "singles")]) == 0
+    assert main([*options, "--out", str(tmp_path / "grid.png"), "--columns", "4"]) == 0
+
+    model = ek.load(digits_run)
+    cond = {"labels": torch.tensor([7, 2, 7, 2])}
+    expected = model.decode(ek.sample(model, seeds=[3, 4, 5, 9], steps=ek.EDMSteps(4), cond=cond).x)
+    with np.load(tmp_path / "x.npz") as arrays:
+        assert arrays["seeds"].tolist() == [3, 4, 5, 9]
+        assert arrays["labels"].tolist() == [7, 2, 7, 2]
+        # 1e-5 through a network may move a value across a half
+        assert np.abs(arrays["x"].astype(int) - expected.numpy().astype(int)).max() <= 1
+        stored = arrays["x"]
+    names = sorted(path.name for path in (tmp_path / "singles").iterdir())
+    assert names == ["000003.png", "000004.png", "000005.png", "000009.png", "labels.json"]
+    single = np.asarray(Image.open(tmp_path / "singles" / "000009.png"))
+    assert np.abs(single.astype(int) - np.round(stored[3, 0] * (255 / 16)).astype(int)).max() <= 16
+    assert json.loads((tmp_path / "singles" / "labels.json").read_text())["000004.png"] == 2
+    assert Image.open(tmp_path / "grid.png").width > 4 * 8
+
+
+def test_every_option_of_the_sampler_reaches_it(points_run, tmp_path):
+    def run(name, *options):
+        assert main(["sample", str(points_run), "--seeds", "0-9", "--out", str(tmp_path / name), *options]) == 0
+        with np.load(tmp_path / name) as arrays:
+            return torch.from_numpy(arrays["x"])
+
+    model = ek.load(points_run)
+
+    def expected(**options):
+        return model.decode(ek.sample(model, seeds=range(10), **options).x)
+
+    cases = [
+        (["--steps", "7"], {"steps": ek.EDMSteps(7)}),
+        (["--steps", "7", "--rho", "3", "--sigma-min", "0.01", "--sigma-max", "20"], {"steps": ek.EDMSteps(7, 0.01, 20.0, rho=3.0)}),
+        (["--solver", "euler", "--steps", "5"], {"steps": ek.EDMSteps(5), "solver": ek.Euler()}),
+        (["--solver", "midpoint", "--steps", "5"], {"steps": ek.EDMSteps(5), "solver": ek.Heun(0.5)}),
+        (["--alpha", "0.7", "--steps", "5"], {"steps": ek.EDMSteps(5), "solver": ek.Heun(0.7)}),
+        (["--disc", "ve", "--steps", "5"], {"steps": ek.VESteps(5)}),
+        (["--disc", "iddpm", "--steps", "5", "--M", "100", "--j0", "2"], {"steps": ek.IDDPMSteps(5, M=100, j0=2)}),
+        (["--disc", "loglinear", "--steps", "5"], {"steps": ek.LogLinearSteps(5)}),
+        (
+            ["--disc", "vp", "--beta-d", "18", "--steps", "5", "--schedule", "vp"],
+            {"steps": ek.VPSteps(5, beta_d=18.0), "process": ek.Process(ek.VPSchedule(18.0))},
+        ),
+        (
+            ["--schedule", "cosine", "--scaling", "none", "--steps", "5"],
+            {"steps": ek.EDMSteps(5), "process": ek.Process(ek.CosineSchedule(), ek.NoScaling())},
+        ),
+        (
+            ["--steps", "5", "--S-churn", "2", "--S-min", "0.1", "--S-max", "10", "--S-noise", "1.01"],
+            {"steps": ek.EDMSteps(5), "churn": ek.Churn(2, 0.1, 10, 1.01)},
+        ),
+    ]  # fmt: skip
+    ends = []
+    for k, (options, objects) in enumerate(cases):
+        end = run(f"{k}.npz", *options)
+        torch.testing.assert_close(end, expected(**objects), rtol=1e-4, atol=1e-4)
+        ends.append(end)
+    for a in range(len(ends)):
+        for b in range(a):
+            assert float((ends[a] - ends[b]).abs().max()) > 1e-3, (cases[a][0], cases[b][0])
+
+
+def test_evaluate_writes_scores_and_a_report_that_stands_alone(digits_run, capsys):
+    assert main(["evaluate", str(digits_run), "--n", "40", "--sets", "1", "--steps", "2"]) == 0
+    scores = json.loads((digits_run / "scores.json").read_text())
+    assert scores["seeds"] == "0-39"
+    assert scores["recognised"]["held_out"]["value"] > 0.97
+    report = (digits_run / "report.html").read_text(encoding="utf-8")
+    assert report.count("data:image/png;base64,") >= 5
+    assert "http://" not in report
+    assert "https://" not in report
+    assert "Fréchet distance" in capsys.readouterr().out
+
+
+def test_evaluate_without_classes(points_run):
+    assert main(["evaluate", str(points_run), "--n", "50", "--sets", "1", "--steps", "4"]) == 0
+    assert json.loads((points_run / "scores.json").read_text())["recognised"] is None
+
+
+def test_inspect_prints_the_proposals(capsys):
+    assert main(["inspect", "digits"]) == 0
+    printed = capsys.readouterr().out
+    for name in ("sigma_data", "sigma_min", "sigma_max", "P_mean", "P_std", "1797", "10 classes"):
+        assert name in printed
+
+
+def test_dry_run_prints_a_recipe_that_trains(tmp_path, capsys):
+    assert main(["train", "two-moons", "data.n=300", "images=300", "--dry-run"]) == 0
+    (tmp_path / "r.yaml").write_text(capsys.readouterr().out)
+    assert main(["train", "--recipe", str(tmp_path / "r.yaml"), "--out", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run" / "recipe.yaml").read_text() == (tmp_path / "r.yaml").read_text()
+
+
+def test_a_run_goes_on(tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert main(["train", "two-moons", "data.n=300", "images=300", "--out", str(folder)]) == 0
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("images: 300\n", "images: 900\n"))
+    assert main(["train", "--resume", str(folder)]) == 0
+    assert ek.load(folder).notes["images"] >= 900
+
+
+def test_epochs_are_turned_into_images(capsys):
+    assert main(["train", "two-moons", "data.n=500", "epochs=3", "--dry-run"]) == 0
+    assert "images: 1200\n" in capsys.readouterr().out  # a fifth of 500 is held out
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"), [("3", [3]), ("0-2", [0, 1, 2]), ("0-1,7,9-9", [0, 1, 7, 9]), (" 1 - 2 , 4", [1, 2, 4])]
+)
+def test_seeds(text, seeds):
+    assert parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["", "a", "1-", "3-1", "1,,2", "-1"])
+def test_bad_seeds(text):
+    with pytest.raises(ValueError, match="--seeds"):
+        parse_seeds(text)
+
+
+class TestMistakes:
+    def test_commands_and_options(self, capsys):
+        assert "smaple" in error_of(capsys, "smaple")
+        assert "--stepps" in error_of(capsys, "sample", "x", "--stepps", "3")
+        assert "'abc'" in error_of(capsys, "sample", "x", "--steps", "abc")
+
+    def test_data(self, capsys, tmp_path):
+        assert "no_such_folder" in error_of(capsys, "train", tmp_path / "no_such_folder")
+        assert "did you mean 'digits'" in error_of(capsys, "inspect", "digts")
+        (tmp_path / "empty").mkdir()
+        assert "empty" in error_of(capsys, "train", tmp_path / "empty")
+        np.save(tmp_path / "bad.npy", np.array([[1.0, np.nan], [2.0, 3.0]]))
+        assert "bad.npy" in error_of(capsys, "inspect", tmp_path / "bad.npy")
+
+    def test_a_truncated_image_is_named_or_skipped_as_chosen(self, capsys, tmp_path):
+        rng = np.random.default_rng(0)
+        for k in range(6):
+            Image.fromarray(rng.integers(0, 255, (8, 8), np.uint8)).save(tmp_path / f"{k}.png")
+        whole = (tmp_path / "3.png").read_bytes()
+        (tmp_path / "3.png").write_bytes(whole[: len(whole) - 30])
+        assert "3.png" in error_of(capsys, "inspect", tmp_path)
+        with pytest.warns(UserWarning, match=r"3\.png"):
+            assert main(["inspect", str(tmp_path), "on_error=skip"]) == 0
+        assert "5 samples" in capsys.readouterr().out
+
+    def test_recipes(self, capsys, tmp_path):
+        out = tmp_path / "run"
+        assert "did you mean 'batch_size'" in error_of(capsys, "train", "digits", "batchsize=3", "--out", out)
+        assert "did you mean 'model_channels'" in error_of(capsys, "train", "digits", "network.model_chanels=3")
+        assert "sigma_data" in error_of(capsys, "train", "digits", "preconditioning.sigma_data=-1", "--out", out)
+        assert "epochs, images" in error_of(capsys, "train", "digits", "epochs=3", "images=5", "--out", out)
+        assert not out.exists()
+
+    def test_a_run_that_exists_is_left_alone(self, capsys, digits_run):
+        before = {path.name: path.read_bytes() for path in digits_run.iterdir()}
+        assert "exists already" in error_of(capsys, "train", "digits", "images=10", "--out", digits_run)
+        assert before == {path.name: path.read_bytes() for path in digits_run.iterdir()}
+
+    def test_models(self, capsys, tmp_path):
+        assert "no folder" in error_of(capsys, "sample", tmp_path / "none")
+        assert "config.json" in error_of(capsys, "sample", tmp_path)
+        assert "recipe.yaml" in error_of(capsys, "evaluate", tmp_path)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--steps", "0"], "num_steps: 0"),
+            (["--rho", "3", "--disc", "vp"], "rho"),
+            (["--alpha", "0.5", "--solver", "euler"], "alpha"),
+            (["--beta-d", "3"], "--beta-d"),
+            (["--S-min", "3"], "--S-churn"),
+            (["--class", "11"], "--class: '11'"),
+            (["--seeds", "5-1"], "runs backward"),
+            (["--sigma-min", "90"], "sigma_min"),
+            (["--batch", "0"], "batch_size: 0"),
+            (["--disc", "edn"], "did you mean 'edm'"),
+            (["--out", "x.jpg"], ".jpg"),
+            (["--out", "nowhere/x.png"], "no folder"),
+            (["--device", "quantum"], "device: 'quantum'"),
+        ],
+    )
+    def test_sampling(self, capsys, digits_run, tmp_path, monkeypatch, options, message):
+        monkeypatch.chdir(tmp_path)
+        assert message in error_of(capsys, "sample", digits_run, *options)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_range_outside_the_models_is_an_error_or_clipped(self, capsys, tmp_path):
+        folder = tmp_path / "run"
+        assert main(["train", "two-moons", "data.n=300", "images=300", "preconditioning=ve", "--out", str(folder)]) == 0
+        out = tmp_path / "x.npz"
+        assert "model's range" in error_of(capsys, "sample", folder, "--sigma-max", "200", "--out", out)
+        assert main(["sample", str(folder), "--sigma-max", "200", "--clip", "--steps", "3", "--out", str(out)]) == 0
+
+    def test_files_are_not_replaced_unless_told(self, capsys, digits_run, tmp_path):
+        out = tmp_path / "mine.png"
+        out.write_bytes(b"precious")
+        options = ["sample", str(digits_run), "--seeds", "0-1", "--steps", "2", "--out", str(out)]
+        assert "exists already" in error_of(capsys, *options)
+        assert out.read_bytes() == b"precious"
+        assert main([*options, "--overwrite"]) == 0
+        assert Image.open(out).format == "PNG"

@@ -1,0 +1,43 @@
+"""Every code block of README and docs runs, in order, in one working folder for each page."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+MARK = "# not run in tests: "
+
+
+def blocks(page):
+    return [(language, text) for language, text in BLOCK.findall(page.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_blocks_run(page, tmp_path):
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    for language, text in blocks(page):
+        if text.startswith(MARK) or language in ("", "text"):
+            continue
+        assert language in ("bash", "python"), f"{page.name}: a block in {language!r} is not checked"
+        command = ["bash", "-euo", "pipefail", "-c", text] if language == "bash" else [sys.executable, "-c", text]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, f"{page.name}:\n{text}\n{done.stdout}{done.stderr}"
+
+
+def test_marked_blocks_say_why():
+    for page in PAGES:
+        for _, text in blocks(page):
+            if text.startswith("# not run"):
+                assert len(text.splitlines()[0]) > len(MARK) + 5
+
+
+def test_links_to_files_of_the_project_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"

@@ -1,0 +1,228 @@
+"""Scores of real, damaged and copied digits, and of Gaussians whose distances are known."""
+
+import json
+from statistics import fmean, stdev
+
+import pytest
+import torch
+from real_digits import Digits
+from scipy import stats
+
+from edmkit.metrics import (
+    Classifier,
+    FeatureStatistics,
+    Identity,
+    Scores,
+    Share,
+    evaluate,
+    frechet_distance,
+)
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def score(classifier: Classifier, digits: Digits, samples: torch.Tensor) -> Scores:
+    """Scores of 225 samples in the classes of the first half of the held-out digits, against the second."""
+    return evaluate(
+        samples,
+        digits.train,
+        digits.held_out[225:],
+        seeds=range(225),
+        sample_labels=digits.held_out_labels[:225],
+        train_labels=digits.train_labels,
+        held_out_labels=digits.held_out_labels[225:],
+        classifier=classifier,
+    )
+
+
+def test_real_digits_score_as_real(classifier: Classifier, digits: Digits) -> None:
+    scores = score(classifier, digits, digits.held_out[:225])
+    assert [f.extractor for f in scores.frechet] == [classifier.name, "identity-64"]
+    for f in scores.frechet:
+        assert f.by_class
+        assert f.real_std is not None
+        assert abs(f.value - f.real) < 3 * f.real_std
+    assert scores.recognised is not None
+    right = int((classifier.predict(digits.held_out[:225]) == digits.held_out_labels[:225]).sum())
+    assert scores.recognised.samples == Share(right, 225)
+    assert scores.recognised.samples.value >= 0.98
+    assert scores.memorisation.clean
+    assert scores.notes == ()
+
+
+def test_wrong_classes_noise_and_copies_show(classifier: Classifier, digits: Digits) -> None:
+    noisy = score(classifier, digits, digits.held_out[:225] + 0.5 * normal(225, 1, 8, 8))
+    assert noisy.frechet[1].ratio > 5
+    wrong = score(classifier, digits, digits.held_out[:225].roll(1, 0))
+    assert wrong.recognised is not None
+    assert wrong.recognised.samples.value < 0.3
+    assert wrong.recognised.held_out.value > 0.98
+    copied = score(classifier, digits, digits.train[:225])
+    assert len(copied.memorisation.copies) == 225
+    assert not copied.memorisation.clean
+
+
+def test_table_and_json_hold_what_is_needed_to_repeat(classifier: Classifier, digits: Digits) -> None:
+    scores = score(classifier, digits, digits.held_out[:225])
+    text = "\n".join(" ".join((r.name, r.value, r.reference, r.note)) for r in scores.rows())
+    for part in (
+        "seeds 0-224",
+        "1 × n = 225 against 225 held out",
+        classifier.name,
+        "seed 0",
+        "identity-64",
+        "1347",
+    ):
+        assert part in text
+    assert scores.memorisation.verdict in text
+    stored = json.loads(json.dumps(scores.as_dict(), allow_nan=False))
+    assert stored["frechet"][0]["value"] == scores.frechet[0].value
+    assert stored["frechet"][0]["ratio"] == scores.frechet[0].value / scores.frechet[0].real
+    assert stored["recognised"]["samples"]["count"] == round(stored["recognised"]["samples"]["value"] * 225)
+    assert stored["memorisation"]["clean"] is True
+    assert json.dumps(score(classifier, digits, digits.held_out[:225]).as_dict()) == json.dumps(scores.as_dict())
+
+
+def test_distances_of_points_are_those_of_their_moments() -> None:
+    samples, train, held_out = normal(40, 2), normal(300, 2, seed=1), normal(70, 2, seed=2) + 1
+    scores = evaluate(samples, train, held_out, seeds=[7, 8, 9, 3, *range(20, 56)])
+    (f,) = scores.frechet
+    exact = frechet_distance(FeatureStatistics.of(samples), FeatureStatistics.of(held_out))
+    assert (f.extractor, f.n, f.held_out_n, f.subsets, f.by_class) == ("identity-2", 40, 70, 10, False)
+    assert f.value == pytest.approx(exact, rel=1e-14)
+    assert scores.seeds == "7-9, 3, 20-55"
+    assert scores.recognised is None
+
+
+def test_reference_and_its_spread_are_those_of_fresh_draws() -> None:
+    # half of the training part: subsets share items, which the spread has to be corrected for
+    held_out = FeatureStatistics.of(normal(500, 2) + 0.5)
+    means, spreads = [], []
+    for seed in range(8):
+        train = normal(200, 2, seed=100 + seed)
+        (f,) = evaluate(
+            normal(100, 2), train, normal(500, 2) + 0.5, seeds=range(100), subsets=40, subset_seed=seed
+        ).frechet
+        assert f.real_std is not None
+        means.append(f.real)
+        spreads.append(f.real_std)
+    fresh = [frechet_distance(FeatureStatistics.of(normal(100, 2, seed=s)), held_out) for s in range(1000, 1400)]
+    assert fmean(means) == pytest.approx(fmean(fresh), abs=4 * stdev(means) / len(means) ** 0.5)
+    assert fmean(spreads) == pytest.approx(stdev(fresh), rel=0.2)
+
+
+def test_subsets_have_the_classes_of_the_samples() -> None:
+    # three items of class 0, two of class 2, as many as there are: the subset is known
+    train = normal(20, 2)
+    train_labels = torch.tensor([0, 2, 0, 2, 0, *[1] * 15])
+    held_out = normal(30, 2, seed=1)
+    (f,) = evaluate(
+        normal(5, 2, seed=2),
+        train,
+        held_out,
+        seeds=range(5),
+        sample_labels=torch.tensor([2, 0, 0, 2, 0]),
+        train_labels=train_labels,
+        held_out_labels=torch.zeros(30, dtype=torch.int64),
+    ).frechet
+    exact = frechet_distance(FeatureStatistics.of(train[:5]), FeatureStatistics.of(held_out))
+    assert f.by_class
+    assert f.real == pytest.approx(exact, rel=1e-12)
+    assert f.real_std == pytest.approx(0, abs=1e-12)
+
+
+def test_n_is_equal_and_notes_say_what_was_given_up() -> None:
+    train, held_out = normal(30, 2), normal(20, 2, seed=1)
+    scores = evaluate(normal(50, 2, seed=2), train, held_out, seeds=range(50))
+    (f,) = scores.frechet
+    exact = frechet_distance(FeatureStatistics.of(train), FeatureStatistics.of(held_out))
+    assert (f.n, f.subsets, f.real_std) == (30, 1, None)
+    assert f.real == pytest.approx(exact, rel=1e-14)
+    assert scores.notes == (
+        "The last 20 of 50 samples are not in the Fréchet distances.",
+        "There is one training subset only, the whole of it, so that its spread is not known.",
+    )
+    assert scores.memorisation.n == 50
+
+    zeros = torch.zeros(10, dtype=torch.int64)
+    scores = evaluate(
+        normal(10, 2, seed=2),
+        train,
+        held_out,
+        seeds=range(10),
+        sample_labels=zeros,
+        train_labels=torch.arange(30),
+        held_out_labels=torch.arange(20),
+    )
+    assert not scores.frechet[0].by_class
+    assert scores.notes == ("Training subsets ignore the classes: one has fewer training items than samples.",)
+
+
+def test_several_sets_of_samples_are_averaged() -> None:
+    samples, held_out = normal(70, 2), normal(40, 2, seed=1)
+    target = FeatureStatistics.of(held_out)
+    each = [frechet_distance(FeatureStatistics.of(part), target) for part in samples[:60].split(20)]
+    # the classes alternate between the sets, and so they do between the training subsets
+    labels = torch.tensor([0] * 20 + [1] * 20 + [0] * 20 + [1] * 10)
+    train = torch.cat([normal(20, 2, seed=3), normal(20, 2, seed=4) + 3])
+    scores = evaluate(
+        samples,
+        train,
+        held_out,
+        n=20,
+        seeds=range(70),
+        subsets=6,
+        sample_labels=labels,
+        train_labels=torch.tensor([0] * 20 + [1] * 20),
+        held_out_labels=torch.zeros(40, dtype=torch.int64),
+    )
+    (f,) = scores.frechet
+    assert (f.n, f.sets, f.subsets, f.by_class) == (20, 3, 6, True)
+    assert f.value == pytest.approx(fmean(each), rel=1e-13)
+    assert f.value_std == pytest.approx(stdev(each), rel=1e-12)
+    near, far = (frechet_distance(FeatureStatistics.of(part), target) for part in train.split(20))
+    assert f.real == pytest.approx((2 * near + far) / 3, rel=1e-12)
+    assert scores.notes == ("The last 10 of 70 samples are not in the Fréchet distances.",)
+
+
+def test_few_items_for_many_features_are_noted() -> None:
+    sets = normal(40, 6, 6), normal(60, 6, 6, seed=1), normal(30, 6, 6, seed=2)
+    scores = evaluate(*sets, seeds=range(40))
+    assert scores.frechet[0].extractor == "identity-36"
+    assert len(scores.notes) == 1
+    assert scores.notes[0].startswith("30 items do not span the 36 features of identity-36")
+
+
+def test_share_has_the_posterior_standard_deviation() -> None:
+    assert str(Share(446, 450)) == "99.1 ± 0.5 %"
+    for count in (0, 7, 450):
+        exact = stats.beta(count + 1, 450 - count + 1).std()
+        assert Share(count, 450).standard_error == pytest.approx(exact, rel=1e-9)
+
+
+def test_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = normal(10, 2), torch.zeros(10, dtype=torch.int64)
+    with pytest.raises(ValueError, match="seeds: 3 for 10 samples"):
+        evaluate(x, x, x, seeds=range(3))
+    for n in (1, 11):
+        with pytest.raises(ValueError, match=f"n: {n}; want 2 to 10"):
+            evaluate(x, x, x, seeds=range(10), n=n)
+    with pytest.raises(ValueError, match="subsets: 1"):
+        evaluate(x, x, x, seeds=range(10), subsets=1)
+    with pytest.raises(ValueError, match="held_out: 1 items"):
+        evaluate(x, x, x[:1], seeds=range(10))
+    with pytest.raises(ValueError, match="samples: 2 of 10 items hold values that are not finite"):
+        evaluate(torch.cat([x[:8], x[8:] / 0]), x, x, seeds=range(10))
+    with pytest.raises(ValueError, match="labels: some are missing"):
+        evaluate(x, x, x, seeds=range(10), sample_labels=y)
+    with pytest.raises(ValueError, match=r"labels of train: .* lowest -1"):
+        evaluate(x, x, x, seeds=range(10), sample_labels=y, train_labels=y - 1, held_out_labels=y)
+    with pytest.raises(ValueError, match=r"want .* with 3 elements"):
+        evaluate(x, x, x, seeds=range(10), extractors=[Identity(3)])
+    monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)
+    with pytest.raises(ValueError, match=r"samples: shape \(10, 3\); want .* shape \(2,\), as in train"):
+        evaluate(normal(10, 3), x, x, seeds=range(10))
+    with pytest.raises(ValueError, match=r"labels of held_out: shape \(9,\)"):
+        evaluate(x, x, x, seeds=range(10), sample_labels=y, train_labels=y, held_out_labels=y[:9])
