@@ -25,17 +25,19 @@ def edm_sigma(fraction):
 
 
 U = IDDPMLevels().table().flip(0).tolist()
-# solver, N, the levels i < N as Table 1 has them, and s at the first
-COLUMNS = {
-    "vp": (
-        Euler(),
-        1000,
-        lambda i, n: vp_sigma(1 + i / (n - 1) * (1e-3 - 1)),
-        1 / math.sqrt(1 + vp_sigma(1) ** 2),
-    ),
-    "ve": (Euler(), 1000, lambda i, n: math.sqrt(100**2 * (0.02**2 / 100**2) ** (i / (n - 1))), 1.0),
-    "iddpm": (Euler(), 250, lambda i, n: U[math.floor(8 + (1000 - 1 - 8) / (n - 1) * i + 0.5)], 1.0),
-    "edm": (Heun(), 18, lambda i, n: edm_sigma(i / (n - 1)), 1.0),
+# solver, N, and the levels i < N as Table 1 has them
+SAMPLING = {
+    "vp": (Euler(), 1000, lambda i, n: vp_sigma(1 + i / (n - 1) * (1e-3 - 1))),
+    "ve": (Euler(), 1000, lambda i, n: math.sqrt(100**2 * (0.02**2 / 100**2) ** (i / (n - 1)))),
+    "iddpm": (Euler(), 250, lambda i, n: U[math.floor(8 + (1000 - 1 - 8) / (n - 1) * i + 0.5)]),
+    "edm": (Heun(), 18, lambda i, n: edm_sigma(i / (n - 1))),
+}
+# σ(t) and s(t)
+PROCESSES = {
+    "vp": (vp_sigma, lambda t: 1 / math.sqrt(math.exp(9.95 * t**2 + 0.1 * t))),
+    "ve": (math.sqrt, lambda t: 1.0),
+    "iddpm": (lambda t: t, lambda t: 1.0),
+    "edm": (lambda t: t, lambda t: 1.0),
 }
 
 # of the end points below; they fall with N in the order of the solver
@@ -44,13 +46,20 @@ ERRORS = {"vp": 1e-3, "ve": 3e-2, "iddpm": 1e-2, "edm": 8e-2}
 
 @each
 def test_solver_and_steps_are_those_of_the_column(preset):
-    solver, n, level, s = COLUMNS[preset.name]
+    solver, n, level = SAMPLING[preset.name]
     assert preset.solver == solver
     assert preset.steps.num_steps == n
     sigmas = preset.steps.sigmas(preset.preconditioning.sigma_range)
     expected = torch.tensor([*(level(i, n) for i in range(n)), 0.0], dtype=torch.float64)
     torch.testing.assert_close(sigmas, expected, rtol=1e-13, atol=0)
-    assert preset.process.s(preset.process.sigma_inv(sigmas[0].item())) == pytest.approx(s, rel=1e-13)
+
+
+@each
+@pytest.mark.parametrize("t", [1e-3, 0.3, 1.0])
+def test_the_process_is_that_of_the_column(preset, t):
+    sigma, s = PROCESSES[preset.name]
+    assert preset.process.sigma(t) == pytest.approx(sigma(t), rel=1e-14)
+    assert preset.process.s(t) == pytest.approx(s(t), rel=1e-14)
 
 
 @each

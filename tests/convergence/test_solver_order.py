@@ -104,7 +104,7 @@ def test_on_a_mixture_the_order_is_the_declared_one(process, solver, truth):
 
 
 ON_A_GAUSSIAN = [
-    pytest.param(process, solver, marks=() if process in ("EDM", "VP") else pytest.mark.slow)
+    pytest.param(process, solver, marks=pytest.mark.slow if process == "strange" else ())
     for process in PROCESSES
     for solver in SOLVERS
 ]

@@ -48,8 +48,8 @@ def test_brute_force(sigma, max_megabytes):
 
 @pytest.mark.parametrize("offset", [0.0, 1e4])
 @pytest.mark.parametrize("sigma", [2e-3, 0.02])
-def test_neither_far_data_nor_far_states_cost_digits(offset, sigma):
-    """Both expand ‖x − y‖² into terms that nearly cancel: data off the origin, and x off the data."""
+def test_data_far_from_the_origin_cost_no_digits(offset, sigma):
+    """There ‖x‖² − 2x·y + ‖y‖² would be a difference of near equals; nor do states far from the data."""
     data, x = DATA + offset, torch.cat([states(sigma) + offset, states(sigma, 3) + offset + 30])
     denoised, _ = brute_force(DATA, x - offset, sigma)
     actual = FiniteData(data)(x, torch.tensor(sigma, dtype=F64)) - offset

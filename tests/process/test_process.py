@@ -29,7 +29,7 @@ SCALINGS = [
 ]
 PROCESSES = [Process(schedule, scaling) for schedule in SCHEDULES for scaling in SCALINGS]
 LEVELS = [1e-3, 0.1, 1.0, 30.0]
-each = pytest.mark.parametrize("process", PROCESSES, ids=repr)
+each = pytest.mark.parametrize("process", PROCESSES, ids=range(len(PROCESSES)))
 
 
 def slope_of(function, t):

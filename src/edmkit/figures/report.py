@@ -18,7 +18,7 @@ from edmkit.figures.style import new_figure, to_data_uri
 from edmkit.figures.trajectory import trajectory_figure
 from edmkit.model import Model
 from edmkit.objective import NoiseDistribution, loss_by_sigma
-from edmkit.oracles import FiniteData
+from edmkit.oracles import ByClass, FiniteData, Oracle
 from edmkit.protocols import Solver
 from edmkit.sampling import EDMSteps, Euler, Heun, sample
 from edmkit.transform import Transform
@@ -90,7 +90,12 @@ def _loss_section(model: Model, training: DataSet, held_out: DataSet, noise: Noi
     sigmas = sigmas[(sigmas >= low) & (sigmas <= high)]
     seen, seen_cond = _subset(training, _LOSS_SAMPLES, conditional)
     new, new_cond = _subset(held_out, _LOSS_SAMPLES, conditional)
-    ideal = FiniteData(_subset(training, 20_000, False)[0])
+    known, known_cond = _subset(training, 20_000, conditional)
+    ideal: Oracle = FiniteData(known)
+    if known_cond is not None:
+        of_class = [known[known_cond["labels"] == c] for c in range(len(model.class_names))]
+        if all(len(part) for part in of_class):
+            ideal = ByClass([FiniteData(part) for part in of_class])
     curves = {
         "held-out data": loss_by_sigma(model, new, new_cond, sigmas=sigmas),
         "training data": loss_by_sigma(model, seen, seen_cond, sigmas=sigmas, oracle=ideal),
@@ -99,7 +104,7 @@ def _loss_section(model: Model, training: DataSet, held_out: DataSet, noise: Noi
     draw_loss_by_sigma(figure.subplots(), curves, noise)
     text = (
         "Where the solid lines lie far below the dotted ones, the model has learnt something. The dashed line is the "
-        "denoiser that knows the training images by heart: a model that approaches it below σ = 1 copies them, and the "
+        "denoiser that knows the training data by heart: a model that comes down to it where it falls copies them, and the "
         "gap between training and held-out data is what it has over-fitted."
     )
     return Section("Loss by noise level", text, (Picture(to_data_uri(figure), "bands: ±2 standard errors"),))

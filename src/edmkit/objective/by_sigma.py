@@ -18,7 +18,7 @@ class LossBySigma:
     """Mean squared error per dimension at each σ, with its standard error, in float64.
 
     `trivial` is the error of the trivial denoiser, which always answers the mean of the data; it is the same at
-    every σ, namely their variance. `attainable` is the error of the given oracle on the same noise, None without
+    every σ, namely their variance. `attainable` is that of the given oracle on the same noise and conditions, None without
     one. Multiply by λ(σ) for the weighted loss.
     """
 
@@ -51,7 +51,8 @@ def loss_by_sigma(
         raise ValueError(f"batch_size: {batch_size}; want at least 1")
     if not bool((sigmas > 0).all()):
         raise ValueError("sigmas: want positive noise levels")
-    generator = torch.Generator().manual_seed(seed)
+    # far from the small seeds of which data are made, whose normal numbers it would repeat
+    generator = torch.Generator().manual_seed((seed + 0x9E3779B9) & 0xFFFFFFFF)
     noise = torch.randn(x0.shape, dtype=x0.dtype, generator=generator).to(x0.device)
     chunks = [slice(i, i + batch_size) for i in range(0, len(x0), batch_size)]
 
@@ -73,7 +74,7 @@ def loss_by_sigma(
     own = torch.stack([errors(denoiser, float(level), cond) for level in levels])
     least = None
     if oracle is not None:
-        least = torch.stack([errors(oracle, float(level), None) for level in levels]).mean(1)
+        least = torch.stack([errors(oracle, float(level), cond) for level in levels]).mean(1)
     centre = x0.mean(0) if mean is None else mean
     variance = (x0 - centre).to(torch.float64).square().mean().cpu()
     return LossBySigma(

@@ -13,7 +13,7 @@ from edmkit.protocols import Cond, check_cond
 
 __all__ = ["FiniteData"]
 
-# below this ratio of σ to the extent of the data and of x, ‖x‖² − 2x·y + ‖y‖² has lost the digits that σ² needs
+# below this ratio of σ to the extent of the data, ‖x‖² − 2x·y + ‖y‖² has lost the digits that σ² needs
 _CANCELLATION = 1e-3
 
 
@@ -66,22 +66,20 @@ class FiniteData(Oracle):
             raise ValueError(f"sigma: {levels.min().item()}; want positive noise levels")
         levels = levels.expand(len(x), 1)
         center, d = self._center.to(x.device), self.data.shape[1]
-        # half of the memory for a block of x with its sums, half for a chunk of data, the one before, and the logits
+        # half of the memory for a block of x and its sums, half for two chunks of data, the last and this, and logits
         block = self._rows(2 * 5 * d)
         for start in range(0, len(x), block):
             rows = slice(start, start + block)
             flat, level = self._flat(x[rows]) - center, levels[rows]
-            reach = max(self._extent, torch.linalg.vector_norm(flat, dim=1).max().item())
-            exact = level.min().item() < _CANCELLATION * reach
+            exact = level.min().item() < _CANCELLATION * self._extent
             greatest = torch.full_like(level, -math.inf)
             total, mean = torch.zeros_like(level), torch.zeros_like(flat)
-            for chunk in self._chunks(self._rows(2 * (2 * d + 3 * len(flat))), center):
+            for chunk in self._chunks(self._rows(2 * (2 * d + 5 * len(flat))), center):
                 logits = self._logits(flat, chunk, level, exact)
                 peak = torch.maximum(greatest, logits.amax(1, keepdim=True))
                 keep, weights = (greatest - peak).exp(), (logits - peak).exp_()
                 greatest, total = peak, keep * total + weights.sum(1, keepdim=True)
                 mean = torch.addmm(keep * mean, weights, chunk)
-                del logits, weights
             yield rows, mean / total, (greatest + total.log()).squeeze(1)
 
     def __call__(
