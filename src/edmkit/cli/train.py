@@ -52,9 +52,9 @@ def train_command(
         if dry_run:
             stdout.print(plan.recipe.to_yaml(), end="", markup=False)
             return
+        run = plan.start(out, device)
         for warning in plan.warnings():
             err.print(f"[yellow]warning:[/] {escape(warning)}")
-        run = plan.start(out, device)
     _train(run)
 
 

@@ -39,11 +39,11 @@ def default_config(
     """A config to which overrides are applied before it is checked.
 
     σ_data and the training noise are those that inspection proposes. The length, unless given, is 100 epochs and at
-    least 300,000 samples. The learning rate rises over the first twentieth and falls over the last half; the average of
+    least 220,000 samples; small sets get small batches. The learning rate rises over the first twentieth and falls over the last half; the average of
     the weights has a half-life of a fortieth.
     """
     proposals = inspection.proposals
-    images = max(100 * len(data), 300_000) if images is None else images
+    images = max(100 * len(data), 220_000) if images is None else images
     return {
         "data": read_as.model_dump(mode="json"),
         "network": _network(data.sample_shape),
@@ -54,7 +54,7 @@ def default_config(
             "P_std": _rounded(proposals.P_std.value),
         },
         "images": images,
-        "batch_size": 128,
+        "batch_size": 64 if len(data) < 10_000 else 256,
         "learning_rate": 2e-3,
         "ramp_images": images // 20,
         "decay_images": images // 2,
