@@ -94,7 +94,10 @@ def test_every_option_of_the_sampler_reaches_it(points_run, tmp_path):
 
     cases = [
         (["--steps", "7"], {"steps": ek.EDMSteps(7)}),
-        (["--steps", "7", "--rho", "3", "--sigma-min", "0.01", "--sigma-max", "20"], {"steps": ek.EDMSteps(7, 0.01, 20.0, rho=3.0)}),
+        (
+            ["--steps", "7", "--rho", "3", "--sigma-min", "0.01", "--sigma-max", "20"],
+            {"steps": ek.EDMSteps(7, 0.01, 20.0, rho=3.0)},
+        ),
         (["--solver", "euler", "--steps", "5"], {"steps": ek.EDMSteps(5), "solver": ek.Euler()}),
         (["--solver", "midpoint", "--steps", "5"], {"steps": ek.EDMSteps(5), "solver": ek.Heun(0.5)}),
         (["--alpha", "0.7", "--steps", "5"], {"steps": ek.EDMSteps(5), "solver": ek.Heun(0.7)}),

@@ -104,8 +104,8 @@ def _loss_section(model: Model, training: DataSet, held_out: DataSet, noise: Noi
     draw_loss_by_sigma(figure.subplots(), curves, noise)
     text = (
         "Where the solid lines lie far below the dotted ones, the model has learnt something. The dashed line is the "
-        "denoiser that knows the training data by heart: a model that comes down to it where it falls copies them, and the "
-        "gap between training and held-out data is what it has over-fitted."
+        "denoiser that knows the training data by heart: a model that comes down to it where it falls copies them, and "
+        "the gap between training and held-out data is what it has over-fitted."
     )
     return Section("Loss by noise level", text, (Picture(to_data_uri(figure), "bands: ±2 standard errors"),))
 

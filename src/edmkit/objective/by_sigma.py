@@ -18,8 +18,8 @@ class LossBySigma:
     """Mean squared error per dimension at each σ, with its standard error, in float64.
 
     `trivial` is the error of the trivial denoiser, which always answers the mean of the data; it is the same at
-    every σ, namely their variance. `attainable` is that of the given oracle on the same noise and conditions, None without
-    one. Multiply by λ(σ) for the weighted loss.
+    every σ, namely their variance. `attainable` is that of the given oracle on the same noise and conditions, None
+    without one. Multiply by λ(σ) for the weighted loss.
     """
 
     sigma: Float[Tensor, "levels"]

@@ -22,6 +22,7 @@ def _network(sample_shape: tuple[int, ...]) -> dict[str, Any]:
             "channel_mult": [1, 2],
             "num_blocks": 1,
             "attn_resolutions": [-(-side // 2)],
+            "dropout": 0.05,
         }
     channels = 64 if side <= 32 else 96
     mults = [1, 2, 2] if side <= 64 else [1, 2, 2, 2]
@@ -39,8 +40,8 @@ def default_config(
     """A config to which overrides are applied before it is checked.
 
     σ_data and the training noise are those that inspection proposes. The length, unless given, is 100 epochs and at
-    least 220,000 samples; small sets get small batches. The learning rate rises over the first twentieth and falls over the last half; the average of
-    the weights has a half-life of a fortieth.
+    least 220,000 samples; small sets get small batches. The learning rate rises over the first twentieth and falls over
+    the last half; the average of the weights has a half-life of a twentieth.
     """
     proposals = inspection.proposals
     images = max(100 * len(data), 220_000) if images is None else images
@@ -58,5 +59,5 @@ def default_config(
         "learning_rate": 2e-3,
         "ramp_images": images // 20,
         "decay_images": images // 2,
-        "ema_halflife_images": images // 40,
+        "ema_halflife_images": images // 20,
     }
