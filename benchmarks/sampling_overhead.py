@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 import edmkit as ek
+import itertools
 
 
 def denoiser(x: Tensor, sigma: Tensor, cond: object = None) -> Tensor:
@@ -28,7 +29,7 @@ def denoiser(x: Tensor, sigma: Tensor, cond: object = None) -> Tensor:
 def heun_loop(latents: Tensor, sigmas: list[float]) -> Tensor:
     """Algorithm 1 for σ = t, s = 1: times are floats, and no operation on tensors can be left out."""
     x = latents * sigmas[0]
-    for t, t_next in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for t, t_next in itertools.pairwise(sigmas):
         h = t_next - t
         d = (x - denoiser(x, torch.full((), t, dtype=x.dtype))).div_(t)
         x_next = x.add(d, alpha=h)
