@@ -10,6 +10,7 @@ its input, placement of the steps and all.
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -18,7 +19,6 @@ import torch
 from torch import Tensor
 
 import edmkit as ek
-import itertools
 
 
 def denoiser(x: Tensor, sigma: Tensor, cond: object = None) -> Tensor:

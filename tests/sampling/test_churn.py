@@ -1,5 +1,6 @@
 """Algorithm 2: what churn adds, when, and that the distribution stays the one it was."""
 
+import itertools
 import math
 
 import numpy as np
@@ -29,7 +30,6 @@ from edmkit import (
     sample_states,
     step_noise,
 )
-import itertools
 
 PROCESSES = {
     "EDM": Process(),

@@ -143,7 +143,7 @@ def test_a_start_at_an_explicit_sigma_max_is_met_exactly_by_a_table_of_levels():
 
 @pytest.mark.parametrize("start", [0.001, 0.002, 81.0, -1.0, 0.0, math.nan, math.inf])
 def test_a_start_outside_the_range_is_an_error(start):
-    with pytest.raises(ValueError, match="sigma_start: .* want more than sigma_min = 0.002 and at most 80"):
+    with pytest.raises(ValueError, match=r"sigma_start: .* want more than sigma_min = 0.002 and at most 80"):
         EDMSteps(9).sigmas((0.0, 80.0), start=start)
 
 
