@@ -11,9 +11,7 @@ from edmkit import (
     Churn,
     CosineSchedule,
     DiscreteLevels,
-    EDMPreconditioning,
     EDMSteps,
-    EpsilonPrediction,
     Euler,
     FlowSchedule,
     GivenSteps,
@@ -54,9 +52,6 @@ def identity(x, sigma, cond=None):
 def gaussian(x, sigma, cond=None):
     """D of N(0, 1/4)."""
     return x / (1 + 4 * sigma**2)
-
-
-# --- the amount of churn ---
 
 
 def test_gamma_is_that_of_algorithm_2():
@@ -118,9 +113,6 @@ def test_the_denoiser_is_first_asked_at_the_lifted_level():
     assert result.nfe == 5
 
 
-# --- the distribution ---
-
-
 def end_variance(process, n, S_churn, S_noise=1.0):
     """The exact variance of the end points for N(0, 1/4), where the sampler is linear in latents and noise.
 
@@ -148,7 +140,7 @@ def test_churn_keeps_the_variance_as_steps_grow(process):
     assert errors[-1] < 0.01
 
 
-def test_too_much_noise_would_show(mixture):
+def test_too_much_noise_would_show():
     exact = 0.25 + 0.002**2
     assert end_variance(Process(), 128, S_churn=10.0, S_noise=1.01) / exact - 1 > 0.01
 
@@ -176,11 +168,12 @@ def check_statistics(mixture, process, noise):
     )  # fmt: skip
     found = chi_squares(result.x, mixture)
     print(f"\n  {process}: chi-square of the mean {found[0]:.2f} (2), of the covariance {found[1]:.2f} (3)")
-    assert found < LIMITS or (found[0] < LIMITS[0] and found[1] < LIMITS[1])
+    assert found[0] < LIMITS[0]
+    assert found[1] < LIMITS[1]
 
 
 def fast_noise():
-    generator = torch.Generator().manual_seed(2206)
+    generator = torch.Generator().manual_seed(0)
 
     def noise(step, like):
         return torch.randn(like.shape, generator=generator, dtype=like.dtype)
@@ -196,9 +189,6 @@ def test_mean_and_covariance_of_50_000_samples_are_exact(mixture):
 @pytest.mark.parametrize("process", [Process(), Process(VPSchedule()), Process(VESchedule())])
 def test_mean_and_covariance_with_noise_by_seed(mixture, process):
     check_statistics(mixture, process, None)
-
-
-# --- models with a range and with levels ---
 
 
 class Bounded:
@@ -228,7 +218,6 @@ def test_churn_above_the_model_s_range_is_an_error_that_names_s_tmax():
 
 def test_levels_and_lifted_levels_are_rounded_to_those_of_the_model():
     table = LevelIndex(DiscreteLevels((0.01, 0.1, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 40.0, 80.0)))
-    known = set(table.levels.sigmas)
     model = Bounded(0.01, 80.0, table)
     drawn = []
 
@@ -242,10 +231,12 @@ def test_levels_and_lifted_levels_are_rounded_to_those_of_the_model():
     # γ = 0.3: 52 → 40, 13 → 10, 6.5 → 5, 2.6 → 3, 0.65 → 0.5; where σ̂ rounds back to σ there is nothing to draw
     assert model.asked == pytest.approx([40.0, 10.0, 5.0, 3.0, 0.5], rel=1e-15)
     assert drawn == [3]
-    assert {min(known, key=lambda u: abs(u - sigma)) for sigma in model.asked} == {40.0, 10.0, 5.0, 3.0, 0.5}
 
 
-def test_an_iddpm_model_is_asked_at_its_own_levels():
+@pytest.mark.parametrize("process", [Process(), Process(VPSchedule()), Process(CosineSchedule())])
+def test_an_iddpm_model_is_asked_at_its_own_levels(process):
+    """Also where the way through t and back changes the last digits of σ."""
+
     class Network(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -259,7 +250,7 @@ def test_an_iddpm_model_is_asked_at_its_own_levels():
     model = Preconditioned(network, IDDPMPreconditioning())
     levels = IDDPMPreconditioning().times.levels.table()
     churn = Churn(20.0, S_tmax=1000.0)
-    result = sample(model, shape=(2,), seeds=[0], steps=IDDPMSteps(20), churn=churn)
+    result = sample(model, shape=(2,), seeds=[0], steps=IDDPMSteps(20), churn=churn, process=process)
     assert bool(torch.isin(result.sigmas[:-1], levels).all())
     assert all(index == int(index) for index in network.heard)
     # every D of the second stage is asked at a step's level, every D of the first at a level above it
@@ -270,22 +261,11 @@ def test_an_iddpm_model_is_asked_at_its_own_levels():
     assert bool((first > result.sigmas[:-1]).any())
 
 
-def test_a_model_between_two_precisions_of_its_levels_is_not_thrown_off():
-    """Rounding to a level and back through σ⁻¹ must not change which level the network is told."""
-    model = Preconditioned(torch.nn.Identity(), EpsilonPrediction(LevelIndex(DiscreteLevels((0.1, 1.0, 10.0)))))
-    assert model.round_sigma(torch.tensor([0.09, 0.5, 4.0, 80.0, 0.0])).tolist() == pytest.approx(
-        [0.1, 0.1, 1.0, 10.0, 0.0]
-    )
-
-
 def test_a_process_without_an_inverse_cannot_be_churned(mixture):
     process = Process(sigma=lambda t: t + 0.9 * torch.sin(2 * t))
     times = GivenTimes((20.0, 10.0, 5.0, 1.0, 0.0))
     with pytest.raises(ValueError, match="not increasing"):
         sample(mixture, seeds=[0], steps=times, process=process, churn=Churn(1.0))
-
-
-# --- who may follow churn, and whose noise it is ---
 
 
 def test_a_solver_with_a_memory_refuses_churn_by_name(mixture):
@@ -335,11 +315,3 @@ def test_the_state_keeps_its_dtype_whatever_the_noise_has(mixture, dtype):
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         Churn(**arguments)
-
-
-def test_churn_with_an_edm_network_stays_finite():
-    torch.manual_seed(0)
-    model = Preconditioned(torch.nn.Linear(2, 2), EDMPreconditioning(0.5))
-    model.network.forward = lambda x, c_noise, cond=None: torch.nn.functional.linear(x, model.network.weight)
-    x = sample(model, shape=(2,), seeds=range(4), steps=EDMSteps(32), solver=Heun(), churn=Churn(40.0)).x
-    assert bool(torch.isfinite(x).all())

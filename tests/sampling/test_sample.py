@@ -218,3 +218,23 @@ def test_progress_is_told_every_state(mixture):
 def test_encoding_needs_steps_that_do_not_end_at_zero(mixture):
     with pytest.raises(ValueError, match="sigma_min"):
         ek.encode(mixture, torch.zeros(1, 2), steps=ek.EDMSteps(5))
+
+
+def test_large_requests_in_batches_with_their_conditions(mixture):
+    def shifted(x, sigma, cond=None):
+        return mixture(x - cond["shift"][:, None], sigma) + cond["shift"][:, None]
+
+    shift = torch.linspace(-1, 1, 23, dtype=torch.float64)
+    options = {
+        "cond": {"shift": shift},
+        "churn": ek.Churn(S_churn=4, S_noise=1.003),
+        "trajectory": True,
+        "shape": (2,),
+        "seeds": range(23),
+    }
+    whole = ek.sample(shifted, steps=ek.EDMSteps(5), **options)
+    parts = ek.sample(shifted, steps=ek.EDMSteps(5), batch_size=6, **options)
+    assert torch.equal(whole.x, parts.x)
+    assert torch.equal(whole.trajectory.x, parts.trajectory.x)
+    assert torch.equal(whole.trajectory.denoised, parts.trajectory.denoised)
+    assert whole.nfe == parts.nfe == 9

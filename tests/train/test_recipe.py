@@ -36,6 +36,10 @@ def test_overrides_reach_in_and_read_numbers():
     assert "dropout" not in MINIMAL["network"]
 
 
+def test_sizes_may_be_written_as_people_do():
+    assert parse_override("data.size=64x48") == (["data", "size"], [64, 48])
+
+
 def test_a_new_kind_drops_the_options_of_the_old_one():
     recipe = make_recipe(apply_overrides(MINIMAL, ["network.kind=mlp"]))
     assert recipe.network["kind"] == "mlp"

@@ -52,12 +52,14 @@ def _first_of_each(labels: Int[Tensor, "n"], classes: Sequence[int], count: int)
 def _samples_section(model: Model, held_out: DataSet) -> Section:
     classes = list(range(len(model.class_names)))[:20]
     if classes and held_out.labels is not None:
-        rows = [c for c in classes if int((held_out.labels == c).sum()) >= _PER_CLASS]
-        labels = torch.tensor(rows).repeat_interleave(_PER_CLASS)
+        found = {c: int((held_out.labels == c).sum()) for c in classes}
+        rows = [c for c in classes if found[c]]
+        each = min(_PER_CLASS, *(found[c] for c in rows))
+        labels = torch.tensor(rows).repeat_interleave(each)
         drawn = sample(model, seeds=range(len(labels)), cond={"labels": labels}, batch_size=256).x
-        real = held_out.raw(_first_of_each(held_out.labels, rows, _PER_CLASS))
+        real = held_out.raw(_first_of_each(held_out.labels, rows, each))
         text = f"One row for each class ({', '.join(model.class_names[c] for c in rows)}); nothing was selected."
-        columns = _PER_CLASS
+        columns = each
     else:
         count = min(_UNLABELLED if is_image(model.sample_shape) else _POINTS, len(held_out))
         cond = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -142,8 +143,10 @@ def parse_override(text: str) -> tuple[list[str], Any]:
 
 
 def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-3 as a string; people mean the number."""
+    """What people mean: 1e-3 is a number, which YAML 1.1 reads as a string, and 64x48 is a size."""
     if isinstance(value, str):
+        if re.fullmatch(r"\d+x\d+", value):
+            return [int(part) for part in value.split("x")]
         try:
             return float(value)
         except ValueError:
