@@ -168,15 +168,16 @@ def drive(
     `noise(step, like)` gives the churn noise of a step. `context` is entered around each step and left before the
     state is handed out, so that gradient mode does not leak to the consumer.
     """
-    num_steps = len(grid.kicks)
+    times, sigmas, scales, kicks, path = grid
+    num_steps = len(kicks)
     dtype, shape = x.dtype, x.shape
-    yield State(0, num_steps, grid.sigmas[0], x, None, 0)
+    yield State(0, num_steps, sigmas[0], x, None, 0)
 
     memory, nfe = None, 0
     with context():
-        state = x if grid.scales[0] == 1 else x * grid.scales[0]
-    for i, kick in enumerate(grid.kicks):
-        t, t_next = grid.times[i], grid.times[i + 1]
+        state = x if scales[0] == 1 else x * scales[0]
+    for i, kick in enumerate(kicks):
+        t, t_next, scale = times[i], times[i + 1], scales[i + 1]
         first: Tensor | None = None
         denoised: Any = None  # which starts the coroutine
         with context():
@@ -186,7 +187,7 @@ def drive(
                 if draw.shape != shape:
                     raise ValueError(f"noise: shape {tuple(draw.shape)} for a state of shape {tuple(shape)}")
                 state = state * kick.factor + kick.std * draw.to(state)
-            step = solver.step(grid.path, state, t, t_next, memory)
+            step = solver.step(path, state, t, t_next, memory)
             while True:
                 try:
                     request = step.send(denoised)
@@ -202,6 +203,5 @@ def drive(
                     denoised = denoised.to(dtype)
                 if first is None:
                     first = denoised
-            scale = grid.scales[i + 1]
             x = state if scale == 1 else state / scale
-        yield State(i + 1, num_steps, grid.sigmas[i + 1], x, first, nfe)
+        yield State(i + 1, num_steps, sigmas[i + 1], x, first, nfe)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -48,11 +49,11 @@ def _evaluating(module: torch.nn.Module, grad: bool) -> Iterator[None]:
             m.training = True
 
 
-def _stepping(denoiser: object, grad: bool) -> AbstractContextManager[None]:
-    """What a step is made in: gradients as asked for, and a module left in training mode without its dropout."""
+def _stepping(denoiser: object, grad: bool) -> Callable[[], AbstractContextManager[None]]:
+    """What each step is made in: gradients as asked for, and a module left in training mode without its dropout."""
     if isinstance(denoiser, torch.nn.Module):
-        return _evaluating(denoiser, grad)
-    return torch.set_grad_enabled(grad)
+        return functools.partial(_evaluating, denoiser, grad)
+    return functools.partial(torch.set_grad_enabled, grad)
 
 
 def is_finite(x: Tensor) -> bool:
@@ -180,7 +181,7 @@ class Run:
             solver=self.solver,
             cond=cond,
             noise=start.noise(self.noise),
-            context=lambda: _stepping(self.denoiser, self.grad),
+            context=_stepping(self.denoiser, self.grad),
         )
 
     @property
