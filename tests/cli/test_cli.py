@@ -1,10 +1,12 @@
 """The commands as a person runs them: what they leave on disk, what they print, and their one-line errors."""
 
 import json
+import math
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 import edmkit as ek
@@ -48,12 +50,18 @@ def test_train_writes_a_whole_run(digits_run):
     assert model.notes == {"data": "digits", "images": 512, "steps": 8}
 
 
-def test_sigma_data_and_noise_are_those_that_inspection_proposes(digits_run):
+def test_sigma_data_is_that_of_the_data_and_the_noise_goes_with_it(digits_run, points_run):
     from edmkit.data import inspect, load_data
 
     training, _ = load_data("digits").split()
     measured = inspect(training).proposals.sigma_data.value
     assert ek.load(digits_run).denoiser.preconditioning.sigma_data == pytest.approx(measured, rel=5e-3)
+    noise = yaml.safe_load((digits_run / "recipe.yaml").read_text())["noise"]
+    assert noise["P_mean"] == pytest.approx(-1.2 + math.log(measured / 0.5), abs=5e-3)
+    assert noise["P_std"] == 1.2
+    proposed = inspect(load_data("swissroll", n=500).split()[0]).proposals
+    noise = yaml.safe_load((points_run / "recipe.yaml").read_text())["noise"]
+    assert (noise["P_mean"], noise["P_std"]) == pytest.approx((proposed.P_mean.value, proposed.P_std.value), rel=5e-3)
 
 
 def test_grid_array_and_folder_hold_the_same_samples(digits_run, tmp_path):
