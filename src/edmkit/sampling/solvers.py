@@ -1,8 +1,7 @@
 """Single-step solvers of the ODE dx/dt = a(t)·x − b(t)·D(x/s; σ) (Algorithm 1 and Appendix D.2).
 
-A step is a coroutine: it yields a request for D and is sent the answer. Its result is one linear combination of x and
-of the D's with coefficients that are plain numbers, so that a step costs as few passes over memory as there are
-terms.
+A step is a coroutine: it yields a request for D and is sent the answer. Its stages are linear combinations of x and of
+the D's with coefficients that are plain numbers, made in as few passes over memory as can be.
 """
 
 from __future__ import annotations
@@ -81,13 +80,11 @@ class Heun:
         if t_next == 0:
             return _euler(x, denoised, here, h), None
         there = path.at(t + self.alpha * h if self.alpha != 1 else t_next)
-        denoised_there = yield _request(_euler(x, denoised, here, self.alpha * h), there)
-        # x⁺ = x + h·((1 − w)·(a·x − b·D) + w·(a'·x' − b'·D')), where x' = p·x + q·D
-        p, q = 1 + self.alpha * h * here.a, -self.alpha * h * here.b
+        x_there = _euler(x, denoised, here, self.alpha * h)
+        denoised_there = yield _request(x_there, there)
+        if self.alpha == 1:  # half way to where a second step, from x', would lead
+            return torch.lerp(x, _euler(x_there, denoised_there, there, h), 0.5), None
+        # h·d = (x' − x)/α
         w = 1 / (2 * self.alpha)
-        first, second = h * (1 - w), h * w
-        return (
-            x.mul(1 + first * here.a + second * there.a * p)
-            .add_(denoised, alpha=second * there.a * q - first * here.b)
-            .add_(denoised_there, alpha=-second * there.b)
-        ), None
+        x = torch.lerp(x, x_there, (1 - w) / self.alpha)
+        return x.add_(x_there, alpha=h * w * there.a).add_(denoised_there, alpha=-h * w * there.b), None

@@ -51,7 +51,7 @@ class RangedSteps(ABC):
         """The paper's (σ_min, σ_max) of this column."""
 
     @abstractmethod
-    def _place(self, fraction: Tensor, low: float, high: float, first: float) -> Tensor:
+    def _place(self, fractions: list[float], low: float, high: float, first: float) -> list[float]:
         """The levels at the given shares of the way from `first` to `low`; `high` is the σ_max of the whole range."""
 
     def resolve(self, model_range: tuple[float, float] = _ANY, *, clip: bool = False) -> tuple[float, float]:
@@ -81,10 +81,11 @@ class RangedSteps(ABC):
             )
         to_zero = self.terminal == "zero"
         last = self.num_steps - 1 if to_zero else self.num_steps
-        levels = self._place(torch.arange(last + 1, dtype=torch.float64) / max(last, 1), low, high, first)
-        if start is not None:
-            levels[0] = start  # the given state's own level, which a table may not have
-        return torch.nn.functional.pad(levels, (0, 1)) if to_zero else levels
+        levels = self._place([i / max(last, 1) for i in range(last + 1)], low, high, first)
+        # rounding may have left the range, and a table may not have the level of a given state
+        levels[0] = min(levels[0], first) if start is None else start
+        levels[-1] = max(levels[-1], low)
+        return torch.tensor([*levels, 0.0] if to_zero else levels, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,9 @@ class EDMSteps(RangedSteps):
     def default_range(self) -> tuple[float, float]:
         return 0.002, 80.0
 
-    def _place(self, fraction: Tensor, low: float, high: float, first: float) -> Tensor:
+    def _place(self, fractions: list[float], low: float, high: float, first: float) -> list[float]:
         a, b = math.pow(first, 1 / self.rho), math.pow(low, 1 / self.rho)
-        return ((a + fraction * (b - a)) ** self.rho).clamp(low, first)
+        return [math.pow(a + fraction * (b - a), self.rho) for fraction in fractions]
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,8 @@ class LogLinearSteps(RangedSteps):
     def default_range(self) -> tuple[float, float]:
         return 0.002, 80.0
 
-    def _place(self, fraction: Tensor, low: float, high: float, first: float) -> Tensor:
-        return (first * (low / first) ** fraction).clamp(low, first)
+    def _place(self, fractions: list[float], low: float, high: float, first: float) -> list[float]:
+        return [first * math.pow(low / first, fraction) for fraction in fractions]
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,8 @@ class VESteps(RangedSteps):
     def default_range(self) -> tuple[float, float]:
         return 0.02, 100.0
 
-    def _place(self, fraction: Tensor, low: float, high: float, first: float) -> Tensor:
-        return (first**2 * (low**2 / first**2) ** fraction).sqrt().clamp(low, first)
+    def _place(self, fractions: list[float], low: float, high: float, first: float) -> list[float]:
+        return [math.sqrt(first**2 * math.pow(low**2 / first**2, fraction)) for fraction in fractions]
 
 
 @dataclass(frozen=True)
@@ -149,12 +150,12 @@ class VPSteps(RangedSteps):
         schedule = VPSchedule(self.beta_d, self.beta_min)
         return schedule.sigma(self.epsilon_s), schedule.sigma(1.0)
 
-    def _place(self, fraction: Tensor, low: float, high: float, first: float) -> Tensor:
+    def _place(self, fractions: list[float], low: float, high: float, first: float) -> list[float]:
         schedule = VPSchedule(self.beta_d, self.beta_min)
         if (low, high) != self.default_range():
             schedule = VPSchedule.spanning(low, high, self.epsilon_s)
         start = 1.0 if first == high else schedule.sigma_inv(first)
-        return schedule.sigma(start + fraction * (self.epsilon_s - start)).clamp(low, first)
+        return [schedule.sigma(start + fraction * (self.epsilon_s - start)) for fraction in fractions]
 
 
 @dataclass(frozen=True)
@@ -175,19 +176,19 @@ class IDDPMSteps(RangedSteps):
         if not 0 <= self.j0 < self.M - 1:
             raise ValueError(f"j0: {self.j0}; want an index from 0 to M − 2 = {self.M - 2}")
 
-    def _falling_levels(self) -> Tensor:
-        return IDDPMLevels(self.M, self.C_1, self.C_2).table().flip(0)
+    def _falling_levels(self) -> list[float]:
+        levels: list[float] = IDDPMLevels(self.M, self.C_1, self.C_2).table().tolist()
+        return levels[::-1]
 
     def default_range(self) -> tuple[float, float]:
         u = self._falling_levels()
-        return float(u[-1]), float(u[self.j0])
+        return u[-1], u[self.j0]
 
-    def _place(self, fraction: Tensor, low: float, high: float, first: float) -> Tensor:
-        u = self._falling_levels()
-        u = u[(u >= low) & (u <= first)]
-        if len(u) < len(fraction):
+    def _place(self, fractions: list[float], low: float, high: float, first: float) -> list[float]:
+        u = [level for level in self._falling_levels() if low <= level <= first]
+        if len(u) < len(fractions):
             raise ValueError(f"num_steps: {self.num_steps}; only {len(u)} levels u_j lie in [{low:g}, {first:g}]")
-        return u[(fraction * (len(u) - 1) + 0.5).floor().long()]
+        return [u[math.floor(fraction * (len(u) - 1) + 0.5)] for fraction in fractions]
 
 
 @dataclass(frozen=True)
