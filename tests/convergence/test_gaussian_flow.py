@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from edmkit import (
-    CosineSchedule,
     EDMSteps,
     Euler,
     FlowSchedule,
@@ -58,9 +57,7 @@ def test_the_end_points_are_those_of_the_data(gaussian):
     assert x.mean(0).numpy() == pytest.approx(gaussian.flow(start, SIGMA_MAX, 0.0)[0].numpy(), abs=1e-4)
 
 
-@pytest.mark.parametrize(
-    "process", [Process(), Process(VPSchedule()), Process(CosineSchedule()), Process(FlowSchedule())]
-)
+@pytest.mark.parametrize("process", [Process(), Process(VPSchedule()), Process(FlowSchedule())])
 @pytest.mark.parametrize("solver", [Euler(), Heun(), Heun(1 / 2), Heun(2 / 3)])
 def test_encoding_and_decoding_return_to_the_start(gaussian, process, solver):
     x = gaussian.flow(LATENTS * SIGMA_MAX, SIGMA_MAX, SIGMA_MIN)

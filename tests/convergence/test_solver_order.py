@@ -104,7 +104,7 @@ def test_on_a_mixture_the_order_is_the_declared_one(process, solver, truth):
 
 
 ON_A_GAUSSIAN = [
-    pytest.param(process, solver, marks=pytest.mark.slow if process == "strange" else ())
+    pytest.param(process, solver, marks=() if process == "EDM" else pytest.mark.slow)
     for process in PROCESSES
     for solver in SOLVERS
 ]

@@ -21,14 +21,14 @@ SEEDS = tuple(range(100, 164))
 CHURN = Churn(S_churn=4.0, S_tmax=50.0, S_noise=1.003)
 PROCESSES = {"EDM": Process(), "VP": Process(VPSchedule()), "flow": Process(FlowSchedule())}
 SOLVERS = {"Euler": Euler(), "Heun": Heun(), "Ralston": Heun(2 / 3)}
-SPLITS = [slice(0, 1), slice(31, 32), slice(63, 64), slice(0, 7), slice(20, 27), slice(57, 64)]
+SPLITS = [slice(0, 1), slice(63, 64), slice(20, 27)]
 
 
 def greatest_difference(denoiser, **options):
     """Between samples made 64 at once, and alone, by seven, and by `batch_size`."""
     together = sample(denoiser, seeds=SEEDS, churn=CHURN, **options).x
     differences = [sample(denoiser, seeds=SEEDS[rows], churn=CHURN, **options).x - together[rows] for rows in SPLITS]
-    for size in (1, 7, 64, 100):
+    for size in (7, 64):
         differences.append(sample(denoiser, seeds=SEEDS, churn=CHURN, batch_size=size, **options).x - together)
     return max(float(d.abs().max()) for d in differences)
 
@@ -47,11 +47,11 @@ def random_mixture(components, shape, *, full=False):
 @pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
 @pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
 def test_bit_for_bit_for_an_isotropic_mixture(mixture, process, solver):
-    assert greatest_difference(mixture, steps=EDMSteps(8), process=process, solver=solver) == 0
+    assert greatest_difference(mixture, steps=EDMSteps(4), process=process, solver=solver) == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("components", [1, 3, 10])
+@pytest.mark.parametrize("components", [1, 10])
 @pytest.mark.parametrize("shape", [(1,), (3,), (17,), (1, 8, 8), (3, 5, 7)])
 def test_bit_for_bit_for_isotropic_mixtures_of_any_size(shape, components, dtype):
     assert greatest_difference(random_mixture(components, shape), steps=EDMSteps(3), dtype=dtype) == 0

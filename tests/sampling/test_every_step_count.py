@@ -33,19 +33,20 @@ STEPS = {
     "VP": VPSteps,
     "iDDPM": IDDPMSteps,
     "given levels": lambda n, terminal: GivenSteps(tuple(EDMSteps(n, terminal=terminal).sigmas().tolist())),
-    "given times": lambda n, terminal: GivenTimes(tuple(EDMSteps(n, terminal=terminal).sigmas().tolist())),
 }
 PROCESSES = {
     "EDM": Process(),
     "VP": Process(VPSchedule()),
-    "VP unscaled": Process(VPSchedule(), NoScaling()),
-    "VP of the paper's range": Process(VPSchedule.spanning(0.002, 80)),
     "VE": Process(VESchedule()),
-    "VE scaled": Process(VESchedule(), VariancePreserving()),
     "cosine": Process(CosineSchedule()),
     "flow": Process(FlowSchedule()),
-    "EDM interpolating": Process(scaling=Interpolating()),
     "strange": Process(sigma=lambda t: 80 * t**3 * (0.6 + 0.4 * t), s=lambda t: 1 + 0.4 * torch.sin(5 * t)),
+}
+MIXED = {
+    "VP unscaled": Process(VPSchedule(), NoScaling()),
+    "VP of the paper's range": Process(VPSchedule.spanning(0.002, 80)),
+    "VE scaled": Process(VESchedule(), VariancePreserving()),
+    "EDM interpolating": Process(scaling=Interpolating()),
 }
 
 
@@ -74,45 +75,33 @@ def check(steps, solver, process, terminal):
     return result
 
 
-EVERY_N = range(1, 101)
-SOME_N = (1, 2, 3, 4, 5, 10, 18, 51, 100)
-CORE = ("EDM", "VP", "VE", "cosine", "flow")
+@pytest.mark.parametrize("n", range(1, 101))
+def test_every_solver_steps_class_and_process(n):
+    """Each of them at each N; which ones meet changes with N."""
+    solvers, makes = list(SOLVERS.values()), list(STEPS.values())
+    for k, process in enumerate(PROCESSES.values()):
+        solver, make = solvers[(k + n) % len(solvers)], makes[(k + n // 5) % len(makes)]
+        terminal = ("zero", "sigma_min")[(n + k) // 2 % 2]
+        check(make(n, terminal=terminal), solver, process, terminal)
 
 
-@pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
-def test_every_solver(solver):
-    for n in EVERY_N:
-        check(EDMSteps(n), solver, Process(), "zero")
-    for n in SOME_N:
-        check(EDMSteps(n, terminal="sigma_min"), solver, Process(), "sigma_min")
-
-
-@pytest.mark.parametrize("make", STEPS.values(), ids=STEPS)
-def test_every_steps_class(make):
-    for n in EVERY_N:
-        check(make(n, terminal="zero"), Heun(), Process(), "zero")
-    for n in SOME_N:
-        check(make(n, terminal="sigma_min"), Heun(), Process(), "sigma_min")
-
-
-@pytest.mark.parametrize("name", PROCESSES)
-def test_every_process(name):
-    for n in EVERY_N if name in CORE else SOME_N:
-        check(EDMSteps(n), Heun(), PROCESSES[name], "zero")
-    for n in SOME_N:
-        check(EDMSteps(n, terminal="sigma_min"), Heun(), PROCESSES[name], "sigma_min")
+@pytest.mark.parametrize("n", [1, 2, 3, 18, 100])
+def test_every_process_at_given_times(n):
+    for process in (*PROCESSES.values(), *MIXED.values()):
+        for terminal in ("zero", "sigma_min"):
+            levels = EDMSteps(n, terminal=terminal).sigmas()
+            times = torch.where(levels > 0, process.sigma_inv(levels), 0.0)
+            check(GivenTimes(tuple(times.tolist())), Heun(), process, terminal)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
+@pytest.mark.parametrize("process", (PROCESSES | MIXED).values(), ids=PROCESSES | MIXED)
 @pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
-def test_all_together(solver, process):
-    """The whole product."""
-    for name, make in STEPS.items():
-        if name != "given times":  # times of σ = t
-            for terminal in ("zero", "sigma_min"):
-                for n in EVERY_N:
-                    check(make(n, terminal=terminal), solver, process, terminal)
+def test_the_whole_product(solver, process):
+    for make in STEPS.values():
+        for terminal in ("zero", "sigma_min"):
+            for n in (*range(1, 21), 50, 100):
+                check(make(n, terminal=terminal), solver, process, terminal)
 
 
 def test_the_declared_evaluations_are_those_of_algorithm_1():

@@ -39,7 +39,7 @@ def test_a_schedule_that_rises_and_falls_leads_to_the_same_end(solver, order):
     """The ODE does not care for the way: x at the end is a function of σ at the end."""
     process = Process(sigma=lambda t: t + 0.9 * torch.sin(2 * t), s=lambda t: 1 / (1 + t))
     errors = []
-    for n in (1000, 2000):
+    for n in (500, 1000):
         grid = torch.linspace(10.0, 0.05, n + 1, dtype=torch.float64)
         assert bool((process.sigma(grid).diff() > 0).any())
         result = sample(
@@ -49,7 +49,7 @@ def test_a_schedule_that_rises_and_falls_leads_to_the_same_end(solver, order):
         assert end == pytest.approx(0.05 + 0.9 * math.sin(0.1))
         errors.append(float((result.x - GAUSSIAN.flow(LATENTS * start, start, end)).norm()))
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.1)
-    assert errors[1] < (2e-2 if order == 1 else 1e-4)
+    assert errors[1] < (4e-2 if order == 1 else 4e-4)
 
 
 def test_times_end_at_zero_where_sigma_does():

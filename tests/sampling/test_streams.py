@@ -87,7 +87,7 @@ def moments(z):
     return max(float(d.abs().max()) * (len(z) / v) ** 0.5 for d, v in zip(deviations, variances, strict=True))
 
 
-SEEDS = range(20_000)
+SEEDS = range(10_000)
 
 
 def test_latents_and_noise_have_the_moments_of_a_normal_distribution():

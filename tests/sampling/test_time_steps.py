@@ -51,8 +51,8 @@ def test_levels_are_those_of_table_1(make, formula, n):
 
 @pytest.mark.parametrize("cls", RANGED)
 @pytest.mark.parametrize("terminal", ["zero", "sigma_min"])
-def test_levels_fall_inside_the_range_for_every_number_of_steps(cls, terminal):
-    for n in range(1, 101):
+def test_levels_fall_inside_the_range(cls, terminal):
+    for n in (1, 2, 3, 4, 18, 51, 100):
         steps = cls(n, terminal=terminal)
         low, high = steps.resolve()
         levels = steps.sigmas()
