@@ -71,7 +71,7 @@ STEPS: Family = {
     "given": sampling.GivenSteps,
 }
 SOLVERS: Family = {"euler": sampling.Euler, "heun": sampling.Heun}
-NETWORKS: Family = {"mlp": networks.MLP, "ddpmpp": networks.DDPMpp}
+NETWORKS: Family = {"mlp": networks.MLP, "ddpmpp": networks.DDPMpp, "ncsnpp": networks.NCSNpp, "adm": networks.ADM}
 
 FAMILIES: Mapping[str, Family] = {
     "schedule": SCHEDULES,

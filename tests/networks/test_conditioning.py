@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import json
 import math
@@ -16,15 +17,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edmkit.networks import MLP, DDPMpp
+from edmkit.networks import ADM, MLP, DDPMpp, NCSNpp
 from edmkit.networks.conditioning import ConditionedNetwork
 
 LABELS, AUGMENT = 5, 3
 MAKERS: dict[str, Callable[..., ConditionedNetwork]] = {
     "mlp": lambda **options: MLP((3, 2), **{"width": 16, "depth": 2, **options}),
-    "ddpmpp": lambda **options: DDPMpp(
-        (2, 8, 6), **{"model_channels": 8, "channel_mult": [1, 2], "num_blocks": 1, **options}
-    ),
+    **{
+        name: functools.partial(make, (2, 8, 6), model_channels=8, channel_mult=[1, 2], num_blocks=1)
+        for name, make in {"ddpmpp": DDPMpp, "ncsnpp": NCSNpp, "adm": ADM}.items()
+    },
 }
 
 
@@ -221,12 +223,15 @@ def test_networks_compile_into_one_graph() -> None:
     # in a process of its own: the checks of shapes that the tests run with cannot be traced
     code = """
         import torch
-        from edmkit.networks import MLP, DDPMpp
+        from edmkit.networks import ADM, MLP, DDPMpp, NCSNpp
 
         conditions = dict(label_dim=3, augment_dim=2, label_dropout=0.5)
         networks = [
             MLP((2,), width=16, **conditions),
             DDPMpp((1, 5, 7), image_channels=1, model_channels=8, num_blocks=1, **conditions),
+            NCSNpp((1, 9), model_channels=8, num_blocks=1, **conditions),
+            ADM((1, 2, 4, 3), channel_mult=(1, 2), model_channels=8, num_blocks=1, **conditions),
+            DDPMpp((1, 4, 4), checkpointing=True, model_channels=8, num_blocks=1, channel_mult=(1,), **conditions),
         ]
         for network in networks:
             for p in network.parameters():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,10 +12,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from edmkit._shapes import Float, Tensor
-from edmkit.networks.layers import PositionalEmbedding, linear
+from edmkit.networks.layers import Init, xavier
 from edmkit.protocols import Cond
 
-__all__ = ["ConditionedNetwork", "require_int", "require_ints", "require_probability"]
+__all__ = ["ConditionedNetwork", "config_of", "require_int", "require_ints", "require_probability"]
 
 
 def require_int(name: str, value: int, least: int) -> None:
@@ -35,10 +36,18 @@ def require_probability(name: str, value: float) -> None:
         raise ValueError(f"{name}: {value!r}; want a number in [0, 1)")
 
 
+def config_of(network: type[nn.Module], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the given values, those of the arguments of a network's constructor, in order, with sequences as lists."""
+    names = inspect.signature(network).parameters
+    values = ((name, arguments[name]) for name in names)
+    return {name: list(value) if isinstance(value, Sequence) else value for name, value in values}
+
+
 class ConditionedNetwork(nn.Module):
     """The base of the networks: it turns c_noise, "labels" and "augment" into one embedding vector.
 
-    emb = silu(W₁·silu(W₀·(positional(c_noise) + √label_dim·W_l·label + b_l + W_a·augment) + b₀) + b₁).
+    emb = silu(W₁·silu(W₀·(map_noise(c_noise) + √label_dim·W_l·label + b_l + W_a·augment) + b₀) + b₁), or with
+    `late_labels` silu(W₁·silu(W₀·(map_noise(c_noise) + W_a·augment) + b₀) + b₁ + W_l·label).
     Labels are class indices (B,) or vectors (B, label_dim); in training, each sample's label is dropped with
     probability `label_dropout`. A missing condition is zeros.
 
@@ -50,12 +59,15 @@ class ConditionedNetwork(nn.Module):
 
     def __init__(
         self,
+        map_noise: nn.Module,
         *,
         noise_channels: int,
         emb_channels: int,
         label_dim: int,
         augment_dim: int,
         label_dropout: float,
+        init: Init = xavier,
+        late_labels: bool = False,
     ) -> None:
         super().__init__()
         require_int("label_dim", label_dim, 0)
@@ -65,29 +77,39 @@ class ConditionedNetwork(nn.Module):
             raise ValueError(f"label_dropout: {label_dropout} has no effect where label_dim is 0")
         self.label_dim = label_dim
         self.augment_dim = augment_dim
+        self.emb_channels = emb_channels
         self.label_dropout = label_dropout
+        self.late_labels = late_labels
         dims = {"labels": label_dim, "augment": augment_dim}
         self.conditions = tuple(name for name, dim in dims.items() if dim)
-        self.map_noise = PositionalEmbedding(noise_channels)
-        self.map_label = linear(label_dim, noise_channels) if label_dim else None
-        self.map_augment = linear(augment_dim, noise_channels, bias=False) if augment_dim else None
-        self.map_layer0 = linear(noise_channels, emb_channels)
-        self.map_layer1 = linear(emb_channels, emb_channels)
+        self.map_noise = map_noise
+        self.map_label: nn.Linear | None = None
+        if label_dim and late_labels:
+            self.map_label = nn.Linear(label_dim, emb_channels, bias=False)
+            nn.init.normal_(self.map_label.weight)
+        elif label_dim:
+            self.map_label = init(nn.Linear(label_dim, noise_channels))
+        self.map_augment = init(nn.Linear(augment_dim, noise_channels, bias=False)) if augment_dim else None
+        self.map_layer0 = init(nn.Linear(noise_channels, emb_channels))
+        self.map_layer1 = init(nn.Linear(emb_channels, emb_channels))
 
     def embed(self, batch: int, c_noise: Float[Tensor, "batch"], cond: Cond) -> Float[Tensor, "batch emb"]:
         """The embedding vectors of a batch; ValueError for a wrong shape."""
         if c_noise.shape != (batch,):
             raise ValueError(f"c_noise: shape {tuple(c_noise.shape)}; want ({batch},), one for each sample of x")
         emb = self.map_noise(c_noise).to(self.map_layer0.weight.dtype)
-        if self.map_label is not None:
-            emb = emb + self.map_label(self._label_vectors(cond, emb) * math.sqrt(self.label_dim))
+        label = emb if self.map_label is None else self._label_vectors(cond, emb)
+        if self.map_label is not None and not self.late_labels:
+            emb = emb + self.map_label(label * math.sqrt(self.label_dim))
         if self.map_augment is not None and "augment" in cond:
             augment, shape = cond["augment"], (batch, self.augment_dim)
             if augment.shape != shape:
                 raise ValueError(f"augment: shape {tuple(augment.shape)}; want {shape}")
             emb = emb + self.map_augment(augment.to(emb.dtype))
-        emb = F.silu(self.map_layer0(emb))
-        return F.silu(self.map_layer1(emb))
+        emb = self.map_layer1(F.silu(self.map_layer0(emb)))
+        if self.map_label is not None and self.late_labels:
+            emb = emb + self.map_label(label)
+        return F.silu(emb)
 
     def _label_vectors(self, cond: Cond, emb: Tensor) -> Tensor:
         """The labels as vectors (B, label_dim) like emb: zeros where they are missing or dropped."""

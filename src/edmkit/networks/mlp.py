@@ -9,8 +9,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from edmkit._shapes import Float, Tensor
-from edmkit.networks.conditioning import ConditionedNetwork, require_int, require_ints, require_probability
-from edmkit.networks.layers import linear
+from edmkit.networks.conditioning import (
+    ConditionedNetwork,
+    config_of,
+    require_int,
+    require_ints,
+    require_probability,
+)
+from edmkit.networks.layers import PositionalEmbedding, linear
 from edmkit.protocols import Cond, check_cond
 
 __all__ = ["MLP"]
@@ -44,21 +50,14 @@ class MLP(ConditionedNetwork):
         if width % 2:
             raise ValueError(f"width: {width}; want an even number")
         super().__init__(
+            PositionalEmbedding(width),
             noise_channels=width,
             emb_channels=width,
             label_dim=label_dim,
             augment_dim=augment_dim,
             label_dropout=label_dropout,
         )
-        self.config = {
-            "shape": list(shape),
-            "label_dim": label_dim,
-            "augment_dim": augment_dim,
-            "width": width,
-            "depth": depth,
-            "dropout": dropout,
-            "label_dropout": label_dropout,
-        }
+        self.config = config_of(MLP, locals())
         self.shape = tuple(shape)
         self.input = linear(math.prod(shape), width)
         self.blocks = nn.ModuleList(_Block(width, dropout) for _ in range(depth))
