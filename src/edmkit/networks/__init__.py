@@ -6,3 +6,4 @@ from edmkit.networks.paper import paper_network as paper_network
 from edmkit.networks.unet import ADM as ADM
 from edmkit.networks.unet import DDPMpp as DDPMpp
 from edmkit.networks.unet import NCSNpp as NCSNpp
+from edmkit.networks.winograd import use_winograd as use_winograd
