@@ -64,6 +64,18 @@ def test_sigma_data_is_that_of_the_data_and_the_noise_goes_with_it(digits_run, p
     assert (noise["P_mean"], noise["P_std"]) == pytest.approx((proposed.P_mean.value, proposed.P_std.value), rel=5e-3)
 
 
+def test_half_precision_is_near_single(digits_run, tmp_path):
+    # images of the digits run are far from converged: what counts is that the same ones are made
+    arrays = []
+    for precision in ("float32", "bfloat16"):
+        out = str(tmp_path / f"{precision}.npz")
+        assert main(["sample", str(digits_run), "--steps", "6", "--precision", precision, "--out", out]) == 0
+        with np.load(out) as loaded:
+            arrays.append(loaded["x"].astype(float))
+    difference = np.abs(arrays[0] - arrays[1]).mean()
+    assert 0 < difference < 0.1 * np.abs(arrays[0] - arrays[0].mean(0)).mean()
+
+
 def test_grid_array_and_folder_hold_the_same_samples(digits_run, tmp_path):
     options = ["sample", str(digits_run), "--seeds", "3-5,9", "--steps", "4", "--class", "7,2"]
     assert main([*options, "--out", str(tmp_path / "x.npz"), "--batch", "3"]) == 0
@@ -79,6 +91,15 @@ def test_grid_array_and_folder_hold_the_same_samples(digits_run, tmp_path):
         # 1e-5 through a network may move a value across a half
         assert np.abs(arrays["x"].astype(int) - expected.numpy().astype(int)).max() <= 1
         stored = arrays["x"]
+    assert main([*options, "--out", str(tmp_path / "many"), "--subdirs", "--seeds", "999-1000", "--batch", "1"]) == 0
+    assert sorted(str(path.relative_to(tmp_path / "many")) for path in (tmp_path / "many").rglob("*.png")) == [
+        "000000/000999.png",
+        "001000/001000.png",
+    ]
+    assert json.loads((tmp_path / "many" / "labels.json").read_text()) == {
+        "000000/000999.png": 7,
+        "001000/001000.png": 2,
+    }
     names = sorted(path.name for path in (tmp_path / "singles").iterdir())
     assert names == ["000003.png", "000004.png", "000005.png", "000009.png", "labels.json"]
     with Image.open(tmp_path / "singles" / "000009.png") as picture:
@@ -247,7 +268,11 @@ class TestMistakes:
             (["--class", "11"], "--class: '11'"),
             (["--seeds", "5-1"], "runs backward"),
             (["--sigma-min", "90"], "sigma_min"),
-            (["--batch", "0"], "batch_size: 0"),
+            (["--batch", "0"], "--batch: 0"),
+            (["--subdirs"], "--subdirs: has no effect on samples.png"),
+            (["--columns", "3", "--out", "x.npz"], "--columns: has no effect on x.npz"),
+            (["--precision", "float8"], "--precision: 'float8'"),
+            (["--winograd"], "--winograd: has no effect here"),
             (["--disc", "edn"], "did you mean 'edm'"),
             (["--out", "x.jpg"], ".jpg"),
             (["--out", "nowhere/x.png"], "no folder"),

@@ -8,55 +8,92 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from edmkit._shapes import Int, Shaped, Tensor
 from edmkit.figures.samples import is_image, save_image, save_samples, to_pixels
 from edmkit.files import atomic_path, write_text
 from edmkit.transform import Transform
 
-__all__ = ["check_output", "write_output"]
+__all__ = ["Output"]
+
+_SUBDIR = 1000
 
 
-def check_output(path: Path, overwrite: bool, sample_shape: Sequence[int]) -> None:
-    """ValueError, before any work is done, where `path` cannot be written or would replace something."""
-    if path.suffix not in ("", ".png", ".npz"):
-        raise ValueError(f"--out: {path} ends in {path.suffix}; want .png, .npz, or a folder")
-    if path.suffix == "" and not is_image(sample_shape):
-        raise ValueError(f"--out: samples of shape {tuple(sample_shape)} are no pictures; write them to an .npz")
-    if not path.parent.is_dir():
-        raise ValueError(f"--out: there is no folder {path.parent}")
-    if not path.exists():
-        return
-    if path.is_dir() != (path.suffix == ""):
-        raise ValueError(f"--out: {path} is a {'folder' if path.is_dir() else 'file'}; choose another name")
-    if not overwrite and (path.is_file() or any(path.iterdir())):
-        raise ValueError(f"--out: {path} exists already; choose another name or add --overwrite")
+class Output:
+    """The file or folder at `path`, in the format that its name asks for; it takes raw samples a batch at a time.
 
+    Pictures in a folder are called by their seeds and written as they come, with `subdirs` into one folder for each
+    thousand seeds; a grid or an array is written by `close`. ValueError, before any work is done, where `path` cannot
+    be written or would replace something.
+    """
 
-def write_output(
-    path: Path,
-    raw: Shaped[Tensor, "batch *dims"],
-    transform: Transform,
-    seeds: Sequence[int],
-    labels: Int[Tensor, "batch"] | None,
-    *,
-    columns: int | None = None,
-) -> None:
-    """Write raw samples to `path` in the format that its name asks for."""
-    if path.suffix == ".npz":
-        arrays: dict[str, Any] = {"x": raw.cpu().numpy(), "seeds": np.asarray(seeds)}
+    def __init__(
+        self,
+        path: Path,
+        transform: Transform,
+        sample_shape: Sequence[int],
+        *,
+        overwrite: bool = False,
+        columns: int | None = None,
+        subdirs: bool = False,
+    ) -> None:
+        self.path, self.transform, self.columns, self.subdirs = path, transform, columns, subdirs
+        self.is_folder = path.suffix == ""
+        self._seeds: list[int] = []
+        self._labels: list[Tensor] = []
+        self._raw: list[Tensor] = []
+        if path.suffix not in ("", ".png", ".npz"):
+            raise ValueError(f"--out: {path} ends in {path.suffix}; want .png, .npz, or a folder")
+        if self.is_folder and not is_image(sample_shape):
+            raise ValueError(f"--out: samples of shape {tuple(sample_shape)} are no pictures; write them to an .npz")
+        if subdirs and not self.is_folder:
+            raise ValueError(f"--subdirs: has no effect on {path}; it goes with a folder of pictures")
+        if columns is not None and path.suffix != ".png":
+            raise ValueError(f"--columns: has no effect on {path}; it goes with a grid")
+        if not path.parent.is_dir():
+            raise ValueError(f"--out: there is no folder {path.parent}")
+        if not path.exists():
+            return
+        if path.is_dir() != self.is_folder:
+            raise ValueError(f"--out: {path} is a {'folder' if path.is_dir() else 'file'}; choose another name")
+        if not overwrite and (path.is_file() or any(path.iterdir())):
+            raise ValueError(f"--out: {path} exists already; choose another name or add --overwrite")
+
+    def add(
+        self, raw: Shaped[Tensor, "batch *dims"], seeds: Sequence[int], labels: Int[Tensor, "batch"] | None
+    ) -> None:
+        """Take raw samples, with their seeds and class numbers."""
+        self._seeds += seeds
         if labels is not None:
-            arrays["labels"] = labels.cpu().numpy()
-        with atomic_path(path) as temporary:
-            np.savez_compressed(temporary, **arrays)
-    elif path.suffix == ".png":
-        with atomic_path(path) as temporary:
-            save_samples(temporary, raw, transform, columns)
-    else:
-        path.mkdir(exist_ok=True)
-        for seed, image in zip(seeds, to_pixels(raw, transform), strict=True):
-            with atomic_path(path / f"{seed:06d}.png") as temporary:
+            self._labels.append(labels.cpu())
+        if not self.is_folder:
+            self._raw.append(raw.cpu())
+            return
+        for seed, image in zip(seeds, to_pixels(raw, self.transform), strict=True):
+            place = self.path / self._name(seed)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(place) as temporary:
                 save_image(temporary, image)
-        if labels is not None:
-            named = {f"{seed:06d}.png": label for seed, label in zip(seeds, labels.tolist(), strict=True)}
-            write_text(path / "labels.json", json.dumps(named, indent=1) + "\n")
+
+    def close(self) -> None:
+        """Write what is not written yet."""
+        labels = torch.cat(self._labels) if self._labels else None
+        if self.is_folder:
+            if labels is not None:
+                named = dict(zip(map(self._name, self._seeds), labels.tolist(), strict=True))
+                write_text(self.path / "labels.json", json.dumps(named, indent=1) + "\n")
+            return
+        raw = torch.cat(self._raw)
+        with atomic_path(self.path) as temporary:
+            if self.path.suffix == ".png":
+                save_samples(temporary, raw, self.transform, self.columns)
+                return
+            arrays: dict[str, Any] = {"x": raw.numpy(), "seeds": np.asarray(self._seeds)}
+            if labels is not None:
+                arrays["labels"] = labels.numpy()
+            np.savez_compressed(temporary, **arrays)
+
+    def _name(self, seed: int) -> str:
+        folder = f"{seed - seed % _SUBDIR:06d}/" if self.subdirs else ""
+        return f"{folder}{seed:06d}.png"

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from torch.nn import Module
+
 __all__ = ["sample_command"]
 
+_SPEED = "Speed"
 _STEPS = "Time steps (Table 1)"
 _SOLVER = "Solver and process (Table 1)"
 _CHURN = "Stochastic sampling (Algorithm 2)"
@@ -32,8 +36,21 @@ def sample_command(
     ] = None,
     batch: Annotated[int, typer.Option(help="Samples made at a time.")] = 64,
     columns: Annotated[int | None, typer.Option(help="Columns of the grid.")] = None,
+    subdirs: Annotated[bool, typer.Option("--subdirs", help="One folder for every 1000 seeds.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace what is at --out.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the best there is.")] = None,
+    precision: Annotated[
+        str, typer.Option(help="Of the network: float32, bfloat16 or float16.", rich_help_panel=_SPEED)
+    ] = "float32",
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the network first; takes a minute.", rich_help_panel=_SPEED)
+    ] = False,
+    winograd: Annotated[
+        bool,
+        typer.Option(
+            "--winograd", help="Faster 3×3 convolutions in float32 on a CPU, for more memory.", rich_help_panel=_SPEED
+        ),
+    ] = False,
     steps: Annotated[int, typer.Option(help="Number of steps N.", rich_help_panel=_STEPS)] = 18,
     discretization: Annotated[
         str,
@@ -89,7 +106,7 @@ def sample_command(
     """Draw samples from a trained model."""
     from edmkit.cli.console import out as stdout
     from edmkit.cli.console import progress_bar
-    from edmkit.cli.output import check_output, write_output
+    from edmkit.cli.output import Output
     from edmkit.cli.parsing import parse_classes, parse_seeds, spec
     from edmkit.model import load
     from edmkit.process import Process
@@ -127,37 +144,59 @@ def sample_command(
         raise ValueError("--S-min, --S-max, --S-noise: have no effect without --S-churn")
 
     target = choose_device(device)
+    if batch < 1:
+        raise ValueError(f"--batch: {batch}; want at least 1")
     loaded = load(model, device=target)
-    check_output(out, overwrite, loaded.sample_shape)
+    output = Output(out, loaded.transform, loaded.sample_shape, overwrite=overwrite, columns=columns, subdirs=subdirs)
     labels = None
     if classes is not None:
         labels = parse_classes(classes, loaded.class_names, len(seed_list))
     elif loaded.class_names:
         labels = random_labels(seed_list, loaded.sample_shape, len(loaded.class_names))
+    _prepare(loaded.denoiser.network, precision, compile, winograd)
 
     with progress_bar("samples") as bar:
         task = bar.add_task("sampling", total=len(seed_list), info="")
+        for first in range(0, len(seed_list), batch):
+            some = seed_list[first : first + batch]
 
-        def show(first: int, state: Any) -> None:
-            in_batch = min(batch, len(seed_list) - first)
-            done = first + (in_batch if state.step == state.num_steps else 0)
-            bar.update(task, completed=done, info=f"step {state.step}/{state.num_steps}, σ = {state.sigma:.3g}")
+            def show(_: int, state: Any) -> None:
+                bar.update(task, info=f"step {state.step}/{state.num_steps}, σ = {state.sigma:.3g}")
 
-        samples = sample(
-            loaded,
-            seeds=seed_list,
-            steps=time_steps,
-            solver=stepping,
-            churn=churn,
-            process=process,
-            cond=None if labels is None else {"labels": labels},
-            batch_size=batch,
-            clip=clip,
-            progress=show,
-        )
-    raw = loaded.decode(samples.x)
-    write_output(out, raw, loaded.transform, seed_list, labels, columns=columns)
+            own = None if labels is None else labels[first : first + batch]
+            samples = sample(
+                loaded,
+                seeds=some,
+                steps=time_steps,
+                solver=stepping,
+                churn=churn,
+                process=process,
+                cond=None if own is None else {"labels": own},
+                clip=clip,
+                progress=show,
+            )
+            output.add(loaded.decode(samples.x), some, own)
+            bar.update(task, completed=first + len(some))
+        output.close()
     stdout.print(
         f"{out}: {len(seed_list)} samples, {samples.num_steps} steps, NFE {samples.nfe}, "
         f"σ {float(samples.sigmas[0]):g} … {float(samples.sigmas[-2]):g} → {float(samples.sigmas[-1]):g}"
     )
+
+
+def _prepare(network: Module, precision: str, compile: bool, winograd: bool) -> None:
+    """Give the network the precision and the means that were asked for."""
+    import torch
+
+    from edmkit.networks import use_winograd
+
+    if precision not in ("float32", "bfloat16", "float16"):
+        raise ValueError(f"--precision: {precision!r}; want float32, bfloat16 or float16")
+    if winograd:
+        on_cpu = next(network.parameters()).device.type == "cpu"
+        if not on_cpu or precision != "float32" or not use_winograd(network):
+            raise ValueError("--winograd: has no effect here; it is for wide U-Nets in float32 on a CPU")
+    network.to(getattr(torch, precision))
+    if compile:
+        # on a CPU, weights as constants are kept in the layout that the kernels like best
+        network.compile(options={"freezing": next(network.parameters()).device.type == "cpu"})
