@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -200,18 +200,28 @@ def compare(options: argparse.Namespace, train: bool) -> None:
         )
 
 
+def _resident(field: str) -> float:
+    """VmRSS, the memory that this process has, or VmHWM, the most it had since the last reset, in MB (Linux)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) / 2**10
+    raise OSError(f"/proc/self/status has no {field}")
+
+
 def peak_megabytes(options: argparse.Namespace, variant: str, train: bool) -> float:
-    """The rise of the peak of memory by a second run, over the network, its inputs and the libraries."""
-    case = Case(options.network, options.device, options.batch, variant, train)
+    """The peak of the second run, weights included, over what the libraries take."""
     if options.device == "cuda":
+        case = Case(options.network, options.device, options.batch, variant, train)
         case()
         torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
         case()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return torch.cuda.max_memory_allocated() / 2**20
+    before = _resident("VmRSS")
+    case = Case(options.network, options.device, options.batch, variant, train)
     case()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
+    Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
+    case()
+    return _resident("VmHWM") - before
 
 
 def main() -> None:
@@ -240,7 +250,8 @@ def main() -> None:
         if not options.memory:
             compare(options, train)
             continue
-        print(f"\n{options.network}, peak memory of {'a training step' if train else 'inference'}, MB")
+        what = "forward and backward" if train else "inference"
+        print(f"\n{options.network}, peak memory of {what} with weights, batch of {options.batch}, MB")
         for name in variants(options.device, train):
             mode = "training" if train else "inference"
             command = [sys.executable, __file__, *sys.argv[1:], "--only", mode, "--measure", name]
