@@ -111,7 +111,7 @@ class Case:
     def __init__(self, name: str, device: str, batch: int, variant: str, train: bool) -> None:
         torch.manual_seed(0)
         with torch.device(device):
-            network = paper_network(name, augment_dim=0, label_dim=0)
+            network = paper_network(name, augment_dim=0, label_dim=0, dropout=0.0)
             for p in network.parameters():  # some begin at zero, and would hide errors
                 nn.init.normal_(p, std=p[0].numel() ** -0.5) if p.ndim > 1 else nn.init.normal_(p, 1.0, 0.1)
         network.train(train)
@@ -166,6 +166,7 @@ class Case:
 def variants(device: str, train: bool) -> list[str]:
     if train:
         names = ["plain float32", "edmkit float32", "edmkit bf16 autocast"]
+        names += ["edmkit Winograd"] if device == "cpu" else []
     else:
         names = ["plain float32", "edmkit float32", "edmkit float32, compiled", "edmkit bf16 autocast"]
         names += ["edmkit pure bf16", "edmkit pure bf16, compiled"]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edmkit.networks import DDPMpp, use_winograd
-from edmkit.networks.winograd import WinogradConv, transformed, winograd
+from edmkit.networks.winograd import WinogradConv, _Differentiable, transformed, winograd
 
 
 def relative_error(x: Tensor, exact: Tensor) -> float:
@@ -30,6 +30,18 @@ def test_it_is_the_convolution(size: tuple[int, int], batch: int, channels: int,
     y = winograd(x, transformed(weight), bias)
     assert y.shape == exact.shape
     assert relative_error(y, exact) < 3e-6
+
+
+def test_its_gradients_are_those_of_the_convolution() -> None:
+    generator = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(*shape, generator=generator) for shape in ((3, 8, 9, 6), (5, 8, 3, 3), (5,))]
+    dy = torch.randn(3, 5, 9, 6, generator=generator)
+    single = [t.clone().requires_grad_() for t in tensors]
+    double = [t.double().requires_grad_() for t in tensors]
+    _Differentiable.apply(*single).backward(dy)
+    F.conv2d(*double, padding=1).backward(dy.double())
+    for a, b in zip(single, double, strict=True):
+        assert relative_error(a.grad, b.grad) < 5e-6
 
 
 def test_more_tiles_than_are_taken_at_a_time() -> None:
@@ -62,7 +74,10 @@ def test_a_network_gives_the_same_and_keeps_its_parameters() -> None:
         for i in range(3):
             alone = fast(x[i : i + 1], c_noise[i : i + 1])
             torch.testing.assert_close(alone[0], output[i], rtol=1e-4, atol=1e-5)
-    assert torch.equal(fast(x, c_noise), plain(x, c_noise))  # with gradients, nothing changes
+    for trained in (plain, fast):
+        trained(x, c_noise).square().sum().backward()
+    for (name, p), q in zip(plain.named_parameters(), fast.parameters(), strict=True):
+        assert relative_error(q.grad, p.grad.double()) < 2e-4, name
 
 
 def test_changed_weights_are_noticed() -> None:
