@@ -10,7 +10,7 @@ import torch
 
 from edmkit._shapes import Float, Shaped, Tensor
 
-__all__ = ["Transform"]
+__all__ = ["PIXELS", "Transform"]
 
 # raw types whose values float32 does not hold exactly: their arithmetic is in float64
 _WIDE = (torch.float64, torch.int32, torch.int64)
@@ -107,3 +107,7 @@ class Transform:
         if low is not None or high is not None:
             raw = raw.clamp(low, high)
         return raw.to(dtype)
+
+
+PIXELS = Transform((127.5,), (127.5,), lowest=0.0, highest=255.0, kind="integer", dtype="uint8")
+"""8-bit pixels in [−1, 1]."""

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edmkit.data import DataSet, InMemory
+from edmkit.data import PIXELS, DataSet, InMemory
 from edmkit.data.order import permutation
 from edmkit.transform import Transform
 
@@ -121,3 +121,19 @@ def test_permutations_are_the_same_for_ever() -> None:
     order = permutation(1000, 12345, 1, 7)
     assert torch.equal(order.sort().values, torch.arange(1000))
     assert hashlib.sha256(order.numpy().tobytes()).hexdigest()[:16] == "2ce07a5503881339"
+
+
+def test_mirror_images_come_after_the_images_with_their_labels():
+    values = torch.arange(4 * 3 * 2 * 5, dtype=torch.uint8).reshape(4, 3, 2, 5)
+    data = DataSet("four", InMemory(values), PIXELS, torch.tensor([0, 1, 1, 0]), ("a", "b"))
+    part = data.subset(torch.tensor([2, 0])).mirrored()
+    assert len(part) == 4
+    assert torch.equal(part.raw(), torch.cat([values[[2, 0]], values[[2, 0]].flip(-1)]))
+    assert part.labels.tolist() == [1, 0, 1, 0]
+    assert torch.equal(part.raw(torch.tensor([3, 1])), torch.stack([values[0].flip(-1), values[0]]))
+    assert torch.equal(part.mirrored().raw()[4:], part.raw().flip(-1))
+
+
+def test_mirror_images_of_points_are_refused():
+    with pytest.raises(ValueError, match=r"mirror: samples of shape \(2,\); want images"):
+        DataSet("points", InMemory(torch.zeros(3, 2)), Transform()).mirrored()

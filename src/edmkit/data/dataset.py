@@ -10,12 +10,9 @@ import torch
 
 from edmkit._shapes import Float, Int, Shaped, Tensor
 from edmkit.data.order import held_out
-from edmkit.transform import Transform
+from edmkit.transform import PIXELS, Transform
 
 __all__ = ["PIXELS", "DataSet", "InMemory", "Rows"]
-
-PIXELS = Transform((127.5,), (127.5,), lowest=0.0, highest=255.0, kind="integer", dtype="uint8")
-"""8-bit pixels in [−1, 1]."""
 
 
 @runtime_checkable
@@ -47,6 +44,26 @@ class InMemory:
 
     def read(self, indices: Int[Tensor, "batch"]) -> Shaped[Tensor, "batch *dims"]:
         return self.values[indices]
+
+
+@dataclass(frozen=True, eq=False)
+class _Mirrored:
+    """Rows of images, and after them their mirror images."""
+
+    rows: Rows
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        return self.rows.sample_shape
+
+    def __len__(self) -> int:
+        return 2 * len(self.rows)
+
+    def read(self, indices: Int[Tensor, "batch"]) -> Shaped[Tensor, "batch *dims"]:
+        n = len(self.rows)
+        images = self.rows.read(indices % n)
+        flip = (indices >= n).reshape(-1, *[1] * (images.ndim - 1))
+        return torch.where(flip.to(images.device), images.flip(-1), images)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +127,15 @@ class DataSet:
         """
         out = held_out(len(self), self.labels, holdout, seed)
         return self.subset((~out).nonzero().flatten()), self.subset(out.nonzero().flatten())
+
+    def mirrored(self) -> DataSet:
+        """Twice the samples: after these images their mirror images, left and right exchanged, with the same labels."""
+        if len(self.sample_shape) != 3:
+            raise ValueError(f"mirror: samples of shape {self.sample_shape}; want images, (channels, height, width)")
+        own = self._row_numbers(None)
+        labels = None if self.labels is None else self.labels.repeat(2)
+        rows = _Mirrored(self.rows)
+        return dataclasses.replace(self, rows=rows, selection=torch.cat([own, own + len(self.rows)]), labels=labels)
 
     def _checked(self, indices: Tensor) -> Tensor:
         if indices.numel():
