@@ -1,8 +1,11 @@
 import json
 import math
+import shutil
 
 import pytest
 import torch
+from reference_pickle import write_snapshot
+from small_networks import make_denoiser
 
 import edmkit as ek
 
@@ -108,3 +111,64 @@ def test_a_repository_of_the_hub_is_loaded_from_its_snapshot(tmp_path, monkeypat
     make_model().save(tmp_path / "snapshot")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, allow_patterns: str(tmp_path / "snapshot"))
     assert ek.load("somebody/animals").class_names == ("cat", "dog")
+
+
+class FakeHub:
+    """The Hub, as far as a model talks to it: repositories are folders."""
+
+    def __init__(self, root):
+        self.root, self.private = root, {}
+
+    def create_repo(self, repo_id, *, private, exist_ok):
+        assert exist_ok
+        self.private[repo_id] = private
+
+    def upload_folder(self, *, repo_id, folder_path, commit_message):
+        shutil.copytree(folder_path, self.root / repo_id)
+        return f"https://huggingface.co/{repo_id}/tree/main/"
+
+    def snapshot_download(self, repo_id, allow_patterns):
+        return str(self.root / repo_id)
+
+
+def test_a_model_comes_back_from_the_hub_with_a_card(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    hub = FakeHub(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: hub)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", hub.snapshot_download)
+    model = make_model()
+    assert model.push("somebody/animals", private=True) == "https://huggingface.co/somebody/animals/tree/main/"
+    assert hub.private == {"somebody/animals": True}
+    files = {path.name for path in (tmp_path / "somebody/animals").iterdir()}
+    assert files == {"config.json", "model.safetensors", "README.md"}
+    card = (tmp_path / "somebody/animals/README.md").read_text()
+    assert card.startswith("---\nlibrary_name: edmkit\n")
+    assert "edmkit sample somebody/animals" in card
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.equal(ek.load("somebody/animals")(x, torch.tensor(0.3)), model(x, torch.tensor(0.3)))
+
+
+def test_what_the_hub_refuses_is_one_line(monkeypatch):
+    import huggingface_hub
+
+    class Offline:
+        def create_repo(self, *args, **kwargs):
+            raise OSError("no connection\nand more")
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Offline)
+    with pytest.raises(ValueError, match=r"^repo_id: me/model is not taken by the Hub: no connection$"):
+        make_model().push("me/model")
+
+
+def test_a_foreign_file_is_loaded_as_a_model(tmp_path):
+    denoiser = make_denoiser()
+    model = ek.load(write_snapshot(tmp_path / "edm.pkl", denoiser))
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.equal(model(x, torch.tensor(0.3)), denoiser(x, torch.tensor(0.3)))
+    model.save(tmp_path / "folder")
+    again = ek.load(tmp_path / "folder")
+    assert torch.equal(model(x, torch.tensor(0.3)), again(x, torch.tensor(0.3)))
+    assert again.notes == model.notes
+    with pytest.raises(ValueError, match="no file"):
+        ek.load(tmp_path / "none.pkl")

@@ -6,8 +6,8 @@ the steps, the solver, the network's preconditioning and its training noise inde
 
 from edmkit import networks as networks
 from edmkit import oracles as oracles
+from edmkit.loading import load as load
 from edmkit.model import Model as Model
-from edmkit.model import load as load
 from edmkit.objective import DenoisingLoss as DenoisingLoss
 from edmkit.objective import EDMWeight as EDMWeight
 from edmkit.objective import IDDPMUniform as IDDPMUniform

@@ -18,13 +18,13 @@ from edmkit._shapes import Float, Shaped, Tensor
 from edmkit.files import atomic_path, write_text
 from edmkit.preconditioning import Preconditioned
 from edmkit.protocols import Cond
-from edmkit.registry import from_config, to_config
+from edmkit.registry import to_config
 from edmkit.transform import Transform
 
-__all__ = ["Model", "load"]
+__all__ = ["CONFIG", "FORMAT", "WEIGHTS", "Model"]
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-_FORMAT = "edmkit model 1"
+FORMAT = "edmkit model 1"
 
 
 class Model(torch.nn.Module):
@@ -73,6 +73,27 @@ class Model(torch.nn.Module):
         """Samples as raw values: clipped and rounded where the data are."""
         return self.transform.inverse(x)
 
+    def push(self, repo_id: str, *, private: bool | None = None) -> str:
+        """Upload the model to the Hugging Face Hub as "owner/name", with a card; returns the address.
+
+        The repository is made if it is missing. ValueError where the Hub refuses.
+        """
+        import tempfile
+
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(folder)
+            write_text(Path(folder) / "README.md", _card(self, repo_id))
+            try:
+                HfApi().create_repo(repo_id, private=private, exist_ok=True)
+                address = HfApi().upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload model")
+            except (HfHubHTTPError, HFValidationError, OSError) as error:
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise ValueError(f"repo_id: {repo_id} is not taken by the Hub: {reason}") from None
+        return str(address)
+
     def save(self, folder: str | Path) -> None:
         """Write `config.json` and `model.safetensors`, each atomically; the folder is made if it is missing."""
         from safetensors.torch import save_file
@@ -80,7 +101,7 @@ class Model(torch.nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         config = {
-            "format": _FORMAT,
+            "format": FORMAT,
             "network": to_config("network", self.denoiser.network),
             "preconditioning": to_config("preconditioning", self.denoiser.preconditioning),
             "transform": dataclasses.asdict(self.transform),
@@ -94,71 +115,24 @@ class Model(torch.nn.Module):
         write_text(folder / CONFIG, text)
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"source: {folder} is not a model: it has no {CONFIG}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"source: {path} is not valid JSON: {error}") from None
-    if not isinstance(config, dict) or config.get("format") != _FORMAT:
-        raise ValueError(f"source: {path} is not of the format {_FORMAT!r}")
-    missing = {"network", "preconditioning", "transform", "class_names", "notes"} - set(config)
-    if missing:
-        raise ValueError(f"source: {path} lacks {', '.join(sorted(missing))}")
-    return config
-
-
-def _read_weights(path: Path, network: torch.nn.Module) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        state = load_file(path)
-    except FileNotFoundError:
-        raise ValueError(f"source: {path.parent} is not a model: it has no {WEIGHTS}") from None
-    except SafetensorError as error:
-        raise ValueError(f"source: {path} is damaged: {error}") from None
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"source: {path} does not fit the network of {CONFIG}: {error}") from None
-
-
-def _locate(source: str | Path) -> Path:
-    """The folder of a model: a path as it is, or the snapshot of a Hugging Face Hub repository."""
-    path = Path(source)
-    if path.exists():
-        return path
-    if isinstance(source, Path) or source.count("/") != 1 or source.startswith((".", "/", "~")):
-        raise ValueError(f"source: there is no folder {source}")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(source, allow_patterns=[CONFIG, WEIGHTS]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"source: {source} is neither a folder nor a repository that the Hub gives: {reason}"
-        ) from None
-
-
-def load(source: str | Path, *, device: torch.device | str | None = None) -> Model:
-    """The model in a folder, or in a Hugging Face Hub repository "owner/name", in evaluation mode.
-
-    ValueError where there is none, where a file is damaged, or where weights and config do not fit.
-    """
-    folder = _locate(source)
-    config = _read_config(folder)
-    network = from_config("network", config["network"])
-    _read_weights(folder / WEIGHTS, network)
-    settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config["transform"].items()}
-    try:
-        transform = Transform(**settings)
-    except TypeError as error:
-        raise ValueError(f"source: the transform of {folder / CONFIG} is not understood: {error}") from None
-    denoiser = Preconditioned(network, from_config("preconditioning", config["preconditioning"]))
-    model = Model(denoiser, transform, tuple(config["class_names"]), config["notes"])
-    return model.to(device).eval() if device is not None else model.eval()
+def _card(model: Model, repo_id: str) -> str:
+    """What people see first on the Hub: what the model is, and how to draw from it."""
+    network, choice = (type(part).__name__ for part in (model.denoiser.network, model.denoiser.preconditioning))
+    facts = [f"network: {network}", f"preconditioning: {choice}", f"shape of a sample: {model.sample_shape}"]
+    facts += [f"σ range: {model.sigma_min:g} to {model.sigma_max:g}", f"classes: {len(model.class_names) or 'none'}"]
+    return "\n".join(
+        [
+            "---",
+            "library_name: edmkit",
+            "tags: [diffusion, edm]",
+            "---",
+            f"# {repo_id.split('/')[-1]}",
+            "",
+            *(f"- {fact}" for fact in facts),
+            "",
+            "```bash",
+            f"edmkit sample {repo_id}",
+            "```",
+            "",
+        ]
+    )

@@ -39,7 +39,7 @@ def evaluate_command(
     from edmkit.cli.runs import open_recipe
     from edmkit.figures import render_report
     from edmkit.files import write_text
-    from edmkit.model import load
+    from edmkit.loading import load
     from edmkit.registry import from_config
     from edmkit.sampling import EDMSteps
     from edmkit.train import choose_device

@@ -108,7 +108,7 @@ def sample_command(
     from edmkit.cli.console import progress_bar
     from edmkit.cli.output import Output
     from edmkit.cli.parsing import parse_classes, parse_seeds, spec
-    from edmkit.model import load
+    from edmkit.loading import load
     from edmkit.process import Process
     from edmkit.sampling import Churn, random_labels, sample
     from edmkit.train import choose_device

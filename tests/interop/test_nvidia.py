@@ -1,0 +1,112 @@
+import math
+
+import pytest
+import torch
+from reference_pickle import write_snapshot
+from small_networks import make_denoiser
+
+import edmkit as ek
+from edmkit.interop import convert
+
+
+def outputs(denoiser, labels=None):
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        return denoiser(x, torch.tensor(0.7), None if labels is None else {"labels": labels})
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_every_protocol_gives_the_same_model(tmp_path, protocol):
+    denoiser = make_denoiser()
+    model, report = convert(write_snapshot(tmp_path / "edm.pkl", denoiser, protocol))
+    assert torch.equal(outputs(model), outputs(denoiser))
+    assert report.tensors == len(denoiser.network.state_dict())
+    assert report.parameters == sum(p.numel() for p in denoiser.network.parameters())
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        ek.EDMPreconditioning(0.6, 0.01, 50.0),
+        ek.VPPreconditioning(19.0, 0.2, 1e-4, 500),
+        ek.VEPreconditioning(0.03, 90.0),
+        ek.IDDPMPreconditioning(100, 0.002, 0.009),
+    ],
+    ids=lambda choice: type(choice).__name__,
+)
+def test_every_preconditioning_with_its_settings(tmp_path, choice):
+    denoiser = make_denoiser(choice=choice)
+    model, report = convert(write_snapshot(tmp_path / "x.pkl", denoiser))
+    assert model.denoiser.preconditioning == choice
+    assert torch.equal(outputs(model), outputs(denoiser))
+    variance = [line for line in report.ignored if "learned variance" in line]
+    assert len(variance) == (2 if isinstance(choice, ek.IDDPMPreconditioning) else 0)
+
+
+@pytest.mark.parametrize("network", [ek.networks.DDPMpp, ek.networks.NCSNpp, ek.networks.ADM])
+def test_every_architecture_with_classes_and_augmentation(tmp_path, network):
+    denoiser = make_denoiser(network, label_dim=3, augment_dim=9, label_dropout=0.2, model_channels=64)
+    model, report = convert(write_snapshot(tmp_path / "x.pkl", denoiser))
+    assert type(model.denoiser.network) is network
+    labels = torch.tensor([2, 0])
+    assert torch.equal(outputs(model, labels), outputs(denoiser, labels))
+    assert model.class_names == ("0", "1", "2")
+    assert model.denoiser.network.config == denoiser.network.config | {"attn_resolutions": [4]}
+    assert report.architecture == network.__name__.lower()
+
+
+def test_the_model_is_in_the_space_of_pixels_and_samples(tmp_path):
+    model, _ = convert(write_snapshot(tmp_path / "x.pkl", make_denoiser()))
+    samples = ek.sample(model, seeds=range(2), steps=ek.EDMSteps(2))
+    assert model.decode(samples.x).dtype == torch.uint8
+    assert (model.sigma_min, model.sigma_max) == (0.0, math.inf)
+    assert model.transform.forward(torch.tensor([[0], [255]], dtype=torch.uint8)).tolist() == [[-1.0], [1.0]]
+
+
+def test_the_report_names_what_is_left_out(tmp_path):
+    model, report = convert(write_snapshot(tmp_path / "x.pkl", make_denoiser()))
+    text = "\n".join(report.lines())
+    for name in ("loss_fn", "augment_pipe", "dataset_kwargs", "source code", "use_fp16"):
+        assert name in text
+    assert report.source == model.notes["source"] == "x.pkl"
+    assert len(model.notes["sha256"]) == 64
+
+
+def test_defaults_of_the_reference_are_filled_in(tmp_path):
+    # the reference attends at 16 where nothing is said, and names levels that the network does not have
+    denoiser = make_denoiser(shape=(3, 16, 16), attn_resolutions=(16,))
+    path = write_snapshot(tmp_path / "x.pkl", denoiser, options={"attn_resolutions": None, "label_dropout": None})
+    assert convert(path)[0].denoiser.network.config["attn_resolutions"] == [16]
+    path = write_snapshot(tmp_path / "y.pkl", make_denoiser(), options={"attn_resolutions": [4, 2, 1]})
+    assert convert(path)[0].denoiser.network.config["attn_resolutions"] == [4]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"encoder_type": "skip"}, "encoder_type: 'skip'; want 'standard', as ddpmpp has it"),
+        ({"resample_filter": [1, 3, 3, 1]}, "resample_filter"),
+        ({"embedding_type": "fourier"}, "channel_mult_noise: 1; want 2, as ncsnpp has it"),
+        ({"decoder_type": "skip"}, "decoder_type"),
+        ({"unheard_of": 1}, "unheard_of"),
+        ({"num_blocks": 10**9}, "num_blocks"),
+        ({"model_channels": 10**7}, "shape"),
+        ({"model_channels": 16}, "shape"),
+        ({"num_blocks": 2}, "missing"),
+        ({"channel_mult": "12"}, "channel_mult"),
+        ({"dropout": "much"}, "dropout"),
+        ({"out_channels": 5}, "out_channels"),
+        ({"in_channels": True}, "in_channels"),
+    ],
+)
+def test_options_that_do_not_fit_are_named(tmp_path, options, message):
+    path = write_snapshot(tmp_path / "x.pkl", make_denoiser(), options=options)
+    with pytest.raises(ValueError, match=message) as error:
+        convert(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_options_of_other_formats_have_no_effect_here(tmp_path):
+    with pytest.raises(ValueError, match="betas: has no effect"):
+        convert(write_snapshot(tmp_path / "x.pkl", make_denoiser()), betas="linear")
