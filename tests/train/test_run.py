@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import edmkit as ek
-from edmkit.data import load_data
-from edmkit.model import load
+from edmkit.data import batches, load_data
+from edmkit.loading import load
 from edmkit.train import Run, apply_overrides, make_recipe
 
 CONFIG = {
@@ -132,3 +132,53 @@ def test_data_without_classes_train_an_unconditional_model(tmp_path):
     run.begin()
     list(run.train())
     assert load(tmp_path / "run").class_names == ()
+
+
+def test_a_run_begins_with_the_weights_of_a_model(tmp_path):
+    first, second = make_run(tmp_path / "first"), make_run(tmp_path / "second", "seed=5")
+    assert second.transfer(first.trainer.denoiser.network) == ()
+    for module in (second.trainer.denoiser, second.trainer.ema.module):
+        for a, b in zip(module.parameters(), first.trainer.denoiser.parameters(), strict=True):
+            assert torch.equal(a, b)
+    plain = ek.networks.MLP((2,), width=16)
+    assert second.transfer(plain) == ("map_label.weight", "map_label.bias")
+    second.trainer.denoiser.network = plain
+    assert second.transfer(first.trainer.denoiser.network) == ()  # what is left over there does not matter
+    with pytest.raises(ValueError, match=r"transfer: \S+ has shape \(\d.* there and"):
+        second.transfer(ek.networks.MLP((2,), width=32))
+    with pytest.raises(ValueError, match="transfer: a Linear has no weight of a MLP"):
+        second.transfer(torch.nn.Linear(2, 2))
+
+
+IMAGES = {
+    "data": {"source": "digits"},
+    "network": {"kind": "ddpmpp", "model_channels": 64, "channel_mult": [1], "num_blocks": 1, "dropout": 0},
+    "preconditioning": {"kind": "edm"},
+    "noise": {"kind": "lognormal"},
+    "images": 64,
+    "batch_size": 16,
+    "ramp_images": 0,
+}
+
+
+def losses_with(folder, *overrides):
+    recipe = make_recipe(apply_overrides(IMAGES, overrides))
+    training, _ = recipe.data.load()
+    run = Run(recipe, training, folder, device=torch.device("cpu"))
+    losses = [float(p.loss) for p in run.trainer.run(batches(training, 16, seed=0))]
+    assert all(p.dtype == torch.float32 for p in run.trainer.denoiser.parameters())
+    return torch.tensor(losses)
+
+
+def test_precision_and_algorithm_change_the_losses_by_their_rounding(tmp_path):
+    exact = losses_with(tmp_path)
+    for option, most in (("precision=bfloat16", 2e-2), ("winograd=true", 1e-4)):
+        error = ((losses_with(tmp_path, option) - exact) / exact).abs().max()
+        assert error < most, option
+        assert option == "winograd=true" or error > 1e-6
+
+
+def test_winograd_without_effect_is_an_error(tmp_path):
+    for options in (["precision=bfloat16"], ["network.model_channels=16"]):
+        with pytest.raises(ValueError, match="winograd: has no effect here"):
+            losses_with(tmp_path, "winograd=true", *options)

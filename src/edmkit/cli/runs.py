@@ -10,7 +10,11 @@ from typing import Any
 
 from edmkit.cli.previews import draw_preview
 from edmkit.data import DataSet, Inspection, inspect
+from edmkit.loading import load
+from edmkit.model import Model
+from edmkit.registry import to_config
 from edmkit.train import (
+    FROM_DATA,
     RECIPE,
     DataRecipe,
     Recipe,
@@ -33,6 +37,7 @@ class Plan:
     recipe: Recipe
     training: DataSet
     inspection: Inspection
+    transfer: Model | None = None
 
     def warnings(self) -> tuple[str, ...]:
         """Where the recipe is far from what the data propose, and what inspection found odd in them."""
@@ -41,13 +46,17 @@ class Plan:
         disagreements = self.inspection.proposals.disagreements(sigma_data=preconditioning.get("sigma_data"), **used)
         return (*self.inspection.warnings, *disagreements)
 
-    def start(self, out: Path | None, device: str | None) -> Run:
-        """Make the folder of the run (default: runs/ and the name of the data) and write the recipe into it."""
+    def start(self, out: Path | None, device: str | None) -> tuple[Run, tuple[str, ...]]:
+        """Make the folder of the run (default: runs/ and the name of the data) and write the recipe into it.
+
+        With the run come the names of weights that the model to begin with does not have.
+        """
         name = re.sub(r"[^\w.-]+", "-", Path(self.recipe.data.source).stem).strip("-") or "run"
         folder = Path("runs") / name if out is None else out
         run = Run(self.recipe, self.training, folder, device=choose_device(device), preview=draw_preview)
+        fresh = () if self.transfer is None else run.transfer(self.transfer.denoiser.network)
         run.begin()
-        return run
+        return run, fresh
 
 
 def _read_source(data: str | None, config: Mapping[str, Any], overrides: Sequence[str]) -> DataRecipe:
@@ -75,8 +84,21 @@ def _images(config: Mapping[str, Any], training: DataSet) -> int | None:
     return max(1, round(epochs * len(training)))
 
 
-def plan_run(data: str | None, overrides: Sequence[str], recipe: Path | None) -> Plan:
-    """The recipe in full: of a file or proposed from the data, with the overrides; `epochs` becomes `images`."""
+def _of_model(model: Model) -> dict[str, Any]:
+    """The parts of a recipe with which a model goes on being trained."""
+    network = to_config("network", model.denoiser.network)
+    return {
+        "network": {name: value for name, value in network.items() if name not in FROM_DATA},
+        "preconditioning": to_config("preconditioning", model.denoiser.preconditioning),
+    }
+
+
+def plan_run(data: str | None, overrides: Sequence[str], recipe: Path | None, transfer: str | None = None) -> Plan:
+    """The recipe in full: of a file or proposed from the data, with the overrides; `epochs` becomes `images`.
+
+    Without a recipe, network and preconditioning are those of the model to begin with, where there is one.
+    """
+    model = None if transfer is None else load(transfer)
     given = {} if recipe is None else read_recipe(recipe)
     read_as = _read_source(data, given, overrides)
     training, _ = read_as.load()
@@ -86,13 +108,15 @@ def plan_run(data: str | None, overrides: Sequence[str], recipe: Path | None) ->
         if images is not None and not (isinstance(images, int) and images > 0):
             raise ValueError(f"images: {images!r}; want a positive whole number")
         given = default_config(training, read_as, inspection, images)
+        if model is not None:
+            given |= _of_model(model)
     elif images is None:
         images = _images(given, training)
     config = apply_overrides(given, overrides) | {"data": read_as.model_dump(mode="json")}
     config.pop("epochs", None)
     if images is not None:
         config["images"] = images
-    return Plan(make_recipe(config), training, inspection)
+    return Plan(make_recipe(config), training, inspection, model)
 
 
 def open_recipe(folder: Path) -> Recipe:

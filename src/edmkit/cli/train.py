@@ -29,6 +29,10 @@ def train_command(
         Path | None, typer.Option(help="Folder of the run. Default: runs/ and the name of the data.")
     ] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder, from its checkpoint.")] = None,
+    transfer: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Begin with the weights of this model, by default in its network."),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the best there is.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the recipe in full and stop.")] = False,
 ) -> None:
@@ -44,15 +48,19 @@ def train_command(
         words.insert(0, data)
         data = None
     if resume is not None:
-        if data is not None or words or recipe is not None or out is not None:
-            raise ValueError("--resume: goes on with the recipe in the folder; give no data, overrides, recipe or out")
+        if data is not None or words or recipe is not None or out is not None or transfer is not None:
+            raise ValueError(
+                "--resume: goes on with the recipe in the folder; give no data, overrides, recipe, out or transfer"
+            )
         run = open_run(resume, device)
     else:
-        plan = plan_run(data, words, recipe)
+        plan = plan_run(data, words, recipe, transfer)
         if dry_run:
             stdout.print(plan.recipe.to_yaml(), end="", markup=False)
             return
-        run = plan.start(out, device)
+        run, fresh = plan.start(out, device)
+        if fresh:
+            err.print(f"weights that {transfer} does not have: {', '.join(fresh)}", markup=False)
         for warning in plan.warnings():
             err.print(f"[yellow]warning:[/] {escape(warning)}")
     _train(run)

@@ -8,6 +8,7 @@ from edmkit.train.ema import ema_beta as ema_beta
 from edmkit.train.engine import Progress as Progress
 from edmkit.train.engine import Schedule as Schedule
 from edmkit.train.engine import Trainer as Trainer
+from edmkit.train.recipe import FROM_DATA as FROM_DATA
 from edmkit.train.recipe import DataRecipe as DataRecipe
 from edmkit.train.recipe import Recipe as Recipe
 from edmkit.train.recipe import apply_overrides as apply_overrides

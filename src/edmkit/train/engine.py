@@ -10,13 +10,16 @@ from typing import Any, NamedTuple
 import torch
 
 from edmkit._shapes import Tensor
+from edmkit.data.augmentation import Augmentation
 from edmkit.objective import DenoisingLoss
 from edmkit.preconditioning import Preconditioned
+from edmkit.protocols import Cond
 from edmkit.train.ema import EMA, ema_beta
 
 __all__ = ["Progress", "Schedule", "Trainer"]
 
 _SEED_STRIDE = 0x9E3779B97F4A7C15
+_NOISE, _AUGMENTATION = 0, 0x80000000  # the streams of random numbers of a step, further apart than any run is long
 
 
 class Progress(NamedTuple):
@@ -69,7 +72,9 @@ class Schedule:
 class Trainer:
     """The state of a training run, and the loop that advances it.
 
-    The noise of step k is drawn by (seed, k), so that a run that is taken up again goes on as it would have gone.
+    The noise and the augmentation of step k are drawn by (seed, k), so that a run that is taken up again goes on as it
+    would have gone. With `augment`, the denoiser is told the labels of the augmentation as the condition "augment".
+    The network computes in `precision` (torch.autocast); weights, loss and optimizer are float32.
     """
 
     denoiser: Preconditioned
@@ -77,6 +82,8 @@ class Trainer:
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     seed: int = 0
+    augment: Augmentation | None = None
+    precision: torch.dtype = torch.float32
     step: int = 0
     images: int = 0
     ema: EMA[Preconditioned] = field(init=False)
@@ -84,9 +91,17 @@ class Trainer:
     def __post_init__(self) -> None:
         self.ema = EMA(self.denoiser)
 
-    def _generator(self, device: torch.device) -> torch.Generator:
-        seed = (self.seed * _SEED_STRIDE + self.step) & 0xFFFFFFFF
+    def _generator(self, stream: int, device: torch.device | str) -> torch.Generator:
+        seed = (self.seed * _SEED_STRIDE + self.step + stream) & 0xFFFFFFFF
         return torch.Generator(device).manual_seed(seed)
+
+    def _condition(self, x: Tensor, labels: Tensor | None) -> tuple[Tensor, Cond | None]:
+        """x augmented, and what the denoiser is told."""
+        cond = {} if labels is None else {"labels": labels.to(x.device, non_blocking=True)}
+        if self.augment is not None:
+            # drawn on the CPU: what an accelerator has to compute is known without waiting for it
+            x, cond["augment"] = self.augment(x, self._generator(_AUGMENTATION, "cpu"))
+        return x, cond or None
 
     def run(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> Iterator[Progress]:
         """Train on (x, labels) batches until the schedule's images are seen; yield after every step."""
@@ -95,13 +110,13 @@ class Trainer:
         for x, labels in batches:
             if self.images >= self.schedule.total_images:
                 return
-            x = x.to(device, non_blocking=True)
-            cond = None if labels is None else {"labels": labels.to(device, non_blocking=True)}
+            x, cond = self._condition(x.to(device, non_blocking=True), labels)
 
             rate = self.schedule.rate(self.images)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            loss = self.loss(self.denoiser, x, cond, generator=self._generator(device)).mean()
+            with torch.autocast(device.type, self.precision, enabled=self.precision != torch.float32):
+                loss = self.loss(self.denoiser, x, cond, generator=self._generator(_NOISE, device)).mean()
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()

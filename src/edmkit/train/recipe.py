@@ -6,6 +6,7 @@ import inspect
 import re
 import typing
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -13,9 +14,11 @@ import pydantic
 import yaml
 
 from edmkit.data import DataSet, make_source
+from edmkit.data.augmentation import Augmentation
 from edmkit.registry import FAMILIES, nearest
 
 __all__ = [
+    "FROM_DATA",
     "DataRecipe",
     "Recipe",
     "apply_overrides",
@@ -26,7 +29,7 @@ __all__ = [
 ]
 
 # what a network is told by the data, and no recipe may contradict
-_FROM_DATA = {"shape", "label_dim", "augment_dim", "image_channels"}
+FROM_DATA = {"shape", "label_dim", "augment_dim", "image_channels"}
 _STRICT = pydantic.ConfigDict(extra="forbid", frozen=True)
 
 
@@ -45,7 +48,7 @@ def complete(family: str, config: Any) -> dict[str, Any]:
     hints = typing.get_type_hints(make.__init__)
     options: dict[str, Any] = {}
     for name, parameter in inspect.signature(make).parameters.items():
-        if name in _FROM_DATA:
+        if name in FROM_DATA:
             continue
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default
         if name in FAMILIES:
@@ -75,16 +78,40 @@ def _of(family: str) -> pydantic.BeforeValidator:
     return pydantic.BeforeValidator(lambda config: complete(family, config))
 
 
+def _augmentation(config: Any) -> Any:
+    """The fields of an `Augmentation`: as they are given, or those of its kind "edm" with others put in their place."""
+    if config is None or isinstance(config, Augmentation):
+        return config
+    if isinstance(config, str):
+        config = {"kind": config}
+    if not isinstance(config, Mapping):
+        raise ValueError(f"want edm or a mapping of options, not {config!r}")
+    given = dict(config)
+    kind = given.pop("kind", None)
+    kinds: dict[Any, dict[str, Any]] = {None: {}, "edm": asdict(Augmentation.edm())}
+    if kind not in kinds:
+        raise ValueError(f"kind {kind!r} is unknown; want edm, or options without a kind")
+    known = [field.name for field in fields(Augmentation)]
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise ValueError(f"there is no option {unknown[0]!r}; {nearest(unknown[0], known)}")
+    return kinds[kind] | given
+
+
 Config: TypeAlias = dict[str, Any]
 
 
 class DataRecipe(pydantic.BaseModel):
-    """Which data, with the options of their source (`edmkit.data.make_source`), and how many are held out."""
+    """Which data, with the options of their source (`edmkit.data.make_source`), and how many are held out.
+
+    `mirror` adds the mirror image of every image to the training part.
+    """
 
     model_config = pydantic.ConfigDict(extra="allow", frozen=True)
 
     source: str
     holdout: float | int | None = None
+    mirror: bool = False
 
     @pydantic.model_validator(mode="after")
     def _check_options(self) -> DataRecipe:
@@ -98,7 +125,8 @@ class DataRecipe(pydantic.BaseModel):
 
     def load(self) -> tuple[DataSet, DataSet]:
         """(training part, held-out part)."""
-        return make_source(self.source, **self.options).load().split(self.holdout)
+        training, held_out = make_source(self.source, **self.options).load().split(self.holdout)
+        return training.mirrored() if self.mirror else training, held_out
 
 
 class Recipe(pydantic.BaseModel):
@@ -112,6 +140,9 @@ class Recipe(pydantic.BaseModel):
     noise: Annotated[Config, _of("noise")]
     reduction: Literal["sum", "mean"] = "sum"
     conditional: bool = True
+    augment: Annotated[Augmentation | None, pydantic.BeforeValidator(_augmentation)] = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    winograd: bool = False
     images: int = pydantic.Field(gt=0)
     batch_size: int = pydantic.Field(256, gt=0)
     learning_rate: float = pydantic.Field(1e-3, gt=0)
@@ -174,15 +205,15 @@ def apply_overrides(config: Mapping[str, Any], overrides: Iterable[str]) -> dict
     return result
 
 
-def _explain(error: pydantic.ValidationError, fields: Iterable[str], prefix: str = "") -> str:
+def _explain(error: pydantic.ValidationError, fields: Iterable[str], *within: str) -> str:
     """The first complaint of pydantic on one line, with the nearest valid key for one that is unknown."""
     first = error.errors()[0]
-    path = [str(part) for part in first["loc"] if not str(part).startswith("function-")]
-    where = prefix + ".".join(path)
+    path = [*within, *(str(part) for part in first["loc"] if not str(part).startswith("function-"))]
+    where = ".".join(path)
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
         return f"{where}: no such key; {nearest(path[-1], fields)}{more}"
-    message = str(first["msg"]).removeprefix("Value error, ").splitlines()[0]
+    message = str(first["msg"]).removeprefix("Value error, ").removeprefix(f"{where}: ").splitlines()[0]
     given = "" if first["type"] in ("missing", "value_error") else f", not {first['input']!r}"
     return f"{where}: {message}{given}{more}"
 
@@ -192,7 +223,7 @@ def make_data_recipe(config: Mapping[str, Any]) -> DataRecipe:
     try:
         return DataRecipe.model_validate(dict(config))
     except pydantic.ValidationError as error:
-        raise ValueError(_explain(error, DataRecipe.model_fields, "data.")) from None
+        raise ValueError(_explain(error, DataRecipe.model_fields, "data")) from None
 
 
 def make_recipe(config: Mapping[str, Any]) -> Recipe:

@@ -13,13 +13,15 @@ from pathlib import Path
 import torch
 
 from edmkit._shapes import Tensor
-from edmkit.data import Batch, DataSet, batches
+from edmkit.data import Batch, DataSet, InMemory, batches
 from edmkit.files import write_text
 from edmkit.model import Model
+from edmkit.networks import use_winograd
 from edmkit.objective import DenoisingLoss
 from edmkit.preconditioning import Preconditioned
 from edmkit.registry import from_config
 from edmkit.train.checkpoint import read_checkpoint, write_checkpoint
+from edmkit.train.ema import EMA
 from edmkit.train.engine import Progress, Schedule, Trainer
 from edmkit.train.recipe import Recipe
 
@@ -27,6 +29,7 @@ __all__ = ["CHECKPOINT", "LOG", "RECIPE", "Report", "Run", "choose_device"]
 
 RECIPE, LOG, CHECKPOINT, PREVIEWS = "recipe.yaml", "log.jsonl", "checkpoint.pt", "previews"
 _REPORT_SECONDS = 1.0
+_AHEAD = 4  # batches decoded while one is trained on, where samples are not in memory
 
 Preview = Callable[[Model, Path], None]
 
@@ -87,6 +90,8 @@ class Run:
             raise ValueError("preview_images: no function to draw previews was handed in")
         if not recipe.conditional:
             data = dataclasses.replace(data, labels=None, class_names=())
+        if recipe.augment is not None:
+            recipe.augment.check_shape(data.sample_shape)
         self.recipe, self.data, self.folder, self.preview = recipe, data, folder, preview
         self.device = device or choose_device()
         self._stopping = False
@@ -98,11 +103,16 @@ class Run:
             **recipe.network,
             "shape": list(self.data.sample_shape),
             "label_dim": len(self.data.class_names),
+            "augment_dim": 0 if recipe.augment is None else recipe.augment.label_dim,
         }
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             network = from_config("network", config)
         network = network.to(self.device)
+        if recipe.winograd and not (
+            self.device.type == "cpu" and recipe.precision == "float32" and use_winograd(network)
+        ):
+            raise ValueError("winograd: has no effect here; it is for wide U-Nets in float32 on a CPU")
         denoiser = Preconditioned(network, from_config("preconditioning", recipe.preconditioning))
         optimizer = torch.optim.Adam(
             network.parameters(), lr=recipe.learning_rate, betas=recipe.betas, eps=recipe.eps, fused=True
@@ -116,7 +126,27 @@ class Run:
             ema_ramp_ratio=recipe.ema_ramp_ratio,
         )
         loss = DenoisingLoss(from_config("noise", recipe.noise), reduction=recipe.reduction)
-        return Trainer(denoiser, loss, optimizer, schedule, seed=recipe.seed)
+        precision = getattr(torch, recipe.precision)
+        return Trainer(denoiser, loss, optimizer, schedule, recipe.seed, recipe.augment, precision)
+
+    def transfer(self, network: torch.nn.Module) -> tuple[str, ...]:
+        """Begin with the weights of another network; the names of those that it does not have are returned.
+
+        ValueError where a weight has another shape, or none has the same name.
+        """
+        own, given = self.trainer.denoiser.network, network.state_dict()
+        state = own.state_dict()
+        for name in given.keys() & state.keys():
+            if given[name].shape != state[name].shape:
+                raise ValueError(
+                    f"transfer: {name} has shape {tuple(given[name].shape)} there and {tuple(state[name].shape)} here"
+                )
+        fresh = tuple(name for name in state if name not in given)
+        if len(fresh) == len(state):
+            raise ValueError(f"transfer: a {type(network).__name__} has no weight of a {type(own).__name__}")
+        own.load_state_dict(state | {name: given[name] for name in given.keys() & state.keys()})
+        self.trainer.ema = EMA(self.trainer.denoiser)
+        return fresh
 
     def model(self) -> Model:
         """The averaged model as it stands."""
@@ -147,7 +177,9 @@ class Run:
         However it ends (finished, stopped, closed or thrown out of), the state is saved, unless the loss has become
         not finite: then FloatingPointError, and the last checkpoint stays as it is.
         """
-        data = batches(self.data, self.recipe.batch_size, seed=self.recipe.seed, start=self.trainer.step)
+        ahead = 0 if isinstance(self.data.rows, InMemory) else _AHEAD
+        data = batches(self.data, self.recipe.batch_size, self.recipe.seed, self.trainer.step, prefetch=ahead)
+        torch.backends.cudnn.benchmark = True  # batches have one shape
         healthy = True
         try:
             with (self.folder / LOG).open("a", encoding="utf-8") as log:

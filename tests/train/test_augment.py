@@ -1,0 +1,173 @@
+"""Augmentation in recipes and in training."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from edmkit.data.augmentation import Augmentation
+from edmkit.loading import load
+from edmkit.train import Run, apply_overrides, make_recipe
+
+CONFIG = {
+    "data": {"source": "digits"},
+    "network": {"kind": "ddpmpp", "model_channels": 8, "channel_mult": [1], "num_blocks": 1, "dropout": 0.0},
+    "preconditioning": {"kind": "edm"},
+    "noise": {"kind": "lognormal"},
+    "images": 192,
+    "batch_size": 32,
+    "ramp_images": 0,
+    "ema_halflife_images": 0,
+}
+
+
+def recipe_with(*overrides, config=CONFIG):
+    return make_recipe(apply_overrides(config, overrides))
+
+
+def make_run(folder, *overrides):
+    recipe = recipe_with(*overrides)
+    training, _ = recipe.data.load()
+    return Run(recipe, training, folder, device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ((), None),
+        (("augment=edm",), Augmentation.edm(0.12)),
+        (("augment=edm", "augment.probability=0.15"), Augmentation.edm(0.15)),
+        (("augment.xflip=inf",), Augmentation(xflip=math.inf)),
+        (("augment.xflip=1", "augment.probability=0.2"), Augmentation(0.2, xflip=1)),
+        (("augment=edm", "augment=null"), None),
+    ],
+)
+def test_ways_to_say_it(overrides, expected):
+    recipe = recipe_with(*overrides)
+    assert recipe.augment == expected
+    assert make_recipe(yaml.safe_load(recipe.to_yaml())) == recipe
+
+
+def test_what_a_run_wrote_can_be_changed():
+    written = yaml.safe_load(recipe_with("augment=edm").to_yaml())
+    assert recipe_with("augment.probability=0.3", config=written).augment == Augmentation.edm(0.3)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("augment.xflop=1", r"^augment: there is no option 'xflop'; did you mean 'xflip'"),
+        ("augment=emd", r"^augment: kind 'emd' is unknown; want edm"),
+        ("augment=0.12", r"^augment: want edm or a mapping of options, not 0.12"),
+        ("augment={}", r"^augment: .*want at least one transform"),
+        ("augment.xflip=-1", r"^augment: xflip: -1.0; want"),
+        ("augment.xflip=often", r"^augment\.xflip: .*not 'often'"),
+    ],
+)
+def test_mistakes_are_named_on_one_line(override, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        recipe_with(override)
+    assert "\n" not in str(caught.value)
+
+
+def test_data_that_are_no_images_are_refused(tmp_path):
+    recipe = recipe_with("data.source=swissroll", "network.kind=mlp", "augment=edm")
+    training, _ = recipe.data.load()
+    with pytest.raises(ValueError, match=r"^augment: samples of shape \(2,\); want images"):
+        Run(recipe, training, tmp_path / "run", device=torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"^hue: is for images of 3 channels, not of 1"):
+        make_run(tmp_path / "run", "augment.hue=1")
+
+
+def test_a_model_is_saved_with_its_labels_and_sampled_without(tmp_path):
+    run = make_run(tmp_path / "run", "augment=edm")
+    run.begin()
+    list(run.train())
+    model = load(tmp_path / "run")
+    x, sigma = torch.randn(3, 1, 8, 8), torch.tensor(0.5)
+    assert model.denoiser.network.augment_dim == 9
+    without = model(x, sigma)
+    torch.testing.assert_close(without, model(x, sigma, {"augment": torch.zeros(3, 9)}), rtol=0, atol=0)
+    assert not torch.equal(without, model(x, sigma, {"augment": torch.ones(3, 9)}))
+
+
+def test_the_denoiser_is_told_what_was_done(tmp_path):
+    """The loss is given x after the augmentation, and the labels that go with it, beside those of the classes."""
+    run = make_run(tmp_path / "run", "augment.xflip=1", "augment.yflip=1")
+    seen = []
+
+    def loss(denoiser, x, cond, *, generator):
+        seen.append((x, cond))
+        return sum(p.sum() for p in denoiser.parameters()).expand(len(x))
+
+    run.trainer.loss = loss
+    x = torch.randn(32, 1, 8, 8)
+    list(run.trainer.run([(x, torch.arange(32) % 10)]))
+    ((augmented, cond),) = seen
+    assert set(cond) == {"labels", "augment"}
+    assert len(cond["augment"].unique(dim=0)) == 4
+    for image, result, (xflip, yflip) in zip(x, augmented, cond["augment"].tolist(), strict=True):
+        image = image.flip(2) if xflip else image
+        assert torch.equal(image.flip(1) if yflip else image, result)
+
+
+def test_stopped_and_resumed_is_the_same_as_uninterrupted(tmp_path):
+    whole = make_run(tmp_path / "whole", "augment=edm", "augment.probability=0.5")
+    whole.begin()
+    list(whole.train())
+
+    first = make_run(tmp_path / "parts", "augment=edm", "augment.probability=0.5")
+    first.begin()
+    original = first.trainer.run
+
+    def stopping(batches):
+        for progress in original(batches):
+            if progress.step == 2:
+                first.stop()
+            yield progress
+
+    first.trainer.run = stopping
+    list(first.train())
+    second = make_run(tmp_path / "parts", "augment=edm", "augment.probability=0.5")
+    second.resume()
+    assert second.trainer.step == 2
+    list(second.train())
+    for name, value in whole.model().state_dict().items():
+        assert torch.equal(value, second.model().state_dict()[name]), name
+
+
+def test_augmentation_depends_on_seed_and_step_and_leaves_the_noise_alone(tmp_path):
+    def draws(*overrides):
+        trainer = make_run(tmp_path, "augment=edm", *overrides).trainer
+        labels, noise = [], []
+
+        def loss(denoiser, x, cond, *, generator):
+            labels.append(cond["augment"])
+            noise.append(torch.randn(4, generator=generator))
+            return next(denoiser.parameters()).sum().expand(len(x))
+
+        trainer.loss = loss
+        list(trainer.run([(torch.zeros(32, 1, 8, 8), None)] * 3))
+        return labels, noise
+
+    labels, noise = draws()
+    again, _ = draws()
+    other, _ = draws("seed=1")
+    assert all(torch.equal(a, b) for a, b in zip(labels, again, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(labels, other, strict=True))
+    assert not torch.equal(labels[0], labels[1])
+    _, stronger = draws("augment.probability=0.9", "augment.scale_std=0.5")
+    assert all(torch.equal(a, b) for a, b in zip(noise, stronger, strict=True))
+
+
+def test_coloured_images_that_are_not_square(tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(0, 256, (40, 3, 6, 9), dtype=np.uint8))
+    everything = ["augment=edm", *(f"augment.{n}=1" for n in ("translate_int", "brightness", "lumaflip", "hue"))]
+    recipe = recipe_with(f"data.source={tmp_path / 'x.npy'}", "data.layout=channels-first", *everything)
+    training, _ = recipe.data.load()
+    run = Run(recipe, training, tmp_path / "run", device=torch.device("cpu"))
+    run.begin()
+    assert math.isfinite(list(run.train())[-1].loss)
+    assert load(tmp_path / "run").denoiser.network.augment_dim == 15
