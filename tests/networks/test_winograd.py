@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+import subprocess
+import sys
+import textwrap
 import threading
 
 import pytest
@@ -122,3 +125,25 @@ def test_threads_do_not_share_scratch_memory() -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_it_compiles_into_one_graph() -> None:
+    # in a process of its own: the checks of shapes that the tests run with cannot be traced
+    code = """
+        import torch
+        from edmkit.networks import DDPMpp, use_winograd
+
+        network = DDPMpp((1, 8, 8), model_channels=64, channel_mult=(1,), num_blocks=1).eval()
+        for p in network.parameters():
+            torch.nn.init.normal_(p, std=p[0].numel() ** -0.5 if p.ndim > 1 else 0.3)
+        x, c_noise = torch.randn(2, 1, 8, 8), torch.zeros(2)
+        expected = network(x, c_noise).detach()
+        assert use_winograd(network)
+        compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(x, c_noise), expected, rtol=1e-4, atol=1e-4)
+        compiled(x, c_noise).sum().backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -146,9 +146,10 @@ class WinogradConv(Conv):
 
     def _kernels(self) -> Tensor:
         """The transformed kernels, kept until the weights change."""
-        version = self.weight._version
-        if self.kernels is None or (version != self._made_from and not torch.compiler.is_compiling()):
-            self.kernels, self._made_from = transformed(self.weight), version
+        if torch.compiler.is_compiling():  # which folds constants, and cannot look at versions
+            return transformed(self.weight)
+        if self.kernels is None or self.weight._version != self._made_from:
+            self.kernels, self._made_from = transformed(self.weight), self.weight._version
         return self.kernels
 
 
