@@ -267,3 +267,54 @@ def test_postscript_is_not_run(tmp_path: Path) -> None:
     (tmp_path / "x.eps").rename(tmp_path / "x.png")
     with pytest.raises(ValueError, match=r"x\.png: cannot be read as an image: cannot identify"):
         ImageFolder(tmp_path).load()
+
+
+def random_image(tmp_path: Path, height: int, width: int) -> np.ndarray:
+    image = np.random.default_rng(height * width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(image).save(tmp_path / "x.png")
+    return image
+
+
+@pytest.mark.parametrize(("height", "width"), [(9, 14), (14, 9), (10, 13), (8, 8), (300, 201)])
+def test_square_is_the_middle_at_whole_pixels(tmp_path: Path, height: int, width: int) -> None:
+    image = random_image(tmp_path, height, width)
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    middle = Image.fromarray(image[top : top + side, left : left + side].copy())
+    for size in ((8, 8), (4, 6)):
+        expected = np.asarray(middle.resize(size[::-1], Image.Resampling.LANCZOS))
+        assert pixels(load(tmp_path, size=size, crop="square")) == expected.tolist()
+
+
+@pytest.mark.parametrize(("height", "width"), [(30, 41), (24, 32), (64, 48)])
+def test_wide_is_a_strip_in_a_black_square(tmp_path: Path, height: int, width: int) -> None:
+    image = random_image(tmp_path, height, width)
+    rows = round(16 * height / width)  # of the source, as the reference counts them
+    top = (height - rows) // 2
+    strip = Image.fromarray(image[top : top + rows].copy()).resize((16, 12), Image.Resampling.LANCZOS)
+    expected = np.zeros((16, 16, 3), dtype=np.uint8)
+    expected[2:14] = strip
+    assert pixels(load(tmp_path, size=(12, 16), crop="wide")) == expected.tolist()
+
+
+def test_wide_leaves_out_what_is_smaller(tmp_path: Path) -> None:
+    random_image(tmp_path, 30, 15)
+    with pytest.raises(ValueError, match=r"x\.png: .*30×15 pixels are too few for 12×16 cut 'wide'"):
+        load(tmp_path, size=(12, 16), crop="wide")
+    with pytest.raises(ValueError, match=r"size: \(16, 12\) with crop='wide'; want a width no less than the height"):
+        ImageFolder(tmp_path, size=(16, 12), crop="wide")
+
+
+def test_pad_puts_the_whole_on_black(tmp_path: Path) -> None:
+    image = random_image(tmp_path, 5, 8)
+    expected = np.zeros((10, 9, 3), dtype=np.uint8)
+    expected[2:7, 0:8] = image
+    assert pixels(load(tmp_path, size=(10, 9), crop="pad")) == expected.tolist()
+    smaller = load(tmp_path, size=4, crop="pad")  # 5×8 is scaled to 2×4
+    assert not smaller[:, [0, 3]].any()
+    assert (smaller[:, 1:3] > 0).float().mean() > 0.9
+
+
+def test_pad_is_transparent_where_there_is_alpha(tmp_path: Path) -> None:
+    Image.new("RGBA", (1, 1), (1, 2, 3, 255)).save(tmp_path / "x.png")
+    assert pixels(load(tmp_path, size=(1, 3), crop="pad", channels="RGBA")) == [[[0] * 4, [1, 2, 3, 255], [0] * 4]]

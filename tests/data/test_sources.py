@@ -57,7 +57,7 @@ def test_a_path_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"there is no 'zzzzzz'; known names"):
         load_data("zzzzzz")
     (tmp_path / "x.csv").touch()
-    with pytest.raises(ValueError, match=r"x\.csv is neither a folder of images nor a \.npy or \.npz file"):
+    with pytest.raises(ValueError, match=r"x\.csv is neither a folder of images nor a file of a known kind: \.zip"):
         load_data(tmp_path / "x.csv")
 
 

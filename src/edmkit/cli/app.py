@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from edmkit import __version__
+from edmkit.cli.convert import convert_command
+from edmkit.cli.data import data_app
 from edmkit.cli.evaluate import evaluate_command
 from edmkit.cli.inspect import inspect_command
 from edmkit.cli.sample import sample_command
@@ -45,7 +47,9 @@ def _options(
 app.command("train")(train_command)
 app.command("sample")(sample_command)
 app.command("evaluate")(evaluate_command)
+app.command("convert")(convert_command)
 app.command("inspect")(inspect_command)
+app.add_typer(data_app)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -5,6 +5,7 @@
 """
 
 from edmkit.data.arrays import ArrayFile as ArrayFile
+from edmkit.data.augmentation import Augmentation as Augmentation
 from edmkit.data.batches import Batch as Batch
 from edmkit.data.batches import batches as batches
 from edmkit.data.dataset import PIXELS as PIXELS
@@ -13,17 +14,23 @@ from edmkit.data.dataset import InMemory as InMemory
 from edmkit.data.dataset import Rows as Rows
 from edmkit.data.digits import Digits as Digits
 from edmkit.data.folder import ImageFolder as ImageFolder
+from edmkit.data.folder import ImageSource as ImageSource
+from edmkit.data.folder import ImageZip as ImageZip
 from edmkit.data.inspection import Inspection as Inspection
 from edmkit.data.inspection import inspect as inspect
+from edmkit.data.manifest import verify as verify
 from edmkit.data.points import Checkerboard as Checkerboard
 from edmkit.data.points import EightGaussians as EightGaussians
 from edmkit.data.points import PointSet as PointSet
 from edmkit.data.points import SwissRoll as SwissRoll
 from edmkit.data.points import TwoMoons as TwoMoons
+from edmkit.data.preparation import Prepared as Prepared
+from edmkit.data.preparation import prepare as prepare
 from edmkit.data.proposals import Proposal as Proposal
 from edmkit.data.proposals import Proposals as Proposals
 from edmkit.data.proposals import propose as propose
 from edmkit.data.sources import SOURCES as SOURCES
 from edmkit.data.sources import Source as Source
+from edmkit.data.sources import image_source as image_source
 from edmkit.data.sources import load_data as load_data
 from edmkit.data.sources import make_source as make_source

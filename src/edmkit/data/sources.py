@@ -10,12 +10,17 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from edmkit.data.arrays import ArrayFile
+from edmkit.data.cifar import CifarArchive
 from edmkit.data.dataset import DataSet
 from edmkit.data.digits import Digits
-from edmkit.data.folder import ImageFolder
+from edmkit.data.folder import ImageFolder, ImageSource, ImageZip
+from edmkit.data.hub import HubImages
+from edmkit.data.idx import IdxImages
+from edmkit.data.lmdb_files import LmdbImages
+from edmkit.data.numbered import ArrayImages
 from edmkit.data.points import Checkerboard, EightGaussians, SwissRoll, TwoMoons
 
-__all__ = ["SOURCES", "Source", "load_data", "make_source"]
+__all__ = ["SOURCES", "Source", "image_source", "load_data", "make_source"]
 
 
 @runtime_checkable
@@ -35,34 +40,43 @@ SOURCES: Mapping[str, type[Digits | SwissRoll | TwoMoons | Checkerboard | EightG
 """The data sets that have a name; all else is a path."""
 
 
+_WHAT: Mapping[type, str] = {
+    ImageFolder: "a folder of images",
+    ImageZip: "a ZIP archive of images",
+    ArrayFile: "an array file",
+    ArrayImages: "an array of images",
+    CifarArchive: "an archive of CIFAR",
+    IdxImages: "an IDX file of images",
+    LmdbImages: "an LMDB folder",
+    HubImages: "a data set of the Hub",
+}
+
+
 def make_source(spec: str | Path, **options: Any) -> Source:
-    """The source that `spec` means: a name of `SOURCES`, a folder of images, or a .npy or .npz file.
+    """The source that `spec` means: a name of `SOURCES`, a folder or a ZIP archive of images, a .npy or .npz file,
+    an archive of CIFAR (.tar.gz), images in IDX form (MNIST), an LMDB folder, or hf:owner/name[:split].
 
     `options` are the fields of its class (`SwissRoll`, `ImageFolder`, `ArrayFile`, …); an option that is None
     is left at its default. ValueError for an option that the source does not have, and for a name or path
     that does not exist, with the nearest one that does. A folder or file called like a name of `SOURCES` is
     meant by a path such as ./digits.
     """
-    given = {
-        name: tuple(value) if isinstance(value, list) else value  # files and command lines have lists only
-        for name, value in options.items()
-        if value is not None
-    }
-    kind: Any
     if isinstance(spec, str) and spec in SOURCES:
-        kind, path, what = SOURCES[spec], {}, spec
-    else:
-        kind, path = _of_path(Path(spec).expanduser(), str(spec)), {"path": spec}
-        what = "a folder of images" if kind is ImageFolder else "an array file"
-    known = [field.name for field in fields(kind) if field.name != "path"]
-    for name in given:
-        if name not in known:
-            from edmkit.registry import nearest
+        source: Source = _make(SOURCES[spec], f"{spec} ({spec})", (), options)
+        return source
+    kind = _kind(spec)
+    made: Source = _make(kind, f"{_WHAT[kind]} ({spec})", (spec,), options)
+    return made
 
-            hint = nearest(name, known) if known else "it has no options"
-            raise ValueError(f"{name}: not an option of {what} ({spec}); {hint}")
-    source: Source = kind(**path, **given)
-    return source
+
+def image_source(spec: str | Path, **options: Any) -> ImageSource:
+    """The images that `spec` means, as `make_source` reads it, with the options of `ImageSource`."""
+    if isinstance(spec, str) and spec in SOURCES:
+        raise ValueError(f"data: {spec} is not stored as images")
+    kind = _kind(spec)
+    kind = ArrayImages if kind is ArrayFile else kind
+    made: ImageSource = _make(kind, f"{_WHAT[kind]} ({spec})", (spec,), options)
+    return made
 
 
 def load_data(spec: str | Path, **options: Any) -> DataSet:
@@ -70,16 +84,50 @@ def load_data(spec: str | Path, **options: Any) -> DataSet:
     return make_source(spec, **options).load()
 
 
-def _of_path(path: Path, spec: str) -> type[ImageFolder | ArrayFile]:
+def _make(kind: Any, what: str, path: tuple[str | Path, ...], options: Mapping[str, Any]) -> Any:
+    given = {
+        name: tuple(value) if isinstance(value, list) else value  # files and command lines have lists only
+        for name, value in options.items()
+        if value is not None
+    }
+    known = [field.name for field in fields(kind) if field.name != "path"]
+    for name in given:
+        if name not in known:
+            from edmkit.registry import nearest
+
+            hint = nearest(name, known) if known else "it has no options"
+            raise ValueError(f"{name}: not an option of {what}; {hint}")
+    return kind(*path, **given)
+
+
+def _kind(spec: str | Path) -> Any:
+    """The class of the source that a path means."""
+    if str(spec).startswith("hf:"):
+        return HubImages
+    path = Path(spec).expanduser()
     if path.is_dir():
-        return ImageFolder
-    if path.suffix.lower() in (".npy", ".npz") and path.is_file():
-        return ArrayFile
+        if (path / "data.mdb").is_file():
+            return LmdbImages
+        saved = (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file()
+        return HubImages if saved else ImageFolder
+    if path.is_file():
+        name = path.name.lower()
+        if name.endswith((".npy", ".npz")):
+            return ArrayFile
+        if name.endswith(".zip"):
+            return ImageZip
+        if name.endswith((".tar.gz", ".tgz", ".tar")):
+            return CifarArchive
+        if "idx3" in name:
+            return IdxImages
     if path.exists():
-        raise ValueError(f"data: {spec} is neither a folder of images nor a .npy or .npz file")
+        raise ValueError(
+            f"data: {spec} is neither a folder of images nor a file of a known kind: "
+            ".zip, .npy, .npz, CIFAR's .tar.gz, MNIST's …-images-idx3-ubyte.gz"
+        )
     near = sorted(SOURCES)
     if path.parent.is_dir():
         near += [str(path.with_name(other.name)) for other in itertools.islice(path.parent.iterdir(), 1000)]
-    close = difflib.get_close_matches(spec, near, n=1)
+    close = difflib.get_close_matches(str(spec), near, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    raise ValueError(f"data: there is no {spec!r}; {hint}known names: {', '.join(sorted(SOURCES))}")
+    raise ValueError(f"data: there is no {str(spec)!r}; {hint}known names: {', '.join(sorted(SOURCES))}")

@@ -1,0 +1,90 @@
+"""Images a second from a ZIP archive of small PNGs: edmkit against a plain loop, and against rows in memory.
+
+    python benchmarks/data_reading.py
+
+All read the same random batches in this process, in turns, and must agree. The plain loop opens one member after
+the other with zipfile and Pillow, as the reference's loader does. Ratios are taken within a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import statistics
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from edmkit.data import ImageZip, InMemory, prepare
+from edmkit.data.numbered import ArrayImages
+
+
+def plain_loop(path: Path) -> Callable[[Tensor], Tensor]:
+    archive = zipfile.ZipFile(path)
+    names = sorted(name for name in archive.namelist() if name.endswith(".png"))
+
+    def read(indices: Tensor) -> Tensor:
+        images = []
+        for i in indices.tolist():
+            with archive.open(names[i]) as file:
+                images.append(np.array(Image.open(io.BytesIO(file.read()))).transpose(2, 0, 1))
+        return torch.from_numpy(np.stack(images))
+
+    return read
+
+
+def images_per_second(read: Callable[[Tensor], Tensor], batches: list[Tensor]) -> float:
+    start = time.perf_counter()
+    for indices in batches:
+        read(indices)
+    return sum(map(len, batches)) / (time.perf_counter() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", type=int, default=32, help="height and width of the images (default 32)")
+    parser.add_argument("--images", type=int, default=5000, help="images in the archive (default 5000)")
+    parser.add_argument("--batch-size", type=int, default=256, help="images in a batch (default 256)")
+    parser.add_argument("--rounds", type=int, default=15, help="rounds (default 15)")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        array, path = Path(folder, "images.npy"), Path(folder, "images.zip")
+        # smooth pictures with some noise, so that PNG has something to do
+        coarse = torch.from_numpy(rng.normal(128, 40, (options.images, 3, 4, 4)))
+        smooth = torch.nn.functional.interpolate(coarse, (options.side, options.side), mode="bilinear")
+        pixels = (smooth + 8 * torch.randn_like(smooth)).clamp(0, 255).to(torch.uint8)
+        np.save(array, pixels.permute(0, 2, 3, 1).numpy())
+        prepare(ArrayImages(array), path)
+        on_demand, in_memory = (ImageZip(path, cache_mb=mb).load().rows for mb in (0, 10_000))
+        assert isinstance(in_memory, InMemory)
+        readers = {
+            "zipfile + Pillow": plain_loop(path),
+            "edmkit, ZIP": on_demand.read,
+            "edmkit, memory": in_memory.read,
+        }
+        batches = [torch.from_numpy(rng.integers(0, options.images, options.batch_size)) for _ in range(4)]
+        first, *others = (read(batches[0]) for read in readers.values())
+        assert all(torch.equal(first, other) for other in others)
+        rates = [
+            {name: images_per_second(read, batches) for name, read in readers.items()} for _ in range(options.rounds)
+        ]
+    print(f"{options.images} PNGs of 3×{options.side}×{options.side}, random batches of {options.batch_size}")
+    print(f"{'':>18} {'images/s':>10} {'ratio':>8}   its quartiles")
+    for name in readers:
+        ratios = [rate[name] / rate["zipfile + Pillow"] for rate in rates]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        median = statistics.median(rate[name] for rate in rates)
+        print(f"{name:>18} {median:>10.0f} {middle:>8.2f}   {low:.2f} to {high:.2f}")
+
+
+if __name__ == "__main__":
+    main()
