@@ -12,7 +12,7 @@ __all__ = ["inspect_command"]
 def inspect_command(
     data: Annotated[
         str,
-        typer.Argument(help="digits, a point set (swissroll, …), a folder or .zip of images, an array, … (docs/data.md)."),
+        typer.Argument(help="digits, a point set (swissroll, …), a folder or .zip of images, an array, …"),
     ],
     options: Annotated[
         list[str] | None,

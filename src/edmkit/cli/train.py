@@ -18,7 +18,7 @@ __all__ = ["train_command"]
 def train_command(
     data: Annotated[
         str | None,
-        typer.Argument(help="digits, a point set (swissroll, …), a folder or .zip of images, an array, … (docs/data.md)."),
+        typer.Argument(help="digits, a point set (swissroll, …), a folder or .zip of images, an array, …"),
     ] = None,
     overrides: Annotated[
         list[str] | None,
