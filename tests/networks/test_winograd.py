@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from edmkit.networks import DDPMpp, use_winograd
 from edmkit.networks.winograd import WinogradConv, _Differentiable, transformed, winograd
+from edmkit.train import EMA
 
 
 def relative_error(x: Tensor, exact: Tensor) -> float:
@@ -147,3 +148,43 @@ def test_it_compiles_into_one_graph() -> None:
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_an_average_of_a_network_goes_on_after_it_was_used() -> None:
+    training = network()
+    use_winograd(training)
+    average = EMA(training)
+    x, c_noise = torch.randn(2, 1, 16, 16), torch.zeros(2)
+    with torch.no_grad():
+        average.module(x, c_noise)
+    average.update(training, 0.5)
+    assert list(training.state_dict()) == list(network().state_dict())
+
+
+def test_copies_and_replaced_weights_are_noticed() -> None:
+    fast = network()
+    use_winograd(fast)
+    x, c_noise = torch.randn(2, 1, 16, 16), torch.zeros(2)
+    with torch.no_grad():
+        fast(x, c_noise)
+        copied = copy.deepcopy(fast)
+        for p in copied.parameters():
+            p.mul_(1.1)
+        for p in fast.parameters():
+            p.data = 1.1 * p.data
+        plain = network()
+        for p in plain.parameters():
+            p.mul_(1.1)
+        for changed in (copied, fast):
+            torch.testing.assert_close(changed(x, c_noise), plain(x, c_noise), rtol=1e-3, atol=1e-4)
+
+
+def test_it_goes_on_after_inference_mode() -> None:
+    fast = network()
+    use_winograd(fast)
+    x, c_noise = torch.randn(40, 1, 16, 16), torch.zeros(40)
+    with torch.inference_mode():
+        expected = fast(x, c_noise)
+    with torch.no_grad():
+        torch.testing.assert_close(fast(x, c_noise), expected.clone())
+    fast(x, c_noise).sum().backward()

@@ -57,7 +57,8 @@ def _buffer(name: str, *shape: int) -> Tensor:
     size = torch.Size(shape).numel()
     held: Tensor | None = getattr(_buffers, name, None)
     if held is None or held.numel() < size:
-        held = torch.empty(size)
+        with torch.inference_mode(False):  # it serves outside of that mode too
+            held = torch.empty(size)
         setattr(_buffers, name, held)
     return held[:size].view(shape)
 
@@ -126,13 +127,11 @@ class _Differentiable(torch.autograd.Function):
 class WinogradConv(Conv):
     """A `Conv` that convolves by Winograd's algorithm on a CPU in float32, and as ever elsewhere."""
 
-    kernels: Tensor | None
-
     def __init__(self, conv: Conv) -> None:
         nn.Module.__init__(self)
         self.__dict__.update(conv.__dict__)
-        self.register_buffer("kernels", None, persistent=False)
-        self._made_from = -1
+        # no buffer: the average of a network has its own, or none
+        self._made: tuple[tuple[int, int], Tensor] | None = None
 
     def _convolve(self, x: Tensor, more_padding: int = 0) -> Tensor:
         elsewhere = x.device.type != "cpu" or x.dtype != torch.float32 or self.weight.dtype != torch.float32
@@ -148,9 +147,10 @@ class WinogradConv(Conv):
         """The transformed kernels, kept until the weights change."""
         if torch.compiler.is_compiling():  # which folds constants, and cannot look at versions
             return transformed(self.weight)
-        if self.kernels is None or self.weight._version != self._made_from:
-            self.kernels, self._made_from = transformed(self.weight), self.weight._version
-        return self.kernels
+        state = (self.weight.data_ptr(), self.weight._version)
+        if self._made is None or self._made[0] != state:
+            self._made = (state, transformed(self.weight))
+        return self._made[1]
 
 
 def use_winograd(network: nn.Module) -> int:
