@@ -70,7 +70,13 @@ def test_missing_and_damaged_folders_are_named(tmp_path):
     [
         ({"format": "other"}, "format"),
         ({"network": {"kind": "resnet"}}, r"network.kind: 'resnet'"),
-        ({"transform": {"shft": [0.0]}}, "transform"),
+        ({"transform": {"shft": [0.0]}}, "make no model: .*'shft'"),
+        ({"transform": []}, "make no model"),
+        ({"network": 3}, "make no model"),
+        ({"class_names": 3}, "make no model"),
+        ({"preconditioning": None}, "make no model"),
+        ({"preconditioning": {"kind": "edm", "sigma_data": "x"}}, "make no model"),
+        ({"network": {"kind": "mlp", "shape": [2], "width": 2_000_000}}, "the weights are not those of the network"),
         ({"preconditioning": {"kind": "edm", "sigma": 1}}, "preconditioning.sigma"),
     ],
 )
@@ -88,7 +94,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
     config = json.loads(path.read_text())
     config["network"]["model_channels"] = 16
     path.write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="does not fit"):
+    with pytest.raises(ValueError, match="the network wants"):
         ek.load(tmp_path)
 
 

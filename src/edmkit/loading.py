@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
+from edmkit._shapes import Tensor
 from edmkit.interop import SUFFIXES, convert
+from edmkit.interop.foreign import fit_network
 from edmkit.model import CONFIG, FORMAT, WEIGHTS, Model
 from edmkit.preconditioning import Preconditioned
 from edmkit.registry import from_config
@@ -33,27 +35,26 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _read_weights(path: Path, network: torch.nn.Module) -> None:
+def _read_weights(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        state = load_file(path)
+        state: dict[str, Tensor] = load_file(path)
     except FileNotFoundError:
         raise ValueError(f"source: {path.parent} is not a model: it has no {WEIGHTS}") from None
     except SafetensorError as error:
         raise ValueError(f"source: {path} is damaged: {error}") from None
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"source: {path} does not fit the network of {CONFIG}: {error}") from None
+    return state
 
 
 def _locate(source: str | Path) -> Path:
     """The folder of a model: a path as it is, or the snapshot of a Hugging Face Hub repository."""
     path = Path(source)
-    if path.exists():
+    if path.is_dir():
         return path
+    if path.exists():
+        raise ValueError(f"source: {path} is neither a model's folder nor a checkpoint ({', '.join(SUFFIXES)})")
     if isinstance(source, Path) or source.count("/") != 1 or source.startswith((".", "/", "~")):
         raise ValueError(f"source: there is no folder {source}")
     from huggingface_hub import snapshot_download
@@ -84,12 +85,12 @@ def load(source: str | Path, *, device: torch.device | str | None = None) -> Mod
 
 def _load_folder(folder: Path) -> Model:
     config = _read_config(folder)
-    network = from_config("network", config["network"])
-    _read_weights(folder / WEIGHTS, network)
-    settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config["transform"].items()}
+    state = _read_weights(folder / WEIGHTS)
     try:
-        transform = Transform(**settings)
-    except TypeError as error:
-        raise ValueError(f"source: the transform of {folder / CONFIG} is not understood: {error}") from None
-    denoiser = Preconditioned(network, from_config("preconditioning", config["preconditioning"]))
-    return Model(denoiser, transform, tuple(config["class_names"]), config["notes"])
+        network = fit_network(config["network"], state)
+        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config["transform"].items()}
+        denoiser = Preconditioned(network, from_config("preconditioning", config["preconditioning"]))
+        return Model(denoiser, Transform(**settings), tuple(config["class_names"]), config["notes"])
+    except (ValueError, TypeError, AttributeError, KeyError, RuntimeError, RecursionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"source: {folder / CONFIG} and {WEIGHTS} make no model: {reason}") from None

@@ -89,6 +89,8 @@ FAMILIES: Mapping[str, Family] = {
 def nearest(name: str, known: Iterable[str]) -> str:
     """A phrase for an error message: the known name most like `name`, and all of them."""
     names = sorted(known)
+    if not names:
+        return "it has none"
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}known: {', '.join(names)}"

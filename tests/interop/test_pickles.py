@@ -396,3 +396,10 @@ def test_tensors_of_every_type_and_view_come_out_as_they_went_in(tmp_path):
         assert read.dtype == tensor.dtype
         assert read.stride() == tensor.stride()
         assert torch.equal(read, tensor)
+
+
+def test_strides_of_zero_do_not_make_a_small_file_large(tmp_path):
+    path = tmp_path / "shared.pt"
+    torch.save({f"w{i}": torch.zeros(1).expand(1000, 1000) for i in range(3)}, path)
+    with pytest.raises(ValueError, match="hold more than the file does"):
+        read_content(path)

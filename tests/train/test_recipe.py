@@ -85,3 +85,13 @@ def test_files_that_are_no_recipes(tmp_path):
     broken.write_text("- 1")
     with pytest.raises(ValueError, match="no mapping"):
         read_recipe(broken)
+
+
+@pytest.mark.parametrize("text", ["a: &a [1, 2]\nb: [*a, *a]", "a: &a [*a]", "a: " + "[" * 5000])
+def test_yaml_that_could_take_all_memory_is_refused(tmp_path, text):
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="is not valid YAML"):
+        read_recipe(path)
+    with pytest.raises(ValueError, match="the value is not valid YAML"):
+        parse_override("a=" + "[" * 5000)

@@ -138,8 +138,11 @@ class _Encode:
         return text.encode("latin1")
 
 
-class _Unpickler(pickle.Unpickler):
-    """Reads numbers, strings, lists, dictionaries and arrays; nothing that a pickle names is imported or called."""
+class _Unpickler(pickle._Unpickler):
+    """Reads numbers, strings, lists, dictionaries and arrays; nothing that a pickle names is imported or called.
+
+    It is the reader written in Python, whose memo is a dictionary: the other one reserves whatever index it is told.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("_codecs", "encode"):

@@ -21,6 +21,8 @@ __all__ = ["IdxImages"]
 
 _BYTES = 0x08  # the type of the values
 _LARGEST = 2**31
+# MNIST packs 5 : 1
+_BOMB_BYTES, _BOMB_RATIO = 2**24, 100
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ def _read(path: Path, dimensions: int) -> Shaped[Tensor, "*dims"]:
             size = math.prod(shape)
             if (zero, kind, count) != (0, _BYTES, dimensions) or not 0 < size <= _LARGEST:
                 raise ValueError(f"want {dimensions} dimensions of bytes, with 1 to {_LARGEST} of them")
+            if size > max(_BOMB_BYTES, _BOMB_RATIO * path.stat().st_size):
+                raise ValueError(f"claims {size} bytes out of {path.stat().st_size}: a decompression bomb")
             content = file.read(size + 1)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -46,11 +47,28 @@ def _read_pickle(view: memoryview) -> Any:
 
 def _read_torch(file: BinaryIO) -> Any:
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # of damaged files torch raises nearly every kind
         told = re.search(r"(?:WeightsUnpickler error: )?(.*?)(?:\. Please|$)", str(error).split("\n\t")[-1])
         reason = told[1] if told and told[1] else type(error).__name__
         raise Refusal(f"is not read by torch.load(weights_only=True): {reason}") from None
+    _check_storages(content)
+    return content
+
+
+def _check_storages(content: Any) -> None:
+    """Refusal where tensors hold much more than the storages that they lie in, as strides of 0 let a small file do."""
+    tensors, waiting, seen = list[torch.Tensor](), [content], set[int]()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, torch.Tensor):
+            tensors.append(value)
+        elif isinstance(value, Mapping | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            waiting.extend(value.values() if isinstance(value, Mapping) else value)
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if t.numel()}
+    if sum(t.numel() * t.itemsize for t in tensors) > 2 * sum(storages.values()):
+        raise Refusal("has tensors that hold more than the file does")
 
 
 def _read_safetensors(path: Path) -> Any:

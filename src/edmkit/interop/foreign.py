@@ -14,7 +14,7 @@ from edmkit.preconditioning import Preconditioned, Preconditioning
 from edmkit.registry import from_config, to_config
 from edmkit.transform import PIXELS
 
-__all__ = ["Foreign", "Report", "build"]
+__all__ = ["Foreign", "Report", "build", "fit_network"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,11 @@ class Report:
 
 def build(foreign: Foreign, source: str, sha256: str) -> tuple[Model, Report]:
     """The model with its report; ValueError unless the weights are exactly those of the network."""
-    network = _fit(foreign)
+    blocks = foreign.network["num_blocks"] * len(foreign.network["channel_mult"])
+    if blocks > len(foreign.state):
+        raise ValueError(f"num_blocks, channel_mult: make {blocks} blocks of {len(foreign.state)} tensors")
+    # the filters follow from the architecture, and not every format holds them
+    network = fit_network(foreign.network, foreign.state, optional="resample_filter")
     denoiser = Preconditioned(network, foreign.preconditioning)
     kind = foreign.network["kind"]
     report = Report(
@@ -94,26 +98,26 @@ def build(foreign: Foreign, source: str, sha256: str) -> tuple[Model, Report]:
     return Model(denoiser, PIXELS, class_names, report.notes()).eval(), report
 
 
-def _fit(foreign: Foreign) -> torch.nn.Module:
-    """The network with its weights. It is made without memory first: what a file says may be absurd."""
-    blocks = foreign.network["num_blocks"] * len(foreign.network["channel_mult"])
-    if blocks > len(foreign.state):
-        raise ValueError(f"num_blocks, channel_mult: make {blocks} blocks of {len(foreign.state)} tensors")
+def fit_network(config: Mapping[str, Any], state: Mapping[str, Tensor], optional: str | None = None) -> torch.nn.Module:
+    """The network of a config with these weights; ValueError unless they are exactly its own.
+
+    Names that end in `optional` may be missing. The network is made without memory first: what a file says may be
+    absurd.
+    """
     with torch.device("meta"):
-        wanted = from_config("network", foreign.network).state_dict()
-    # the filters follow from the architecture, and not every format holds them
-    missing = [name for name in wanted if name not in foreign.state and not name.endswith("resample_filter")]
-    unknown = [name for name in foreign.state if name not in wanted]
+        wanted = from_config("network", config).state_dict()
+    missing = [name for name in wanted if name not in state and not (optional and name.endswith(optional))]
+    unknown = [name for name in state if name not in wanted]
     if missing or unknown:
         found = [f"{len(names)} {what}, {names[0]!r} first" for names, what in _kinds(missing, unknown) if names]
         raise ValueError(f"the weights are not those of the network: {' and '.join(found)}")
-    for name, value in foreign.state.items():
+    for name, value in state.items():
         if value.shape != wanted[name].shape:
             raise ValueError(f"{name}: shape {tuple(value.shape)}; the network wants {tuple(wanted[name].shape)}")
         if not value.dtype.is_floating_point:
             raise ValueError(f"{name}: {value.dtype}; want floating-point numbers")
-    network: torch.nn.Module = from_config("network", foreign.network)
-    network.load_state_dict(foreign.state, strict=False)
+    network: torch.nn.Module = from_config("network", config)
+    network.load_state_dict(state, strict=False)
     return network
 
 

@@ -111,20 +111,6 @@ def _persistent_object(meta: Any = None) -> Inert:
     return Inert(class_name, state)
 
 
-def _rebuild_tensor(*arguments: Any) -> Tensor:
-    """A tensor from its storage, offset, size and stride."""
-    storage, offset, size, stride = arguments[:4]
-    numbers = (offset, *size, *stride)
-    if type(storage) is not _Storage or not all(type(n) is int and n >= 0 for n in numbers) or len(size) != len(stride):
-        raise Refusal("has a tensor of an unknown form")
-    count, held = math.prod(size), storage.elements.numel()
-    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    # a stride of 0 would make a small storage a tensor without end
-    if count > held or (count and last >= held):
-        raise Refusal(f"has a tensor of size {shown(size)} in a storage of {held} elements")
-    return storage.elements.as_strided(size, stride, offset)
-
-
 def _rebuild_parameter(data: Any = None, *_: Any) -> Tensor:
     if not isinstance(data, Tensor):
         raise Refusal("has a parameter that is no tensor")
@@ -169,6 +155,24 @@ def stand_ins(budget: Budget) -> Mapping[tuple[str, str], StandIn]:
         budget.decode(len(data))
         return _read_storage(data, budget)
 
+    def rebuild_tensor(*arguments: Any) -> Tensor:
+        """A tensor from its storage, offset, size and stride."""
+        storage, offset, size, stride = arguments[:4]
+        numbers = (offset, *size, *stride)
+        if (
+            type(storage) is not _Storage
+            or not all(type(n) is int and n >= 0 for n in numbers)
+            or len(size) != len(stride)
+        ):
+            raise Refusal("has a tensor of an unknown form")
+        count, held = math.prod(size), storage.elements.numel()
+        last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+        # a stride of 0 would make a small storage a tensor without end
+        if count > held or (count and last >= held):
+            raise Refusal(f"has a tensor of size {shown(size)} in a storage of {held} elements")
+        budget.decode(count * storage.elements.itemsize)  # for many tensors may share a storage
+        return storage.elements.as_strided(size, stride, offset)
+
     def reconstruct(cls: Any = None, *_: Any) -> _Array:
         if cls is not names["numpy", "ndarray"]:
             raise Refusal("makes an array of a class that is not numpy.ndarray")
@@ -177,7 +181,7 @@ def stand_ins(budget: Budget) -> Mapping[tuple[str, str], StandIn]:
     names = {
         ("torch_utils.persistence", "_reconstruct_persistent_obj"): StandIn(_persistent_object),
         ("torch._utils", "_rebuild_parameter"): StandIn(_rebuild_parameter),
-        ("torch._utils", "_rebuild_tensor_v2"): StandIn(_rebuild_tensor),
+        ("torch._utils", "_rebuild_tensor_v2"): StandIn(rebuild_tensor),
         ("torch.storage", "_load_from_bytes"): StandIn(load_storage),
         ("torch.nn.modules.container", "ModuleDict"): _inert("ModuleDict"),
         ("collections", "OrderedDict"): _constructor(dict, "an OrderedDict"),

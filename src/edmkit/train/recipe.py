@@ -168,9 +168,26 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     if not equals or not key.strip():
         raise ValueError(f"{text!r}: want key=value, such as batch_size=64")
     try:
-        return key.strip().split("."), _number(yaml.safe_load(value))
+        return key.strip().split("."), _read_yaml(value)
     except yaml.YAMLError:
         raise ValueError(f"{text!r}: the value is not valid YAML") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without aliases, by which a few lines can stand for gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            raise yaml.YAMLError("it has an alias, which is not read")
+        return super().compose_node(parent, index)
+
+
+def _read_yaml(text: str) -> Any:
+    """What a text says; YAMLError for one that is no YAML, has aliases, or is nested too deeply."""
+    try:
+        return _number(yaml.load(text, _Loader))
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply") from None
 
 
 def _number(value: Any) -> Any:
@@ -240,7 +257,7 @@ def make_recipe(config: Mapping[str, Any]) -> Recipe:
 def read_recipe(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; ValueError where there is none."""
     try:
-        config = _number(yaml.safe_load(path.read_text(encoding="utf-8")))
+        config = _read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"recipe: there is no file {path}") from None
     except (OSError, UnicodeDecodeError) as error:
