@@ -147,8 +147,7 @@ def test_images_that_cannot_be_read(tmp_path: Path, kind: str) -> None:
     source = write_zip(tmp_path / "in.zip", given)
     with pytest.raises(ValueError, match=r"in\.zip/00000/img00000002\.png: cannot be read as an .*on_error='skip'"):
         prepare(ImageZip(source), tmp_path / "out.zip")
-    assert not (tmp_path / "out.zip").exists()
-    shutil.rmtree(tmp_path / "out.zip.partial")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.zip"]
     done = prepare(ImageZip(source, on_error="skip"), tmp_path / "out.zip")
     assert done.left_out == ("00000/img00000002.png",)
     names = [name for name in given if name != "00000/img00000002.png"]  # the numbers of the others stay
@@ -204,8 +203,10 @@ def test_killed_work_is_taken_up_again(
     assert not (tmp_path / f"{destination}.partial").exists()
 
 
-def test_work_begun_with_other_data(tmp_path: Path) -> None:
-    broken = {**as_the_reference(IMAGES, LABELS), "00000/img00000011.png": b"broken"}
+def test_work_begun_with_other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparation, "_PART", 5)  # a part is written before the broken image is met
+    broken = as_the_reference(IMAGES, LABELS)
+    broken["00000/img00000011.png"] = broken["00000/img00000011.png"][:60]
     source = write_zip(tmp_path / "in.zip", broken)
     with pytest.raises(ValueError, match="cannot be read"):
         prepare(ImageZip(source), tmp_path / "out.zip")
@@ -253,7 +254,7 @@ def test_destinations_that_are_refused(tmp_path: Path) -> None:
     for destination, message in (
         (tmp_path / "x.tar", r"x\.tar ends in \.tar; want \.zip, or a folder"),
         (tmp_path / "no" / "x.zip", "there is no folder"),
-        (tmp_path / "in" / "x.zip", "lies in the source"),
+        (tmp_path / "in" / "x.zip", "lie one in the other"),
         (tmp_path / "folder.zip", r"folder\.zip is a folder; choose another name"),
         (mine, "mine is no folder that was prepared, and is not overwritten"),
     ):
@@ -297,3 +298,27 @@ def test_prepare_and_verify_on_the_command_line(tmp_path: Path, capfd: pytest.Ca
     assert main(["data", "prepare", "digits", str(out)]) == 2
     assert main(["data", "prepare", str(tmp_path / "nowhere"), str(out)]) == 2
     assert main(["data", "verify", str(source)]) == 2
+
+
+def test_a_destination_never_swallows_its_source(tmp_path):
+    source = tmp_path / "prepared" / "x.zip"
+    source.parent.mkdir()
+    with zipfile.ZipFile(source, "w") as archive:
+        archive.writestr("a.png", png(IMAGES[0]))
+    before = source.read_bytes()
+    for destination in (source, source.parent):
+        with pytest.raises(ValueError, match="lie one in the other"):
+            prepare(image_source(source), destination, overwrite=True)
+    assert source.read_bytes() == before
+
+
+def test_a_mistake_does_not_bind_its_correction(tmp_path):
+    source = folder_of(tmp_path / "in", {"a.png": IMAGES[0], "b.png": IMAGES[1][:4]})
+    target = tmp_path / "x.zip"
+    with pytest.raises(ValueError, match="give the size that all shall have"):
+        prepare(image_source(source), target)
+    (source / "c.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match="on_error='skip' leaves such files out"):
+        prepare(image_source(source, size=4), target)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+    assert prepare(image_source(source, size=4, on_error="skip"), target).images == 2

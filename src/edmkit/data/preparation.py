@@ -78,7 +78,11 @@ def prepare(
     files = source.files()
     work = _Work(source, files, target, max_images, track or (lambda *_: None))
     work.begin()
-    prepared, whole = work.write()
+    try:
+        prepared, whole = work.write()
+    except ValueError:
+        work.abandon()
+        raise
     if target.is_dir():
         shutil.rmtree(target)
     whole.replace(target)
@@ -91,8 +95,9 @@ def _check_destination(target: Path, source: Path, overwrite: bool) -> None:
         raise ValueError(f"destination: {target} ends in {target.suffix}; want .zip, or a folder")
     if not target.parent.is_dir():
         raise ValueError(f"destination: there is no folder {target.parent}")
-    if source.is_dir() and target.resolve().is_relative_to(source.resolve()):
-        raise ValueError(f"destination: {target} lies in the source {source}")
+    whence, where = source.resolve(), target.resolve()
+    if source.exists() and (where.is_relative_to(whence) or whence.is_relative_to(where)):
+        raise ValueError(f"destination: {target} and the source {source} lie one in the other")
     if not target.exists():
         return
     if target.is_dir() != (target.suffix == ""):
@@ -146,6 +151,11 @@ class _Work:
                     f"{name}: {value!r}, but {self.partial} was begun with {then.get(name)!r}; "
                     "go on with that, or remove it to begin anew"
                 )
+
+    def abandon(self) -> None:
+        """Leave nothing behind of work that has not written any image: a mistake shall not bind its correction."""
+        if all(name == _STATE or name.startswith(".") for name in os.listdir(self.partial)):
+            shutil.rmtree(self.partial)
 
     def write(self) -> tuple[Prepared, Path]:
         """Write what is missing; what there is then, and where the whole of it lies."""
