@@ -10,6 +10,7 @@ import yaml
 from PIL import Image
 
 import edmkit as ek
+from edmkit import sampling
 from edmkit.cli.app import main
 from edmkit.cli.parsing import parse_seeds
 
@@ -62,6 +63,48 @@ def test_sigma_data_is_that_of_the_data_and_the_noise_goes_with_it(digits_run, p
     proposed = inspect(load_data("swissroll", n=500).split()[0]).proposals
     noise = yaml.safe_load((points_run / "recipe.yaml").read_text())["noise"]
     assert (noise["P_mean"], noise["P_std"]) == pytest.approx((proposed.P_mean.value, proposed.P_std.value), rel=5e-3)
+
+
+def test_a_folder_that_is_written_anew_holds_one_run(digits_run, tmp_path):
+    out = tmp_path / "many"
+    options = ["sample", str(digits_run), "--steps", "2", "--out", str(out)]
+    assert main([*options, "--seeds", "0-3,1000", "--subdirs"]) == 0
+    (out / "notes.txt").write_text("mine")
+    assert main([*options, "--seeds", "1-2", "--overwrite"]) == 0
+    assert sorted(p.name for p in out.rglob("*") if p.is_file()) == [
+        "000001.png",
+        "000002.png",
+        "labels.json",
+        "notes.txt",
+    ]
+
+
+def test_an_interrupted_folder_has_the_labels_of_its_pictures(digits_run, tmp_path, monkeypatch):
+    out = tmp_path / "many"
+    draw, calls = sampling.sample, []
+
+    def interrupted(*args, **options):
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return draw(*args, **options)
+
+    monkeypatch.setattr(sampling, "sample", interrupted)
+    options = ["--seeds", "0-5", "--batch", "2", "--class", "3", "--steps", "2"]
+    assert main(["sample", str(digits_run), *options, "--out", str(out)]) == 130
+    assert json.loads((out / "labels.json").read_text()) == {"000000.png": 3, "000001.png": 3}
+
+
+def test_a_model_goes_on_being_trained(digits_run, tmp_path, capsys):
+    options = ["images=128", "batch_size=64", "--transfer", str(digits_run)]
+    assert main(["train", "digits", *options, "--out", str(tmp_path / "more")]) == 0
+    old, new = (yaml.safe_load((f / "recipe.yaml").read_text()) for f in (digits_run, tmp_path / "more"))
+    assert new["network"] == old["network"]
+    assert new["preconditioning"] == old["preconditioning"]
+    assert "--transfer: the model makes samples of 1×8×8, the data are of 2" in error_of(
+        capsys, "train", "two-moons", "--transfer", digits_run, "--out", tmp_path / "x"
+    )
+    assert not (tmp_path / "x").exists()
 
 
 def test_half_precision_is_near_single(digits_run, tmp_path):
@@ -273,6 +316,8 @@ class TestMistakes:
             (["--columns", "3", "--out", "x.npz"], "--columns: has no effect on x.npz"),
             (["--precision", "float8"], "--precision: 'float8'"),
             (["--winograd"], "--winograd: has no effect here"),
+            (["--columns", "0"], "--columns: 0"),
+            (["--seeds", "0-3,2", "--out", "many"], "names a seed twice"),
             (["--disc", "edn"], "did you mean 'edm'"),
             (["--out", "x.jpg"], ".jpg"),
             (["--out", "nowhere/x.png"], "no folder"),

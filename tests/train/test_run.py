@@ -182,3 +182,33 @@ def test_winograd_without_effect_is_an_error(tmp_path):
     for options in (["precision=bfloat16"], ["network.model_channels=16"]):
         with pytest.raises(ValueError, match="winograd: has no effect here"):
             losses_with(tmp_path, "winograd=true", *options)
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    run = make_run(tmp_path / "run", "images=1000")
+    run.begin()
+    run.save()
+    before = (tmp_path / "run" / "model.safetensors").read_bytes()
+    whole = run.trainer.run
+
+    def breaking(data):
+        for progress in whole(data):
+            if progress.step == 3:
+                next(run.trainer.denoiser.parameters()).data.fill_(float("nan"))
+            if progress.step == 4:
+                raise KeyboardInterrupt
+            yield progress
+
+    run.trainer.run = breaking
+    with pytest.raises(KeyboardInterrupt):
+        list(run.train())
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+
+
+def test_a_checkpoint_of_another_network_is_refused_on_one_line(tmp_path):
+    run = make_run(tmp_path / "run")
+    run.begin()
+    run.save()
+    with pytest.raises(ValueError, match=r"resume: .*checkpoint\.pt does not fit recipe\.yaml") as caught:
+        make_run(tmp_path / "run", "network.width=32").resume()
+    assert "\n" not in str(caught.value)

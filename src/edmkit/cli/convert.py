@@ -9,12 +9,12 @@ import typer
 
 __all__ = ["convert_command"]
 
-_OPENAI = "What OpenAI's state dicts do not say"
+_OPENAI = "What a file may not say"
 
 
 def convert_command(
     source: Annotated[Path, typer.Argument(help="A .pkl, .pt, .pth or .safetensors file.")],
-    out: Annotated[Path, typer.Argument(help="Folder of the model to be written.", show_default=False)],
+    out: Annotated[Path, typer.Argument(metavar="DEST", help="Folder of the model to be written.", show_default=False)],
     overwrite: Annotated[bool, typer.Option(help="Replace the model in that folder.")] = False,
     push: Annotated[
         str | None, typer.Option(help="Upload the model to the Hugging Face Hub too, as owner/name.")

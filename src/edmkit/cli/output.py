@@ -17,15 +17,15 @@ from edmkit.transform import Transform
 
 __all__ = ["Output"]
 
-_SUBDIR = 1000
+_SUBDIR, _LABELS = 1000, "labels.json"
 
 
 class Output:
     """The file or folder at `path`, in the format that its name asks for; it takes raw samples a batch at a time.
 
     Pictures in a folder are called by their seeds and written as they come, with `subdirs` into one folder for each
-    thousand seeds; a grid or an array is written by `close`. ValueError, before any work is done, where `path` cannot
-    be written or would replace something.
+    thousand seeds; a grid or an array is written at the end of a `with` block. ValueError, before any work is done,
+    where `path` cannot be written or would replace something.
     """
 
     def __init__(
@@ -43,12 +43,15 @@ class Output:
         self._seeds: list[int] = []
         self._labels: list[Tensor] = []
         self._raw: list[Tensor] = []
+        self._former: list[Path] = []
         if path.suffix not in ("", ".png", ".npz"):
             raise ValueError(f"--out: {path} ends in {path.suffix}; want .png, .npz, or a folder")
         if self.is_folder and not is_image(sample_shape):
             raise ValueError(f"--out: samples of shape {tuple(sample_shape)} are no pictures; write them to an .npz")
         if subdirs and not self.is_folder:
             raise ValueError(f"--subdirs: has no effect on {path}; it goes with a folder of pictures")
+        if columns is not None and columns < 1:
+            raise ValueError(f"--columns: {columns}; want at least 1")
         if columns is not None and path.suffix != ".png":
             raise ValueError(f"--columns: has no effect on {path}; it goes with a grid")
         if not path.parent.is_dir():
@@ -59,6 +62,9 @@ class Output:
             raise ValueError(f"--out: {path} is a {'folder' if path.is_dir() else 'file'}; choose another name")
         if not overwrite and (path.is_file() or any(path.iterdir())):
             raise ValueError(f"--out: {path} exists already; choose another name or add --overwrite")
+        if self.is_folder:
+            numbered = (*path.glob("[0-9]*.png"), *path.glob("[0-9]*/[0-9]*.png"))
+            self._former = [*numbered, path / _LABELS]
 
     def add(
         self, raw: Shaped[Tensor, "batch *dims"], seeds: Sequence[int], labels: Int[Tensor, "batch"] | None
@@ -70,19 +76,29 @@ class Output:
         if not self.is_folder:
             self._raw.append(raw.cpu())
             return
+        while self._former:  # two runs in one folder could not be told apart
+            self._former.pop().unlink(missing_ok=True)
         for seed, image in zip(seeds, to_pixels(raw, self.transform), strict=True):
             place = self.path / self._name(seed)
             place.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(place) as temporary:
                 save_image(temporary, image)
 
-    def close(self) -> None:
+    def __enter__(self) -> Output:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # pictures that are there keep their labels, however a run ends
+        if self._seeds and (kind is None or self.is_folder):
+            self._finish()
+
+    def _finish(self) -> None:
         """Write what is not written yet."""
         labels = torch.cat(self._labels) if self._labels else None
         if self.is_folder:
             if labels is not None:
                 named = dict(zip(map(self._name, self._seeds), labels.tolist(), strict=True))
-                write_text(self.path / "labels.json", json.dumps(named, indent=1) + "\n")
+                write_text(self.path / _LABELS, json.dumps(named, indent=1) + "\n")
             return
         raw = torch.cat(self._raw)
         with atomic_path(self.path) as temporary:

@@ -12,6 +12,7 @@ from edmkit.cli.previews import draw_preview
 from edmkit.data import DataSet, Inspection, inspect
 from edmkit.loading import load
 from edmkit.model import Model
+from edmkit.presets import IDDPM, VE, VP
 from edmkit.registry import to_config
 from edmkit.train import (
     FROM_DATA,
@@ -87,16 +88,35 @@ def _images(config: Mapping[str, Any], training: DataSet) -> int | None:
 def _of_model(model: Model) -> dict[str, Any]:
     """The parts of a recipe with which a model goes on being trained."""
     network = to_config("network", model.denoiser.network)
-    return {
+    preconditioning = model.denoiser.preconditioning
+    parts = {
         "network": {name: value for name, value in network.items() if name not in FROM_DATA},
-        "preconditioning": to_config("preconditioning", model.denoiser.preconditioning),
+        "preconditioning": to_config("preconditioning", preconditioning),
     }
+    for column in (VP, VE, IDDPM):  # EDM's is moved to the data
+        if isinstance(preconditioning, type(column.preconditioning)):
+            parts["noise"] = to_config("noise", column.noise)
+    return parts
+
+
+def _check_transfer(model: Model, training: DataSet, conditional: bool) -> None:
+    """ValueError where a model makes something else than the data are."""
+    if model.sample_shape != training.sample_shape:
+        there, here = ("×".join(map(str, shape)) for shape in (model.sample_shape, training.sample_shape))
+        raise ValueError(f"--transfer: the model makes samples of {there}, the data are of {here}")
+    classes = len(training.class_names) if conditional else 0
+    if model.class_names and classes not in (0, len(model.class_names)):
+        raise ValueError(
+            f"--transfer: the model has {len(model.class_names)} classes, the data have {classes}; "
+            "conditional=false trains without"
+        )
 
 
 def plan_run(data: str | None, overrides: Sequence[str], recipe: Path | None, transfer: str | None = None) -> Plan:
     """The recipe in full: of a file or proposed from the data, with the overrides; `epochs` becomes `images`.
 
-    Without a recipe, network and preconditioning are those of the model to begin with, where there is one.
+    Without a recipe, network, preconditioning and the noise that goes with it are those of the model to begin with,
+    where there is one.
     """
     model = None if transfer is None else load(transfer)
     given = {} if recipe is None else read_recipe(recipe)
@@ -114,6 +134,8 @@ def plan_run(data: str | None, overrides: Sequence[str], recipe: Path | None, tr
         images = _images(given, training)
     config = apply_overrides(given, overrides) | {"data": read_as.model_dump(mode="json")}
     config.pop("epochs", None)
+    if model is not None:
+        _check_transfer(model, training, config.get("conditional", True) is not False)
     if images is not None:
         config["images"] = images
     return Plan(make_recipe(config), training, inspection, model)

@@ -21,7 +21,9 @@ MIDPOINTS = {"heun": None, "midpoint": 0.5, "ralston": 2 / 3}
 
 
 def sample_command(
-    model: Annotated[str, typer.Argument(help="Folder of a model, or owner/name on the Hugging Face Hub.")],
+    model: Annotated[
+        str, typer.Argument(help="Folder of a model, a .pkl, .pt or .pth of others, or owner/name on the Hub.")
+    ],
     out: Annotated[
         Path,
         typer.Option(help="A grid (x.png), an array with its seeds and labels (x.npz), or a folder of PNGs (x/)."),
@@ -56,8 +58,12 @@ def sample_command(
         str,
         typer.Option("--discretization", "--disc", help="edm, vp, ve, iddpm or loglinear.", rich_help_panel=_STEPS),
     ] = "edm",
-    sigma_min: Annotated[float | None, typer.Option(help="Lowest σ before 0.", rich_help_panel=_STEPS)] = None,
-    sigma_max: Annotated[float | None, typer.Option(help="Highest σ.", rich_help_panel=_STEPS)] = None,
+    sigma_min: Annotated[
+        float | None, typer.Option("--sigma-min", "--sigma_min", help="Lowest σ before 0.", rich_help_panel=_STEPS)
+    ] = None,
+    sigma_max: Annotated[
+        float | None, typer.Option("--sigma-max", "--sigma_max", help="Highest σ.", rich_help_panel=_STEPS)
+    ] = None,
     rho: Annotated[float | None, typer.Option(help="Exponent of EDM steps, 7.", rich_help_panel=_STEPS)] = None,
     epsilon_s: Annotated[
         float | None, typer.Option(help="Last time of VP steps, 1e-3.", rich_help_panel=_STEPS)
@@ -76,7 +82,9 @@ def sample_command(
     alpha: Annotated[
         float | None, typer.Option(help="α of the second-order family, 1 for Heun.", rich_help_panel=_SOLVER)
     ] = None,
-    schedule: Annotated[str, typer.Option(help="σ(t): edm, vp, ve, cosine or flow.", rich_help_panel=_SOLVER)] = "edm",
+    schedule: Annotated[
+        str, typer.Option(help="σ(t): edm (or linear), vp, ve, cosine or flow.", rich_help_panel=_SOLVER)
+    ] = "edm",
     scaling: Annotated[
         str | None,
         typer.Option(help="s(t): none, vp or flow. Default: what the schedule brings.", rich_help_panel=_SOLVER),
@@ -136,7 +144,7 @@ def sample_command(
     else:
         stepping = spec("solver", solver, {"alpha": alpha})
     process = Process(
-        spec("schedule", schedule, betas if vp_schedule else {}),
+        spec("schedule", "edm" if schedule == "linear" else schedule, betas if vp_schedule else {}),
         None if scaling is None else spec("scaling", scaling, {}),
     )
     churn = Churn(S_churn, S_tmin, S_tmax, S_noise)
@@ -148,6 +156,8 @@ def sample_command(
         raise ValueError(f"--batch: {batch}; want at least 1")
     loaded = load(model, device=target)
     output = Output(out, loaded.transform, loaded.sample_shape, overwrite=overwrite, columns=columns, subdirs=subdirs)
+    if output.is_folder and len(set(seed_list)) < len(seed_list):
+        raise ValueError(f"--seeds: {seeds!r} names a seed twice, and a folder has one picture for each")
     labels = None
     if classes is not None:
         labels = parse_classes(classes, loaded.class_names, len(seed_list))
@@ -155,7 +165,7 @@ def sample_command(
         labels = random_labels(seed_list, loaded.sample_shape, len(loaded.class_names))
     _prepare(loaded.denoiser.network, precision, compile, winograd)
 
-    with progress_bar("samples") as bar:
+    with output, progress_bar("samples") as bar:
         task = bar.add_task("sampling", total=len(seed_list), info="")
         for first in range(0, len(seed_list), batch):
             some = seed_list[first : first + batch]
@@ -177,10 +187,10 @@ def sample_command(
             )
             output.add(loaded.decode(samples.x), some, own)
             bar.update(task, completed=first + len(some))
-        output.close()
     stdout.print(
         f"{out}: {len(seed_list)} samples, {samples.num_steps} steps, NFE {samples.nfe}, "
-        f"σ {float(samples.sigmas[0]):g} … {float(samples.sigmas[-2]):g} → {float(samples.sigmas[-1]):g}"
+        f"σ {float(samples.sigmas[0]):g} … {float(samples.sigmas[-2]):g} → {float(samples.sigmas[-1]):g}",
+        markup=False,
     )
 
 

@@ -73,7 +73,8 @@ def _train(run: Run) -> None:
     parameters = sum(p.numel() for p in run.trainer.denoiser.parameters())
     stdout.print(
         f"{run.data.name}: {len(run.data)} training samples of {'×'.join(map(str, run.data.sample_shape))}, "
-        f"{parameters:,} parameters on {run.device}, {run.recipe.images:,} images"
+        f"{parameters:,} parameters on {run.device}, {run.recipe.images:,} images",
+        markup=False,
     )
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -96,6 +97,8 @@ def _train(run: Run) -> None:
         err.print(f"{run.folder}: nothing left to train")
     else:
         stopped = "" if report.images >= run.recipe.images else "stopped; "
-        stdout.print(f"{run.folder}: {stopped}{report.images:,} images seen, loss {report.loss:.4g}; model saved")
+        stdout.print(
+            f"{run.folder}: {stopped}{report.images:,} images seen, loss {report.loss:.4g}; model saved", markup=False
+        )
         if stopped:
-            stdout.print(f"go on with: edmkit train --resume {run.folder}")
+            stdout.print(f"go on with: edmkit train --resume {run.folder}", markup=False)

@@ -51,8 +51,8 @@ def choose_device(name: str | None = None) -> torch.device:
     if name is not None:
         try:
             device = torch.device(name)
-            torch.zeros(1, device=device)
-        except (RuntimeError, AssertionError) as error:
+            torch.zeros(1, device=device).item()
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
             raise ValueError(f"device: {name!r} is not to be had here: {str(error).splitlines()[0]}") from None
         return device
     if torch.cuda.is_available():
@@ -160,7 +160,12 @@ class Run:
 
     def resume(self) -> None:
         """Take up the run from the checkpoint in its folder."""
-        self.trainer.load_state_dict(read_checkpoint(self.folder / CHECKPOINT))
+        state = read_checkpoint(self.folder / CHECKPOINT)
+        try:
+            self.trainer.load_state_dict(state)
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"resume: {self.folder / CHECKPOINT} does not fit {RECIPE}: {reason}") from None
 
     def begin(self) -> None:
         """Make the folder and write the recipe in full."""
@@ -174,8 +179,9 @@ class Run:
     def train(self) -> Iterator[Report]:
         """Train to the end, logging, previewing and saving on the way; a report every few seconds.
 
-        However it ends (finished, stopped, closed or thrown out of), the state is saved, unless the loss has become
-        not finite: then FloatingPointError, and the last checkpoint stays as it is.
+        However it ends (finished, stopped, closed or thrown out of), the state is saved, unless the loss or a weight
+        has become not finite: then the last checkpoint stays as it is, and a loss that is reported is a
+        FloatingPointError.
         """
         ahead = 0 if isinstance(self.data.rows, InMemory) else _AHEAD
         data = batches(self.data, self.recipe.batch_size, self.recipe.seed, self.trainer.step, prefetch=ahead)
@@ -194,8 +200,11 @@ class Run:
                     log.flush()
                     yield report
         finally:
-            if healthy:
+            if healthy and self._is_finite():
                 self.save()
+
+    def _is_finite(self) -> bool:
+        return all(bool(p.isfinite().all()) for p in self.trainer.denoiser.parameters())
 
     def _reports(self, data: Iterable[Batch]) -> Iterator[Report]:
         losses: list[Tensor] = []
@@ -224,5 +233,5 @@ class Run:
         if passed(recipe.preview_images) and self.preview is not None:
             (self.folder / PREVIEWS).mkdir(exist_ok=True)
             self.preview(self.model(), self.folder / PREVIEWS / f"{progress.images:09d}.png")
-        if passed(recipe.checkpoint_images) and math.isfinite(float(progress.loss)):
+        if passed(recipe.checkpoint_images) and self._is_finite():
             self.save()
