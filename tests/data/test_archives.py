@@ -7,6 +7,7 @@ import pickletools
 import struct
 import sys
 import tarfile
+import tracemalloc
 import types
 from pathlib import Path
 
@@ -246,6 +247,20 @@ def test_idx_files_of_another_form(tmp_path: Path, content: bytes, message: str)
     path.write_bytes(gzip.compress(idx(DIGITS))[:-20])
     with pytest.raises(ValueError, match=r"ubyte\.gz: cannot be read"):
         load_data(path)
+
+
+def test_small_files_do_not_take_all_memory(tmp_path: Path) -> None:
+    bomb = tmp_path / "x-idx3-ubyte.gz"
+    bomb.write_bytes(gzip.compress(idx(np.zeros((2**15, 32, 32), np.uint8))))
+    with pytest.raises(ValueError, match="decompression bomb"):
+        load_data(bomb)
+    members = cifar10()
+    members["cifar-10-batches-py/data_batch_1"] = b"\x80\x02}r" + struct.pack("<I", 2**31) + b"."  # a memo with gaps
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"data_batch_1: data: want an array of bytes"):
+        load_data(tar(tmp_path / "cifar-10-python.tar.gz", members))
+    assert tracemalloc.get_traced_memory()[1] < 2**26
+    tracemalloc.stop()
 
 
 def test_labels_of_another_number(tmp_path: Path) -> None:
