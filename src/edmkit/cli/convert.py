@@ -9,7 +9,7 @@ import typer
 
 __all__ = ["convert_command"]
 
-_OPENAI = "What a file may not say"
+_UNSAID = "What a file may not say"
 
 
 def convert_command(
@@ -20,21 +20,21 @@ def convert_command(
         str | None, typer.Option(help="Upload the model to the Hugging Face Hub too, as owner/name.")
     ] = None,
     private: Annotated[bool, typer.Option(help="Make the repository of --push private.")] = False,
-    size: Annotated[int | None, typer.Option(help="Side of the images.", rich_help_panel=_OPENAI)] = None,
-    channels: Annotated[int | None, typer.Option(help="Channels of the images, 3.", rich_help_panel=_OPENAI)] = None,
+    size: Annotated[int | None, typer.Option(help="Side of the images.", rich_help_panel=_UNSAID)] = None,
+    channels: Annotated[int | None, typer.Option(help="Channels of the images, 3.", rich_help_panel=_UNSAID)] = None,
     betas: Annotated[
-        str | None, typer.Option(help="Noise schedule of the training: cosine or linear.", rich_help_panel=_OPENAI)
+        str | None, typer.Option(help="Noise schedule of the training: cosine or linear.", rich_help_panel=_UNSAID)
     ] = None,
     num_steps: Annotated[
-        int | None, typer.Option(help="Diffusion steps of the training.", rich_help_panel=_OPENAI)
+        int | None, typer.Option(help="Diffusion steps of the training.", rich_help_panel=_UNSAID)
     ] = None,
-    num_heads: Annotated[int | None, typer.Option(help="Attention heads.", rich_help_panel=_OPENAI)] = None,
+    num_heads: Annotated[int | None, typer.Option(help="Attention heads.", rich_help_panel=_UNSAID)] = None,
     channels_per_head: Annotated[
-        int | None, typer.Option(help="Channels of an attention head.", rich_help_panel=_OPENAI)
+        int | None, typer.Option(help="Channels of an attention head.", rich_help_panel=_UNSAID)
     ] = None,
     qkv_order: Annotated[
         str | None,
-        typer.Option(help="Channels of q, k, v grouped by heads or by qkv first.", rich_help_panel=_OPENAI),
+        typer.Option(help="Channels of q, k, v grouped by heads or by qkv first.", rich_help_panel=_UNSAID),
     ] = None,
 ) -> None:
     """Make a model of a foreign checkpoint, without executing anything in it, and say what became of it."""

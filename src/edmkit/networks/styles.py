@@ -29,7 +29,8 @@ class Style:
     - `late_labels`: labels are added to the embedding after its layers, without a bias.
     - `wide_input`: the first convolution has as many channels as the first level.
     - `residual_input`: the input, resampled by convolutions, is added to the features of every level on the way down.
-    - `attend_last`: on the way up, only the last block of a level has attention.
+    - `attended_side`: unless told, levels of at most this longest side have attention.
+    - `attend_last`: of them only the finest, and on the way up only its last block.
     - `separate_output`: the last normalisation and convolution stand outside of the decoder.
     """
 
@@ -46,6 +47,7 @@ class Style:
     late_labels: bool = False
     wide_input: bool = False
     residual_input: bool = False
+    attended_side: int = 16
     attend_last: bool = True
     separate_output: bool = False
 
@@ -73,6 +75,7 @@ ADM = Style(
     endpoint=False,
     late_labels=True,
     wide_input=True,
+    attended_side=32,
     attend_last=False,
     separate_output=True,
 )

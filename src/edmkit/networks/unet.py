@@ -46,13 +46,11 @@ class UNet(ConditionedNetwork):
     `label_dropout`; "augment" (B, augment_dim); "image" (B, image_channels, *sides), concatenated to x. A missing one
     is zeros.
 
-    With `checkpointing`, blocks are computed anew in the backward pass instead of being kept: the memory of a training
-    step falls to that of the skip connections and one block, and its time grows by about a third.
+    With `checkpointing`, what is inside of blocks is computed anew in the backward pass instead of being kept: less
+    memory for one more forward pass.
     """
 
     style: ClassVar[Style]
-    _attended_side: ClassVar[int]
-    """Without `attn_resolutions`, levels of at most this longest side have attention."""
 
     def __init__(
         self,
@@ -166,7 +164,7 @@ class UNet(ConditionedNetwork):
     def _attended_levels(self, longest: list[int], wanted: Sequence[int] | None) -> set[int]:
         """The indices of the levels with attention, of levels whose longest sides are these."""
         if wanted is None:
-            small = [i for i, side in enumerate(longest) if side <= self._attended_side]
+            small = [i for i, side in enumerate(longest) if side <= self.style.attended_side]
             return set(small[:1] if self.style.attend_last else small)
         unknown = sorted(set(wanted) - set(longest))
         if unknown:
@@ -233,7 +231,6 @@ class DDPMpp(UNet):
     """
 
     style = styles.DDPMPP
-    _attended_side = 16
 
 
 class NCSNpp(UNet):
@@ -244,7 +241,6 @@ class NCSNpp(UNet):
     """
 
     style = styles.NCSNPP
-    _attended_side = 16
 
 
 class ADM(UNet):
@@ -257,7 +253,6 @@ class ADM(UNet):
     """
 
     style = styles.ADM
-    _attended_side = 32
 
     def __init__(
         self,

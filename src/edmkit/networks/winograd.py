@@ -156,8 +156,8 @@ class WinogradConv(Conv):
 def use_winograd(network: nn.Module) -> int:
     """Let the wide 3×3 convolutions of a U-Net of edmkit use Winograd's algorithm; the number of them is returned.
 
-    It changes what is computed on a CPU in float32, by 2e-6 of its norm, and nothing else. There these convolutions and
-    their gradients with respect to features take about 0.6 of the time; inference keeps four times their weights.
+    It changes what is computed on a CPU in float32, by 2e-6 of its norm, and nothing else. Inference keeps four times
+    the weights of these convolutions; docs/performance.md has what is gained.
     """
     count = 0
     for parent in list(network.modules()):

@@ -20,6 +20,7 @@ from edmkit.networks import use_winograd
 from edmkit.objective import DenoisingLoss
 from edmkit.preconditioning import Preconditioned
 from edmkit.registry import from_config
+from edmkit.sampling.run import is_finite
 from edmkit.train.checkpoint import read_checkpoint, write_checkpoint
 from edmkit.train.ema import EMA
 from edmkit.train.engine import Progress, Schedule, Trainer
@@ -204,7 +205,7 @@ class Run:
                 self.save()
 
     def _is_finite(self) -> bool:
-        return all(bool(p.isfinite().all()) for p in self.trainer.denoiser.parameters())
+        return all(is_finite(p) for p in self.trainer.denoiser.parameters())
 
     def _reports(self, data: Iterable[Batch]) -> Iterator[Report]:
         losses: list[Tensor] = []
