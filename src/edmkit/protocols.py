@@ -14,6 +14,7 @@ from torch import Tensor
 __all__ = [
     "Cond",
     "Denoiser",
+    "Increment",
     "Network",
     "Point",
     "Request",
@@ -21,6 +22,7 @@ __all__ = [
     "Schedule",
     "SigmaPath",
     "Solver",
+    "Step",
     "TimeSteps",
     "check_cond",
     "sigma_range",
@@ -88,9 +90,11 @@ class Point(NamedTuple):
 
 @runtime_checkable
 class SigmaPath(Protocol):
-    """What a solver needs of a process: the coefficients of its ODE at any time t."""
+    """What a solver needs of a process: the coefficients of its ODE at any time t > 0, and (σ, s) at any t ≥ 0."""
 
     def at(self, t: float) -> Point: ...
+
+    def level(self, t: float) -> tuple[float, float]: ...
 
 
 class Request(NamedTuple):
@@ -100,26 +104,41 @@ class Request(NamedTuple):
     sigma: float
 
 
+class Increment(NamedTuple):
+    """What a stochastic solver asks of the driver: B(end) − B(start) of each sample's own Brownian motion B.
+
+    The clock is the solver's choice, any function of σ or t that is not negative: B(0) = 0 and the variance of an
+    increment is |end − start|. Whatever the steps, one seed has one B.
+    """
+
+    start: float
+    end: float
+
+
+Step: TypeAlias = Generator[Request | Increment, Tensor, tuple[Tensor, Any]]
+"""The coroutine of one step: it asks, is answered, and returns the new state and what is to be remembered."""
+
+
 @runtime_checkable
 class Solver(Protocol):
-    """One step of an ODE solver as a coroutine: it yields a `Request`, is sent D, and returns the new state.
+    """One step of a solver as a coroutine: it yields a `Request` and is sent D, and returns the new state.
 
-    `order` is the global order of convergence. `memory` is whatever a multistep solver carries from step to
-    step, None at the start; a single-step solver returns None, and only such solvers can follow churn.
+    `order` is the global order of convergence, for a stochastic solver the weak one. `memory` is whatever a multistep
+    solver carries from step to step, None at the start; a single-step solver returns None, and only such solvers can
+    follow churn. A stochastic solver yields an `Increment` where it wants noise.
     """
 
     @property
     def order(self) -> int: ...
 
     multistep: ClassVar[bool]
+    stochastic: ClassVar[bool]
 
-    def evaluations(self, to_zero: bool) -> int:
-        """Denoiser evaluations in one step, whose end is at σ=0 or not."""
+    def evaluations(self, to_zero: bool) -> int | None:
+        """Denoiser evaluations in one step, whose end is at σ=0 or not; None where a tolerance decides."""
         ...
 
-    def step(
-        self, path: SigmaPath, x: Tensor, t: float, t_next: float, memory: Any
-    ) -> Generator[Request, Tensor, tuple[Tensor, Any]]:
+    def step(self, path: SigmaPath, x: Tensor, t: float, t_next: float, memory: Any) -> Step:
         """From the scaled state x at t to the scaled state at t_next, where σ may be 0."""
         ...
 

@@ -1,4 +1,4 @@
-"""The loop that all solvers share: it churns, answers a solver's requests for D and counts them."""
+"""The loop that all solvers share: it churns, answers a solver's requests for D and for noise, and counts the first."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from edmkit._shapes import Tensor
 from edmkit.process import Process
-from edmkit.protocols import Denoiser, Solver, TimeSteps, sigma_range
+from edmkit.protocols import Denoiser, Increment, Solver, TimeSteps, sigma_range
 from edmkit.sampling.churn import Churn
 from edmkit.sampling.time_steps import GivenTimes
 
@@ -47,6 +47,7 @@ class Path:
 
     def __init__(self, process: Process) -> None:
         self.at = functools.cache(process.at)
+        self.level = functools.cache(lambda t: (process.sigma(t), process.s(t)))
 
 
 class Grid(NamedTuple):
@@ -153,6 +154,12 @@ def _kick(denoiser: object, process: Process, churn: Churn, num_steps: int, sigm
     return Kick(t, s_lifted / s, s_lifted * math.sqrt(lifted**2 - sigma**2) * churn.S_noise)
 
 
+def _fitting(noise: Tensor, state: Tensor) -> Tensor:
+    if noise.shape != state.shape:
+        raise ValueError(f"noise: shape {tuple(noise.shape)} for a state of shape {tuple(state.shape)}")
+    return noise.to(state)
+
+
 def drive(
     denoiser: Denoiser,
     x: Tensor,
@@ -161,11 +168,13 @@ def drive(
     solver: Solver,
     cond: dict[str, Tensor] | None,
     noise: Callable[[int, Tensor], Tensor],
+    increment: Callable[[Increment, Tensor], Tensor],
     context: Callable[[], AbstractContextManager[object]],
 ) -> Iterator[State]:
     """Yield the state before the first step and after each; x is the unscaled state at the first level.
 
-    `noise(step, like)` gives the churn noise of a step. `context` is entered around each step and left before the
+    `noise(step, like)` gives the churn noise of a step, `increment(request, like)` that of a stochastic solver.
+    `context` is entered around each step and left before the
     state is handed out, so that gradient mode does not leak to the consumer.
     """
     times, sigmas, scales, kicks, path = grid
@@ -179,14 +188,11 @@ def drive(
     for i, kick in enumerate(kicks):
         t, t_next, scale = times[i], times[i + 1], scales[i + 1]
         first: Tensor | None = None
-        denoised: Any = None  # which starts the coroutine
+        denoised: Any = None  # the answer to the last question; None starts the coroutine
         with context():
             if kick is not None:
                 t = kick.t
-                draw = noise(i, state)
-                if draw.shape != shape:
-                    raise ValueError(f"noise: shape {tuple(draw.shape)} for a state of shape {tuple(shape)}")
-                state = state * kick.factor + kick.std * draw.to(state)
+                state = state * kick.factor + kick.std * _fitting(noise(i, state), state)
             step = solver.step(path, state, t, t_next, memory)
             while True:
                 try:
@@ -194,6 +200,9 @@ def drive(
                 except StopIteration as finished:
                     state, memory = finished.value
                     break
+                if isinstance(request, Increment):
+                    denoised = _fitting(increment(request, state), state)
+                    continue
                 sigma = state.new_full((), request.sigma)
                 denoised = denoiser(request.x, sigma, cond)
                 nfe += 1

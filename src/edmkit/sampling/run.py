@@ -14,7 +14,8 @@ import torch
 
 from edmkit._shapes import Tensor
 from edmkit.process import Process
-from edmkit.protocols import Cond, Denoiser, Solver, TimeSteps
+from edmkit.protocols import Cond, Denoiser, Increment, Solver, TimeSteps
+from edmkit.sampling.brownian import BrownianPath
 from edmkit.sampling.churn import Churn
 from edmkit.sampling.driver import Grid, State, drive, make_grid
 from edmkit.sampling.solvers import Heun
@@ -83,12 +84,16 @@ class Start:
         tensor = None if self.tensor is None else self.tensor[rows]
         return Start(len(range(self.count)[rows]), self.shape, seeds, tensor, self.at_sigma)
 
+    @property
+    def _known_seeds(self) -> tuple[int, ...]:
+        if self.seeds is None:
+            raise ValueError("seeds: are missing")
+        return self.seeds
+
     def state(self, sigma: float, device: torch.device, dtype: torch.dtype) -> Tensor:
         """The unscaled state at the first noise level."""
         if self.tensor is None:
-            if self.seeds is None:
-                raise ValueError("seeds: are missing")
-            drawn = initial_latents(self.seeds, self.shape)
+            drawn = initial_latents(self._known_seeds, self.shape)
         else:
             drawn = self.tensor
         x = drawn.to(device, dtype)
@@ -98,11 +103,17 @@ class Start:
         """The churn noise of each step, by (seed, step) or as injected."""
 
         def by_seed(step: int, like: Tensor) -> Tensor:
-            if self.seeds is None:
-                raise ValueError("seeds: churn draws noise for each sample; give seeds or noise beside the tensor")
-            return step_noise(self.seeds, step, self.shape)
+            return step_noise(self._known_seeds, step, self.shape)
 
         return by_seed if injected is None else injected
+
+    def increments(self, injected: Noise | None) -> Callable[[Increment, Tensor], Tensor]:
+        """Brownian increments of a stochastic solver: of each seed's own path, or made of injected unit noise."""
+        if injected is not None:
+            draws = itertools.count()
+            return lambda of, like: math.sqrt(abs(of.end - of.start)) * injected(next(draws), like)
+        path = functools.cache(lambda: BrownianPath(self._known_seeds, self.shape))
+        return lambda of, like: path().increment(*of)
 
 
 def make_start(
@@ -150,9 +161,15 @@ def _check_conditions(cond: Cond | None, count: int) -> dict[str, Tensor] | None
     return None if cond is None else dict(cond)
 
 
-def _check_churn(solver: Solver, churn: Churn | None) -> None:
-    if churn is not None and churn.S_churn > 0 and solver.multistep:
+def _check_noise(start: Start, solver: Solver, churn: Churn | None, noise: Noise | None, upward: bool) -> None:
+    churns = churn is not None and churn.S_churn > 0
+    if churns and solver.multistep:
         raise ValueError(f"churn: {type(solver).__name__} remembers earlier steps, which churn would make wrong")
+    if upward and solver.stochastic:
+        raise ValueError(f"solver: {type(solver).__name__} adds noise; encoding wants a solver of the ODE")
+    if noise is None and start.seeds is None and (churns or solver.stochastic):
+        who = "churn" if churns else type(solver).__name__
+        raise ValueError(f"seeds: {who} draws noise for each sample; give seeds or noise beside the tensor")
 
 
 @dataclass(frozen=True)
@@ -183,6 +200,7 @@ class Run:
             solver=self.solver,
             cond=cond,
             noise=start.noise(self.noise),
+            increment=start.increments(self.noise),
             context=_stepping(self.denoiser, self.grad),
         )
 
@@ -212,9 +230,7 @@ def prepare(
     process = Process() if process is None else process
     if not upward and start.at_sigma != (sigma_start is not None):
         raise ValueError("x, sigma_start: a given state and its noise level go together")
-    _check_churn(solver, churn)
-    if noise is None and churn is not None and churn.S_churn > 0 and start.seeds is None:
-        raise ValueError("seeds: churn draws noise for each sample; give seeds or noise beside the tensor")
+    _check_noise(start, solver, churn, noise, upward)
     grid = make_grid(
         denoiser,
         EDMSteps() if steps is None else steps,

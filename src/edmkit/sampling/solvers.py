@@ -7,18 +7,15 @@ the D's with coefficients that are plain numbers, made in as few passes over mem
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
 from edmkit._shapes import Tensor
-from edmkit.protocols import Point, Request, SigmaPath
+from edmkit.protocols import Point, Request, SigmaPath, Step
 
 __all__ = ["Euler", "Heun"]
-
-Step = Generator[Request, Tensor, tuple[Tensor, Any]]
 
 
 def _request(x: Tensor, point: Point) -> Request:
@@ -37,6 +34,7 @@ class Euler:
     """x⁺ = x + h·d, with d = dx/dt at t: first order, one evaluation a step. With σ = t and s = 1 it is DDIM."""
 
     multistep: ClassVar[bool] = False
+    stochastic: ClassVar[bool] = False
 
     @property
     def order(self) -> int:
@@ -61,6 +59,7 @@ class Heun:
 
     alpha: float = 1.0
     multistep: ClassVar[bool] = False
+    stochastic: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.alpha) and 0 < self.alpha <= 1):
