@@ -2,6 +2,7 @@
 
 from edmkit.sampling.churn import Churn as Churn
 from edmkit.sampling.driver import State as State
+from edmkit.sampling.multistep import AdamsBashforth as AdamsBashforth
 from edmkit.sampling.sample import Samples as Samples
 from edmkit.sampling.sample import Trajectory as Trajectory
 from edmkit.sampling.sample import encode as encode
