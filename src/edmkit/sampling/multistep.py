@@ -43,8 +43,8 @@ def predict(prediction: Prediction, sigma: float, x: Tensor, denoised: Tensor, s
 class AdamsBashforth:
     """The Adams–Bashforth method with weights for the steps as they are: of the declared order on any steps.
 
-    x⁺/m⁺ = x/m + Σ_j w_j·g_j over the last `order` evaluations, w_j = ∫ ℓ_j(u) dμ (see `quadrature`), fewer in the
-    first steps. `prediction` says what is interpolated (ε, x₀ or v) and `variable` in which variable it is a polynomial:
+    x⁺/m⁺ = x/m + Σ_j w_j·g_j over the last k evaluations, w_j = ∫ ℓ_j(u) dμ (see `quadrature`), fewer in the first
+    steps. `prediction` says what is interpolated (ε, x₀ or v), `variable` in which variable it is a polynomial:
 
     - ε in σ: LMS of k-diffusion; ε in "vp": DEIS (Zhang and Chen 2023);
     - ε or x₀ in ln σ: exponential Adams–Bashforth, that is what DPM-Solver and DPM-Solver++ are truncations of;

@@ -7,7 +7,7 @@ d(x/m) = g dμ, each with another g to interpolate:
 - "x0":       m = σ,            g = D,                                μ = 1/σ
 - "v":        m = √(σ² + σ_d²), g = ((σ² + σ_d²)·D − σ_d²·x)/(σ·σ_d·m), μ = −arctan(σ/σ_d)
 
-("v" interpolates F of Eq. 7 with the paper's preconditioning, which for σ_d = 1 is minus the v of Salimans and Ho 2022.)
+("v" interpolates F of Eq. 7 with the paper's preconditioning; for σ_d = 1 it is minus the v of Salimans and Ho 2022.)
 A solver of the family takes x⁺/m⁺ = x/m + Σ_j w_j·g_j with w_j = ∫ ℓ_j(u) dμ over the step, where ℓ_j are the Lagrange
 polynomials through the nodes in a variable u(σ): σ itself, ln σ, arctan(σ/σ_d), or the time of a VP schedule.
 """
