@@ -3,6 +3,10 @@
 from edmkit.sampling.churn import Churn as Churn
 from edmkit.sampling.driver import State as State
 from edmkit.sampling.multistep import AdamsBashforth as AdamsBashforth
+from edmkit.sampling.reference import EndPointError as EndPointError
+from edmkit.sampling.reference import Reference as Reference
+from edmkit.sampling.reference import end_point_error as end_point_error
+from edmkit.sampling.reference import reference as reference
 from edmkit.sampling.sample import Samples as Samples
 from edmkit.sampling.sample import Trajectory as Trajectory
 from edmkit.sampling.sample import encode as encode
