@@ -122,6 +122,11 @@ def to_config(family: str, thing: Any) -> dict[str, Any]:
     return config
 
 
+def _tuples(value: Any) -> Any:
+    """Lists, also those in lists, as tuples."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
 def from_config(family: str, config: Mapping[str, Any]) -> Any:
     """The object that a config describes; ValueError names an unknown kind or field with the nearest valid one."""
     known = FAMILIES[family]
@@ -137,7 +142,7 @@ def from_config(family: str, config: Mapping[str, Any]) -> Any:
         if name in FAMILIES and isinstance(value, Mapping):
             arguments[name] = from_config(name, value)
         elif isinstance(value, list):
-            arguments[name] = tuple(value)
+            arguments[name] = _tuples(value)
         elif isinstance(value, str) and value in ("inf", "-inf", "nan"):
             arguments[name] = float(value)
     return make(**arguments)
