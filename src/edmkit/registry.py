@@ -76,6 +76,12 @@ SOLVERS: Family = {
     "heun": sampling.Heun,
     "ab": sampling.AdamsBashforth,
     "fitted": sampling.FittedSolver,
+    "euler-ancestral": sampling.EulerAncestral,
+    "dpmpp-sde": sampling.DPMppSDE,
+    "dpmpp2m-sde": sampling.DPMpp2MSDE,
+    "dpmpp3m-sde": sampling.DPMpp3MSDE,
+    "sde": sampling.GeneralSDE,
+    "pc": sampling.PredictorCorrector,
 }
 NETWORKS: Family = {"mlp": networks.MLP, "ddpmpp": networks.DDPMpp, "ncsnpp": networks.NCSNpp, "adm": networks.ADM}
 

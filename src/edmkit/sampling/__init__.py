@@ -19,6 +19,12 @@ from edmkit.sampling.search import fit_solver as fit_solver
 from edmkit.sampling.search import optimize_steps as optimize_steps
 from edmkit.sampling.solvers import Euler as Euler
 from edmkit.sampling.solvers import Heun as Heun
+from edmkit.sampling.stochastic import DPMpp2MSDE as DPMpp2MSDE
+from edmkit.sampling.stochastic import DPMpp3MSDE as DPMpp3MSDE
+from edmkit.sampling.stochastic import DPMppSDE as DPMppSDE
+from edmkit.sampling.stochastic import EulerAncestral as EulerAncestral
+from edmkit.sampling.stochastic import GeneralSDE as GeneralSDE
+from edmkit.sampling.stochastic import PredictorCorrector as PredictorCorrector
 from edmkit.sampling.streams import initial_latents as initial_latents
 from edmkit.sampling.streams import random_labels as random_labels
 from edmkit.sampling.streams import step_noise as step_noise
