@@ -11,7 +11,7 @@ LEVELS = DiscreteLevels(tuple((n + 1) / 10 for n in range(10)))  # σ_n = (n + 1
 
 def indices(**options):
     sigmas = LevelSteps(levels=LEVELS, **options).sigmas().tolist()
-    assert all(a > b for a, b in zip(sigmas, sigmas[1:], strict=False))
+    assert sigmas == sorted(set(sigmas), reverse=True)
     return [round(10 * sigma) - 1 for sigma in sigmas]  # −1 is σ = 0
 
 

@@ -5,7 +5,7 @@ With the network's ε, v or x₀ at x/√(σ² + 1) and index n, D(x; σ) is x �
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -13,7 +13,7 @@ import torch
 from edmkit._shapes import Float, Tensor
 from edmkit.preconditioning.choices import EpsilonPrediction, Preconditioning, VPrediction, X0Prediction
 from edmkit.preconditioning.preconditioned import Preconditioned
-from edmkit.preconditioning.times import InterpolatedIndex, LevelIndex
+from edmkit.preconditioning.times import InterpolatedIndex, LevelIndex, TimeMap
 from edmkit.process import DiscreteLevels
 from edmkit.protocols import Cond
 
@@ -22,7 +22,11 @@ __all__ = ["Predicts", "ZeroSNR", "ddpm_preconditioning", "from_ddpm", "index_or
 Predicts = Literal["epsilon", "v", "x0"]
 ZeroSNR = Literal["clip", "leave_out"]
 
-_PREDICTIONS = {"epsilon": EpsilonPrediction, "v": VPrediction, "x0": X0Prediction}
+_PREDICTIONS: Mapping[str, Callable[[TimeMap], Preconditioning]] = {
+    "epsilon": EpsilonPrediction,
+    "v": VPrediction,
+    "x0": X0Prediction,
+}
 # the a that diffusers puts in place of 0 where it works with σ: the least positive number of float16, σ = 4096
 _LEAST = 2.0**-24
 
