@@ -104,6 +104,10 @@ def test_the_level_without_signal():
     assert ddpm_preconditioning(zero, predicts="v", zero_snr="leave_out").sigma_range[1] == float(TABLE[-2])
     clipped = ddpm_preconditioning(zero, zero_snr="clip")
     assert float(clipped.c_noise(torch.tensor(4096.0, dtype=torch.float64))) == 999
+    steep = zero[zero != zero[-2]]
+    steep[-2] = 1e-9  # its level is above 4096
+    top = ddpm_preconditioning(steep, predicts="v").times.levels.sigmas
+    assert top[-1] == pytest.approx(2 * top[-2], rel=1e-6)
     # at its level a perfect v-network still gives the exact denoiser
     table = torch.cat([TABLE[:-1], TABLE.new_tensor([(2**24 - 1) ** 0.5])])
     denoiser = from_ddpm(exact("v", table), zero, predicts="v", dtype=torch.float64)

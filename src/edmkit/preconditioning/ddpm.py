@@ -44,8 +44,9 @@ def ddpm_preconditioning(
     it is told the nearest one, and `sample` rounds its steps to the trained σ_n (`LevelIndex`).
 
     Where the last a is 0 (zero terminal SNR) that level has σ = ∞, which is no level to start from. `zero_snr="clip"`
-    puts σ = 4096 (a = 2⁻²⁴) in its place, "leave_out" ends the range one level below. None clips for v and x₀, and
-    leaves out for ε, which says nothing about the data in pure noise. ValueError where it is given without effect.
+    puts σ = 4096 (a = 2⁻²⁴) in its place, or twice the level below where that is above 4096; "leave_out" ends the
+    range one level below. None clips for v and x₀, and leaves out for ε, which says nothing about the data in pure
+    noise. ValueError where it is given without effect.
     """
     if predicts not in _PREDICTIONS:
         raise ValueError(f"predicts: {predicts!r}; want 'epsilon', 'v' or 'x0'")
@@ -56,7 +57,8 @@ def ddpm_preconditioning(
         if zero_snr == "leave_out" or (zero_snr is None and predicts == "epsilon"):
             a = a[:-1]
         else:
-            a = torch.cat([a[:-1], a.new_tensor([_LEAST])])
+            below = a[-2:-1]
+            a = torch.cat([a[:-1], torch.where(below > _LEAST, _LEAST, below / 4)])
     elif zero_snr is not None:
         raise ValueError(f"zero_snr: {zero_snr!r} has no effect; the last of alphas_cumprod is not 0")
     levels = DiscreteLevels.from_alphas_cumprod(a)

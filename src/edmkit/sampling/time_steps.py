@@ -248,7 +248,8 @@ class LevelSteps(_TabledSteps):
         elif self.spacing == "leading":
             n = [i * (size // count) + self.offset for i in reversed(range(count))]
         else:
-            n = [round(size - i * (size / count)) - 1 for i in range(count)]
+            gap = size - (size - size / count)  # the difference as numpy's arange rounds it, which decides at a half
+            n = [round(size - i * gap) - 1 for i in range(count)]
         if n[0] >= size:
             raise ValueError(f"offset: {self.offset}; with {count} steps it leads beyond the {size} levels")
         return [size - 1 - index for index in n]

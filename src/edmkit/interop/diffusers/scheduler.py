@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import ConfigMixin, SchedulerMixin
@@ -47,7 +47,9 @@ class EDMKitScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     `solver` and `steps` are objects or their configs. With `num_inference_steps` a pipeline sets the number of steps.
     """
 
-    _compatibles = (*(e.name for e in KarrasDiffusionSchedulers), "FlowMatchEulerDiscreteScheduler")
+    _compatibles: ClassVar[list[str]] = [e.name for e in KarrasDiffusionSchedulers] + [
+        "FlowMatchEulerDiscreteScheduler"
+    ]
 
     _plan: Plan
     _times: list[float]  # of `timesteps`, where they need not be waited for
@@ -76,7 +78,9 @@ class EDMKitScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self._model = Preconditioned(torch.nn.Identity(), choice)
 
         inherited = {name: value for name, value in trained.config.items() if not name.startswith("_")}
-        config: dict[str, Any] = {"rounded": rounded, "zero_snr": zero_snr, "scheduler": dict(trained.config)}
+        config: dict[str, Any] = {"rounded": rounded, "zero_snr": zero_snr}
+        # a config does not always say of which class it is
+        config["scheduler"] = dict(trained.config) | {"_class_name": type(trained).__name__}
         for family, thing in (("solver", self.solver), ("steps", self.steps)):
             try:
                 config[family] = to_config(family, thing)
@@ -111,14 +115,13 @@ class EDMKitScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     def set_timesteps(self, num_inference_steps: int | None = None, device: torch.device | str | None = None) -> None:
         """Place N = `num_inference_steps` steps, as many as `steps` has by itself where it is None."""
-        steps = self.steps
+        steps: Any = self.steps
         if num_inference_steps is not None and num_inference_steps != steps.num_steps:
-            names = {field.name for field in dataclasses.fields(steps)} if dataclasses.is_dataclass(steps) else set()
-            if "num_steps" not in names:
+            if "num_steps" not in getattr(steps, "__dataclass_fields__", {}):
                 raise ValueError(
                     f"num_inference_steps: {num_inference_steps}; {type(steps).__name__} has {steps.num_steps} steps"
                 )
-            steps = dataclasses.replace(steps, num_steps=num_inference_steps)  # type: ignore[type-var]
+            steps = dataclasses.replace(steps, num_steps=num_inference_steps)
         self._set_plan(steps, device)
 
     def _set_plan(self, steps: TimeSteps, device: torch.device | str | None) -> None:
