@@ -10,6 +10,8 @@ from edmkit.transform import Transform
 
 pytest.importorskip("diffusers")
 
+CHANNELS = torch.arange(1.0, 5).reshape(4, 1, 1)
+
 
 def images(n=4, seed=0, dtype=torch.float32):
     return torch.rand(n, 3, 16, 16, generator=torch.Generator().manual_seed(seed), dtype=dtype) * 2 - 1
@@ -62,9 +64,7 @@ def test_measured_statistics_standardise_each_channel(vae, std):
         ({"scaling_factor": 1.5, "shift_factor": 0.06}, lambda raw: (raw - 0.06) * 1.5),
         (
             {"scaling_factor": 0.5, "latents_mean": [1.0, 2.0, 3.0, 4.0], "latents_std": [2.0, 4.0, 8.0, 16.0]},
-            lambda raw: (
-                (raw - torch.arange(1.0, 5).reshape(4, 1, 1)) * 0.5 / 2 ** torch.arange(1.0, 5).reshape(4, 1, 1)
-            ),
+            lambda raw: (raw - CHANNELS) * 0.5 / 2**CHANNELS,
         ),
     ],
 )

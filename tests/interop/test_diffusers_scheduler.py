@@ -258,9 +258,9 @@ def test_errors():
     first = scheduler.timesteps[0]
     with pytest.raises(ValueError, match="timestep: 5; want those of timesteps in order, of which"):
         scheduler.step(x, 5, x)
-    with pytest.raises(ValueError, match="eta, use_clipped_model_output: 1.0, None; options of DDIM"):
+    with pytest.raises(ValueError, match=r"eta, use_clipped_model_output: 1.0, None; options of DDIM"):
         scheduler.step(x, first, x, eta=1.0)
-    with pytest.raises(ValueError, match="begin_index: 1; want the first evaluation of a step, one of 0, 2, 4$"):
+    with pytest.raises(ValueError, match=r"begin_index: 1; want the first evaluation of a step, one of 0, 2, 4$"):
         scheduler.set_begin_index(1)
     scheduler.step(x, first, x)
     with pytest.raises(ValueError, match="of which"):  # the same evaluation again

@@ -89,6 +89,28 @@ def sd3(dtype=torch.float64):
     return _seeded(make, dtype)
 
 
+def pixart(dtype=torch.float64):
+    """PixArt-α, on text embeddings of 12 channels and the size of the image."""
+    from diffusers import PixArtTransformer2DModel
+
+    def make():
+        return PixArtTransformer2DModel(
+            num_attention_heads=2,
+            attention_head_dim=12,
+            in_channels=4,
+            out_channels=8,
+            num_layers=2,
+            norm_num_groups=4,
+            cross_attention_dim=24,
+            sample_size=8,
+            patch_size=2,
+            caption_channels=12,
+            use_additional_conditions=True,
+        )
+
+    return _seeded(make, dtype)
+
+
 def autoencoder(dtype=torch.float64, **options):
     """An `AutoencoderKL` that halves the sides of its images."""
     from diffusers import AutoencoderKL

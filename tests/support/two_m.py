@@ -9,7 +9,7 @@ from edmkit.protocols import Request
 
 @dataclass(frozen=True)
 class TwoM:
-    """x⁺ = (σ⁺/σ)·x − (e^{−h} − 1)·(D + (D − D_before)/(2r)), h = ln σ − ln σ⁺, r = h_before/h; Euler first and last."""
+    """x⁺ = (σ⁺/σ)·x − (e^{−h} − 1)·(D + (D − D_before)/(2r)), h = ln(σ/σ⁺), r = h_before/h; Euler first and last."""
 
     multistep: ClassVar[bool] = True
     stochastic: ClassVar[bool] = False
