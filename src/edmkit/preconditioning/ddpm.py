@@ -91,7 +91,8 @@ class _Function(torch.nn.Module):
         # a function of (x, t) alone is not to know of conditions
         conditions: tuple[Any, ...] = (cond,) if cond else ()
         inner = x if self.dtype is None else x.to(self.dtype)
-        output = self.function(inner, index_or_time(c_noise, self.rounded), *conditions)
+        time = c_noise.to(torch.promote_types(inner.dtype, torch.float32))
+        output = self.function(inner, index_or_time(time, self.rounded), *conditions)
         return without_variance(output, x.shape[1])
 
 
