@@ -140,12 +140,17 @@ class EDMKitScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         """The sample, which is scaled already."""
         return sample
 
+    def _find(self, time: float) -> int | None:
+        """The evaluation at a time, one that begins a step where there are several: rounded times may come twice."""
+        candidates = (*self._plan.first, *range(len(self._times)))
+        return next((i for i in candidates if self._times[i] == time), None)
+
     def _next(self, timestep: float | Tensor) -> int:
         """The index of the evaluation that is due, which `timestep` must be."""
         time = float(timestep)
         index = self._begin_index if self._index is None else self._index
         if index is None:
-            index = next((i for i in self._plan.first if self._times[i] == time), 0)
+            index = self._find(time) or 0
         if index == len(self._times):
             raise ValueError("timestep: the run has ended; call set_timesteps for another")
         if self._times[index] != time:
@@ -182,6 +187,8 @@ class EDMKitScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         course = self._course
         asked = None if course is None else course.request
         if course is None or asked is None:
+            if index not in self._plan.first:
+                raise ValueError(f"timestep: {float(timestep):g}; want that of the first evaluation of a step")
             course = Course(self._plan, self._plan.first[index], x, noise)
         elif torch.equal((asked.x * self._inputs[index]).to(sample.dtype), sample):
             x = asked.x  # of which the sample is a rounding
@@ -199,10 +206,9 @@ class EDMKitScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """c_in(σ)·(x₀ + σ·ε) at the levels of `timesteps`, one for each sample."""
         times: list[float] = timesteps.flatten().tolist()
-        unknown = [time for time in times if time not in self._times]
-        if unknown:
-            raise ValueError(f"timesteps: {unknown[0]:g}; want some of those that set_timesteps made")
-        indices = [self._times.index(time) for time in times]
+        indices = [index for index in map(self._find, times) if index is not None]
+        if len(indices) != len(times):
+            raise ValueError(f"timesteps: {times}; want some of those that set_timesteps made")
         shape = (-1,) + (1,) * (original_samples.ndim - 1)
         sigma, c_in = (
             torch.tensor([values[i] for i in indices], dtype=torch.float64).to(original_samples).reshape(shape)
