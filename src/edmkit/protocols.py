@@ -14,6 +14,7 @@ from torch import Tensor
 __all__ = [
     "Cond",
     "Denoiser",
+    "Encoder",
     "Increment",
     "Network",
     "Point",
@@ -52,6 +53,20 @@ class Network(Protocol):
     """F(c_in·x; c_noise): the raw network inside a preconditioned denoiser (Eq. 7); c_noise has shape (B,)."""
 
     def __call__(self, x: Tensor, c_noise: Tensor, cond: Cond | None = None, /) -> Tensor: ...
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """From data to the latents on which a model works, and back: `decode(encode(x))` is near x.
+
+    Latents are standardised: each channel by its own shift and scale, so that a model need know but one σ_data.
+    An encoder may be uncertain of its latents; it then gives their mean, or with `noise` of unit variance and their
+    shape a draw. `decode` takes any latents, such as samples.
+    """
+
+    def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor: ...
+
+    def decode(self, z: Tensor) -> Tensor: ...
 
 
 @runtime_checkable

@@ -76,7 +76,7 @@ class Transform:
     def forward(self, raw: Shaped[Tensor, "batch *dims"]) -> Float[Tensor, "batch *dims"]:
         """From raw values to float32 in the model's space; ValueError if out of bounds or not finite."""
         if raw.numel():
-            low, high = (float(v) for v in torch.aminmax(raw))  # NaN and infinity show in one of the two
+            low, high = (float(v) for v in torch.aminmax(raw.detach()))  # NaN and infinity show in one of the two
             if not (math.isfinite(low) and math.isfinite(high)):
                 raise ValueError("raw: holds values that are not finite")
             lowest = -math.inf if self.lowest is None else self.lowest

@@ -32,6 +32,7 @@ from edmkit.sampling.time_steps import EDMSteps as EDMSteps
 from edmkit.sampling.time_steps import GivenSteps as GivenSteps
 from edmkit.sampling.time_steps import GivenTimes as GivenTimes
 from edmkit.sampling.time_steps import IDDPMSteps as IDDPMSteps
+from edmkit.sampling.time_steps import LevelSteps as LevelSteps
 from edmkit.sampling.time_steps import LogLinearSteps as LogLinearSteps
 from edmkit.sampling.time_steps import RangedSteps as RangedSteps
 from edmkit.sampling.time_steps import VESteps as VESteps
