@@ -299,8 +299,8 @@ class PredictorCorrector:
 
     Predictor: x + (σ² − σ⁺²)·score + √(σ² − σ⁺²)·z. Corrector, `corrections` times: x + ε·score + √(2ε)·z with
     ε = 2·(snr·‖z‖/‖score‖)², the norms of each sample by itself; their code averages them over the batch, which would
-    make a sample depend on its neighbours. A step to σ = 0 is the predictor's mean, D. Since ε depends on the state, the
-    corrector keeps p(x; σ) only roughly.
+    make a sample depend on its neighbours. A step to σ = 0 is the predictor's mean, D. Since ε depends on the state,
+    the corrector keeps p(x; σ) only roughly.
     """
 
     corrections: int = 1
@@ -342,4 +342,5 @@ class PredictorCorrector:
 
 
 def _norms(x: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x.flatten(1), dim=1).reshape((-1,) + (1,) * (x.ndim - 1))
+    norms: Tensor = torch.linalg.vector_norm(x.flatten(1), dim=1)
+    return norms.reshape((-1,) + (1,) * (x.ndim - 1))
