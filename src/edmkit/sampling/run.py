@@ -206,11 +206,13 @@ def prepare(
     grad: bool,
     dtype: torch.dtype | None,
     device: torch.device | str | None,
+    coding: bool = False,
     upward: bool = False,
 ) -> Run:
+    """`coding`: a given state is at the first level of the steps as they are, instead of at `sigma_start`."""
     solver = Heun() if solver is None else solver
     process = Process() if process is None else process
-    if not upward and start.at_sigma != (sigma_start is not None):
+    if not coding and start.at_sigma != (sigma_start is not None):
         raise ValueError("x, sigma_start: a given state and its noise level go together")
     _check_churn(solver, churn)
     if noise is None and churn is not None and churn.S_churn > 0 and start.seeds is None:
