@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -83,8 +84,8 @@ def bits_per_dim(
     give the tighter one of importance weighting, −log₂(1/K·Σ_j p(k + u_j))/d (Burda et al. 2016).
 
     `raw` are whole numbers as they are stored, `transform` is theirs (default: the model's own). `seeds`, one for each
-    sample, address the noise u and the probes of the trace. Other arguments are those of `log_likelihood`;
-    `progress(first, state)` counts samples through the draws. ValueError as there, and for raw values that are not
+    sample, address the noise u and the probes of the trace. Other arguments are those of `log_likelihood`, to which all
+    draws of all samples go at once, draw after draw; `batch_size` and `progress` count them so. ValueError as there, and for raw values that are not
     whole numbers.
     """
     if draws < 1:
@@ -96,34 +97,26 @@ def bits_per_dim(
     if not isinstance(transform, Transform):
         raise ValueError("transform: the denoiser has none of its own; give that of the raw values")
     shape, count = tuple(raw.shape[1:]), len(raw)
-    log_probs, errors = [], []
-    for draw in range(draws):
-        own = substreams(seeds, draw)
-        uniform = torch.special.ndtr(initial_latents(own, shape).to(torch.float64)) - 0.5
-
-        def tell(first: int, state: State, before: int = draw * count) -> None:
-            if progress is not None:
-                progress(before + first, state)
-
-        result = log_likelihood(
-            denoiser,
-            transform.dequantise(raw, uniform),
-            trace=trace,
-            prior=prior,
-            seeds=own if trace is not None and trace.seeded else None,
-            steps=steps,
-            solver=solver,
-            process=process,
-            cond=cond,
-            batch_size=batch_size,
-            clip=clip,
-            dtype=dtype,
-            device=device,
-            progress=tell,
-        )
-        log_probs.append(result.log_prob)
-        errors.append(result.standard_error)
-    nats = torch.stack(log_probs)
+    streams = [substreams(seeds, draw) for draw in range(draws)]
+    # Φ of normal numbers is uniform
+    noises = [torch.special.ndtr(initial_latents(own, shape).to(torch.float64)) - 0.5 for own in streams]
+    result = log_likelihood(
+        denoiser,
+        torch.cat([transform.dequantise(raw, noise) for noise in noises]),
+        trace=trace,
+        prior=prior,
+        seeds=list(itertools.chain(*streams)) if trace is not None and trace.seeded else None,
+        steps=steps,
+        solver=solver,
+        process=process,
+        cond=None if cond is None else {name: torch.cat([value] * draws) for name, value in cond.items()},
+        batch_size=batch_size,
+        clip=clip,
+        dtype=dtype,
+        device=device,
+        progress=progress,
+    )
+    nats = result.log_prob.reshape(draws, count)
     unit = math.prod(shape) * math.log(2)
 
     def in_bits(values: Tensor) -> Tensor:
@@ -131,7 +124,7 @@ def bits_per_dim(
 
     return BitsPerDim(
         bits=in_bits(nats.mean(0)),
-        standard_error=(standard_error(nats.T) if draws > 1 else errors[0]) / unit,
+        standard_error=(standard_error(nats.T) if draws > 1 else result.standard_error) / unit,
         importance_weighted=None if result.trace.seeded else in_bits(nats.logsumexp(0) - math.log(draws)),
         log_probs=nats,
         sigmas=result.sigmas,
