@@ -4,6 +4,7 @@ from edmkit.sampling.churn import Churn as Churn
 from edmkit.sampling.driver import State as State
 from edmkit.sampling.fitted import FittedSolver as FittedSolver
 from edmkit.sampling.fitted import OptimizedSteps as OptimizedSteps
+from edmkit.sampling.latents import interpolate as interpolate
 from edmkit.sampling.multistep import AdamsBashforth as AdamsBashforth
 from edmkit.sampling.reference import EndPointError as EndPointError
 from edmkit.sampling.reference import Reference as Reference
@@ -11,6 +12,7 @@ from edmkit.sampling.reference import end_point_error as end_point_error
 from edmkit.sampling.reference import reference as reference
 from edmkit.sampling.sample import Samples as Samples
 from edmkit.sampling.sample import Trajectory as Trajectory
+from edmkit.sampling.sample import decode as decode
 from edmkit.sampling.sample import encode as encode
 from edmkit.sampling.sample import sample as sample
 from edmkit.sampling.sample import sample_states as sample_states
@@ -28,6 +30,7 @@ from edmkit.sampling.stochastic import PredictorCorrector as PredictorCorrector
 from edmkit.sampling.streams import initial_latents as initial_latents
 from edmkit.sampling.streams import random_labels as random_labels
 from edmkit.sampling.streams import step_noise as step_noise
+from edmkit.sampling.streams import substreams as substreams
 from edmkit.sampling.time_steps import EDMSteps as EDMSteps
 from edmkit.sampling.time_steps import GivenSteps as GivenSteps
 from edmkit.sampling.time_steps import GivenTimes as GivenTimes
