@@ -69,8 +69,14 @@ STEPS: Family = {
     "iddpm": sampling.IDDPMSteps,
     "loglinear": sampling.LogLinearSteps,
     "given": sampling.GivenSteps,
+    "optimized": sampling.OptimizedSteps,
 }
-SOLVERS: Family = {"euler": sampling.Euler, "heun": sampling.Heun}
+SOLVERS: Family = {
+    "euler": sampling.Euler,
+    "heun": sampling.Heun,
+    "ab": sampling.AdamsBashforth,
+    "fitted": sampling.FittedSolver,
+}
 NETWORKS: Family = {"mlp": networks.MLP, "ddpmpp": networks.DDPMpp, "ncsnpp": networks.NCSNpp, "adm": networks.ADM}
 
 FAMILIES: Mapping[str, Family] = {

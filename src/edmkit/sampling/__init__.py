@@ -2,6 +2,8 @@
 
 from edmkit.sampling.churn import Churn as Churn
 from edmkit.sampling.driver import State as State
+from edmkit.sampling.fitted import FittedSolver as FittedSolver
+from edmkit.sampling.fitted import OptimizedSteps as OptimizedSteps
 from edmkit.sampling.multistep import AdamsBashforth as AdamsBashforth
 from edmkit.sampling.reference import EndPointError as EndPointError
 from edmkit.sampling.reference import Reference as Reference
@@ -13,6 +15,8 @@ from edmkit.sampling.sample import encode as encode
 from edmkit.sampling.sample import sample as sample
 from edmkit.sampling.sample import sample_states as sample_states
 from edmkit.sampling.sample import score as score
+from edmkit.sampling.search import fit_solver as fit_solver
+from edmkit.sampling.search import optimize_steps as optimize_steps
 from edmkit.sampling.solvers import Euler as Euler
 from edmkit.sampling.solvers import Heun as Heun
 from edmkit.sampling.streams import initial_latents as initial_latents

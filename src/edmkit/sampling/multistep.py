@@ -13,7 +13,7 @@ from edmkit._shapes import Tensor
 from edmkit.protocols import Request, SigmaPath, Step
 from edmkit.sampling.quadrature import Prediction, Variable, check_choice, factors, lagrange_weights, normalizer
 
-__all__ = ["AdamsBashforth", "Past", "predict"]
+__all__ = ["AdamsBashforth", "Past", "epsilon_weights", "predict"]
 
 
 class Past(NamedTuple):
@@ -93,3 +93,10 @@ class AdamsBashforth:
         for node, weight in zip(past, weights, strict=True):
             x.add_(node.g, alpha=m_end * weight)
         return x
+
+
+def epsilon_weights(nodes: list[float], end: float, k: int = 3) -> list[float]:
+    """The weights of exponential Adams–Bashforth in ε, for past evaluations latest first, returned oldest first."""
+    used = nodes[:k]
+    weights = [-nodes[0]] if end == 0 else list(_weights("epsilon", "log_sigma", tuple(used), end, 1.0))
+    return [0.0] * (len(nodes) - len(weights)) + weights[::-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from edmkit._shapes import Float, Tensor
 from edmkit.protocols import Cond, Denoiser
 from edmkit.sampling.driver import State
 from edmkit.sampling.multistep import AdamsBashforth
-from edmkit.sampling.sample import sample
+from edmkit.sampling.sample import Trajectory, sample
 from edmkit.sampling.streams import initial_latents
 from edmkit.sampling.time_steps import EDMSteps
 
@@ -40,14 +41,42 @@ class Reference:
     """End points x of the ODE from unit-variance `latents`, to within `error`, after `nfe` evaluations in all.
 
     `error` is the distance of x from the same with half the steps: of a method of fourth order, some 16 times the
-    distance from the truth.
+    distance from the truth. `path` holds the fine run itself, where it was kept.
     """
 
     latents: Float[Tensor, "batch *dims"]
     x: Float[Tensor, "batch *dims"]
+    sigmas: Float[Tensor, "levels"]
     cond: Cond | None
     error: EndPointError
     nfe: int
+    path: Trajectory | None = None
+
+    @property
+    def sigma_max(self) -> float:
+        """The level at which the samples start."""
+        return float(self.sigmas[0])
+
+    def at(self, sigma: float) -> Float[Tensor, "batch *dims"]:
+        """The states on the exact paths at a level, by cubic Hermite interpolation in ln σ of the fine run.
+
+        The slopes are those of the ODE, dx/d ln σ = x − D. Below the last level before 0 it is the end points.
+        """
+        if self.path is None:
+            raise ValueError("path: the reference was made without; want trajectory=True")
+        levels = self.sigmas[:-1]
+        if sigma < float(levels[-1]):
+            return self.x
+        if not sigma <= self.sigma_max * (1 + 1e-9):
+            raise ValueError(f"sigma: {sigma:g}; the reference starts at {self.sigma_max:g}")
+        right = min(max(int((levels >= sigma).sum()), 1), len(levels) - 1)
+        left = right - 1
+        h = math.log(float(levels[right] / levels[left]))
+        u = math.log(sigma / float(levels[left])) / h
+        x = self.path.x
+        slopes = [x[i] - self.path.denoised[i] for i in (left, right)]
+        mixed = x[left] * ((1 + 2 * u) * (1 - u) ** 2) + x[right] * (u * u * (3 - 2 * u))
+        return mixed + slopes[0] * (h * u * (1 - u) ** 2) - slopes[1] * (h * u * u * (1 - u))
 
     def error_of(self, x: Float[Tensor, "batch *dims"]) -> EndPointError:
         """The distance of other end points from these."""
@@ -63,6 +92,7 @@ def reference(
     cond: Cond | None = None,
     num_steps: int = 400,
     sigma_max: float | None = None,
+    trajectory: bool = False,
     batch_size: int | None = None,
     device: torch.device | str | None = None,
     progress: Callable[[int, State], None] | None = None,
@@ -70,7 +100,8 @@ def reference(
     """The end points that every solver of the ODE should reach, and how well they are known.
 
     Exponential Adams–Bashforth of order 4 in x₀ with `num_steps` EDM steps, and with half of them for the error.
-    Arguments are those of `sample`. ValueError where `num_steps` is odd or below 8.
+    `trajectory` keeps the fine run, for `Reference.at`. Other arguments are those of `sample`. ValueError where
+    `num_steps` is odd or below 8.
     """
     if num_steps < 8 or num_steps % 2:
         raise ValueError(f"num_steps: {num_steps}; want an even number of at least 8")
@@ -86,10 +117,12 @@ def reference(
             cond=cond,
             steps=EDMSteps(n, sigma_max=sigma_max),
             solver=AdamsBashforth(4, "x0", "log_sigma"),
+            trajectory=trajectory and n == num_steps,
             batch_size=batch_size,
             device=device,
             progress=progress,
         )
         for n in (num_steps // 2, num_steps)
     )
-    return Reference(latents, fine.x, cond, end_point_error(coarse.x, fine.x), coarse.nfe + fine.nfe)
+    error = end_point_error(coarse.x, fine.x)
+    return Reference(latents, fine.x, fine.sigmas, cond, error, coarse.nfe + fine.nfe, fine.trajectory)

@@ -18,6 +18,7 @@ from edmkit.protocols import Cond, Denoiser, Increment, Solver, TimeSteps
 from edmkit.sampling.brownian import BrownianPath
 from edmkit.sampling.churn import Churn
 from edmkit.sampling.driver import Grid, State, drive, make_grid
+from edmkit.sampling.fitted import FittedSolver, OptimizedSteps
 from edmkit.sampling.solvers import Heun
 from edmkit.sampling.streams import initial_latents, step_noise
 from edmkit.sampling.time_steps import EDMSteps, GivenTimes
@@ -226,14 +227,17 @@ def prepare(
     device: torch.device | str | None,
     upward: bool = False,
 ) -> Run:
-    solver = Heun() if solver is None else solver
+    if steps is None:
+        steps = solver.steps if isinstance(solver, FittedSolver) else EDMSteps()
+    if solver is None:
+        solver = steps.solver if isinstance(steps, OptimizedSteps) else Heun()
     process = Process() if process is None else process
     if not upward and start.at_sigma != (sigma_start is not None):
         raise ValueError("x, sigma_start: a given state and its noise level go together")
     _check_noise(start, solver, churn, noise, upward)
     grid = make_grid(
         denoiser,
-        EDMSteps() if steps is None else steps,
+        steps,
         process,
         churn=churn,
         start=sigma_start,

@@ -220,8 +220,8 @@ class GivenSteps:
                 f"levels: from {self.levels[0]:g} to {float(positive[-1]):g}, outside the model's range "
                 f"[{least:g}, {greatest:g}]"
             )
-        if start is not None and start != self.levels[0]:
-            raise ValueError(f"sigma_start: {start:g}; the given levels begin at {self.levels[0]:g}")
+        if start is not None and not math.isclose(start, self.levels[0], rel_tol=1e-9):
+            raise ValueError(f"sigma_start: {start:g}; the given levels begin at {self.levels[0]!r}")
         return levels
 
 
