@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
 
 from edmkit._shapes import Float, Tensor
-from edmkit.protocols import Denoiser, Solver, TimeSteps
+from edmkit.protocols import Denoiser, Solver, TimeSteps, sigma_range
 from edmkit.registry import SOLVERS
 from edmkit.sampling import EndPointError, Reference, sample
 from edmkit.spelling import from_text, to_text
@@ -30,20 +31,17 @@ __all__ = [
     "pareto",
     "plan_runs",
     "recommend",
+    "spread",
 ]
 
 BUDGETS = (5, 8, 10, 15, 20, 35, 50)
 """Evaluations of the denoiser at which solvers are compared by default."""
 
-STEP_FAMILIES = ("edm", "edm:rho=20", "loglinear", "edm:sigma_min=0.02")
+STEP_FAMILIES = ("edm", "loglinear", "edm:sigma_min=0.02", "loglinear:sigma_min=0.02", "loglinear:sigma_min=0.04")
 """The steps that every solver is tried with by default, as `spelling.from_text` reads them."""
 
 _VARIANTS: Mapping[str, tuple[str, ...]] = {
-    "adams-bashforth": tuple(
-        f"k={k},prediction={prediction},variable={variable}"
-        for prediction, variable in (("x0", "log_sigma"), ("epsilon", "log_sigma"), ("v", "angle"))
-        for k in (2, 3, 4)
-    ),
+    "ab": tuple(f"k={k}{of}" for of in ("", ",prediction=x0", ",prediction=v,variable=angle") for k in (2, 3, 4)),
     "lms": ("k=2", "k=3", "k=4"),
     "ipndm": ("k=2", "k=3", "k=4"),
     "deis": ("k=2", "k=3", "k=4"),
@@ -72,7 +70,7 @@ class Candidate:
     @property
     def is_fixed(self) -> bool:
         """Whether N cannot be chosen."""
-        return not (is_dataclass(self.steps) and any(f.name == "num_steps" for f in fields(self.steps)))
+        return "num_steps" not in getattr(self.steps, "__dataclass_fields__", ())
 
     def at(self, num_steps: int) -> TimeSteps:
         """The steps, N of them."""
@@ -142,7 +140,7 @@ class SolverComparison:
     def within(self, budget: int) -> list[Measurement]:
         """What did not fail and took at most so many evaluations, the least RMS first."""
         rows = [row for row in self.rows if row.nfe <= budget and math.isfinite(row.error.rms)]
-        return sorted(rows, key=lambda row: row.error.rms)
+        return sorted(rows, key=lambda row: (row.error.rms, row.nfe))
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the errors of single samples, for JSON."""
@@ -194,19 +192,23 @@ def default_candidates(
 ) -> list[Candidate]:
     """Every solver with every family of steps, in the words of `spelling.from_text`.
 
-    `solvers` are by default all of the registry, some with several options. `sigma_data` goes to those that have that
-    option and were given none.
+    `solvers` are by default all of the registry that can be made without being told more, some with several options.
+    `sigma_data` goes to those that predict v and were given none.
     """
     if solvers is None:
-        solvers = [
-            f"{kind}:{options}" if options else kind for kind in SOLVERS for options in _VARIANTS.get(kind, ("",))
+        known = [
+            kind
+            for kind, make in SOLVERS.items()
+            if all(p.default is not p.empty for p in inspect.signature(make).parameters.values())
         ]
+        solvers = [f"{kind}:{options}" if options else kind for kind in known for options in _VARIANTS.get(kind, ("",))]
     families = [from_text("steps", text) for text in steps]
     candidates = []
     for name in solvers:
         solver = from_text("solver", name)
-        if "sigma_data" not in name and getattr(solver, "prediction", None) == "v":
-            solver = replace(solver, sigma_data=sigma_data)
+        if getattr(solver, "prediction", None) == "v" and "sigma_data=" not in name:
+            name = f"{name},sigma_data={sigma_data:g}"
+            solver = from_text("solver", name)
         candidates += [Candidate(name, solver, family) for family in families]
     return candidates
 
@@ -288,21 +290,22 @@ def _measure(
     error, failure = EndPointError(math.inf, math.inf), ""
     squares = torch.full((len(reference.x),), math.inf, dtype=torch.float64)
     try:
+        steps = candidate.at(num_steps)
+        levels = steps.sigmas(sigma_range(denoiser))
+        first, last = float(levels[0]), float(levels[-1])
+        if not math.isclose(first, reference.sigma_max, rel_tol=0.01) or last != 0:
+            raise ValueError(f"goes from σ = {first:g} to {last:g}, the reference from {reference.sigma_max:g} to 0")
         samples = sample(
             denoiser,
             latents=reference.latents,
             cond=reference.cond,
-            steps=candidate.at(num_steps),
+            steps=steps,
             solver=candidate.solver,
             batch_size=batch_size,
             device=device,
         )
-        first, last, nfe = float(samples.sigmas[0]), float(samples.sigmas[-1]), samples.nfe
-        if first != reference.sigma_max or last != 0:
-            failure = f"goes from σ = {first:g} to {last:g}, the reference from {reference.sigma_max:g} to 0"
-        else:
-            error = reference.error_of(samples.x)
-            squares = (samples.x.to(reference.x) - reference.x).flatten(1).square().mean(1).double().cpu()
+        nfe, error = samples.nfe, reference.error_of(samples.x)
+        squares = (samples.x.to(reference.x) - reference.x).flatten(1).square().mean(1).double().cpu()
     except (ValueError, ArithmeticError) as reason:
         failure = str(reason)
     return [Measurement(candidate, budget, num_steps, nfe, error, squares, failure) for budget in budgets]
@@ -323,19 +326,18 @@ def recommend(comparison: SolverComparison, *, margin: float = 0.05) -> list[Rec
     Of everything that took no more evaluations, the least RMS. Others tie with it whose RMS is at most `margin` more
     and whose excess the samples do not tell from chance: the mean difference of the squared errors of the same samples
     is below two of its standard errors. Of those that tie, the one is taken that is the best over all budgets (in the
-    geometric mean of its RMS over the least), for the least of many was partly lucky; if still in doubt, the first.
+    mean of the least RMS over its own), for the least of many was partly lucky; then the one with fewer evaluations,
+    and then the first.
     """
     if not margin >= 0:
         raise ValueError(f"margin: {margin}; want a share that is not negative")
-    least = {budget: rows[0].error.rms for budget in comparison.budgets if (rows := comparison.within(budget))}
-    general = _generality(comparison.rows, least)
+    ranked = {budget: rows for budget in comparison.budgets if (rows := comparison.within(budget))}
+    general = _generality(comparison.rows, {budget: rows[0].error.rms for budget, rows in ranked.items()})
     chosen = []
-    for budget in least:
-        rows = comparison.within(budget)
-        best = rows[0]
-        tied = [row for row in rows if row is best or _ties(row, best, margin)]
-        row = min(tied, key=lambda row: general[_key(row)])
-        chosen.append(Recommendation(budget, row, _reason(row, best, tied, rows)))
+    for budget, rows in ranked.items():
+        tied = [row for row in rows if row is rows[0] or _ties(row, rows[0], margin)]
+        row = min(tied, key=lambda row: (-general[_key(row)], row.nfe))
+        chosen.append(Recommendation(budget, row, _reason(row, rows, tied)))
     return chosen
 
 
@@ -344,13 +346,12 @@ def _key(row: Measurement) -> tuple[str, TimeSteps]:
 
 
 def _generality(rows: Sequence[Measurement], least: Mapping[int, float]) -> dict[tuple[str, TimeSteps], float]:
-    """The mean over budgets of ln(RMS/least RMS) of each candidate."""
-    ratios: dict[tuple[str, TimeSteps], list[float]] = {}
+    """For each candidate the mean over budgets of the least RMS over its own: 1 where it is the best everywhere."""
+    shares: dict[tuple[str, TimeSteps], list[float]] = {}
     for row in rows:
-        if row.budget in least:
-            floor = max(least[row.budget], torch.finfo(torch.float64).tiny)
-            ratios.setdefault(_key(row), []).append(math.log(max(row.error.rms, floor) / floor))
-    return {key: fmean(values) for key, values in ratios.items()}
+        own = row.error.rms
+        shares.setdefault(_key(row), []).append(min(1.0, least.get(row.budget, 0.0) / own) if own > 0 else 1.0)
+    return {key: fmean(values) for key, values in shares.items()}
 
 
 def _ties(row: Measurement, best: Measurement, margin: float) -> bool:
@@ -359,15 +360,16 @@ def _ties(row: Measurement, best: Measurement, margin: float) -> bool:
     return row.error.rms <= (1 + margin) * best.error.rms and float(excess.mean()) <= chance
 
 
-def _reason(row: Measurement, best: Measurement, tied: Sequence[Measurement], rows: Sequence[Measurement]) -> str:
+def _reason(row: Measurement, rows: Sequence[Measurement], tied: Sequence[Measurement]) -> str:
+    """Why this one: how it compares with the best, and the best with the others."""
+    best = rows[0]
     others = {_key(other) for other in tied} - {_key(row)}
-    if row is not best and _key(row) != _key(best):
-        more = row.error.rms / best.error.rms - 1 if best.error.rms else 0.0
-        who = f"{best.candidate.name}, {best.candidate.steps_name}"
-        return f"{more:.1%} above {who}, within chance; better over all budgets"
+    if row.error.rms > best.error.rms:
+        more = f"{row.error.rms / best.error.rms - 1:.1%} above the least, that of {best.candidate.name}"
+        return f"{more} with {best.candidate.steps_name}; within chance, and better over all budgets"
     if others:
-        return f"least error, {len(others)} within chance; best of them over all budgets"
+        return f"least error, {len(others)} within chance; the best of them over all budgets"
     runner_up = next((other for other in rows if _key(other) != _key(row)), None)
-    if runner_up is None or row.error.rms == 0:
+    if runner_up is None:
         return "least error"
     return f"least error; the next has {runner_up.error.rms / row.error.rms - 1:.0%} more"
