@@ -13,6 +13,7 @@ from edmkit.cli.data import data_app
 from edmkit.cli.evaluate import evaluate_command
 from edmkit.cli.inspect import inspect_command
 from edmkit.cli.sample import sample_command
+from edmkit.cli.solvers import solvers_command
 from edmkit.cli.train import train_command
 
 __all__ = ["app", "main"]
@@ -46,6 +47,7 @@ def _options(
 
 app.command("train")(train_command)
 app.command("sample")(sample_command)
+app.command("solvers")(solvers_command)
 app.command("evaluate")(evaluate_command)
 app.command("convert")(convert_command)
 app.command("inspect")(inspect_command)

@@ -10,8 +10,9 @@ import torch
 
 from edmkit._shapes import Int, Tensor
 from edmkit.registry import from_config, nearest
+from edmkit.spelling import split_text
 
-__all__ = ["parse_classes", "parse_seeds", "spec"]
+__all__ = ["parse_budgets", "parse_classes", "parse_seeds", "spec"]
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -43,6 +44,22 @@ def parse_classes(text: str, names: tuple[str, ...], count: int) -> Int[Tensor, 
     return torch.tensor(indices).repeat(-(-count // len(indices)))[:count]
 
 
-def spec(family: str, kind: str, options: Mapping[str, Any]) -> Any:
-    """The object of a kind with those options that were given; one that the kind does not have is an error."""
-    return from_config(family, {"kind": kind, **{k: v for k, v in options.items() if v is not None}})
+def parse_budgets(text: str) -> list[int]:
+    """`5,8,10` as numbers of evaluations, rising, each once."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() and int(word) > 0 for word in words):
+        raise ValueError(f"--nfe: {text!r}; want numbers of evaluations such as 5,8,10")
+    return sorted({int(word) for word in words})
+
+
+def spec(family: str, text: str, options: Mapping[str, Any]) -> Any:
+    """The object of a kind with those options that were given, in the word itself (`heun:alpha=0.5`) or apart.
+
+    An option that the kind does not have is an error, and so is one that is given in both places.
+    """
+    kind, written = split_text(family, text)
+    given = {name: value for name, value in options.items() if value is not None}
+    twice = sorted(set(written) & set(given))
+    if twice:
+        raise ValueError(f"{family}: {text!r} has {', '.join(twice)}, which stands apart too; give it once")
+    return from_config(family, {"kind": kind, **written, **given})

@@ -56,7 +56,12 @@ def sample_command(
     steps: Annotated[int, typer.Option(help="Number of steps N.", rich_help_panel=_STEPS)] = 18,
     discretization: Annotated[
         str,
-        typer.Option("--discretization", "--disc", help="edm, vp, ve, iddpm or loglinear.", rich_help_panel=_STEPS),
+        typer.Option(
+            "--discretization",
+            "--disc",
+            help="edm, vp, ve, iddpm, loglinear, …; with options edm:rho=5.",
+            rich_help_panel=_STEPS,
+        ),
     ] = "edm",
     sigma_min: Annotated[
         float | None, typer.Option("--sigma-min", "--sigma_min", help="Lowest σ before 0.", rich_help_panel=_STEPS)
@@ -78,7 +83,13 @@ def sample_command(
     clip: Annotated[
         bool, typer.Option(help="Move a σ range outside the model's into it.", rich_help_panel=_STEPS)
     ] = False,
-    solver: Annotated[str, typer.Option(help="heun, euler, midpoint or ralston.", rich_help_panel=_SOLVER)] = "heun",
+    solver: Annotated[
+        str,
+        typer.Option(
+            help="heun, euler, midpoint, ralston, …; with options ab:k=4. See `edmkit solvers`.",
+            rich_help_panel=_SOLVER,
+        ),
+    ] = "heun",
     alpha: Annotated[
         float | None, typer.Option(help="α of the second-order family, 1 for Heun.", rich_help_panel=_SOLVER)
     ] = None,

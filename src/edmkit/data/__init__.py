@@ -19,6 +19,9 @@ from edmkit.data.folder import ImageZip as ImageZip
 from edmkit.data.inspection import Inspection as Inspection
 from edmkit.data.inspection import inspect as inspect
 from edmkit.data.manifest import verify as verify
+from edmkit.data.oracles import ORACLES as ORACLES
+from edmkit.data.oracles import is_oracle as is_oracle
+from edmkit.data.oracles import named_oracle as named_oracle
 from edmkit.data.points import Checkerboard as Checkerboard
 from edmkit.data.points import EightGaussians as EightGaussians
 from edmkit.data.points import PointSet as PointSet

@@ -51,27 +51,32 @@ class GaussianMixture(Oracle):
             if covariances.shape != (k, d, d):
                 raise ValueError(f"covariances: shape {tuple(covariances.shape)}; want {(k, d, d)}")
             self.variances, self.axes = eigen("covariances", covariances)
+        # everything full is computed in the coordinates U_kᵀ(x − E[x₀]), all of them by one product with [U_1 … U_K]
+        self._origin, self._centres, self._basis = torch.zeros(d, dtype=torch.float64), self.means, None
+        if self.axes is not None:
+            self._origin = self.weights @ self.means
+            self._basis = self.axes.permute(1, 0, 2).reshape(d, k * d)
+            self._centres = torch.einsum("kd,kde->ke", self.means - self._origin, self.axes)
 
     def _components(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Offsets in the components' axes, their total variances, and ln w_k·p_k(x; σ); (B, K, …)."""
-        offsets = self._flat(x)[:, None, :] - self.means.to(x.device)
-        if self.axes is not None:
-            offsets = torch.einsum("bkd,kde->bke", offsets, self.axes.to(x.device))
+        flat, centres = self._flat(x) - self._origin.to(x.device), self._centres.to(x.device)
+        if self._basis is None:
+            offsets = flat[:, None, :] - centres
+        else:
+            offsets = torch.addmm(-centres.flatten(), flat, self._basis.to(x.device)).reshape(-1, *centres.shape)
         total = total_variances(self.variances.to(x.device), self._level(sigma, x)[:, :, None])
         d = offsets.shape[2]
         log_det = total.log().sum(2) * (d / total.shape[2])
         joint = self.weights.to(x.device).log() - 0.5 * (
-            (offsets**2 / total).sum(2) + log_det + d * math.log(2 * math.pi)
+            (offsets.square() * (1 / total)).sum(2) + log_det + d * math.log(2 * math.pi)
         )
         return offsets, total, joint
 
-    def _from_axes(self, vectors: Tensor) -> Tensor:
-        """Vectors (B, K, d) given in the components' axes, in those of x."""
-        return vectors if self.axes is None else torch.einsum("bke,kde->bkd", vectors, self.axes.to(vectors.device))
-
-    def _average(self, joint: Tensor, vectors: Tensor, like: Tensor) -> Tensor:
-        """The posterior mean of vectors (B, K, d), in shape and dtype like x."""
-        return (joint.softmax(1)[:, :, None] * vectors).sum(1).reshape(like.shape).to(like.dtype)
+    def _average(self, joint: Tensor, vectors: Tensor) -> Tensor:
+        """The posterior mean of vectors (B, K, d) given in the components' axes, (B, d) in those of x."""
+        weighted = joint.softmax(1)[:, :, None] * vectors
+        return weighted.sum(1) if self._basis is None else weighted.flatten(1) @ self._basis.to(joint.device).T
 
     def __call__(
         self,
@@ -81,8 +86,9 @@ class GaussianMixture(Oracle):
     ) -> Float[Tensor, "batch *dims"]:
         check_cond(cond, (), "a Gaussian mixture oracle")
         offsets, total, joint = self._components(x, sigma)
-        denoised = self._from_axes(self.variances.to(x.device) / total * offsets)
-        return self._average(joint, self.means.to(x.device) + denoised, x)
+        gain = self.variances.to(x.device) / total
+        denoised = self._average(joint, torch.addcmul(self._centres.to(x.device), gain, offsets))
+        return (self._origin.to(x.device) + denoised).reshape(x.shape).to(x.dtype)
 
     def log_prob(
         self, x: Float[Tensor, "batch *dims"], sigma: Float[Tensor, ""] | Float[Tensor, "batch"]
@@ -95,7 +101,7 @@ class GaussianMixture(Oracle):
     ) -> Float[Tensor, "batch *dims"]:
         """∇ₓ ln p(x; σ), the posterior mean of −(Σ_k + σ²I)⁻¹(x − μ_k)."""
         offsets, total, joint = self._components(x, sigma)
-        return self._average(joint, -self._from_axes(offsets / total), x)
+        return self._average(joint, -offsets / total).reshape(x.shape).to(x.dtype)
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "{n} *dims"]:
         """n independent draws from the mixture in float64 on the CPU."""

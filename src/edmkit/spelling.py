@@ -1,0 +1,72 @@
+"""Solvers and time steps in one word, as command lines have them: a kind, and the options that are not its defaults.
+
+`heun`, `heun:alpha=0.5`, `edm:rho=10,sigma_min=0.01`, `given:levels=[80,1,0]`. Kinds and options are those of the
+registry, values are JSON, and text that is no JSON stands for itself.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Container
+from typing import Any
+
+from edmkit.registry import FAMILIES, from_config, to_config
+
+__all__ = ["from_text", "split_list", "split_text", "to_text"]
+
+_COMMA = re.compile(r",(?![^\[]*\])")  # outside the brackets of a list
+
+
+def split_text(family: str, text: str) -> tuple[str, dict[str, Any]]:
+    """The kind and the options of a text; ValueError where an option is not written name=value, or stands twice."""
+    kind, _, rest = text.partition(":")
+    options: dict[str, Any] = {}
+    for part in _COMMA.split(rest) if rest else []:
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not (name and equals and value):
+            raise ValueError(f"{family}: {text!r}; want kind:option=value,option=value")
+        if name in options:
+            raise ValueError(f"{family}.{name}: is given twice")
+        try:
+            options[name] = json.loads(value)
+        except json.JSONDecodeError:
+            options[name] = value
+    return kind.strip(), options
+
+
+def from_text(family: str, text: str) -> Any:
+    """The object that a text means; ValueError names an unknown kind or option with the nearest valid one."""
+    kind, options = split_text(family, text)
+    try:
+        return from_config(family, {"kind": kind, **options})
+    except TypeError as error:  # a value of another type than the option's, or one that is missing
+        raise ValueError(f"{family}: {text!r}; {error}") from None
+
+
+def to_text(family: str, thing: Any, omit: Container[str] = ()) -> str:
+    """The text of an object, without the options in `omit`; ValueError where it has no name in the registry."""
+    config = to_config(family, thing)
+    kind = config.pop("kind")
+    defaults = inspect.signature(FAMILIES[family][kind]).parameters
+    parts = []
+    for name, value in config.items():
+        default = defaults[name].default
+        if name in omit or value == (list(default) if isinstance(default, tuple) else default):
+            continue
+        if isinstance(value, dict):
+            raise ValueError(f"{family}.{name}: {value['kind']!r} inside {kind!r} has no place in one word")
+        parts.append(f"{name}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}")
+    return f"{kind}:{','.join(parts)}" if parts else kind
+
+
+def split_list(text: str) -> list[str]:
+    """Several such words from a list with commas: a part that is an option belongs to the word before it."""
+    words: list[str] = []
+    for part in _COMMA.split(text):
+        if words and "=" in part and ":" not in part.partition("=")[0]:
+            words[-1] += f",{part.strip()}"
+        else:
+            words.append(part.strip())
+    return words
