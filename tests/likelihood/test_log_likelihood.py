@@ -113,10 +113,8 @@ def test_two_euler_steps_of_a_network_by_hand():
     state, volume = x, torch.zeros(2, dtype=torch.float64)
     for sigma, above in ((0.3, 0.9), (0.9, 3.0)):
         level = torch.tensor(sigma).double()
-        jacobians = [
-            torch.autograd.functional.jacobian(lambda v, s=level: denoiser(v[None], s)[0].flatten(), one)
-            for one in state
-        ]
+        jacobian_of = torch.autograd.functional.jacobian
+        jacobians = [jacobian_of(lambda v, s=level: denoiser(v[None], s)[0].flatten(), one) for one in state]
         traces = torch.stack([jacobian.reshape(32, 32).trace() for jacobian in jacobians])
         volume = volume + (above - sigma) / sigma * (32 - traces)
         state = state + (above - sigma) / sigma * (state - denoiser(state, level).detach())

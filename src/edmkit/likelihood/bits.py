@@ -85,8 +85,8 @@ def bits_per_dim(
 
     `raw` are whole numbers as they are stored, `transform` is theirs (default: the model's own). `seeds`, one for each
     sample, address the noise u and the probes of the trace. Other arguments are those of `log_likelihood`, to which all
-    draws of all samples go at once, draw after draw; `batch_size` and `progress` count them so. ValueError as there, and for raw values that are not
-    whole numbers.
+    draws of all samples go at once, draw after draw; `batch_size` and `progress` count them so. ValueError as there,
+    and for raw values that are not whole numbers.
     """
     if draws < 1:
         raise ValueError(f"draws: {draws}; want at least 1")

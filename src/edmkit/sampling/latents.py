@@ -14,7 +14,7 @@ __all__ = ["interpolate"]
 
 def interpolate(
     a: Float[Tensor, "*dims"],
-    b: Float[Tensor, "*dims"],
+    b: Float[Tensor, "..."],
     n: int,
     *,
     kind: Literal["spherical", "mixing"] = "spherical",
