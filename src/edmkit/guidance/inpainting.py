@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from edmkit._shapes import Bool, Float, Tensor
+from edmkit._shapes import Float, Tensor
 from edmkit.guidance.wrapper import Wrapper
 from edmkit.process import Process
 from edmkit.protocols import Cond, Denoiser, Solver, TimeSteps, sigma_range
@@ -22,15 +22,16 @@ __all__ = ["Replacement", "repaint"]
 class Replacement(Wrapper):
     """D with the known values in its place where `mask` is True (Song et al. 2021, Appendix I.2; Lugmayr et al. 2022).
 
-    Exact: the known part. It runs on the straight line known + σ·ε of its own starting noise, under any solver, and
-    ends in the known values to the last bit. Not exact: the rest. At σ it is told of the known values only through that
-    noise, and D then takes what they could have been for what they may still become, so its parts agree too little
-    with the known ones. `repaint` mends some of it; `MMPS` with `Mask` conditions on the values themselves.
+    Exact: the known part. It runs on the straight line known + σ·ε of its own starting noise, with any solver, and with
+    σ = t and s = 1 ends in the known values to the last bit. Not exact: the rest. At σ it is told of the known values
+    only through that noise, and D then takes what they could have been for what they may still become, so its parts
+    agree too little with the known ones. `repaint` mends some of it; `MMPS` with `Mask` conditions on the values
+    themselves.
 
     `mask` (bool) and `known` broadcast to x, so they are of the shape of a sample, or have a row for each.
     """
 
-    def __init__(self, denoiser: Denoiser, mask: Bool[Tensor, "*some"], known: Float[Tensor, "*others"]) -> None:
+    def __init__(self, denoiser: Denoiser, mask: Tensor, known: Tensor) -> None:
         super().__init__(denoiser)
         if mask.dtype != torch.bool:
             raise ValueError(f"mask: {mask.dtype}; want bool, True where the values are known")
