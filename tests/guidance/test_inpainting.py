@@ -5,9 +5,9 @@ import math
 
 import pytest
 import torch
-from affine_flow import end_moments
 
 from edmkit import Process, VPSchedule, sample, step_noise
+from edmkit.figures import affine_ends
 from edmkit.guidance import MMPS, Mask, Replacement, repaint
 from edmkit.oracles import Gaussian, GaussianMixture
 from edmkit.sampling import EDMSteps, Euler, Heun
@@ -35,7 +35,7 @@ def repainted(resamplings, jump=1, steps=STEPS):
         options = {"latents": draws[:, 0], "noise": lambda k, like: draws[:, 1 + k], "steps": steps}
         return repaint(REPLACED, resamplings=resamplings, jump=jump, **options).x
 
-    return unknown(end_moments(run, 2 * (1 + jumps)))
+    return unknown(affine_ends(run, 2 * (1 + jumps)))
 
 
 @pytest.mark.parametrize("solver", [Euler(), Heun(), Heun(2 / 3)])
@@ -50,9 +50,9 @@ def test_the_known_part_runs_on_the_line_of_its_own_noise_and_ends_exactly(solve
 
 def test_replacement_alone_agrees_too_little_with_what_is_known_and_resampling_mends_it():
     found = {r: repainted(r) for r in (1, 2, 5, 20)}
-    found["sample"] = unknown(end_moments(lambda z: sample(REPLACED, latents=z, steps=STEPS).x, 2))
+    found["sample"] = unknown(affine_ends(lambda z: sample(REPLACED, latents=z, steps=STEPS).x, 2))
     mmps = MMPS(PRIOR, Mask(MASK), VALUES[None, :1], 0.0)
-    found["MMPS"] = unknown(end_moments(lambda z: sample(mmps, latents=z, steps=STEPS).x, 2))
+    found["MMPS"] = unknown(affine_ends(lambda z: sample(mmps, latents=z, steps=STEPS).x, 2))
     print(
         f"\n  exact: {MEAN:.3f}, {VARIANCE:.4f}; " + "; ".join(f"{n}: {m:.3f}, {v:.4f}" for n, (m, v) in found.items())
     )

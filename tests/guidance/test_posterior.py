@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from affine_flow import end_moments
 from small_networks import make_denoiser
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from edmkit import EDMPreconditioning, Preconditioned, networks, sample
+from edmkit.figures import affine_ends
 from edmkit.guidance import DPS, MMPS, AveragePooling, Mask, Matrix, PiGDM
 from edmkit.metrics import FeatureStatistics, frechet_distance
 from edmkit.oracles import Gaussian, GaussianMixture
@@ -97,7 +97,7 @@ def sampled(denoiser, exact, num_steps):
         x = exact.mean + z * (exact.variances + 80.0**2).sqrt() @ exact.axes.T
         return sample(denoiser, x=x, sigma_start=80.0, steps=EDMSteps(num_steps)).x
 
-    return end_moments(run, D)
+    return affine_ends(run, D)
 
 
 def test_samples_of_a_gaussian_posterior_without_drawing_any():
