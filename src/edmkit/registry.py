@@ -30,7 +30,8 @@ __all__ = [
     "to_config",
 ]
 
-Family = Mapping[str, type]
+# a class, or a function that makes an object of one with some of its fields set
+Family = Mapping[str, Callable[..., Any]]
 
 SCHEDULES: Family = {
     "edm": process.EDMSchedule,
@@ -68,9 +69,29 @@ STEPS: Family = {
     "ve": sampling.VESteps,
     "iddpm": sampling.IDDPMSteps,
     "loglinear": sampling.LogLinearSteps,
+    "schedule": sampling.ScheduleSteps,
+    "beta": sampling.BetaSteps,
     "given": sampling.GivenSteps,
 }
-SOLVERS: Family = {"euler": sampling.Euler, "heun": sampling.Heun}
+SOLVERS: Family = {
+    "euler": sampling.Euler,
+    "heun": sampling.Heun,
+    "ab": sampling.AdamsBashforth,
+    "lms": sampling.LMS,
+    "deis": sampling.DEIS,
+    "ipndm": sampling.IPNDM,
+    "dpm2": sampling.DPMSolver2,
+    "dpm3": sampling.DPMSolver3,
+    "dpmpp2s": sampling.DPMSolverPP2S,
+    "dpmpp3s": sampling.DPMSolverPP3S,
+    "dpmpp2m": sampling.DPMSolverPP2M,
+    "dpmpp3m": sampling.DPMSolverPP3M,
+    "unipc": sampling.UniPC,
+    "expheun": sampling.ExponentialHeun,
+    "rk4": sampling.RungeKutta4,
+    "dopri5": sampling.DormandPrince,
+    "afs": sampling.AnalyticalFirstStep,
+}
 NETWORKS: Family = {"mlp": networks.MLP, "ddpmpp": networks.DDPMpp, "ncsnpp": networks.NCSNpp, "adm": networks.ADM}
 
 FAMILIES: Mapping[str, Family] = {
