@@ -1,7 +1,8 @@
 """The names by which files and command lines call the classes of edmkit, and the way from configs to objects.
 
 A config is a mapping with a "kind" and the fields of that class: `{"kind": "heun", "alpha": 0.5}`. Fields that hold
-such objects are nested configs. Only the names below can be made: a config runs no other code.
+such objects are nested configs. Only the names below can be made: a config runs no other code. On a command line the
+same is `heun:alpha=0.5`.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
+import re
+import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from edmkit import networks, objective, preconditioning, process, sampling
 
@@ -27,6 +30,7 @@ __all__ = [
     "TIMES",
     "from_config",
     "nearest",
+    "read_config",
     "to_config",
 ]
 
@@ -156,3 +160,54 @@ def from_config(family: str, config: Mapping[str, Any]) -> Any:
         elif isinstance(value, str) and value in ("inf", "-inf", "nan"):
             arguments[name] = float(value)
     return make(**arguments)
+
+
+def read_config(family: str, text: str) -> dict[str, Any]:
+    """The config that `kind`, or `kind:option=value,option=value` stands for, values read by the types of the options.
+
+    A value with commas of its own is in brackets: `given:levels=(80,1,0)`, `afs:solver=(unipc:k=2,variant=bh1)`.
+    ValueError names what cannot be read.
+    """
+    kind, colon, rest = text.partition(":")
+    config: dict[str, Any] = {"kind": kind}
+    if not colon:
+        return config
+    if kind not in FAMILIES[family]:
+        raise ValueError(f"{family}.kind: {kind!r} is unknown; {nearest(kind, FAMILIES[family])}")
+    make = FAMILIES[family][kind]
+    hints = get_type_hints(make)
+    allowed = list(inspect.signature(make).parameters)
+    for part in re.split(r",(?![^(]*\))", rest):
+        name, equals, value = part.partition("=")
+        if not equals or name in config:
+            raise ValueError(f"{family}: {part!r} in {text!r}; want each option once, as name=value")
+        if name not in allowed:
+            raise ValueError(f"{family}.{name}: {kind!r} has no such option; {nearest(name, allowed)}")
+        bare = value[1:-1] if value.startswith("(") and value.endswith(")") else value
+        hint = hints.get(name)
+        nested = name in FAMILIES and get_origin(hint) is not tuple
+        config[name] = read_config(name, bare) if nested else _read(f"{family}.{name}", bare, hint)
+    return config
+
+
+def _read(name: str, word: str, hint: Any) -> Any:
+    """A word as a value of a type."""
+    origin, choices = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return None if word == "none" and type(None) in choices else _read(name, word, choices[0])
+    if origin is tuple:
+        return tuple(_read(name, part, choices[0]) for part in word.split(","))
+    if origin is Literal:
+        if word not in choices:
+            raise ValueError(f"{name}: {word!r}; want {', '.join(map(repr, choices))}")
+        return word
+    if hint is bool:
+        if word not in ("true", "false"):
+            raise ValueError(f"{name}: {word!r}; want true or false")
+        return word == "true"
+    if hint not in (int, float):
+        raise ValueError(f"{name}: {word!r}; no value of this option can be given as a word")
+    try:
+        return hint(word)
+    except ValueError:
+        raise ValueError(f"{name}: {word!r}; want a {'whole ' if hint is int else ''}number") from None

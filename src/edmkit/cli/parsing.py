@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from edmkit._shapes import Int, Tensor
-from edmkit.registry import from_config, nearest
+from edmkit.registry import from_config, nearest, read_config
 
 __all__ = ["parse_classes", "parse_seeds", "spec"]
 
@@ -43,6 +43,14 @@ def parse_classes(text: str, names: tuple[str, ...], count: int) -> Int[Tensor, 
     return torch.tensor(indices).repeat(-(-count // len(indices)))[:count]
 
 
-def spec(family: str, kind: str, options: Mapping[str, Any]) -> Any:
-    """The object of a kind with those options that were given; one that the kind does not have is an error."""
-    return from_config(family, {"kind": kind, **{k: v for k, v in options.items() if v is not None}})
+def spec(family: str, text: str, options: Mapping[str, Any]) -> Any:
+    """The object that `kind` or `kind:option=value,…` names, with those of `options` that were given too.
+
+    An option that the kind does not have is an error, and so is one that is given twice.
+    """
+    config = read_config(family, text)
+    given = {name: value for name, value in options.items() if value is not None}
+    twice = sorted(config.keys() & given.keys())
+    if twice:
+        raise ValueError(f"{family}.{twice[0]}: is given in {text!r} and as an option of its own")
+    return from_config(family, config | given)

@@ -56,7 +56,12 @@ def sample_command(
     steps: Annotated[int, typer.Option(help="Number of steps N.", rich_help_panel=_STEPS)] = 18,
     discretization: Annotated[
         str,
-        typer.Option("--discretization", "--disc", help="edm, vp, ve, iddpm or loglinear.", rich_help_panel=_STEPS),
+        typer.Option(
+            "--discretization",
+            "--disc",
+            help="edm, vp, ve, iddpm, loglinear, schedule or beta, perhaps with options: schedule:schedule=flow.",
+            rich_help_panel=_STEPS,
+        ),
     ] = "edm",
     sigma_min: Annotated[
         float | None, typer.Option("--sigma-min", "--sigma_min", help="Lowest σ before 0.", rich_help_panel=_STEPS)
@@ -78,7 +83,14 @@ def sample_command(
     clip: Annotated[
         bool, typer.Option(help="Move a σ range outside the model's into it.", rich_help_panel=_STEPS)
     ] = False,
-    solver: Annotated[str, typer.Option(help="heun, euler, midpoint or ralston.", rich_help_panel=_SOLVER)] = "heun",
+    solver: Annotated[
+        str,
+        typer.Option(
+            help="heun, euler, midpoint, ralston, or another of docs/solvers.md, perhaps with options: "
+            "unipc:k=3,variant=bh2.",
+            rich_help_panel=_SOLVER,
+        ),
+    ] = "heun",
     alpha: Annotated[
         float | None, typer.Option(help="α of the second-order family, 1 for Heun.", rich_help_panel=_SOLVER)
     ] = None,
@@ -124,7 +136,7 @@ def sample_command(
     seed_list = parse_seeds(seeds)
 
     betas = {"beta_d": beta_d, "beta_min": beta_min}
-    vp_steps, vp_schedule = discretization == "vp", schedule == "vp"
+    vp_steps, vp_schedule = (text.partition(":")[0] == "vp" for text in (discretization, schedule))
     if not (vp_steps or vp_schedule) and (beta_d is not None or beta_min is not None):
         raise ValueError("--beta-d, --beta-min: have no effect; they go with --schedule vp or --disc vp")
     placed = {

@@ -6,14 +6,17 @@ All take the linear part of the ODE exactly: x⁺ = (m⁺/m)·x + ∫ g dμ, and
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC
 from dataclasses import dataclass
-from typing import ClassVar
+from itertools import pairwise
+from typing import ClassVar, NamedTuple
 
 from edmkit._shapes import Tensor
 from edmkit.protocols import Request, SigmaPath, Step
-from edmkit.sampling.multistep import LinearMultistep, Past, combine
+from edmkit.sampling.combination import combine
+from edmkit.sampling.multistep import LinearMultistep
 from edmkit.sampling.quadrature import (
     Exponential,
     check_choice,
@@ -32,6 +35,32 @@ __all__ = [
     "DPMSolverPP3S",
     "ExponentialHeun",
 ]
+
+
+class _Stage(NamedTuple):
+    """A stage at a level, or the result: ratio·x, and what g at the start and at the stage before count for."""
+
+    level: float
+    ratio: float
+    weights: tuple[float, float]
+
+    def state(self, x: Tensor, *gs: tuple[Tensor, float]) -> Tensor:
+        pairs = zip(gs, self.weights, strict=True)
+        return combine(x, self.ratio, ((value, weight * factor) for (value, factor), weight in pairs))
+
+
+@functools.lru_cache(maxsize=4096)
+def _stages(
+    prediction: Exponential, nodes: tuple[float, ...], halved: bool, sigma: float, end: float
+) -> tuple[_Stage, ...]:
+    result = []
+    for last, c in pairwise((0.0, *nodes, 1.0)):
+        level = end if c == 1 else math.exp(math.log(sigma) + c * math.log(end / sigma))
+        ratio = normalizer(prediction, level) / normalizer(prediction, sigma)
+        mean, slope = exponential_moments(prediction, sigma, level, 2)
+        weight = 0.0 if last == 0 else (0.5 * mean if halved else slope) * c / last
+        result.append(_Stage(level, ratio, (mean - weight, weight)))
+    return tuple(result)
 
 
 class _SingleStep(ABC):
@@ -58,20 +87,17 @@ class _SingleStep(ABC):
     def step(self, path: SigmaPath, x: Tensor, t: float, t_next: float, memory: None) -> Step:
         (sigma, s), (end, s_end) = path.level(t), path.level(t_next)
         x = x if s == 1 else x / s
-        level, y, last = sigma, x, 0.0
-        past: tuple[Past, ...] = ()
-        for c in (*self.nodes, 1.0):
-            denoised = yield Request(y, level)
-            if end == 0:
-                return denoised if s_end == 1 else denoised * s_end, None
-            past = (*past[:1], Past(level, *predict(self.prediction, level, y, denoised)))
-            level = end if c == 1 else math.exp(math.log(sigma) + c * math.log(end / sigma))
-            ratio = normalizer(self.prediction, level, 1.0) / normalizer(self.prediction, sigma, 1.0)
-            mean, slope = exponential_moments(self.prediction, sigma, level, 2)
-            weight = (0.5 * mean if self.halved else slope) * c / last if last > 0 else 0.0
-            y = combine(x, ratio, past, (mean - weight, weight)[: len(past)])
-            last = c
-        return y if s_end == 1 else y * s_end, None
+        denoised = yield Request(x, sigma)
+        if end == 0:
+            return denoised if s_end == 1 else denoised * s_end, None
+        start = latest = predict(self.prediction, sigma, x, denoised)
+        *between, last = _stages(self.prediction, self.nodes, self.halved, sigma, end)
+        for stage in between:
+            y = stage.state(x, start, latest)
+            denoised = yield Request(y, stage.level)
+            latest = predict(self.prediction, stage.level, y, denoised)
+        x = last.state(x, start, latest)
+        return x if s_end == 1 else x * s_end, None
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ import torch
 
 from edmkit._shapes import Tensor
 from edmkit.protocols import Request, SigmaPath, Step
+from edmkit.sampling.combination import combine
 from edmkit.sampling.quadrature import Prediction, Variable, check_choice, lagrange_weights, normalizer, predict
 
-__all__ = ["DEIS", "LMS", "AdamsBashforth", "LinearMultistep", "Past", "check_count", "combine", "polynomial_weights"]
+__all__ = ["DEIS", "LMS", "AdamsBashforth", "LinearMultistep", "Past", "add_past", "check_count", "polynomial_weights"]
 
 
 class Past(NamedTuple):
@@ -25,19 +26,12 @@ class Past(NamedTuple):
     factor: float
 
 
-def combine(x: Tensor, ratio: float, past: tuple[Past, ...], weights: tuple[float, ...]) -> Tensor:
-    """ratio·x + Σ_j w_j·g_j, a pass for each weight that is not 0."""
-    fresh = ratio != 1
-    y = x * ratio if fresh else x
-    for node, weight in zip(past, weights, strict=True):
-        if weight != 0:
-            alpha = weight * node.factor
-            y = y.add_(node.value, alpha=alpha) if fresh else torch.add(y, node.value, alpha=alpha)
-            fresh = True
-    return y
+def add_past(x: Tensor, ratio: float, past: tuple[Past, ...], weights: tuple[float, ...]) -> Tensor:
+    """ratio·x + Σ_j w_j·g_j."""
+    pairs = zip(past, weights, strict=True)
+    return combine(x, ratio, ((node.value, weight * node.factor) for node, weight in pairs))
 
 
-@functools.lru_cache(maxsize=4096)
 def polynomial_weights(
     prediction: Prediction, variable: Variable, nodes: tuple[float, ...], end: float, sigma_data: float = 1.0
 ) -> tuple[float, ...]:
@@ -57,7 +51,8 @@ class LinearMultistep(ABC):
     """x⁺ = (m⁺/m)·x + Σ_j w_j·g_j over the last k evaluations, fewer in the first steps.
 
     g and m are those of `prediction` (see `quadrature`). With `lower_final` the last k − 1 steps of a run count on
-    fewer evaluations too, down to the last one's own. A step to σ = 0 ends at D.
+    fewer evaluations too, down to the last one's own: steadier where few steps are long in ln σ, at the price of an
+    error that falls with the square of the step however high k, if with a small factor. A step to σ = 0 ends at D.
     """
 
     multistep: ClassVar[bool] = True
@@ -76,7 +71,7 @@ class LinearMultistep(ABC):
 
     @abstractmethod
     def weights(self, sigmas: tuple[float, ...], end: float) -> tuple[float, ...]:
-        """What each g counts for at `end`; the levels of the evaluations, the newest first."""
+        """What each g counts for at `end`; the levels of the evaluations, the newest first. Called once for each."""
 
     @property
     def reaches_zero(self) -> bool:
@@ -98,8 +93,13 @@ class LinearMultistep(ABC):
         x = self.corrected(x, past[: 1 + min(self.k, left + 1)])
         used = past[: min(self.k, left)]
         ratio = normalizer(self.prediction, end, self.sigma_data) / normalizer(self.prediction, sigma, self.sigma_data)
-        x = combine(x, ratio, used, self.weights(tuple(node.sigma for node in used), end))
+        x = add_past(x, ratio, used, _weights(self, tuple(node.sigma for node in used), end))
         return x if s_end == 1 else x * s_end, past[: self.k]
+
+
+@functools.lru_cache(maxsize=4096)
+def _weights(solver: LinearMultistep, sigmas: tuple[float, ...], end: float) -> tuple[float, ...]:
+    return solver.weights(sigmas, end)
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class AdamsBashforth(LinearMultistep):
 
     @property
     def order(self) -> int:
-        return self.k
+        return min(self.k, 2) if self.lower_final else self.k
 
     @property
     def reaches_zero(self) -> bool:

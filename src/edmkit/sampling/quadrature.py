@@ -54,7 +54,7 @@ def check_choice(name: str, value: str, allowed: object) -> None:
         raise ValueError(f"{name}: {value!r}; want {', '.join(map(repr, names))}")
 
 
-def normalizer(prediction: Prediction, sigma: float, sigma_data: float) -> float:
+def normalizer(prediction: Prediction, sigma: float, sigma_data: float = 1.0) -> float:
     """m(σ)."""
     if prediction == "epsilon":
         return 1.0

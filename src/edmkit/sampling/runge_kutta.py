@@ -10,6 +10,7 @@ import torch
 
 from edmkit._shapes import Tensor
 from edmkit.protocols import Request, SigmaPath, Step
+from edmkit.sampling.combination import combine
 
 __all__ = ["RungeKutta4", "Tableau", "advance", "stages"]
 
@@ -28,12 +29,11 @@ class Tableau(NamedTuple):
 
 
 def advance(x: Tensor, h: float | Tensor, slopes: list[Tensor], coefficients: tuple[float, ...]) -> Tensor:
-    """x + h·Σ_j a_j·k_j, a pass for each a_j that is not 0; h may have a value for each sample."""
-    y = x
-    for slope, a in zip(slopes, coefficients, strict=True):
-        if a != 0:
-            y = torch.addcmul(y, slope, h * a) if isinstance(h, Tensor) else torch.add(y, slope, alpha=h * a)
-    return y
+    """x + h·Σ_j a_j·k_j; h may be a tensor with a value for each sample, and then the first a is not 0."""
+    if isinstance(h, Tensor):
+        first, *others = zip(slopes, coefficients, strict=True)
+        return torch.addcmul(x, combine(*first, others), h)
+    return combine(x, 1.0, ((slope, h * a) for slope, a in zip(slopes, coefficients, strict=True)))
 
 
 def stages(

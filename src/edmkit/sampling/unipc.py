@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Literal
 
 from edmkit._shapes import Tensor
-from edmkit.sampling.multistep import LinearMultistep, Past, check_count, combine, polynomial_weights
+from edmkit.sampling.multistep import LinearMultistep, Past, add_past, check_count, polynomial_weights
 from edmkit.sampling.quadrature import Exponential, check_choice, exponential_moments, line_weights, phi
 
 __all__ = ["UniPC"]
@@ -21,8 +22,8 @@ class UniPC(LinearMultistep):
 
     The predictor goes on a polynomial through the last k evaluations of D (or of ε); the corrector takes the same step
     on the one that goes through the new evaluation too, at the point of the prediction. The evaluation then serves the
-    next step: one for each, of order k + 1. The state at the end of a step is the prediction; the correction is made
-    at the start of the next, and in the last step not at all.
+    next step: one for each, of order k + 1, or 2 with `lower_final`. The state at the end of a step is the prediction;
+    the correction is made at the start of the next, and in the last step not at all.
 
     `variant` is the B(h) of the paper: h for "bh1", e^h − 1 for "bh2". It has an effect only where the authors' code
     sets a coefficient of B(h) to ½ instead of solving for it, in predictors of order 2 and correctors of order 1: for
@@ -41,7 +42,7 @@ class UniPC(LinearMultistep):
 
     @property
     def order(self) -> int:
-        return self.k + 1
+        return 2 if self.lower_final else self.k + 1
 
     def _simple(self, sigma: float, other: float, end: float) -> tuple[float, float]:
         """Weights of g at σ and at another level, whose rise over the step counts for B(h)/2."""
@@ -58,13 +59,19 @@ class UniPC(LinearMultistep):
     def corrected(self, x: Tensor, past: tuple[Past, ...]) -> Tensor:
         if len(past) == 1:
             return x
-        end, *levels = (node.sigma for node in past)
-        before = self.weights(tuple(levels), end)
+        return add_past(x, 1.0, past, _correction(self, tuple(node.sigma for node in past)))
+
+    def correction(self, sigmas: tuple[float, ...]) -> tuple[float, ...]:
+        """What each g counts for in the step to the newest level, by corrector less by predictor."""
+        end, *levels = sigmas
         nodes = (*levels, end)
         if len(levels) == 1:
             after: tuple[float, ...] = self._simple(levels[0], end, end)
         else:
             after = polynomial_weights(self.prediction, "log_sigma", nodes, end)
-        # the same step with other weights; what is not of g cancels
-        change = (after[-1], *(b - a for a, b in zip(before, after[:-1], strict=True)))
-        return combine(x, 1.0, past, change)
+        return after[-1], *(b - a for a, b in zip(self.weights(tuple(levels), end), after[:-1], strict=True))
+
+
+@functools.lru_cache(maxsize=4096)
+def _correction(solver: UniPC, sigmas: tuple[float, ...]) -> tuple[float, ...]:
+    return solver.correction(sigmas)
