@@ -30,7 +30,8 @@ __all__ = [
     "to_config",
 ]
 
-Family = Mapping[str, type]
+# a class, or a function that makes an object of one with some of its fields set
+Family = Mapping[str, Callable[..., Any]]
 
 SCHEDULES: Family = {
     "edm": process.EDMSchedule,
@@ -45,7 +46,11 @@ SCALINGS: Family = {
     "flow": process.Interpolating,
 }
 LEVELS: Family = {"iddpm": process.IDDPMLevels, "discrete": process.DiscreteLevels}
-TIMES: Family = {"continuous": preconditioning.ContinuousTime, "levels": preconditioning.LevelIndex}
+TIMES: Family = {
+    "continuous": preconditioning.ContinuousTime,
+    "levels": preconditioning.LevelIndex,
+    "interpolated": preconditioning.InterpolatedIndex,
+}
 PRECONDITIONING: Family = {
     "edm": preconditioning.EDMPreconditioning,
     "vp": preconditioning.VPPreconditioning,
@@ -68,13 +73,30 @@ STEPS: Family = {
     "ve": sampling.VESteps,
     "iddpm": sampling.IDDPMSteps,
     "loglinear": sampling.LogLinearSteps,
+    "schedule": sampling.ScheduleSteps,
+    "beta": sampling.BetaSteps,
     "given": sampling.GivenSteps,
+    "levels": sampling.LevelSteps,
     "optimized": sampling.OptimizedSteps,
 }
 SOLVERS: Family = {
     "euler": sampling.Euler,
     "heun": sampling.Heun,
     "ab": sampling.AdamsBashforth,
+    "lms": sampling.LMS,
+    "deis": sampling.DEIS,
+    "ipndm": sampling.IPNDM,
+    "dpm2": sampling.DPMSolver2,
+    "dpm3": sampling.DPMSolver3,
+    "dpmpp2s": sampling.DPMSolverPP2S,
+    "dpmpp3s": sampling.DPMSolverPP3S,
+    "dpmpp2m": sampling.DPMSolverPP2M,
+    "dpmpp3m": sampling.DPMSolverPP3M,
+    "unipc": sampling.UniPC,
+    "expheun": sampling.ExponentialHeun,
+    "rk4": sampling.RungeKutta4,
+    "dopri5": sampling.DormandPrince,
+    "afs": sampling.AnalyticalFirstStep,
     "fitted": sampling.FittedSolver,
     "euler-ancestral": sampling.EulerAncestral,
     "dpmpp-sde": sampling.DPMppSDE,

@@ -8,19 +8,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from matplotlib.axes import Axes
 
 from edmkit._shapes import Float, Tensor
-from edmkit.figures.solver_error import SolverError
 from edmkit.figures.style import GRAY, INK, PALETTE, tidy
 from edmkit.metrics import FeatureStatistics, frechet_distance
 from edmkit.oracles import Gaussian
 from edmkit.protocols import Denoiser
 from edmkit.sampling import EDMSteps, sample
 
-__all__ = ["affine_ends", "draw_normals", "posterior_error"]
+__all__ = ["PosteriorError", "affine_ends", "draw_normals", "posterior_error"]
+
+
+@dataclass(frozen=True)
+class PosteriorError:
+    """The Fréchet distance of a sampler's ends from the exact posterior, at each NFE."""
+
+    name: str
+    nfe: tuple[int, ...]
+    error: tuple[float, ...]
 
 
 def affine_ends(run: Callable[[Tensor], Tensor], inputs: int) -> tuple[Float[Tensor, "d"], Float[Tensor, "d d"]]:
@@ -36,7 +45,7 @@ def posterior_error(
     *,
     steps: Sequence[int] = (8, 12, 18, 27, 40, 60, 90, 135, 200),
     sigma_max: float = 80.0,
-) -> list[SolverError]:
+) -> list[PosteriorError]:
     """The 2-Wasserstein distance of what each denoiser makes from `exact`, over the rms spread √tr Σ of that.
 
     The denoisers are affine in x. Heun's method with EDM steps begins at `exact` with noise of σ_max, so nothing else
@@ -67,7 +76,7 @@ def posterior_error(
     results = []
     for name, denoiser in denoisers.items():
         points = [error(denoiser, n) for n in steps]
-        results.append(SolverError(name, tuple(nfe for nfe, _ in points), tuple(value for _, value in points)))
+        results.append(PosteriorError(name, tuple(nfe for nfe, _ in points), tuple(value for _, value in points)))
     return results
 
 

@@ -1,15 +1,29 @@
 """Sampling (Sections 3 and 4): time steps, solvers, churn and the driver that puts them together."""
 
+from edmkit.sampling.analytical import AnalyticalFirstStep as AnalyticalFirstStep
 from edmkit.sampling.churn import Churn as Churn
+from edmkit.sampling.dormand_prince import DormandPrince as DormandPrince
+from edmkit.sampling.dpm_solver import DPMSolver2 as DPMSolver2
+from edmkit.sampling.dpm_solver import DPMSolver3 as DPMSolver3
+from edmkit.sampling.dpm_solver import DPMSolverPP2M as DPMSolverPP2M
+from edmkit.sampling.dpm_solver import DPMSolverPP2S as DPMSolverPP2S
+from edmkit.sampling.dpm_solver import DPMSolverPP3M as DPMSolverPP3M
+from edmkit.sampling.dpm_solver import DPMSolverPP3S as DPMSolverPP3S
+from edmkit.sampling.dpm_solver import ExponentialHeun as ExponentialHeun
 from edmkit.sampling.driver import State as State
+from edmkit.sampling.driver import count_evaluations as count_evaluations
 from edmkit.sampling.fitted import FittedSolver as FittedSolver
 from edmkit.sampling.fitted import OptimizedSteps as OptimizedSteps
+from edmkit.sampling.ipndm import IPNDM as IPNDM
 from edmkit.sampling.latents import interpolate as interpolate
+from edmkit.sampling.multistep import DEIS as DEIS
+from edmkit.sampling.multistep import LMS as LMS
 from edmkit.sampling.multistep import AdamsBashforth as AdamsBashforth
 from edmkit.sampling.reference import EndPointError as EndPointError
 from edmkit.sampling.reference import Reference as Reference
 from edmkit.sampling.reference import end_point_error as end_point_error
 from edmkit.sampling.reference import reference as reference
+from edmkit.sampling.runge_kutta import RungeKutta4 as RungeKutta4
 from edmkit.sampling.sample import Samples as Samples
 from edmkit.sampling.sample import Trajectory as Trajectory
 from edmkit.sampling.sample import decode as decode
@@ -31,6 +45,7 @@ from edmkit.sampling.streams import initial_latents as initial_latents
 from edmkit.sampling.streams import random_labels as random_labels
 from edmkit.sampling.streams import step_noise as step_noise
 from edmkit.sampling.streams import substreams as substreams
+from edmkit.sampling.time_steps import BetaSteps as BetaSteps
 from edmkit.sampling.time_steps import EDMSteps as EDMSteps
 from edmkit.sampling.time_steps import GivenSteps as GivenSteps
 from edmkit.sampling.time_steps import GivenTimes as GivenTimes
@@ -38,5 +53,7 @@ from edmkit.sampling.time_steps import IDDPMSteps as IDDPMSteps
 from edmkit.sampling.time_steps import LevelSteps as LevelSteps
 from edmkit.sampling.time_steps import LogLinearSteps as LogLinearSteps
 from edmkit.sampling.time_steps import RangedSteps as RangedSteps
+from edmkit.sampling.time_steps import ScheduleSteps as ScheduleSteps
 from edmkit.sampling.time_steps import VESteps as VESteps
 from edmkit.sampling.time_steps import VPSteps as VPSteps
+from edmkit.sampling.unipc import UniPC as UniPC

@@ -52,7 +52,7 @@ def make_plan(denoiser: object, solver: Solver, steps: TimeSteps) -> Plan:
     while request is not None:
         if course.step != last_step:
             first[len(sigmas)] = last_step = course.step
-        sigmas.append(request.sigma)
+        sigmas.append(float(request.sigma))
         request = course.answer(0.5 * request.x, torch.zeros_like)
     return Plan(solver, grid, sigmas, first)
 
@@ -104,8 +104,11 @@ class Course:
                 self._begin(x)
                 continue
             if not isinstance(asked, Increment):
+                if asked.known is not None:
+                    self.fresh, answer = False, asked.known
+                    continue
                 self.request = asked
-                self.fresh = self.fresh and asked.sigma == self._grid.sigmas[self.step]
+                self.fresh = self.fresh and float(asked.sigma) == self._grid.sigmas[self.step]
                 return
             self.fresh = False
             answer = math.sqrt(abs(asked.end - asked.start)) * noise(self.x)
