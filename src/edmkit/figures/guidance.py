@@ -25,7 +25,7 @@ __all__ = ["PosteriorError", "affine_ends", "draw_normals", "posterior_error"]
 
 @dataclass(frozen=True)
 class PosteriorError:
-    """The Fréchet distance of a sampler's ends from the exact posterior, at each NFE."""
+    """The 2-Wasserstein distance of a sampler's ends from the exact posterior, in its rms spreads, at each NFE."""
 
     name: str
     nfe: tuple[int, ...]
