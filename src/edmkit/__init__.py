@@ -4,8 +4,13 @@ x_t = s(t)·(x₀ + σ(t)·ε), and a denoiser D(x; σ) gives the score (D − x
 the steps, the solver, the network's preconditioning and its training noise independently of one another (Table 1).
 """
 
+from edmkit import guidance as guidance
 from edmkit import networks as networks
 from edmkit import oracles as oracles
+from edmkit.likelihood import ExactTrace as ExactTrace
+from edmkit.likelihood import Hutchinson as Hutchinson
+from edmkit.likelihood import bits_per_dim as bits_per_dim
+from edmkit.likelihood import log_likelihood as log_likelihood
 from edmkit.loading import load as load
 from edmkit.model import Model as Model
 from edmkit.objective import DenoisingLoss as DenoisingLoss
@@ -24,6 +29,7 @@ from edmkit.preconditioning import EDMPreconditioning as EDMPreconditioning
 from edmkit.preconditioning import EpsilonPrediction as EpsilonPrediction
 from edmkit.preconditioning import FlowPrediction as FlowPrediction
 from edmkit.preconditioning import IDDPMPreconditioning as IDDPMPreconditioning
+from edmkit.preconditioning import InterpolatedIndex as InterpolatedIndex
 from edmkit.preconditioning import LevelIndex as LevelIndex
 from edmkit.preconditioning import Preconditioned as Preconditioned
 from edmkit.preconditioning import Preconditioning as Preconditioning
@@ -31,6 +37,7 @@ from edmkit.preconditioning import VEPreconditioning as VEPreconditioning
 from edmkit.preconditioning import VPPreconditioning as VPPreconditioning
 from edmkit.preconditioning import VPrediction as VPrediction
 from edmkit.preconditioning import X0Prediction as X0Prediction
+from edmkit.preconditioning import from_ddpm as from_ddpm
 from edmkit.process import CosineSchedule as CosineSchedule
 from edmkit.process import DiscreteLevels as DiscreteLevels
 from edmkit.process import EDMSchedule as EDMSchedule
@@ -44,7 +51,10 @@ from edmkit.process import VESchedule as VESchedule
 from edmkit.process import VPSchedule as VPSchedule
 from edmkit.protocols import Cond as Cond
 from edmkit.protocols import Denoiser as Denoiser
+from edmkit.protocols import Encoder as Encoder
 from edmkit.protocols import Network as Network
+from edmkit.samplers import Sampler as Sampler
+from edmkit.samplers import load_samplers as load_samplers
 from edmkit.sampling import DEIS as DEIS
 from edmkit.sampling import IPNDM as IPNDM
 from edmkit.sampling import LMS as LMS
@@ -53,6 +63,9 @@ from edmkit.sampling import AnalyticalFirstStep as AnalyticalFirstStep
 from edmkit.sampling import BetaSteps as BetaSteps
 from edmkit.sampling import Churn as Churn
 from edmkit.sampling import DormandPrince as DormandPrince
+from edmkit.sampling import DPMpp2MSDE as DPMpp2MSDE
+from edmkit.sampling import DPMpp3MSDE as DPMpp3MSDE
+from edmkit.sampling import DPMppSDE as DPMppSDE
 from edmkit.sampling import DPMSolver2 as DPMSolver2
 from edmkit.sampling import DPMSolver3 as DPMSolver3
 from edmkit.sampling import DPMSolverPP2M as DPMSolverPP2M
@@ -61,12 +74,19 @@ from edmkit.sampling import DPMSolverPP3M as DPMSolverPP3M
 from edmkit.sampling import DPMSolverPP3S as DPMSolverPP3S
 from edmkit.sampling import EDMSteps as EDMSteps
 from edmkit.sampling import Euler as Euler
+from edmkit.sampling import EulerAncestral as EulerAncestral
 from edmkit.sampling import ExponentialHeun as ExponentialHeun
+from edmkit.sampling import FittedSolver as FittedSolver
+from edmkit.sampling import GeneralSDE as GeneralSDE
 from edmkit.sampling import GivenSteps as GivenSteps
 from edmkit.sampling import GivenTimes as GivenTimes
 from edmkit.sampling import Heun as Heun
 from edmkit.sampling import IDDPMSteps as IDDPMSteps
+from edmkit.sampling import LevelSteps as LevelSteps
 from edmkit.sampling import LogLinearSteps as LogLinearSteps
+from edmkit.sampling import OptimizedSteps as OptimizedSteps
+from edmkit.sampling import PredictorCorrector as PredictorCorrector
+from edmkit.sampling import Reference as Reference
 from edmkit.sampling import RungeKutta4 as RungeKutta4
 from edmkit.sampling import Samples as Samples
 from edmkit.sampling import ScheduleSteps as ScheduleSteps
@@ -75,9 +95,14 @@ from edmkit.sampling import UniPC as UniPC
 from edmkit.sampling import VESteps as VESteps
 from edmkit.sampling import VPSteps as VPSteps
 from edmkit.sampling import count_evaluations as count_evaluations
+from edmkit.sampling import decode as decode
 from edmkit.sampling import encode as encode
+from edmkit.sampling import fit_solver as fit_solver
 from edmkit.sampling import initial_latents as initial_latents
+from edmkit.sampling import interpolate as interpolate
+from edmkit.sampling import optimize_steps as optimize_steps
 from edmkit.sampling import random_labels as random_labels
+from edmkit.sampling import reference as reference
 from edmkit.sampling import sample as sample
 from edmkit.sampling import sample_states as sample_states
 from edmkit.sampling import score as score
