@@ -8,9 +8,8 @@ from small_networks import make_denoiser
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from edmkit import EDMPreconditioning, Preconditioned, networks, sample
-from edmkit.figures import affine_ends
+from edmkit.figures import affine_ends, posterior_error
 from edmkit.guidance import DPS, MMPS, AveragePooling, Mask, Matrix, PiGDM
-from edmkit.metrics import FeatureStatistics, frechet_distance
 from edmkit.oracles import Gaussian, GaussianMixture
 from edmkit.sampling import EDMSteps
 
@@ -83,13 +82,6 @@ def test_dps_is_its_closed_form():
             torch.testing.assert_close(guided, mean + w * (expected - mean), rtol=1e-9, atol=1e-10)
 
 
-def distance(moments, exact):
-    """The 2-Wasserstein distance of Gaussians, as a share of the rms spread of the exact one."""
-    covariance = exact.axes * exact.variances @ exact.axes.T
-    ours, theirs = (FeatureStatistics.from_moments(1000, *m) for m in (moments, (exact.mean, covariance)))
-    return math.sqrt(max(frechet_distance(ours, theirs), 0.0) / float(exact.variances.sum()))
-
-
 def sampled(denoiser, exact, num_steps):
     """Moments of the ends of what starts as the exact posterior with noise of σ_max."""
 
@@ -106,30 +98,26 @@ def test_samples_of_a_gaussian_posterior_without_drawing_any():
     MMPS has those of the exact posterior, to the order of the solver. ΠGDM and DPS have not, however fine the steps.
     """
     operator, y, exact = problem("matrix")
-    methods = {
-        "exact": exact,
-        "MMPS": MMPS(PRIOR, operator, y, 0.1),
-        "ΠGDM": PiGDM(PRIOR, operator, y, 0.1, sigma_data=0.5),
-        "DPS": DPS(PRIOR, operator, y, 0.1),
-    }
-    moments = {name: sampled(method, exact, 128 if name == "DPS" else 48) for name, method in methods.items()}
-    errors = {name: distance(found, exact) for name, found in moments.items()}
-    errors["prior"] = distance((PRIOR.mean, COVARIANCE), exact)
+    mmps, pigdm = MMPS(PRIOR, operator, y, 0.1), PiGDM(PRIOR, operator, y, 0.1, sigma_data=0.5)
+    errors = posterior_error(exact, {"exact": exact, "MMPS": mmps, "ΠGDM": pigdm}, steps=(48,))
+    errors += posterior_error(exact, {"DPS": DPS(PRIOR, operator, y, 0.1)}, steps=(128,))
+    errors = {result.name: result.error[0] for result in errors}
     print("\n  W₂ / spread: " + ", ".join(f"{name} {error:.5f}" for name, error in errors.items()))
+    moments = {name: sampled(method, exact, 48) for name, method in (("exact", exact), ("MMPS", mmps))}
     for found, own in zip(moments["MMPS"], moments["exact"], strict=True):
         torch.testing.assert_close(found, own, rtol=0, atol=1e-11)
     torch.testing.assert_close(moments["MMPS"][0], exact.mean, rtol=0, atol=1e-4)
     assert errors["MMPS"] < 0.01
     assert errors["ΠGDM"] == pytest.approx(0.09, abs=0.02)
     assert errors["DPS"] == pytest.approx(0.43, abs=0.05)
-    assert errors["prior"] > 1
 
 
 def test_exact_samplers_converge_with_the_order_of_the_solver():
     operator, y, exact = problem("mask", WHITE)
-    for method in (MMPS(WHITE, operator, y, 0.1), PiGDM(WHITE, operator, y, 0.1, sigma_data=0.5)):
-        coarse, fine = (distance(sampled(method, exact, n), exact) for n in (16, 32))
-        assert 3.5 < coarse / fine < 5.5
+    methods = {"MMPS": MMPS(WHITE, operator, y, 0.1), "ΠGDM": PiGDM(WHITE, operator, y, 0.1, sigma_data=0.5)}
+    for result in posterior_error(exact, methods, steps=(16, 32)):
+        assert result.nfe == (31, 63)
+        assert 3.5 < result.error[0] / result.error[1] < 5.5
 
 
 def test_drawn_samples_have_the_exact_mean_and_covariance_within_their_errors():
