@@ -72,7 +72,7 @@ def test_images_are_measured_in_bits_of_their_classes(digits_run, capsys):
 
 
 def test_draws_with_the_exact_trace_give_the_tighter_bound(digits_run, capsys):
-    options = ("--n", 2, "--steps", 9, "--draws", 2, "--exact")
+    options = ("--n", 2, "--steps", 4, "--draws", 2, "--exact")
     (bits, weighted), facts = figures(capsys, digits_run, *options)
     assert weighted[0] < bits[0]
     assert bits[2] > 0
