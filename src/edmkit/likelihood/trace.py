@@ -182,6 +182,7 @@ def _product(denoised: Tensor, x: Tensor, v: Tensor, recorded: bool, batched: bo
         )
     if product is None:
         raise ValueError(
-            "denoiser: has no gradient with respect to x, which its trace needs; does it cut the graph, or run in inference mode?"
+            "denoiser: has no gradient with respect to x, which its trace needs; "
+            "does it cut the graph, or run in inference mode?"
         )
     return product
