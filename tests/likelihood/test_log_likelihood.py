@@ -95,7 +95,7 @@ def test_what_the_prior_of_noise_alone_leaves_out(gaussian):
 
 def test_it_is_a_run_of_encode_with_one_more_coordinate(mixture):
     x = draws(mixture, 4)
-    found = log_likelihood(mixture, x, steps=steps(20), process=Process(VPSchedule()))
+    found = log_likelihood(mixture, x, steps=steps(20), solver=Heun(), process=Process(VPSchedule()))
     encoded = encode(mixture, x, steps=steps(20), process=Process(VPSchedule()))
     torch.testing.assert_close(found.latents, encoded.x, rtol=1e-13, atol=1e-13)
     assert torch.equal(found.sigmas, encoded.sigmas)
@@ -209,7 +209,6 @@ def test_the_density_is_counted_evaluation_by_evaluation(mixture):
         found = log_likelihood(counted, x, steps=steps(n))
         assert found.nfe == len(calls) == 2 * n
         assert calls[0] == pytest.approx(SIGMA_MIN, rel=1e-14)
-        assert max(calls) == SIGMA_MAX
     log_likelihood(mixture, x, steps=steps(2), batch_size=2, progress=lambda first, state: seen.append((first, state)))
     assert [(first, state.step) for first, state in seen] == [(0, 0), (0, 1), (0, 2), (2, 0), (2, 1), (2, 2)]
     assert torch.equal(seen[0][1].x, x[:2])

@@ -46,7 +46,7 @@ def likelihood_command(
     ] = None,
     n: Annotated[int | None, typer.Option("--n", help="Samples, spread over the held-out data. Default: all.")] = None,
     steps: Annotated[int, typer.Option(help="Steps of the ODE.")] = 64,
-    solver: Annotated[str, typer.Option(help="heun, euler, midpoint or ralston.")] = "heun",
+    solver: Annotated[str, typer.Option(help="midpoint, heun, euler or ralston.")] = "midpoint",
     sigma_min: Annotated[float | None, typer.Option("--sigma-min", "--sigma_min", help="σ of the data.")] = None,
     sigma_max: Annotated[float | None, typer.Option("--sigma-max", "--sigma_max", help="σ of the prior.")] = None,
     probes: Annotated[

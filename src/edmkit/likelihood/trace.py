@@ -87,7 +87,8 @@ class Hutchinson:
     - "sphere", v uniform on ‖v‖² = d: 2d/(d + 2)·(‖S‖² − (tr S)²/d), below "gaussian" for every S, and none where S is
       a multiple of I, which it nearly is at both ends of the range of σ.
 
-    Two probes or more give a standard error.
+    Two probes or more give a standard error. In a few dimensions "rademacher" has only 2^(d−1) different probes, which
+    repeat by chance and make it too small.
     """
 
     probes: int = 1
@@ -180,5 +181,8 @@ def _product(denoised: Tensor, x: Tensor, v: Tensor, recorded: bool, batched: bo
             denoised, x, v, retain_graph=True, create_graph=recorded, allow_unused=True, is_grads_batched=batched
         )
     if product is None:
-        raise ValueError("denoiser: has no gradient with respect to x, which its trace needs; does it cut the graph?")
+        raise ValueError(
+            "denoiser: has no gradient with respect to x, which its trace needs; "
+            "does it cut the graph, or run in inference mode?"
+        )
     return product

@@ -1,0 +1,108 @@
+"""`edmkit likelihood`: its figures are those of the library, and its mistakes are named."""
+
+import re
+
+import pytest
+import torch
+
+import edmkit as ek
+from edmkit.cli.app import main
+from edmkit.data import load_data
+from edmkit.likelihood import Hutchinson, bits_per_dim, log_likelihood
+
+
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    small = ["network.model_channels=8", "network.channel_mult=[1]", "network.attn_resolutions=[]"]
+    assert main(["train", "digits", "images=256", "batch_size=64", "--out", str(folder), *small]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def points_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "roll"
+    assert main(["train", "swissroll", "data.n=500", "images=2000", "--out", str(folder)]) == 0
+    return folder
+
+
+def figures(capsys, *arguments):
+    """The rows of figures that are printed, and the line below them."""
+    capsys.readouterr()
+    assert main(["likelihood", *map(str, arguments)]) == 0
+    head, *rows, facts = capsys.readouterr().out.strip().splitlines()
+    assert "± over samples" in head
+    return [[float(v) if v != "unknown" else None for v in re.split(r"\s{2,}", row.strip())[1:]] for row in rows], facts
+
+
+def steps(n):
+    return ek.EDMSteps(n, terminal="sigma_min")
+
+
+def test_points_are_measured_in_nats_of_what_is_stored(points_run, capsys):
+    ((mean, over, estimator, of_steps),), facts = figures(capsys, points_run, "--n", 20, "--steps", 8)
+    model, held_out = ek.load(points_run), load_data("swissroll", n=500).split()[1]
+    raw = held_out.raw(torch.arange(20) * len(held_out) // 20)
+    nats = {n: log_likelihood(model, model.transform.forward(raw), steps=steps(n)).log_prob for n in (4, 8)}
+    expected = nats[8] + model.transform.log_volume((2,))
+    assert mean == pytest.approx(float(expected.mean()), abs=1e-4)
+    assert over == pytest.approx(float(expected.std()) / 20**0.5, abs=1e-4)
+    assert estimator == 0
+    assert of_steps == pytest.approx(abs(float((nats[4] - nats[8])[:16].mean())) / 3, abs=1e-4)
+    assert facts == (
+        "swissroll: 20 samples of 2 dimensions, exact trace, 8 steps, NFE 16, σ 0.002 … 80, prior N(0, σ²)"
+    )
+
+
+def test_images_are_measured_in_bits_of_their_classes(digits_run, capsys):
+    options = ("--n", 6, "--steps", 3, "--batch", 4, "--first-seed", 5, "--solver", "heun")
+    ((mean, over, estimator, _),), facts = figures(capsys, digits_run, *options)
+    model, held_out = ek.load(digits_run), load_data("digits").split()[1]
+    chosen = torch.arange(6) * len(held_out) // 6
+    labels = {"labels": held_out.labels[chosen]}
+    common = {"seeds": range(5, 11), "trace": Hutchinson(2), "steps": steps(3), "solver": ek.Heun()}
+    expected = bits_per_dim(model, held_out.raw(chosen), cond=labels, **common)
+    assert mean == pytest.approx(expected.mean, abs=1e-4)
+    assert over == pytest.approx(expected.mean_error, abs=1e-4)
+    assert estimator == pytest.approx(expected.estimator_error, abs=1e-4)
+    assert "2 probes, 3 steps, NFE 6" in facts
+    assert facts.endswith("1 draw")
+    _, facts = figures(capsys, digits_run, "digits", "holdout=10", "--n", 400, "--steps", 1)
+    assert facts.startswith("digits: 10 samples of 64 dimensions, 2 probes")
+
+
+def test_draws_with_the_exact_trace_give_the_tighter_bound(digits_run, capsys):
+    options = ("--n", 2, "--steps", 4, "--draws", 2, "--exact")
+    (bits, weighted), facts = figures(capsys, digits_run, *options)
+    assert weighted[0] < bits[0]
+    assert bits[2] > 0
+    assert weighted[2] is None
+    assert facts.endswith("2 draws")
+    ((_, over, estimator, of_steps),), facts = figures(capsys, digits_run, "--n", 1, "--steps", 1, "--probes", 1)
+    assert over is None
+    assert estimator is None
+    assert of_steps is None  # of one step there is no half
+    assert "1 probe," in facts
+
+
+def test_mistakes_are_named(digits_run, points_run, tmp_path, capsys):
+    for arguments, message in (
+        ((digits_run, "swissroll"), "data: samples are of 2, the model's of 1×8×8"),
+        ((tmp_path,), "is not the folder of a training run"),
+        ((points_run, "--draws", 2), "--draws: have no effect"),
+        ((points_run, "--n", 0), "--n: 0"),
+        ((points_run, "--probes", 0), "--probes: 0"),
+        ((points_run, "--batch", 0), "--batch: 0"),
+        ((points_run, "--probes", 2, "--exact"), "--probes: have no effect"),
+        ((points_run, "--first-seed", -1), "--first-seed: -1"),
+        ((points_run, "--sigma-max", 0.001), "sigma_min: 0.002; want less than sigma_max = 0.001"),
+        ((points_run, "--steps", 0), "num_steps: 0"),
+        ((points_run, "swissroll", "a.b=1"), "want an option of the data"),
+        ((points_run, "swissroll", "size=3"), "size"),
+        ((points_run, "--solver", "magic"), "magic"),
+    ):
+        capsys.readouterr()
+        assert main(["likelihood", *map(str, arguments)]) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1
+        assert message in lines[0]
