@@ -7,7 +7,9 @@ In the unscaled state and with β = η·σ̇/σ, which for η = 1 is Song's, Eq.
 The noise of every solver here comes from one Brownian motion B of each seed on one clock, τ = 1/σ²: a step has
 z = (B(1/σ⁺²) − B(1/σ²))/√(1/σ⁺² − 1/σ²). For η = 1 that is exact, since then d(x/σ²) = D d(1/σ²) + dB; for any
 other rate it is the same in the limit of small steps. So all solvers, with any steps, see the same noise of a seed, and
-all those of one SDE approach the same end point. A step to σ = 0 adds none.
+all those of one SDE approach the same end point: the mean distance from it falls as 1/N for each of them (strong order
+1, as measured on a mixture). `order` is the weak one, of the law of the end points, as measured on Gaussians
+(`tests/convergence/test_stochastic_order.py`). A step to σ = 0 adds no noise.
 """
 
 from __future__ import annotations
@@ -65,7 +67,7 @@ def _scaled(x: Tensor, s: float) -> Tensor:
 class EulerAncestral:
     """Euler's step to σ_down, then noise of σ_up back to σ⁺, σ_up = η·σ⁺·√(1 − σ⁺²/σ²) (k-diffusion).
 
-    It approaches Eq. 6 with β = η²·σ̇/σ. η = 0 is Euler.
+    It approaches Eq. 6 with β = η²·σ̇/σ. Weak order 1, strong order 1; η = 0 is Euler.
     """
 
     eta: float = 1.0
@@ -97,8 +99,8 @@ class EulerAncestral:
 class DPMppSDE:
     """DPM-Solver++ (stochastic, single step): two evaluations, the second at ln σ_r = (1 − r)·ln σ + r·ln σ⁺.
 
-    Both stages are exact for a constant D and see one Brownian path (Lu et al. 2022, in k-diffusion's form). A step to
-    σ = 0 is one evaluation.
+    Both stages are exact for a constant D and see one Brownian path (Lu et al. 2022, in k-diffusion's form, with noise
+    as `EulerAncestral` has it: β = η²·σ̇/σ). Weak order 2, strong order 1. A step to σ = 0 is one evaluation.
     """
 
     eta: float = 1.0
@@ -115,7 +117,7 @@ class DPMppSDE:
 
     @property
     def order(self) -> int:
-        return 1
+        return 2
 
     def evaluations(self, to_zero: bool) -> int:
         return 1 if to_zero else 2
@@ -191,7 +193,7 @@ def _phi_2(h: float) -> float:
 class DPMpp2MSDE(_MultistepSDE):
     """DPM-Solver++(2M) SDE: D and the one before it as a line in ln σ; `kind` "midpoint" or "heun" (exact weights).
 
-    η = 0 with "midpoint" is DPM-Solver++(2M).
+    Weak order 2, strong order 1, with either kind; "midpoint" errs less. η = 0 with "midpoint" is DPM-Solver++(2M).
     """
 
     kind: Literal["midpoint", "heun"] = "midpoint"
@@ -218,7 +220,8 @@ class DPMpp2MSDE(_MultistepSDE):
 class DPMpp3MSDE(_MultistepSDE):
     """DPM-Solver++(3M) SDE of k-diffusion: D and the two before it.
 
-    As published, the weight of the second difference is half of what a parabola through the three would have.
+    As published, the weight of the second difference is half of what a parabola through the three would have: weak
+    order 2 at any η, with half the error of "midpoint" 2M SDE, and strong order 1.
     """
 
     reach: ClassVar[int] = 3
@@ -249,7 +252,8 @@ class GeneralSDE:
 
     dx = (σ̇/σ + β)·(x − D) dt + √(2β)·σ dω, backward in t, in the unscaled state. `beta` is a function of t; None is
     η·σ̇/σ, so that η = 1 is Song's reverse SDE and η = 0 the ODE. Two stages take the mean of both ends for drift and
-    noise, and two evaluations. A step to σ = 0 ends at D.
+    noise, and two evaluations. Weak order 1 or, with two stages, 2; strong order 1. Steps are in t, so that the error
+    depends on the process. A step to σ = 0 ends at D.
     """
 
     eta: float = 1.0
@@ -309,8 +313,10 @@ class PredictorCorrector:
 
     Predictor: x + (σ² − σ⁺²)·score + √(σ² − σ⁺²)·z. Corrector, `corrections` times: x + ε·score + √(2ε)·z with
     ε = 2·(snr·‖z‖/‖score‖)², the norms of each sample by itself; their code averages them over the batch, which would
-    make a sample depend on its neighbours. A step to σ = 0 is the predictor's mean, D. Since ε depends on the state,
-    the corrector keeps p(x; σ) only roughly.
+    make a sample depend on its neighbours. A step to σ = 0 is the predictor's mean, D. The predictor alone is of weak
+    order 1. Since ε depends on the state and is finite, the corrector keeps p(x; σ) only roughly: on a Gaussian of 3072
+    numbers the variance is 3.6 % too large in 64 steps (predictor alone 17 %) and 2.6 % in 256 (4.5 %). It is meant for
+    samples of many numbers: in the plane, where ‖score‖ is often near 0, it comes out 9 to 25 times too large.
     """
 
     corrections: int = 1
