@@ -14,7 +14,7 @@ __all__ = ["BrownianPath"]
 
 # ln τ from −128 to 128 is halved 17 times, down to cells of 2^−9
 _REACH, _DEPTH = 128.0, 17
-_WIDTH = 2 * _REACH / 2**_DEPTH
+_WIDTH = 2 * _REACH / (1 << _DEPTH)
 _FIRST_ADDRESS = 1 << 31  # far from those of steps, so that churn draws other noise
 
 
