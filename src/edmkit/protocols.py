@@ -133,7 +133,8 @@ class Increment(NamedTuple):
     """What a stochastic solver asks of the driver: B(end) − B(start) of each sample's own Brownian motion B.
 
     The clock is the solver's choice, any function of σ or t that is not negative: B(0) = 0 and the variance of an
-    increment is |end − start|. Whatever the steps, one seed has one B.
+    increment is |end − start|. Whatever the steps, one seed has one B. Those that one run asks for must not overlap,
+    since noise that is given instead of B is drawn anew for each.
     """
 
     start: float

@@ -188,8 +188,8 @@ def drive(
     """Yield the state before the first step and after each; x is the unscaled state at the first level.
 
     `noise(step, like)` gives the churn noise of a step, `increment(request, like)` that of a stochastic solver.
-    `context` is entered around each step and left before the
-    state is handed out, so that gradient mode does not leak to the consumer.
+    `context` is entered around each step and left before the state is handed out, so that gradient mode does not leak
+    to the consumer.
     """
     times, sigmas, scales, kicks, path = grid
     num_steps = len(kicks)

@@ -164,6 +164,8 @@ def _check_conditions(cond: Cond | None, count: int) -> dict[str, Tensor] | None
 
 def _check_noise(start: Start, solver: Solver, churn: Churn | None, noise: Noise | None, upward: bool) -> None:
     churns = churn is not None and churn.S_churn > 0
+    if churns and solver.stochastic:
+        raise ValueError(f"churn: {type(solver).__name__} adds noise of its own; want one of the two")
     if churns and solver.multistep:
         raise ValueError(f"churn: {type(solver).__name__} remembers earlier steps, which churn would make wrong")
     if upward and solver.stochastic:

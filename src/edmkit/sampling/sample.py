@@ -128,9 +128,10 @@ def sample(
 
     `steps` (default `EDMSteps(18)`) places the noise levels within the range that the denoiser states, `solver`
     (default `Heun()`) goes from one to the next under `process` (default σ = t, s = 1), `churn` adds the noise of
-    Algorithm 2 before each step, drawn by (seed, step) unless `noise(step, like)` is given. `clip` moves an explicit
-    range that is outside the model's into it, instead of an error. `cond` holds named tensors with one row for each
-    sample.
+    Algorithm 2 before each step, drawn by (seed, step) unless `noise(step, like)` is given. A solver of the SDE refuses
+    churn and draws each seed's own Brownian path, or calls `noise(draw, like)` for the unit-variance noise of its k-th
+    draw. `clip` moves an explicit range that is outside the model's into it, instead of an error. `cond` holds named
+    tensors with one row for each sample.
 
     With `batch_size`, samples are made so many at a time and results are kept on the CPU. `grad=True` makes the
     result differentiable. `dtype` is that of the state, float64 where the device has it. `progress(first, state)`

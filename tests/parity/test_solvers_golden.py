@@ -1,0 +1,49 @@
+"""The stochastic solvers of k-diffusion, on its own noise levels with the same noise, through `sample()`."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from edmkit import EDMSteps, sample
+from edmkit.oracles import GaussianMixture
+from edmkit.sampling import DPMpp2MSDE, DPMpp3MSDE, EulerAncestral
+
+GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "solvers.json").read_text())
+MIXTURE = GaussianMixture(
+    *(torch.tensor(GOLDEN["mixture"][k], dtype=torch.float64) for k in ("means", "stds", "weights"))
+)
+LATENTS = torch.tensor(GOLDEN["latents"], dtype=torch.float64)
+SOLVERS = {
+    "euler_ancestral eta=1": EulerAncestral(),
+    "dpmpp_2m_sde eta=1 midpoint": DPMpp2MSDE(),
+    "dpmpp_3m_sde eta=1": DPMpp3MSDE(),
+}
+CASES = {case["solver"]: case for case in GOLDEN["cases"]}
+
+
+def noise(draw, like):
+    flat = torch.arange(like.numel(), dtype=torch.float64).reshape(like.shape)
+    return math.sqrt(2) * torch.sin(1.7 * (draw + 1) + 2.3 * flat)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_end_points_are_the_reference_s(name):
+    steps = EDMSteps(CASES[name]["num_sigmas"], GOLDEN["sigma_min"], GOLDEN["sigma_max"], rho=GOLDEN["rho"])
+    result = sample(MIXTURE, latents=LATENTS, steps=steps, solver=SOLVERS[name], noise=noise)
+    expected = torch.tensor(CASES[name]["x"], dtype=torch.float64)
+    assert ((result.x - expected).abs() / expected.abs()).max() < 1e-8
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_the_figures_tell_solvers_apart(name):
+    """Another rate of the noise, or the other weights of 2M, is far from them."""
+    others = {
+        "euler_ancestral eta=1": EulerAncestral(0.9),
+        "dpmpp_2m_sde eta=1 midpoint": DPMpp2MSDE(kind="heun"),
+        "dpmpp_3m_sde eta=1": DPMpp2MSDE(kind="heun"),
+    }
+    result = sample(MIXTURE, latents=LATENTS, steps=EDMSteps(6, 0.002, 80.0), solver=others[name], noise=noise)
+    assert (result.x - torch.tensor(CASES[name]["x"], dtype=torch.float64)).abs().max() > 1e-3
