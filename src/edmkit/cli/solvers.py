@@ -58,7 +58,7 @@ def solvers_command(
     from edmkit.cli.console import out as stdout
     from edmkit.cli.parsing import parse_budgets, parse_seeds
     from edmkit.files import atomic_path, write_text
-    from edmkit.metrics import STEP_FAMILIES, default_candidates, recommend
+    from edmkit.metrics import STEP_FAMILIES, default_candidates, plan_runs, recommend
     from edmkit.spelling import split_list
     from edmkit.train import choose_device
 
@@ -69,7 +69,7 @@ def solvers_command(
         _check_target(option, path, suffix, overwrite)
     names = None if solvers is None else split_list(solvers)
     families = STEP_FAMILIES if steps is None else tuple(split_list(steps))
-    default_candidates(1.0, names, families)  # a mistake in them is told before any work
+    plan_runs(default_candidates(1.0, names, families), budgets)  # a mistake in them is told before any work
     target = choose_device(device)
     denoiser, cond = _denoiser(source, classes, seed_list, target)
     comparison = _compare(

@@ -370,6 +370,6 @@ def _reason(row: Measurement, rows: Sequence[Measurement], tied: Sequence[Measur
     if others:
         return f"least error, {len(others)} within chance; the best of them over all budgets"
     runner_up = next((other for other in rows if _key(other) != _key(row)), None)
-    if runner_up is None:
+    if runner_up is None or row.error.rms == 0:
         return "least error"
     return f"least error; the next has {runner_up.error.rms / row.error.rms - 1:.0%} more"
