@@ -7,13 +7,14 @@ Nothing has to inherit from these: a plain function is a valid `Denoiser`, any `
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from torch import Tensor
 
 __all__ = [
     "Cond",
     "Denoiser",
+    "Encoder",
     "Increment",
     "Network",
     "Point",
@@ -55,6 +56,20 @@ class Network(Protocol):
 
 
 @runtime_checkable
+class Encoder(Protocol):
+    """From data to the latents on which a model works, and back: `decode(encode(x))` is near x.
+
+    Latents are standardised: each channel by its own shift and scale, so that a model need know but one σ_data.
+    An encoder may be uncertain of its latents; it then gives their mean, or with `noise` of unit variance and their
+    shape a draw. `decode` takes any latents, such as samples.
+    """
+
+    def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor: ...
+
+    def decode(self, z: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
 class Schedule(Protocol):
     """The noise schedule σ(t), its derivative and its inverse, on floats and on tensors alike."""
 
@@ -90,18 +105,28 @@ class Point(NamedTuple):
 
 @runtime_checkable
 class SigmaPath(Protocol):
-    """What a solver needs of a process: the coefficients of its ODE at any time t > 0, and (σ, s) at any t ≥ 0."""
+    """What a solver needs of a process: the coefficients of its ODE at any time t > 0, and (σ, s) at any t ≥ 0.
+
+    `steps_left(t)` counts the steps of the run from the one that begins at t to the last.
+    """
 
     def at(self, t: float) -> Point: ...
 
     def level(self, t: float) -> tuple[float, float]: ...
 
+    def steps_left(self, t: float) -> int: ...
+
 
 class Request(NamedTuple):
-    """What a solver asks of the driver: D at the unscaled state x and noise level sigma."""
+    """What a solver asks of the driver: D at the unscaled state x and noise level sigma.
+
+    sigma is a tensor of shape (B,) where samples are at levels of their own. A solver that has the answer without an
+    evaluation says it in `known`, for the states that the driver hands out, and goes on with it whatever it is sent.
+    """
 
     x: Tensor
-    sigma: float
+    sigma: float | Tensor
+    known: Tensor | None = None
 
 
 class Increment(NamedTuple):
@@ -125,14 +150,18 @@ class Solver(Protocol):
 
     `order` is the global order of convergence, for a stochastic solver the weak one. `memory` is whatever a multistep
     solver carries from step to step, None at the start; a single-step solver returns None, and only such solvers can
-    follow churn. A stochastic solver yields an `Increment` where it wants noise.
+    follow churn. A stochastic solver yields an `Increment` where it wants noise. A solver that takes fewer evaluations
+    in the first step than it declares for each has an attribute `spared`, the number of them.
     """
 
     @property
     def order(self) -> int: ...
 
-    multistep: ClassVar[bool]
-    stochastic: ClassVar[bool]
+    @property
+    def multistep(self) -> bool: ...
+
+    @property
+    def stochastic(self) -> bool: ...
 
     def evaluations(self, to_zero: bool) -> int | None:
         """Denoiser evaluations in one step, whose end is at σ=0 or not; None where a tolerance decides."""

@@ -30,7 +30,8 @@ __all__ = [
     "to_config",
 ]
 
-Family = Mapping[str, type]
+# a class, or a function that makes an object of one with some of its fields set
+Family = Mapping[str, Callable[..., Any]]
 
 SCHEDULES: Family = {
     "edm": process.EDMSchedule,
@@ -45,7 +46,11 @@ SCALINGS: Family = {
     "flow": process.Interpolating,
 }
 LEVELS: Family = {"iddpm": process.IDDPMLevels, "discrete": process.DiscreteLevels}
-TIMES: Family = {"continuous": preconditioning.ContinuousTime, "levels": preconditioning.LevelIndex}
+TIMES: Family = {
+    "continuous": preconditioning.ContinuousTime,
+    "levels": preconditioning.LevelIndex,
+    "interpolated": preconditioning.InterpolatedIndex,
+}
 PRECONDITIONING: Family = {
     "edm": preconditioning.EDMPreconditioning,
     "vp": preconditioning.VPPreconditioning,
@@ -68,14 +73,37 @@ STEPS: Family = {
     "ve": sampling.VESteps,
     "iddpm": sampling.IDDPMSteps,
     "loglinear": sampling.LogLinearSteps,
+    "schedule": sampling.ScheduleSteps,
+    "beta": sampling.BetaSteps,
     "given": sampling.GivenSteps,
+    "levels": sampling.LevelSteps,
     "optimized": sampling.OptimizedSteps,
 }
 SOLVERS: Family = {
     "euler": sampling.Euler,
     "heun": sampling.Heun,
     "ab": sampling.AdamsBashforth,
+    "lms": sampling.LMS,
+    "deis": sampling.DEIS,
+    "ipndm": sampling.IPNDM,
+    "dpm2": sampling.DPMSolver2,
+    "dpm3": sampling.DPMSolver3,
+    "dpmpp2s": sampling.DPMSolverPP2S,
+    "dpmpp3s": sampling.DPMSolverPP3S,
+    "dpmpp2m": sampling.DPMSolverPP2M,
+    "dpmpp3m": sampling.DPMSolverPP3M,
+    "unipc": sampling.UniPC,
+    "expheun": sampling.ExponentialHeun,
+    "rk4": sampling.RungeKutta4,
+    "dopri5": sampling.DormandPrince,
+    "afs": sampling.AnalyticalFirstStep,
     "fitted": sampling.FittedSolver,
+    "euler-ancestral": sampling.EulerAncestral,
+    "dpmpp-sde": sampling.DPMppSDE,
+    "dpmpp2m-sde": sampling.DPMpp2MSDE,
+    "dpmpp3m-sde": sampling.DPMpp3MSDE,
+    "sde": sampling.GeneralSDE,
+    "pc": sampling.PredictorCorrector,
 }
 NETWORKS: Family = {"mlp": networks.MLP, "ddpmpp": networks.DDPMpp, "ncsnpp": networks.NCSNpp, "adm": networks.ADM}
 
@@ -122,6 +150,11 @@ def to_config(family: str, thing: Any) -> dict[str, Any]:
     return config
 
 
+def _tuples(value: Any) -> Any:
+    """Lists, also those in lists, as tuples."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
 def from_config(family: str, config: Mapping[str, Any]) -> Any:
     """The object that a config describes; ValueError names an unknown kind or field with the nearest valid one."""
     known = FAMILIES[family]
@@ -137,7 +170,7 @@ def from_config(family: str, config: Mapping[str, Any]) -> Any:
         if name in FAMILIES and isinstance(value, Mapping):
             arguments[name] = from_config(name, value)
         elif isinstance(value, list):
-            arguments[name] = tuple(value)
+            arguments[name] = _tuples(value)
         elif isinstance(value, str) and value in ("inf", "-inf", "nan"):
             arguments[name] = float(value)
     return make(**arguments)

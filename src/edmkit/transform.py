@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -76,7 +77,7 @@ class Transform:
     def forward(self, raw: Shaped[Tensor, "batch *dims"]) -> Float[Tensor, "batch *dims"]:
         """From raw values to float32 in the model's space; ValueError if out of bounds or not finite."""
         if raw.numel():
-            low, high = (float(v) for v in torch.aminmax(raw))  # NaN and infinity show in one of the two
+            low, high = (float(v) for v in torch.aminmax(raw.detach()))  # NaN and infinity show in one of the two
             if not (math.isfinite(low) and math.isfinite(high)):
                 raise ValueError("raw: holds values that are not finite")
             lowest = -math.inf if self.lowest is None else self.lowest
@@ -107,6 +108,29 @@ class Transform:
         if low is not None or high is not None:
             raw = raw.clamp(low, high)
         return raw.to(dtype)
+
+    def dequantise(
+        self, raw: Shaped[Tensor, "batch *dims"], noise: Float[Tensor, "batch *dims"]
+    ) -> Float[Tensor, "batch *dims"]:
+        """x of raw + noise in float64, for noise in [−½, ½): whole numbers spread over the bins that round to them.
+
+        ValueError unless the transform is of whole numbers and raw is in its bounds.
+        """
+        if self.kind != "integer" or raw.is_floating_point():
+            raise ValueError(f"raw: {raw.dtype} with kind={self.kind!r}; want whole numbers of kind 'integer'")
+        x = self.forward(raw).cpu().to(torch.float64)  # which checks the bounds
+        offset: Tensor = noise.cpu().to(torch.float64) / self._constant(self.scale, x, "raw")
+        return x + offset
+
+    def log_volume(self, shape: Sequence[int]) -> float:
+        """ln |det ∂x/∂raw| = −Σ ln |scale| over the elements of one sample of that shape, in nats.
+
+        ln p(raw) = ln p(x) + log_volume is the density per unit of volume of raw values.
+        """
+        if len(self.scale) > 1 and (not shape or shape[0] != len(self.scale)):
+            raise ValueError(f"shape: {tuple(shape)}; want the {len(self.scale)} channels of the transform first")
+        each = math.prod(shape) / len(self.scale)
+        return -each * sum(math.log(abs(scale)) for scale in self.scale)
 
 
 PIXELS = Transform((127.5,), (127.5,), lowest=0.0, highest=255.0, kind="integer", dtype="uint8")

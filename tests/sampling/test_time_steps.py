@@ -112,7 +112,7 @@ def test_iddpm_steps_over_a_range_run_over_the_levels_inside_it():
 
 def test_iddpm_steps_cannot_be_more_than_the_levels():
     assert len(IDDPMSteps(992).sigmas()) == 993
-    with pytest.raises(ValueError, match="num_steps: 993; only 992 levels u_j lie in"):
+    with pytest.raises(ValueError, match="num_steps: 993; only 992 levels lie in"):
         IDDPMSteps(993).sigmas()
 
 

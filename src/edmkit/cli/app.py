@@ -12,6 +12,7 @@ from edmkit.cli.convert import convert_command
 from edmkit.cli.data import data_app
 from edmkit.cli.evaluate import evaluate_command
 from edmkit.cli.inspect import inspect_command
+from edmkit.cli.likelihood import likelihood_command
 from edmkit.cli.sample import sample_command
 from edmkit.cli.solvers import solvers_command
 from edmkit.cli.train import train_command
@@ -49,6 +50,7 @@ app.command("train")(train_command)
 app.command("sample")(sample_command)
 app.command("solvers")(solvers_command)
 app.command("evaluate")(evaluate_command)
+app.command("likelihood")(likelihood_command)
 app.command("convert")(convert_command)
 app.command("inspect")(inspect_command)
 app.add_typer(data_app)

@@ -80,6 +80,13 @@ def sample_command(
     C_1: Annotated[float | None, typer.Option("--C-1", help="C_1 of iDDPM steps.", rich_help_panel=_STEPS)] = None,
     C_2: Annotated[float | None, typer.Option("--C-2", help="C_2 of iDDPM steps.", rich_help_panel=_STEPS)] = None,
     j0: Annotated[int | None, typer.Option("--j0", help="First u_j of iDDPM steps, 8.", rich_help_panel=_STEPS)] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            help="Steps and solver that `edmkit solvers --fit` found: a name beside the model, or a file (x.json).",
+            rich_help_panel=_SOLVER,
+        ),
+    ] = None,
     clip: Annotated[
         bool, typer.Option(help="Move a σ range outside the model's into it.", rich_help_panel=_STEPS)
     ] = False,
@@ -129,6 +136,7 @@ def sample_command(
     from edmkit.cli.parsing import parse_classes, parse_seeds, spec
     from edmkit.loading import load
     from edmkit.process import Process
+    from edmkit.samplers import find_sampler
     from edmkit.sampling import Churn, random_labels, sample
     from edmkit.train import choose_device
 
@@ -147,6 +155,12 @@ def sample_command(
     }
     placed |= {"M": levels, "C_1": C_1, "C_2": C_2, "j0": j0} | (betas if vp_steps else {})
     time_steps = spec("steps", discretization, placed)
+    if sampler is not None and (solver, discretization, alpha) != ("heun", "edm", None):
+        raise ValueError("--sampler: brings its own solver and steps; leave out --solver, --disc and their options")
+    if sampler is not None and any(
+        value is not None for value in {**placed, "num_steps": None if steps == 18 else steps}.values()
+    ):
+        raise ValueError("--sampler: brings its own solver and steps; leave out --steps and the options of steps")
 
     if solver in MIDPOINTS:
         if alpha is not None and solver != "heun":
@@ -154,6 +168,9 @@ def sample_command(
         stepping = spec("solver", "heun", {"alpha": MIDPOINTS[solver] if alpha is None else alpha})
     else:
         stepping = spec("solver", solver, {"alpha": alpha})
+    if sampler is not None:
+        found = find_sampler(model, sampler)
+        time_steps, stepping = found.steps, found.solver
     process = Process(
         spec("schedule", "edm" if schedule == "linear" else schedule, betas if vp_schedule else {}),
         None if scaling is None else spec("scaling", scaling, {}),

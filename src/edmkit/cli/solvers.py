@@ -47,15 +47,26 @@ def solvers_command(
     reference_steps: Annotated[
         int, typer.Option(help="Steps of the reference solution; a run with half of them tells its error.")
     ] = 400,
+    fit: Annotated[
+        bool,
+        typer.Option(
+            "--fit",
+            help="First find a solver for each budget, and keep it beside the model: samplers/fitted-N.json.",
+        ),
+    ] = False,
+    fit_seeds: Annotated[
+        str | None, typer.Option(help="Seeds to find them with, other than --seeds. Default: 1000000-1000127.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Draw the errors over the evaluations (x.png).")] = None,
     figures: Annotated[Path | None, typer.Option("--json", help="Write every figure (x.json).")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace what is at --out and --json.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace what is at --out, at --json and what was fitted.")] = False,
     batch: Annotated[int | None, typer.Option(help="Samples made at a time. Default: all.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the best there is.")] = None,
 ) -> None:
     """Measure every solver with several kinds of steps against a reference solution, and recommend one per budget."""
     from edmkit.cli.console import err
     from edmkit.cli.console import out as stdout
+    from edmkit.cli.fitting import fit_candidates
     from edmkit.cli.parsing import parse_budgets, parse_seeds
     from edmkit.files import atomic_path, write_text
     from edmkit.metrics import STEP_FAMILIES, default_candidates, plan_runs, recommend
@@ -71,10 +82,20 @@ def solvers_command(
     families = STEP_FAMILIES if steps is None else tuple(split_list(steps))
     plan_runs(default_candidates(1.0, names, families), budgets)  # a mistake in them is told before any work
     target = choose_device(device)
+    if not fit and fit_seeds is not None:
+        raise ValueError("--fit-seeds: has no effect without --fit")
+    calibration = parse_seeds("1000000-1000127" if fit_seeds is None else fit_seeds)
+    if fit and set(calibration) & set(seed_list):
+        raise ValueError("--fit-seeds: overlaps with --seeds, on which what is found shall be judged")
     denoiser, cond = _denoiser(source, classes, seed_list, target)
-    comparison = _compare(
-        denoiser, cond, seed_list, budgets, names, families, found_candidates(source), reference_steps, batch, target
-    )
+    found = found_candidates(source)
+    if fit:
+        labels = _denoiser(source, classes, calibration, target)[1]
+        fresh = fit_candidates(
+            denoiser, source, calibration, labels, budgets, reference_steps, target, overwrite=overwrite
+        )
+        found = [*(old for old in found if old.name not in {new.name for new in fresh}), *fresh]
+    comparison = _compare(denoiser, cond, seed_list, budgets, names, families, found, reference_steps, batch, target)
     chosen = recommend(comparison)
 
     stdout.print(_errors(comparison, chosen))

@@ -14,7 +14,7 @@ import torch
 from edmkit._shapes import Int, Shaped, Tensor
 from edmkit.data._options import one_of
 from edmkit.data.dataset import DataSet
-from edmkit.data.moments import channel_moments
+from edmkit.data.moments import channel_moments, standardising
 from edmkit.transform import Transform
 
 if TYPE_CHECKING:
@@ -133,8 +133,9 @@ class ArrayFile:
             transform = Transform((lowest + half,), (half,), lowest, highest, kind, name)
             return transform, f"the range of {stored}, {lowest:g} … {highest:g}, becomes −1 … 1"
 
-        low, high, mean, var = channel_moments(_chunks(rows))
-        if not bool(torch.isfinite(mean).all()):
+        moments = channel_moments(_chunks(rows))
+        low, high = moments.low, moments.high
+        if not bool(torch.isfinite(moments.mean).all()):
             raise _not_finite(path, rows)
         least, most = float(low.min()), float(high.max())
         if kind == "integer" and max(-least, most) > _EXACT:
@@ -147,8 +148,7 @@ class ArrayFile:
             note = "real numbers within −1 … 1 stay as they are"
             return Transform((0.0,), (1.0,), -1.0, 1.0, kind, name), note
         note = "each channel is standardised to mean 0 and standard deviation 0.5"
-        scale = torch.where(high > low, 2 * var.sqrt(), 1.0)  # a constant channel is only shifted
-        return Transform(tuple(mean.tolist()), tuple(scale.tolist()), lowest, highest, kind, name), note
+        return Transform(*standardising(moments), lowest, highest, kind, name), note
 
 
 @dataclass(frozen=True, eq=False)

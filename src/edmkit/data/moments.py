@@ -9,7 +9,7 @@ import torch
 
 from edmkit._shapes import Float, Shaped, Tensor
 
-__all__ = ["Moments", "channel_moments"]
+__all__ = ["Moments", "channel_moments", "standardising"]
 
 
 class Moments(NamedTuple):
@@ -48,3 +48,12 @@ def channel_moments(chunks: Iterable[Shaped[Tensor, "batch channels *dims"]]) ->
     if total is None:
         raise ValueError("chunks: want at least one")
     return total
+
+
+def standardising(moments: Moments, std: float = 0.5) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(shift, scale) such that (x − shift)/scale has mean 0 and this standard deviation in each channel.
+
+    A constant channel is only shifted.
+    """
+    scale = torch.where(moments.high > moments.low, moments.var.sqrt() / std, 1.0)
+    return tuple(moments.mean.tolist()), tuple(scale.tolist())

@@ -1,6 +1,9 @@
 """Pictures: each function draws on axes that the caller owns, from data that another function computed."""
 
 from edmkit.figures.augmentation import augmentation_figure as augmentation_figure
+from edmkit.figures.guidance import affine_ends as affine_ends
+from edmkit.figures.guidance import draw_normals as draw_normals
+from edmkit.figures.guidance import posterior_error as posterior_error
 from edmkit.figures.loss import draw_loss_by_sigma as draw_loss_by_sigma
 from edmkit.figures.report import render_report as render_report
 from edmkit.figures.samples import draw_images as draw_images

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from edmkit._shapes import Float, Tensor
+from edmkit._shapes import Float, Int, Tensor
 from edmkit.networks.layers import Init, xavier
 from edmkit.protocols import Cond
 
@@ -118,7 +118,7 @@ class ConditionedNetwork(nn.Module):
             return emb.new_zeros(batch, self.label_dim)
         labels = cond["labels"]
         if labels.shape == (batch,) and not labels.dtype.is_floating_point:
-            vectors = self._one_hot(labels.long())
+            vectors = self.one_hot(labels.long())
         elif labels.shape == (batch, self.label_dim):
             vectors = labels
         else:
@@ -131,7 +131,8 @@ class ConditionedNetwork(nn.Module):
             vectors = vectors * (torch.rand(batch, 1, device=emb.device) >= self.label_dropout)
         return vectors
 
-    def _one_hot(self, indices: Tensor) -> Tensor:
+    def one_hot(self, indices: Int[Tensor, "batch"]) -> Int[Tensor, "batch label_dim"]:
+        """Class indices as the vectors that the network takes for them; ValueError for one that is no class."""
         # on other devices a look at the values would wait for them; there one_hot itself fails
         if indices.device.type == "cpu" and indices.numel() and not torch.compiler.is_compiling():
             low, high = (int(index) for index in indices.aminmax())

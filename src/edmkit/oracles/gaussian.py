@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 
 from edmkit._shapes import Float, Tensor
 from edmkit.oracles.base import Oracle, eigen, total_variances
+from edmkit.oracles.conditioning import condition
 from edmkit.protocols import Cond, check_cond
 
 __all__ = ["Gaussian"]
@@ -75,6 +77,18 @@ class Gaussian(Oracle):
         variances = self.variances.to(x.device)
         ratio = ((variances + sigma_to**2) / (variances + sigma_from**2)).sqrt()
         return self._back(ratio * self._coordinates(x), x)
+
+    def posterior(
+        self, operator: Callable[[Tensor], Tensor], y: Float[Tensor, "1 *measured"], sigma_y: float
+    ) -> Gaussian:
+        """p(x₀ | y), a Gaussian too, for y = A(x₀) + n with n ~ N(0, σ_y²·I).
+
+        `operator` is A, linear or affine, from (B, *dims) to (B, *measured), here in float64. The D of the result is
+        E[x₀ | x, y] at any σ.
+        """
+        root = self.axes * self.variances.sqrt()
+        means, covariances, _ = condition(self.mean[None], root[None], self.sample_shape, operator, y, sigma_y)
+        return Gaussian(means[0].reshape(self.sample_shape), covariances[0])
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "{n} *dims"]:
         """n independent draws from N(μ, Σ) in float64 on the CPU."""

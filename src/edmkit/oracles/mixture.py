@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 
 from edmkit._shapes import Float, Tensor
 from edmkit.oracles.base import Oracle, eigen, total_variances
+from edmkit.oracles.conditioning import condition
 from edmkit.protocols import Cond, check_cond
 
 __all__ = ["GaussianMixture"]
@@ -102,6 +104,24 @@ class GaussianMixture(Oracle):
         """∇ₓ ln p(x; σ), the posterior mean of −(Σ_k + σ²I)⁻¹(x − μ_k)."""
         offsets, total, joint = self._components(x, sigma)
         return self._average(joint, -offsets / total).reshape(x.shape).to(x.dtype)
+
+    def posterior(
+        self, operator: Callable[[Tensor], Tensor], y: Float[Tensor, "1 *measured"], sigma_y: float
+    ) -> GaussianMixture:
+        """p(x₀ | y), a mixture too, for y = A(x₀) + n with n ~ N(0, σ_y²·I), as `Gaussian.posterior`."""
+        k, d = self.means.shape
+        axes = torch.eye(d, dtype=torch.float64).expand(k, d, d) if self.axes is None else self.axes
+        roots = axes * self.variances.sqrt().expand(k, d)[:, None, :]
+        means, covariances, evidence = condition(self.means, roots, self.sample_shape, operator, y, sigma_y)
+        if not bool(torch.isfinite(evidence).all()):
+            raise ValueError(
+                f"sigma_y: {sigma_y}; y has no density under some component; want noise, or variance in A(x)"
+            )
+        weights = (self.weights.log() + evidence).softmax(0)
+        alive = weights > 0  # what has underflowed is no component
+        return GaussianMixture(
+            means[alive].reshape(-1, *self.sample_shape), weights=weights[alive], covariances=covariances[alive]
+        )
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "{n} *dims"]:
         """n independent draws from the mixture in float64 on the CPU."""

@@ -6,6 +6,7 @@ import torch
 
 from edmkit._shapes import Float, Tensor
 from edmkit.preconditioning.choices import Preconditioning
+from edmkit.process import NoiseLevels
 from edmkit.protocols import Cond
 
 __all__ = ["Preconditioned"]
@@ -30,6 +31,12 @@ class Preconditioned(torch.nn.Module):
         """The shape of one sample, where the network states it."""
         shape = getattr(self.network, "config", {}).get("shape")
         return None if shape is None else tuple(shape)
+
+    @property
+    def levels(self) -> NoiseLevels | None:
+        """The table of noise levels of the training, where the network knows one."""
+        levels: NoiseLevels | None = getattr(getattr(self.preconditioning, "times", None), "levels", None)
+        return levels
 
     def round_sigma(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """The nearest σ that the network knows."""

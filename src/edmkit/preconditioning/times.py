@@ -12,7 +12,7 @@ from edmkit._shapes import Float, Tensor
 from edmkit.process import NoiseLevels, VPSchedule, nearest_level, round_to_levels
 from edmkit.protocols import Schedule
 
-__all__ = ["ContinuousTime", "LevelIndex", "TimeMap"]
+__all__ = ["ContinuousTime", "InterpolatedIndex", "LevelIndex", "TimeMap"]
 
 
 @runtime_checkable
@@ -63,14 +63,14 @@ class ContinuousTime:
 
 
 class _Tabled:
-    """Declares the table of `LevelIndex`, which is none of its options."""
+    """Declares the table of level indices, which is none of their options."""
 
     _table: Tensor
 
 
 @dataclass(frozen=True)
-class LevelIndex(_Tabled):
-    """c_noise = n, the index of the trained level nearest to σ; `round_sigma` gives that level itself."""
+class _Index(_Tabled):
+    """What is common to the networks that are told an index into a table of trained levels."""
 
     levels: NoiseLevels
 
@@ -85,8 +85,36 @@ class LevelIndex(_Tabled):
     def _table_for(self, sigma: Tensor) -> Tensor:
         return self._table.to(sigma.device, torch.promote_types(sigma.dtype, torch.float32))
 
+
+@dataclass(frozen=True)
+class LevelIndex(_Index):
+    """c_noise = n, the index of the trained level nearest to σ; `round_sigma` gives that level itself."""
+
     def c_noise(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         return nearest_level(self._table_for(sigma), sigma).to(sigma.dtype)
 
     def round_sigma(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         return round_to_levels(self._table_for(sigma), sigma)
+
+
+@dataclass(frozen=True)
+class InterpolatedIndex(_Index):
+    """c_noise = n + ln(σ/σ_n)/ln(σ_{n+1}/σ_n), the index of the trained levels made continuous in ln σ.
+
+    A trained level has its own whole number. Outside the table c_noise is that of its nearer end. For networks that
+    take a time that is no integer, as the sinusoidal embeddings of DDPM do.
+    """
+
+    def c_noise(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        table = self._table_for(sigma)
+        if len(table) == 1:
+            return torch.zeros_like(sigma)
+        within = sigma.to(table.dtype).clamp(table[0], table[-1]).contiguous()
+        upper = torch.searchsorted(table, within).clamp_min(1)
+        lower = upper - 1
+        # ratios and not differences of logarithms, which in float32 would blur the index at neighbouring levels
+        share = (within / table[lower]).log() / (table[upper] / table[lower]).log()
+        return (lower + share).to(sigma.dtype)
+
+    def round_sigma(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        return sigma

@@ -16,14 +16,23 @@ from edmkit.protocols import Denoiser, Increment, Solver, TimeSteps, sigma_range
 from edmkit.sampling.churn import Churn
 from edmkit.sampling.time_steps import GivenTimes
 
-__all__ = ["Grid", "State", "drive", "make_grid", "round_sigmas"]
+__all__ = ["Grid", "State", "count_evaluations", "drive", "make_grid", "round_sigmas"]
+
+
+def count_evaluations(solver: Solver, num_steps: int, to_zero: bool = True) -> int | None:
+    """The evaluations that a run of `num_steps` steps takes, ending at σ = 0 or not; None where a tolerance decides."""
+    each, last = solver.evaluations(False), solver.evaluations(to_zero)
+    if each is None or last is None:
+        return None
+    spared: int = getattr(solver, "spared", 0)
+    return (num_steps - 1) * each + last - spared
 
 
 class State(NamedTuple):
     """A run after `step` of its `num_steps` steps: x (unscaled) at noise level sigma.
 
-    `denoised` is the D that was first evaluated in the step that led here (None before the first step), `nfe` the
-    number of evaluations so far.
+    `denoised` is the D that was first evaluated, or known, in the step that led here (None before the first step),
+    `nfe` the number of evaluations so far.
     """
 
     step: int
@@ -45,9 +54,13 @@ class Kick(NamedTuple):
 class Path:
     """A process as solvers see it, whose points are computed once in a run for all its stages and batches."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, times: list[float]) -> None:
         self.at = functools.cache(process.at)
         self.level = functools.cache(lambda t: (process.sigma(t), process.s(t)))
+        self._left = {t: len(times) - 1 - i for i, t in enumerate(times)}
+
+    def steps_left(self, t: float) -> int:
+        return self._left[t]
 
 
 class Grid(NamedTuple):
@@ -133,7 +146,8 @@ def make_grid(
     if churn is not None and churn.S_churn > 0:
         pairs = zip(levels[:-1], scales[:-1], strict=True)
         kicks = [_kick(denoiser, process, churn, steps.num_steps, sigma, s) for sigma, s in pairs]
-    return Grid(times.tolist(), levels, scales, kicks, Path(process))
+    instants: list[float] = times.tolist()
+    return Grid(instants, levels, scales, kicks, Path(process, instants))
 
 
 def _kick(denoiser: object, process: Process, churn: Churn, num_steps: int, sigma: float, s: float) -> Kick | None:
@@ -203,9 +217,11 @@ def drive(
                 if isinstance(request, Increment):
                     denoised = _fitting(increment(request, state), state)
                     continue
-                sigma = state.new_full((), request.sigma)
-                denoised = denoiser(request.x, sigma, cond)
-                nfe += 1
+                level, denoised = request.sigma, request.known
+                if denoised is None:
+                    sigma = level if isinstance(level, Tensor) else state.new_full((), level)
+                    denoised = denoiser(request.x, sigma, cond)
+                    nfe += 1
                 if denoised.shape != shape:
                     raise ValueError(f"denoiser: returned shape {tuple(denoised.shape)} for x of shape {tuple(shape)}")
                 if denoised.dtype != dtype:

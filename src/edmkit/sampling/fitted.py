@@ -40,7 +40,6 @@ class FittedSolver:
     stochastic: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "weights", tuple(tuple(row) for row in self.weights))  # JSON knows lists alone
         rows = [len(row) for row in self.weights]
         if rows != list(range(1, self.steps.num_steps + 1)):
             raise ValueError(f"weights: rows of {rows} numbers; want 1, 2, … for {self.steps.num_steps} steps")

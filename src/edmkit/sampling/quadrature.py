@@ -10,6 +10,8 @@ d(x/m) = g dμ, each with another g to interpolate:
 ("v" interpolates F of Eq. 7 with the paper's preconditioning; for σ_d = 1 it is minus the v of Salimans and Ho 2022.)
 A solver of the family takes x⁺/m⁺ = x/m + Σ_j w_j·g_j with w_j = ∫ ℓ_j(u) dμ over the step, where ℓ_j are the Lagrange
 polynomials through the nodes in a variable u(σ): σ itself, ln σ, arctan(σ/σ_d), or the time of a VP schedule.
+
+Single-step solvers in ln σ need the same integrals of powers alone, which for "epsilon" and "x0" are φ-functions.
 """
 
 from __future__ import annotations
@@ -23,9 +25,21 @@ import torch
 from edmkit._shapes import Float, Tensor
 from edmkit.process import VPSchedule
 
-__all__ = ["Prediction", "Variable", "check_choice", "factors", "lagrange_weights", "normalizer"]
+__all__ = [
+    "Exponential",
+    "Prediction",
+    "Variable",
+    "check_choice",
+    "exponential_moments",
+    "lagrange_weights",
+    "line_weights",
+    "normalizer",
+    "phi",
+    "predict",
+]
 
 Prediction = Literal["epsilon", "x0", "v"]
+Exponential = Literal["epsilon", "x0"]  # those that exponential integrators in ln σ are made for
 Variable = Literal["sigma", "log_sigma", "angle", "vp"]
 
 # DEIS places its polynomials in the time of the VP schedule that goes from σ = 0.002 to 80 (Zhang and Chen 2023)
@@ -40,21 +54,53 @@ def check_choice(name: str, value: str, allowed: object) -> None:
         raise ValueError(f"{name}: {value!r}; want {', '.join(map(repr, names))}")
 
 
-def normalizer(prediction: Prediction, sigma: float, sigma_data: float) -> float:
+def normalizer(prediction: Prediction, sigma: float, sigma_data: float = 1.0) -> float:
     """m(σ)."""
     if prediction == "epsilon":
         return 1.0
     return sigma if prediction == "x0" else math.hypot(sigma, sigma_data)
 
 
-def factors(prediction: Prediction, sigma: float, sigma_data: float) -> tuple[float, float]:
-    """(p, q) of g = p·x + q·D at σ > 0."""
+def predict(
+    prediction: Prediction, sigma: float, x: Tensor, denoised: Tensor, sigma_data: float = 1.0
+) -> tuple[Tensor, float]:
+    """g of the unscaled x and its D at σ > 0, as a tensor and the factor on it: one pass over memory, none for "x0"."""
     if prediction == "epsilon":
-        return 1 / sigma, -1 / sigma
+        return torch.sub(x, denoised), 1 / sigma
     if prediction == "x0":
-        return 0.0, 1.0
+        return denoised, 1.0
     m = math.hypot(sigma, sigma_data)
-    return -sigma_data / (sigma * m), m / (sigma * sigma_data)
+    return torch.sub(x, denoised, alpha=(m / sigma_data) ** 2), -sigma_data / (sigma * m)
+
+
+def phi(k: int, z: float) -> float:
+    """φ_k(z) = ∫₀¹ e^{(1−u)z}·u^{k−1}/(k−1)! du = Σ_j z^j/(j+k)!, k ≥ 1 (Hochbruck and Ostermann 2010, Eq. 2.10)."""
+    if abs(z) < 1:  # where the recurrence would subtract near equals
+        return sum(z**j / math.factorial(j + k) for j in range(20))
+    value = math.expm1(z) / z
+    for i in range(1, k):
+        value = (value - 1 / math.factorial(i)) / z
+    return value
+
+
+def exponential_moments(prediction: Exponential, sigma: float, end: float, count: int) -> tuple[float, ...]:
+    """e_i = m(end)·∫ u^i/i! dμ over the step from σ to `end`, u = ln(σ/·)/h from 0 to 1, h = ln(σ/end), i < count.
+
+    If g = Σ_i c_i·u^i/i!, then x⁺ = (m⁺/m)·x + Σ_i e_i·c_i. With z = h for "epsilon" and −h for "x0", e_i is
+    −z·φ_{i+1}(z), times `end` for "epsilon".
+    """
+    h = math.log(sigma / end)
+    z, scale = (h, end) if prediction == "epsilon" else (-h, 1.0)
+    return tuple(-scale * z * phi(i + 1, z) for i in range(count))
+
+
+def line_weights(mean: float, slope: float, sigma: float, other: float, end: float) -> tuple[float, float]:
+    """What g at σ and g at another level count for, of whose line the value at σ counts `mean`, the rise `slope`.
+
+    The rise is over the step from σ to `end`, in ln σ.
+    """
+    weight = slope * math.log(sigma / end) / math.log(sigma / other)
+    return mean - weight, weight
 
 
 def _measure(prediction: Prediction, sigma: Tensor, sigma_data: float) -> Tensor:

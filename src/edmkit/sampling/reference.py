@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from edmkit._shapes import Float, Tensor
-from edmkit.protocols import Cond, Denoiser
+from edmkit.protocols import Cond, Denoiser, sigma_range
 from edmkit.sampling.driver import State
 from edmkit.sampling.multistep import AdamsBashforth
 from edmkit.sampling.sample import Trajectory, sample
@@ -41,7 +41,8 @@ class Reference:
     """End points x of the ODE from unit-variance `latents`, to within `error`, after `nfe` evaluations in all.
 
     `error` is the distance of x from the same with half the steps: of a method of fourth order, some 16 times the
-    distance from the truth. `path` holds the fine run itself, where it was kept.
+    distance from the truth. The last step, from the lowest level to 0, is Euler's, x = D, as in every sampler. `path`
+    holds the fine run itself, where it was kept.
     """
 
     latents: Float[Tensor, "batch *dims"]
@@ -83,6 +84,17 @@ class Reference:
         return end_point_error(x.to(self.x), self.x)
 
 
+class Continuous(torch.nn.Module):
+    """A denoiser at any σ: without the rounding to levels that it states, which would make σ jump."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(self, x: Tensor, sigma: Tensor, cond: Cond | None = None) -> Tensor:
+        return self.denoiser(x, sigma, cond)
+
+
 def reference(
     denoiser: Denoiser,
     *,
@@ -110,12 +122,13 @@ def reference(
         if seeds is None or known is None:
             raise ValueError("seeds, shape: give both, or latents")
         latents = initial_latents(seeds, known)
+    low, high = EDMSteps(sigma_max=sigma_max).resolve(sigma_range(denoiser))
     coarse, fine = (
         sample(
-            denoiser,
+            Continuous(denoiser),
             latents=latents,
             cond=cond,
-            steps=EDMSteps(n, sigma_max=sigma_max),
+            steps=EDMSteps(n, low, high),
             solver=AdamsBashforth(4, "x0", "log_sigma"),
             trajectory=trajectory and n == num_steps,
             batch_size=batch_size,

@@ -225,14 +225,16 @@ def prepare(
     grad: bool,
     dtype: torch.dtype | None,
     device: torch.device | str | None,
+    coding: bool = False,
     upward: bool = False,
 ) -> Run:
+    """`coding`: a given state is at the first level of the steps as they are, instead of at `sigma_start`."""
     if steps is None:
         steps = solver.steps if isinstance(solver, FittedSolver) else EDMSteps()
     if solver is None:
         solver = steps.solver if isinstance(steps, OptimizedSteps) else Heun()
     process = Process() if process is None else process
-    if not upward and start.at_sigma != (sigma_start is not None):
+    if not coding and start.at_sigma != (sigma_start is not None):
         raise ValueError("x, sigma_start: a given state and its noise level go together")
     _check_noise(start, solver, churn, noise, upward)
     grid = make_grid(

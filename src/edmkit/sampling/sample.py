@@ -15,7 +15,7 @@ from edmkit.sampling.driver import State
 from edmkit.sampling.run import Noise, Run, is_finite, make_start, prepare
 from edmkit.sampling.time_steps import EDMSteps, GivenTimes
 
-__all__ = ["Samples", "Trajectory", "encode", "sample", "sample_states", "score"]
+__all__ = ["Samples", "Trajectory", "decode", "encode", "sample", "sample_states", "score"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,27 +194,23 @@ def _collect(
     )
 
 
-def encode(
+def _code(
     denoiser: Denoiser,
-    x: Float[Tensor, "batch *dims"],
-    *,
-    steps: TimeSteps | GivenTimes | None = None,
-    solver: Solver | None = None,
-    process: Process | None = None,
-    cond: Cond | None = None,
-    batch_size: int | None = None,
-    trajectory: bool = False,
-    clip: bool = False,
-    grad: bool = False,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
+    x: Tensor,
+    steps: TimeSteps | GivenTimes | None,
+    solver: Solver | None,
+    process: Process | None,
+    cond: Cond | None,
+    batch_size: int | None,
+    trajectory: bool,
+    clip: bool,
+    grad: bool,
+    dtype: torch.dtype | None,
+    device: torch.device | str | None,
+    progress: Callable[[int, State], None] | None,
+    upward: bool,
 ) -> Samples:
-    """Run the ODE upward, from data x taken to be at σ_min to their latents at σ_max (unscaled; divide by σ_max).
-
-    `sample(x=encode(…).x, sigma_start=σ_max, steps=…)` with the same steps leads back, to the order of the solver. The
-    default is `EDMSteps(18, terminal="sigma_min")`; steps that end at σ = 0 are an error, since D says nothing of
-    directions there.
-    """
+    """The ODE from a state at one end of the steps to the other."""
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size: {batch_size}; want at least 1")
     run = prepare(
@@ -231,6 +227,61 @@ def encode(
         grad=grad,
         dtype=dtype,
         device=device,
-        upward=True,
+        coding=True,
+        upward=upward,
     )
-    return _collect(run, batch_size, trajectory, None)
+    return _collect(run, batch_size, trajectory, progress)
+
+
+def encode(
+    denoiser: Denoiser,
+    x: Float[Tensor, "batch *dims"],
+    *,
+    steps: TimeSteps | GivenTimes | None = None,
+    solver: Solver | None = None,
+    process: Process | None = None,
+    cond: Cond | None = None,
+    batch_size: int | None = None,
+    trajectory: bool = False,
+    clip: bool = False,
+    grad: bool = False,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    progress: Callable[[int, State], None] | None = None,
+) -> Samples:
+    """Run the ODE upward, from data x taken to be at σ_min to their latents at σ_max (unscaled; divide by σ_max).
+
+    `decode` with the same steps leads back, to the order of the solver. The default is
+    `EDMSteps(18, terminal="sigma_min")`; steps that end at σ = 0 are an error, since D says nothing of directions
+    there.
+    """
+    return _code(
+        denoiser, x, steps, solver, process, cond, batch_size, trajectory, clip, grad, dtype, device, progress, True
+    )
+
+
+def decode(
+    denoiser: Denoiser,
+    x: Float[Tensor, "batch *dims"],
+    *,
+    steps: TimeSteps | GivenTimes | None = None,
+    solver: Solver | None = None,
+    process: Process | None = None,
+    cond: Cond | None = None,
+    batch_size: int | None = None,
+    trajectory: bool = False,
+    clip: bool = False,
+    grad: bool = False,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    progress: Callable[[int, State], None] | None = None,
+) -> Samples:
+    """Run the ODE downward, from latents x as `encode` gives them to data: the inverse of `encode`.
+
+    x is unscaled, at the first noise level of the steps: about σ_max times what `sample` takes as `latents`.
+    The levels are those of `encode`, in the other order, also where the model rounds them. The default is
+    `EDMSteps(18, terminal="sigma_min")`, as there; steps that end at σ = 0 are allowed, and no inverse.
+    """
+    return _code(
+        denoiser, x, steps, solver, process, cond, batch_size, trajectory, clip, grad, dtype, device, progress, False
+    )

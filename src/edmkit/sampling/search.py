@@ -15,11 +15,11 @@ from typing import ClassVar
 import torch
 
 from edmkit._shapes import Tensor
-from edmkit.protocols import Cond, Denoiser, Request, SigmaPath, Solver, Step, sigma_range
+from edmkit.protocols import Denoiser, Request, SigmaPath, Solver, Step, sigma_range
 from edmkit.sampling.driver import round_sigmas
 from edmkit.sampling.fitted import FittedSolver, OptimizedSteps
 from edmkit.sampling.multistep import epsilon_weights
-from edmkit.sampling.reference import Reference
+from edmkit.sampling.reference import Continuous, Reference
 from edmkit.sampling.sample import sample
 from edmkit.sampling.time_steps import EDMSteps, GivenSteps
 
@@ -65,7 +65,7 @@ class _Spacing:
         gaps = free.exp()
         room = math.log(self.first / self.lowest)
         gaps = gaps * min(1.0, room / max(float(gaps.sum()), room * 1e-9))
-        inner = (math.log(self.first) - gaps.cumsum(0)).exp()
+        inner = (math.log(self.first) - gaps.cumsum(0)).exp().clamp_min(self.lowest)
         return (self.first, *inner.tolist(), 0.0)
 
     def known(self, free: Tensor) -> tuple[float, ...]:
@@ -115,17 +115,6 @@ def _minimise(
     return start + modes @ at
 
 
-class _Continuous(torch.nn.Module):
-    """A denoiser without its range and its rounding of σ, of which no difference could be taken."""
-
-    def __init__(self, denoiser: Denoiser) -> None:
-        super().__init__()
-        self.denoiser = denoiser
-
-    def forward(self, x: Tensor, sigma: Tensor, cond: Cond | None = None) -> Tensor:
-        return self.denoiser(x, sigma, cond)
-
-
 def optimize_steps(
     denoiser: Denoiser,
     solver: Solver,
@@ -142,7 +131,7 @@ def optimize_steps(
     (N + 1)·`iterations` runs. `progress(i, iterations, rms)` is called before each iteration.
     """
     spacing = _Spacing(denoiser, truth, num_steps)
-    smooth = _Continuous(denoiser)
+    smooth = Continuous(denoiser)
 
     def residuals(free: Tensor) -> Tensor:
         steps = GivenSteps(spacing.levels(free))
@@ -152,15 +141,19 @@ def optimize_steps(
 
 
 def _end(denoiser: Denoiser, truth: Reference, steps: GivenSteps, solver: Solver, batch_size: int | None) -> Tensor:
-    run = sample(
-        denoiser,
-        latents=truth.latents,
-        cond=truth.cond,
-        steps=steps,
-        solver=solver,
-        batch_size=batch_size,
-        device=truth.x.device,
-    )
+    """Where the samples end; at infinity where the solver diverges, which the search then turns away from."""
+    try:
+        run = sample(
+            denoiser,
+            latents=truth.latents,
+            cond=truth.cond,
+            steps=steps,
+            solver=solver,
+            batch_size=batch_size,
+            device=truth.x.device,
+        )
+    except FloatingPointError:
+        return torch.full_like(truth.x, math.inf)
     return run.x.to(truth.x.device)
 
 
@@ -230,7 +223,7 @@ def fit_solver(
     if truth.path is None:
         raise ValueError("truth: has no trajectory; make it by reference(…, trajectory=True)")
     spacing = _Spacing(denoiser, truth, num_steps)
-    smooth = _Continuous(denoiser)
+    smooth = Continuous(denoiser)
     some, every = slice(0, max(1, 3 * len(truth.x) // 4)), slice(None)
 
     def run(levels: tuple[float, ...], rows: slice) -> tuple[Tensor, _Stagewise]:

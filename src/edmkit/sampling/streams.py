@@ -8,7 +8,7 @@ import torch
 
 from edmkit._shapes import Float, Int, Tensor
 
-__all__ = ["initial_latents", "random_labels", "step_noise"]
+__all__ = ["initial_latents", "random_labels", "step_noise", "substreams"]
 
 _MASK = 0xFFFFFFFF
 
@@ -50,11 +50,20 @@ def random_labels(seeds: Sequence[int], shape: Sequence[int], num_classes: int) 
     return torch.stack(labels)
 
 
+def substreams(seeds: Sequence[int], index: int) -> tuple[int, ...]:
+    """For each seed the seed of its stream number `index`, which may be negative.
+
+    A hash that is one-to-one in the seed at a given index and in the index for a given seed: the streams of one index
+    never meet, nor do those of one seed.
+    """
+    salt = _mix(index + 0x9E3779B9)
+    return tuple(_mix(seed ^ salt) for seed in seeds)
+
+
 def step_noise(seeds: Sequence[int], step: int, shape: Sequence[int]) -> Float[Tensor, "batch *dims"]:
     """Unit-variance float32 noise on the CPU for one step of a run, addressed by (seed, step).
 
-    The generator of each draw is seeded with a hash of the pair that is one-to-one in the seed at a given step and in
-    the step for a given seed: samples of one step never share noise, nor do the steps of one sample.
+    It is the first draw of the seed's stream number `step`: samples of one step never share noise, nor do the steps of
+    one sample.
     """
-    salt = _mix(step + 0x9E3779B9)
-    return _normal((_mix(seed ^ salt) for seed in seeds), shape)
+    return _normal(substreams(seeds, step), shape)

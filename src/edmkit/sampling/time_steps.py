@@ -9,15 +9,29 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 import torch
 
 from edmkit._shapes import Float, Tensor
-from edmkit.process import IDDPMLevels, VPSchedule
+from edmkit.process import IDDPMLevels, NoiseLevels, VPSchedule
+from edmkit.protocols import Schedule
+from edmkit.sampling.beta_distribution import beta_quantile
 
-__all__ = ["EDMSteps", "GivenSteps", "GivenTimes", "IDDPMSteps", "LogLinearSteps", "VESteps", "VPSteps"]
+__all__ = [
+    "BetaSteps",
+    "EDMSteps",
+    "GivenSteps",
+    "GivenTimes",
+    "IDDPMSteps",
+    "LevelSteps",
+    "LogLinearSteps",
+    "ScheduleSteps",
+    "VESteps",
+    "VPSteps",
+]
 
 _ANY = (0.0, math.inf)
 
@@ -109,7 +123,10 @@ class EDMSteps(RangedSteps):
 
 @dataclass(frozen=True)
 class LogLinearSteps(RangedSteps):
-    """σ_i = σ_max·(σ_min/σ_max)^{i/(N−1)}: equal steps in ln σ, over the paper's EDM range."""
+    """σ_i = σ_max·(σ_min/σ_max)^{i/(N−1)}: equal steps in ln σ, that is in log-SNR, over the paper's EDM range.
+
+    Others call them exponential steps.
+    """
 
     def default_range(self) -> tuple[float, float]:
         return 0.002, 80.0
@@ -119,18 +136,27 @@ class LogLinearSteps(RangedSteps):
 
 
 @dataclass(frozen=True)
-class VESteps(RangedSteps):
+class VESteps(LogLinearSteps):
     """σ_i² = σ_max²·(σ_min²/σ_max²)^{i/(N−1)} (Table 1, VE): equal steps in ln σ, over the range of VE models."""
 
     def default_range(self) -> tuple[float, float]:
         return 0.02, 100.0
 
+
+class _InTime(RangedSteps):
+    """Equal steps in the time t of a schedule: σ(t_i), t_i from σ⁻¹(σ_max) to σ⁻¹(σ_min)."""
+
+    @abstractmethod
+    def _schedule(self, low: float, high: float) -> Schedule: ...
+
     def _place(self, fractions: list[float], low: float, high: float, first: float) -> list[float]:
-        return [math.sqrt(first**2 * math.pow(low**2 / first**2, fraction)) for fraction in fractions]
+        schedule = self._schedule(low, high)
+        start, end = schedule.sigma_inv(first), schedule.sigma_inv(low)
+        return [schedule.sigma(start + fraction * (end - start)) for fraction in fractions]
 
 
 @dataclass(frozen=True)
-class VPSteps(RangedSteps):
+class VPSteps(_InTime):
     """σ(t_i) of the VP schedule with t_i = 1 + i/(N−1)·(ε_s − 1) (Table 1, VP).
 
     Where the range is not that of β_d and β_min, both are recomputed so that σ(ε_s) = σ_min and σ(1) = σ_max.
@@ -150,16 +176,78 @@ class VPSteps(RangedSteps):
         schedule = VPSchedule(self.beta_d, self.beta_min)
         return schedule.sigma(self.epsilon_s), schedule.sigma(1.0)
 
-    def _place(self, fractions: list[float], low: float, high: float, first: float) -> list[float]:
-        schedule = VPSchedule(self.beta_d, self.beta_min)
-        if (low, high) != self.default_range():
-            schedule = VPSchedule.spanning(low, high, self.epsilon_s)
-        start = 1.0 if first == high else schedule.sigma_inv(first)
-        return [schedule.sigma(start + fraction * (self.epsilon_s - start)) for fraction in fractions]
+    def _schedule(self, low: float, high: float) -> VPSchedule:
+        if (low, high) == self.default_range():
+            return VPSchedule(self.beta_d, self.beta_min)
+        return VPSchedule.spanning(low, high, self.epsilon_s)
 
 
 @dataclass(frozen=True)
-class IDDPMSteps(RangedSteps):
+class ScheduleSteps(_InTime):
+    """σ(t_i) at equal steps in the time t of any schedule, over the paper's EDM range.
+
+    `FlowSchedule()` makes the even steps of flow matching, `EDMSchedule()` even steps in σ.
+    """
+
+    schedule: Schedule = field(default_factory=VPSchedule)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.schedule, Schedule):
+            raise ValueError(f"schedule: {self.schedule!r}; want a noise schedule such as VPSchedule()")
+
+    def default_range(self) -> tuple[float, float]:
+        return 0.002, 80.0
+
+    def _schedule(self, low: float, high: float) -> Schedule:
+        return self.schedule
+
+
+@dataclass(frozen=True)
+class BetaSteps(ScheduleSteps):
+    """σ(t_i) with t_i spread as the quantiles of a Beta distribution over the times of a schedule (Lee et al. 2024).
+
+    t_i = t_min + (t_max − t_min)·Q(1 − i/(N−1)), where Q is the quantile function of Beta(α, β): α and β below 1 put
+    steps near both ends, at 1 they are even. ValueError where two levels would fall in one.
+    """
+
+    alpha: float = 0.6
+    beta: float = 0.6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, value in (("alpha", self.alpha), ("beta", self.beta)):
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name}: {value}; want a positive finite number")
+
+    def _place(self, fractions: list[float], low: float, high: float, first: float) -> list[float]:
+        # the share of the way down, 1 − Q(1 − f) of Beta(α, β), is the quantile at f of Beta(β, α)
+        levels = super()._place([beta_quantile(f, self.beta, self.alpha) for f in fractions], low, high, first)
+        if any(a <= b for a, b in pairwise(levels)):
+            raise ValueError(f"alpha, beta: {self.alpha:g} and {self.beta:g} put two of the levels in one place")
+        return levels
+
+
+class _TabledSteps(RangedSteps):
+    """N of the levels of a table, chosen by index; with a range given, of those inside it."""
+
+    @abstractmethod
+    def _falling_levels(self) -> list[float]:
+        """The table from its highest level down."""
+
+    @abstractmethod
+    def _choose(self, count: int, size: int) -> list[int]:
+        """Rising indices of `count` levels into a falling table of `size`."""
+
+    def _place(self, fractions: list[float], low: float, high: float, first: float) -> list[float]:
+        table = [level for level in self._falling_levels() if low <= level <= first]
+        if len(table) < len(fractions):
+            raise ValueError(f"num_steps: {self.num_steps}; only {len(table)} levels lie in [{low:g}, {first:g}]")
+        return [table[index] for index in self._choose(len(fractions), len(table))]
+
+
+@dataclass(frozen=True)
+class IDDPMSteps(_TabledSteps):
     """N of the levels u_j, evenly by index: u_⌊j₀ + (M−1−j₀)/(N−1)·i + ½⌋ (Table 1, iDDPM + DDIM).
 
     With a range given, the indices run over the u_j inside it. ValueError where N exceeds the number of levels.
@@ -184,11 +272,57 @@ class IDDPMSteps(RangedSteps):
         u = self._falling_levels()
         return u[-1], u[self.j0]
 
-    def _place(self, fractions: list[float], low: float, high: float, first: float) -> list[float]:
-        u = [level for level in self._falling_levels() if low <= level <= first]
-        if len(u) < len(fractions):
-            raise ValueError(f"num_steps: {self.num_steps}; only {len(u)} levels u_j lie in [{low:g}, {first:g}]")
-        return [u[math.floor(fraction * (len(u) - 1) + 0.5)] for fraction in fractions]
+    def _choose(self, count: int, size: int) -> list[int]:
+        return [math.floor(i / max(count - 1, 1) * (size - 1) + 0.5) for i in range(count)]
+
+
+@dataclass(frozen=True)
+class LevelSteps(_TabledSteps):
+    """N of the M levels that a model was trained on, chosen by their index n as in Lin et al. 2024, Table 2.
+
+    - "linspace": n = (M−1)·(1 − i/(N−1)), rounded: both ends, evenly; only σ_max for N = 1.
+    - "leading": n = (N−1−i)·⌊M/N⌋ + `offset`: ends at n = `offset`, and begins well below σ_max.
+    - "trailing": n = M − i·M/N, rounded, − 1: begins at σ_max, ends well above σ_min.
+
+    The default range is the whole table. With a range given, M counts the levels inside it. A model states its table
+    as `levels` where it knows one. ValueError where N exceeds the number of levels.
+    """
+
+    levels: NoiseLevels = field(default_factory=IDDPMLevels)
+    spacing: Literal["linspace", "leading", "trailing"] = "linspace"
+    offset: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.spacing not in ("linspace", "leading", "trailing"):
+            raise ValueError(f"spacing: {self.spacing!r}; want 'linspace', 'leading' or 'trailing'")
+        if self.spacing == "trailing" and self.terminal == "sigma_min":
+            raise ValueError("terminal: 'sigma_min' is not reached by spacing='trailing'; want 'zero'")
+        if self.offset < 0 or (self.offset > 0 and (self.spacing != "leading" or self.terminal == "sigma_min")):
+            raise ValueError(f"offset: {self.offset}; want 0, or more with spacing='leading' and terminal='zero'")
+
+    def _falling_levels(self) -> list[float]:
+        levels: list[float] = self.levels.table().tolist()
+        return levels[::-1]
+
+    def default_range(self) -> tuple[float, float]:
+        table = self._falling_levels()
+        return table[-1], table[0]
+
+    def _choose(self, count: int, size: int) -> list[int]:
+        # round() takes a half to the even neighbour, as numpy does in the schedulers that use these names
+        if self.spacing == "linspace":
+            # an N of 1 is the highest level, though linspace(0, M − 1, 1) would be the lowest
+            gap = (size - 1) / max(count - 1, 1)
+            n = [round(i * gap) for i in reversed(range(count))] if count > 1 else [size - 1]
+        elif self.spacing == "leading":
+            n = [i * (size // count) + self.offset for i in reversed(range(count))]
+        else:
+            gap = size - (size - size / count)  # the difference as numpy's arange rounds it, which decides at a half
+            n = [round(size - i * gap) - 1 for i in range(count)]
+        if n[0] >= size:
+            raise ValueError(f"offset: {self.offset}; with {count} steps it leads beyond the {size} levels")
+        return [size - 1 - index for index in n]
 
 
 @dataclass(frozen=True)
