@@ -31,7 +31,7 @@ from torch import Tensor
 
 from edmkit.data import ORACLES, is_oracle, named_oracle
 from edmkit.loading import load
-from edmkit.metrics import Candidate, compare_solvers, default_candidates, recommend, spread
+from edmkit.metrics import Candidate, compare_solvers, default_candidates, moments, recommend
 from edmkit.sampling import EDMSteps, Euler, Reference, random_labels, reference, sample
 
 ROOT = Path(__file__).parents[1]
@@ -130,7 +130,7 @@ def theirs(denoiser: Callable[..., Tensor], truth: Reference, budgets: Sequence[
 
 def ours(denoiser: Callable[..., Tensor], truth: Reference, budgets: Sequence[int]) -> dict[str, Row]:
     """Every solver with the paper's steps."""
-    comparison = compare_solvers(denoiser, truth, default_candidates(spread(truth), steps=("edm",)), budgets)
+    comparison = compare_solvers(denoiser, truth, default_candidates(*moments(truth), steps=("edm",)), budgets)
     rows: dict[str, dict[int, tuple[float, float]]] = {}
     for row in comparison.rows:
         rows.setdefault(f"{row.candidate.name}, edm", {})[row.budget] = row.error
@@ -141,7 +141,7 @@ def chosen(
     denoiser: Callable[..., Tensor], seen: Reference, truth: Reference, budgets: Sequence[int], found: list[Candidate]
 ) -> tuple[Row, dict[int, str]]:
     """What is recommended after some seeds, measured on other latents; with its name at each budget."""
-    comparison = compare_solvers(denoiser, seen, [*default_candidates(spread(seen)), *found], budgets)
+    comparison = compare_solvers(denoiser, seen, [*default_candidates(*moments(seen)), *found], budgets)
     row, names = {}, {}
     for choice in recommend(comparison):
         candidate, nfe = choice.row.candidate, choice.row.nfe

@@ -2,7 +2,18 @@
 
 import pytest
 
-from edmkit.sampling import AdamsBashforth, EDMSteps, GivenSteps, Heun, LogLinearSteps, OptimizedSteps
+from edmkit.process import VPSchedule
+from edmkit.sampling import (
+    AdamsBashforth,
+    AnalyticalFirstStep,
+    EDMSteps,
+    Euler,
+    GivenSteps,
+    Heun,
+    LogLinearSteps,
+    OptimizedSteps,
+    ScheduleSteps,
+)
 from edmkit.spelling import from_text, split_list, to_text
 
 
@@ -15,6 +26,14 @@ from edmkit.spelling import from_text, split_list, to_text
         ("steps", "edm:rho=10,sigma_min=0.02", EDMSteps(rho=10, sigma_min=0.02)),
         ("steps", "loglinear", LogLinearSteps()),
         ("steps", "given:levels=[80.0,1.5,0.0]", GivenSteps((80.0, 1.5, 0.0))),
+        (
+            "solver",
+            "afs:solver=(ab:k=4,prediction=x0),mean=0.1",
+            AnalyticalFirstStep(AdamsBashforth(4, "x0"), 1.0, 0.1),
+        ),
+        ("solver", "afs:solver=euler,sigma_data=0.5", AnalyticalFirstStep(Euler(), 0.5)),
+        ("steps", "schedule:schedule=(vp:beta_d=10)", ScheduleSteps(schedule=VPSchedule(10.0))),
+        ("steps", "optimized:levels=[80.0,1.0,0.0],solver=(heun)", OptimizedSteps((80.0, 1.0, 0.0), Heun())),
     ],
 )
 def test_there_and_back(family, text, thing):
@@ -29,8 +48,9 @@ def test_what_is_a_default_is_not_said():
 
 
 def test_a_list_with_commas_inside():
-    text = "heun,ab:k=4,prediction=x0, given:levels=[80,1,0] ,edm"
-    assert split_list(text) == ["heun", "ab:k=4,prediction=x0", "given:levels=[80,1,0]", "edm"]
+    text = "heun,ab:k=4,prediction=x0, given:levels=[80,1,0] ,afs:solver=(ab:k=2,prediction=x0),mean=0.1"
+    words = ["heun", "ab:k=4,prediction=x0", "given:levels=[80,1,0]", "afs:solver=(ab:k=2,prediction=x0),mean=0.1"]
+    assert split_list(text) == words
 
 
 @pytest.mark.parametrize(
@@ -45,14 +65,11 @@ def test_a_list_with_commas_inside():
         ("solver", "heun:alpha=half", "solver: 'heun:alpha=half'"),
         ("solver", "fitted", "solver: 'fitted'; .*levels"),
         ("steps", "given:levels=3", "steps: 'given:levels=3'"),
+        ("solver", "afs:solver=(huen)", "solver.kind: 'huen' is unknown"),
+        ("solver", "afs:solver=(ab:k=4", "solver.kind: '\\(ab' is unknown"),
         ("steps", "", "steps.kind: '' is unknown"),
     ],
 )
 def test_mistakes_are_named(family, text, message):
     with pytest.raises(ValueError, match=message):
         from_text(family, text)
-
-
-def test_what_holds_another_object_has_no_place_in_a_word():
-    with pytest.raises(ValueError, match=r"steps.solver: 'heun' inside 'optimized'"):
-        to_text("steps", OptimizedSteps((80.0, 1.0, 0.0), Heun()))

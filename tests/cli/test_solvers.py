@@ -39,7 +39,7 @@ def test_an_oracle_end_to_end(tmp_path, capsys, monkeypatch):
         assert choice["command"] == f"edmkit sample MODEL {command}"
         assert choice["command"] in captured.out
         assert choice["reason"] in captured.out
-    assert "12 runs, 84 evaluations of 8 samples; the reference 60" in captured.err
+    assert "12 runs, 84 evaluations of 8 samples: as the 60 for the reference went" in captured.err
     with Image.open(out) as picture:
         assert picture.width > 600
 

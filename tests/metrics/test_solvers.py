@@ -16,16 +16,17 @@ from edmkit.metrics.solvers import (
     SolverComparison,
     compare_solvers,
     default_candidates,
+    moments,
     pareto,
     plan_runs,
     recommend,
-    spread,
 )
 from edmkit.oracles import Gaussian
 from edmkit.protocols import Request
 from edmkit.registry import SOLVERS
 from edmkit.sampling import (
     AdamsBashforth,
+    AnalyticalFirstStep,
     EDMSteps,
     EndPointError,
     Euler,
@@ -36,6 +37,7 @@ from edmkit.sampling import (
     VESteps,
     initial_latents,
 )
+from edmkit.spelling import from_text
 
 F64 = torch.float64
 VARIANCES = np.array([0.5, 0.02])
@@ -83,7 +85,7 @@ def test_the_error_is_the_distance_from_the_closed_form(truth):
 
 def test_no_run_evaluates_more_than_its_budget_and_none_could_take_another_step(truth):
     budgets = (1, 2, 8)
-    candidates = default_candidates(0.5, steps=("edm",))
+    candidates = default_candidates(0.5, 0.1, steps=("edm",))
     for run in plan_runs(candidates, budgets).runs:
         denoiser = Counted()
         rows = compare_solvers(denoiser, truth, [run.candidate], run.budgets).rows
@@ -104,7 +106,7 @@ def test_a_budget_below_one_step_excludes_a_candidate():
     given = Candidate("given", Euler(), GivenSteps((80.0, 10.0, 1.0, 0.0)))
     plan = plan_runs([given, Candidate("euler", Euler(), EDMSteps())], (2,))
     assert [run.candidate.name for run in plan.runs] == ["euler"]
-    assert plan.excluded == ("given, given:levels=[80.0,10.0,1.0,0.0]: costs more than any budget",)
+    assert plan.excluded == ("given: costs more than any budget",)
 
 
 def test_steps_that_are_given_stay_as_they_are(truth):
@@ -139,14 +141,15 @@ def test_who_has_no_end_point_error_is_left_out_and_told(truth):
     candidates = [
         Candidate("noisy", Strange(stochastic=True), EDMSteps()),
         Candidate("noisy", Strange(stochastic=True), LogLinearSteps()),
+        Candidate("noisy too", Strange(stochastic=True), EDMSteps()),
         Candidate("adaptive", Strange(cost=None), EDMSteps()),
         Candidate("euler", Euler(), EDMSteps()),
     ]
     comparison = compare_solvers(Counted(), truth, candidates, (4,))
     assert [row.candidate.name for row in comparison.rows] == ["euler"]
     assert comparison.excluded == (
-        "noisy: adds noise, so that its end points are not those of the ODE",
-        "adaptive: its tolerance decides how often it evaluates, not a budget",
+        "noisy, noisy too: noise is added, so that the end points are not those of the ODE",
+        "adaptive: a tolerance decides on the evaluations, not a budget",
     )
 
 
@@ -280,22 +283,28 @@ def test_the_front_holds_those_that_no_other_beats():
 
 
 def test_default_candidates_are_every_solver_in_words_that_make_it():
-    from edmkit.spelling import from_text
-
-    candidates = default_candidates(0.6)
-    made = {candidate.name.partition(":")[0] for candidate in candidates}
-    assert {"euler", "heun", "ab"} <= made <= set(SOLVERS)
+    candidates = default_candidates(0.6, 0.1)
+    kinds = {candidate.name.partition(":")[0] for candidate in candidates}
+    needy = {"fitted"}  # cannot be made without its weights
+    assert kinds == set(SOLVERS) - needy
     for candidate in candidates:
         assert from_text("solver", candidate.name) == candidate.solver
         assert from_text("steps", candidate.steps_name) == candidate.steps
-    angles = {c.solver.sigma_data for c in candidates if getattr(c.solver, "prediction", "") == "v"}
-    assert angles == {0.6}
-    (given,) = default_candidates(0.6, ["ab:prediction=v,variable=angle,sigma_data=2"], ["edm"])
+    assert {c.solver.sigma_data for c in candidates if getattr(c.solver, "prediction", "") == "v"} == {0.6}
+    assert {(c.solver.sigma_data, c.solver.mean) for c in candidates if hasattr(c.solver, "spared")} == {(0.6, 0.1)}
+    (given,) = default_candidates(0.6, 0.1, ["ab:prediction=v,variable=angle,sigma_data=2"], ["edm"])
     assert given.solver.sigma_data == 2
 
 
-def test_spread_is_that_of_the_end_points(truth):
-    assert spread(truth) == float(f"{math.sqrt(float(truth.x.square().mean())):.2g}")
+def test_what_the_first_step_spares_is_another_step():
+    afs = Candidate("afs", AnalyticalFirstStep(Heun()), EDMSteps())
+    assert [(afs.within(budget), afs.cost(afs.within(budget))) for budget in (5, 8)] == [(3, 4), (5, 8)]
+
+
+def test_moments_are_those_of_the_end_points(truth):
+    shifted = replace(truth, x=truth.x + 3)
+    x = shifted.x.numpy()
+    assert moments(shifted) == (float(f"{x.std():.2g}"), float(f"{x.mean():.2g}"))
 
 
 def test_all_default_candidates_at_once_on_the_closed_form(truth):
