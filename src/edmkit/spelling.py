@@ -1,14 +1,13 @@
 """Solvers and time steps in one word, as command lines have them: a kind, and the options that are not its defaults.
 
-`heun`, `heun:alpha=0.5`, `edm:rho=10,sigma_min=0.01`, `given:levels=[80,1,0]`. Kinds and options are those of the
-registry, values are JSON, and text that is no JSON stands for itself.
+`heun`, `heun:alpha=0.5`, `edm:rho=10,sigma_min=0.01`, `given:levels=[80,1,0]`, `afs:solver=(ab:k=4),mean=0.1`. Kinds
+and options are those of the registry, values are JSON, and text that is no JSON stands for itself.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
-import re
 from collections.abc import Container
 from typing import Any
 
@@ -16,14 +15,24 @@ from edmkit.registry import FAMILIES, from_config, to_config
 
 __all__ = ["from_text", "split_list", "split_text", "to_text"]
 
-_COMMA = re.compile(r",(?![^\[]*\])")  # outside the brackets of a list
+
+def _parts(text: str) -> list[str]:
+    """The text between the commas that are outside all brackets."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "[(") - (character in "])")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts]
 
 
 def split_text(family: str, text: str) -> tuple[str, dict[str, Any]]:
     """The kind and the options of a text; ValueError where an option is not written name=value, or stands twice."""
     kind, _, rest = text.partition(":")
     options: dict[str, Any] = {}
-    for part in _COMMA.split(rest) if rest else []:
+    for part in _parts(rest) if rest else []:
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not (name and equals and value):
             raise ValueError(f"{family}: {text!r}; want kind:option=value,option=value")
@@ -33,6 +42,9 @@ def split_text(family: str, text: str) -> tuple[str, dict[str, Any]]:
             options[name] = json.loads(value)
         except json.JSONDecodeError:
             options[name] = value
+            if name in FAMILIES:
+                inner, nested = split_text(name, value[1:-1] if value[0] + value[-1] == "()" else value)
+                options[name] = {"kind": inner, **nested}
     return kind.strip(), options
 
 
@@ -56,17 +68,19 @@ def to_text(family: str, thing: Any, omit: Container[str] = ()) -> str:
         if name in omit or value == (list(default) if isinstance(default, tuple) else default):
             continue
         if isinstance(value, dict):
-            raise ValueError(f"{family}.{name}: {value['kind']!r} inside {kind!r} has no place in one word")
-        parts.append(f"{name}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}")
+            text = f"({to_text(name, getattr(thing, name))})"
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+        parts.append(f"{name}={text}")
     return f"{kind}:{','.join(parts)}" if parts else kind
 
 
 def split_list(text: str) -> list[str]:
     """Several such words from a list with commas: a part that is an option belongs to the word before it."""
     words: list[str] = []
-    for part in _COMMA.split(text):
+    for part in _parts(text):
         if words and "=" in part and ":" not in part.partition("=")[0]:
-            words[-1] += f",{part.strip()}"
+            words[-1] += f",{part}"
         else:
-            words.append(part.strip())
+            words.append(part)
     return words

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -69,7 +70,7 @@ def solvers_command(
     from edmkit.cli.fitting import fit_candidates
     from edmkit.cli.parsing import parse_budgets, parse_seeds
     from edmkit.files import atomic_path, write_text
-    from edmkit.metrics import STEP_FAMILIES, default_candidates, recommend
+    from edmkit.metrics import STEP_FAMILIES, default_candidates, plan_runs, recommend
     from edmkit.spelling import split_list
     from edmkit.train import choose_device
 
@@ -80,7 +81,7 @@ def solvers_command(
         _check_target(option, path, suffix, overwrite)
     names = None if solvers is None else split_list(solvers)
     families = STEP_FAMILIES if steps is None else tuple(split_list(steps))
-    default_candidates(1.0, names, families)  # a mistake in them is told before any work
+    plan_runs(default_candidates(1.0, 0.0, names, families), budgets)  # a mistake in them is told before any work
     target = choose_device(device)
     if not fit and fit_seeds is not None:
         raise ValueError("--fit-seeds: has no effect without --fit")
@@ -190,7 +191,7 @@ def _compare(
 ) -> SolverComparison:
     """The reference and all runs, with a bar; what they will cost is told before."""
     from edmkit.cli.console import err, progress_bar
-    from edmkit.metrics import compare_solvers, default_candidates, plan_runs, spread
+    from edmkit.metrics import compare_solvers, default_candidates, moments, plan_runs
     from edmkit.sampling import reference
 
     with progress_bar("evaluations") as bar:
@@ -200,6 +201,7 @@ def _compare(
         def advance(_: int, state: Any) -> None:
             bar.update(task, advance=min(state.step, 1))
 
+        started = time.perf_counter()
         truth = reference(
             denoiser,
             seeds=seeds,
@@ -209,9 +211,13 @@ def _compare(
             device=device,
             progress=advance,
         )
-        candidates = [*default_candidates(spread(truth), names, families), *found]
+        each = (time.perf_counter() - started) / truth.nfe
+        candidates = [*default_candidates(*moments(truth), names, families), *found]
         plan = plan_runs(candidates, budgets)
-        err.print(f"{len(plan.runs)} runs, {plan.nfe:,} evaluations of {len(seeds)} samples; the reference {truth.nfe}")
+        err.print(
+            f"{len(plan.runs)} runs, {plan.nfe:,} evaluations of {len(seeds)} samples: as the {truth.nfe} for the "
+            f"reference went, about {plan.nfe * each / 60:.1f} minutes"
+        )
 
         def show(done: int, total: int, name: str) -> None:
             bar.update(task, description="measuring", completed=done, total=total, info=name)
@@ -276,8 +282,10 @@ def _command(source: str, row: Measurement) -> str:
     """How to draw samples with it: of this model, or of any where an oracle was measured."""
     from edmkit.data import is_oracle
 
-    model = "MODEL" if is_oracle(source) else shlex.quote(source)
     candidate = row.candidate
+    words = ["edmkit", "sample", "MODEL" if is_oracle(source) else source]
     if candidate.is_fixed:
-        return f"edmkit sample {model} --sampler {candidate.name}"
-    return f"edmkit sample {model} --solver {candidate.name} --disc {candidate.steps_name} --steps {row.num_steps}"
+        words += ["--sampler", candidate.name]
+    else:
+        words += ["--solver", candidate.name, "--disc", candidate.steps_name, "--steps", str(row.num_steps)]
+    return shlex.join(words)

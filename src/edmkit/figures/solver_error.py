@@ -69,7 +69,8 @@ def draw_pareto(
     if beside in lines:
         ax.plot(*_curve(lines[beside]), color=PALETTE[1], linewidth=1.4, marker="o", ms=3, zorder=3)
         last = lines[beside][-1]
-        _write(ax, ", ".join(beside), (last.nfe, last.error.rms), "data", (4, 6), PALETTE[1], ha="right")
+        clear = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1}
+        _write(ax, ", ".join(beside), (last.nfe, last.error.rms), "data", (4, 9), PALETTE[1], ha="right", bbox=clear)
     best = pareto(comparison)
     front = [row for row in best if row.error.rms > 0]
     ax.plot(*_curve(front), color=PALETTE[0], linewidth=2, marker="o", ms=11, zorder=4)
@@ -86,7 +87,7 @@ def draw_pareto(
         low, high = front[-1].error.rms, max(row.error.rms for row in rows)
         ax.set_ylim(low / 2, min(high, 10 * front[0].error.rms) * 1.5)
     floor = comparison.reference_error.rms
-    if floor > ax.get_ylim()[0]:
+    if front and floor > ax.get_ylim()[0]:
         ax.axhline(floor, color=INK, linewidth=0.8, linestyle=":")
         ax.text(0.99, floor, "the reference's own error", transform=ax.get_yaxis_transform(), ha="right", fontsize=7)
 

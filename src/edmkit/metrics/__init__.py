@@ -31,7 +31,7 @@ from edmkit.metrics.solvers import Run as Run
 from edmkit.metrics.solvers import SolverComparison as SolverComparison
 from edmkit.metrics.solvers import compare_solvers as compare_solvers
 from edmkit.metrics.solvers import default_candidates as default_candidates
+from edmkit.metrics.solvers import moments as moments
 from edmkit.metrics.solvers import pareto as pareto
 from edmkit.metrics.solvers import plan_runs as plan_runs
 from edmkit.metrics.solvers import recommend as recommend
-from edmkit.metrics.solvers import spread as spread

@@ -28,10 +28,10 @@ __all__ = [
     "SolverComparison",
     "compare_solvers",
     "default_candidates",
+    "moments",
     "pareto",
     "plan_runs",
     "recommend",
-    "spread",
 ]
 
 BUDGETS = (5, 8, 10, 15, 20, 35, 50)
@@ -41,11 +41,17 @@ STEP_FAMILIES = ("edm", "loglinear", "edm:sigma_min=0.02", "loglinear:sigma_min=
 """The steps that every solver is tried with by default, as `spelling.from_text` reads them."""
 
 _VARIANTS: Mapping[str, tuple[str, ...]] = {
-    "ab": tuple(f"k={k}{of}" for of in ("", ",prediction=x0", ",prediction=v,variable=angle") for k in (2, 3, 4)),
-    "lms": ("k=2", "k=3", "k=4"),
-    "ipndm": ("k=2", "k=3", "k=4"),
-    "deis": ("k=2", "k=3", "k=4"),
-    "unipc": ("k=2", "k=3"),
+    "ab": tuple(
+        f"k={k}{of}"
+        for of in ("", ",prediction=x0", ",prediction=v,variable=angle,sigma_data={sigma_data:g}")
+        for k in (2, 3, 4)
+    ),
+    "ipndm": ("k=3", "k=4"),
+    "unipc": ("k=2", "k=3", "k=2,variant=bh1", "k=3,variant=bh1"),
+    "afs": tuple(
+        f"solver=(ab:k={k}{of}),sigma_data={{sigma_data:g}},mean={{mean:g}}"
+        for k, of in ((3, ""), (4, ""), (2, ",prediction=x0"), (3, ",prediction=x0"))
+    ),
 }
 """Options of solvers that are a family; a solver without an entry is tried as it is by default."""
 
@@ -85,7 +91,8 @@ class Candidate:
     def cost(self, num_steps: int) -> int | None:
         """Evaluations that N steps take, the last one to σ = 0; None where a tolerance decides."""
         inner, last = self.solver.evaluations(False), self.solver.evaluations(True)
-        return None if inner is None or last is None else (num_steps - 1) * inner + last
+        spared: int = getattr(self.solver, "spared", 0)
+        return None if inner is None or last is None else (num_steps - 1) * inner + last - spared
 
     def within(self, budget: int) -> int | None:
         """The largest N that costs at most `budget`; None where there is none."""
@@ -188,29 +195,26 @@ class Plan(NamedTuple):
 
 
 def default_candidates(
-    sigma_data: float, solvers: Iterable[str] | None = None, steps: Iterable[str] = STEP_FAMILIES
+    sigma_data: float,
+    mean: float = 0.0,
+    solvers: Iterable[str] | None = None,
+    steps: Iterable[str] = STEP_FAMILIES,
 ) -> list[Candidate]:
     """Every solver with every family of steps, in the words of `spelling.from_text`.
 
-    `solvers` are by default all of the registry that can be made without being told more, some with several options.
-    `sigma_data` goes to those that predict v and were given none.
+    `solvers` are by default all of the registry that can be made without being told more, some with several options;
+    those that have a use for the mean and the standard deviation of the data are told both.
     """
     if solvers is None:
-        known = [
-            kind
+        solvers = [
+            ":".join(filter(None, (kind, options.format(sigma_data=sigma_data, mean=mean))))
             for kind, make in SOLVERS.items()
             if all(p.default is not p.empty for p in inspect.signature(make).parameters.values())
+            for options in _VARIANTS.get(kind, ("",))
         ]
-        solvers = [f"{kind}:{options}" if options else kind for kind in known for options in _VARIANTS.get(kind, ("",))]
+    made = [(name, from_text("solver", name)) for name in solvers]
     families = [from_text("steps", text) for text in steps]
-    candidates = []
-    for name in solvers:
-        solver = from_text("solver", name)
-        if getattr(solver, "prediction", None) == "v" and "sigma_data=" not in name:
-            name = f"{name},sigma_data={sigma_data:g}"
-            solver = from_text("solver", name)
-        candidates += [Candidate(name, solver, family) for family in families]
-    return candidates
+    return [Candidate(name, solver, family) for name, solver in made for family in families]
 
 
 def plan_runs(candidates: Sequence[Candidate], budgets: Sequence[int] = BUDGETS) -> Plan:
@@ -223,17 +227,19 @@ def plan_runs(candidates: Sequence[Candidate], budgets: Sequence[int] = BUDGETS)
         raise ValueError(f"budgets: {tuple(budgets)}; want numbers of evaluations, each at least 1")
     seen: set[tuple[str, TimeSteps]] = set()
     runs: list[Run] = []
-    excluded: dict[str, None] = {}  # in order, and each once
+    excluded: dict[str, dict[str, None]] = {}  # by reason; names in order, each once
     for candidate in candidates:
         key = (candidate.name, candidate.steps)
         if key in seen:
             raise ValueError(f"candidates: {candidate.name} with {candidate.steps_name} is there twice")
         seen.add(key)
         if candidate.solver.stochastic:
-            excluded[f"{candidate.name}: adds noise, so that its end points are not those of the ODE"] = None
+            excluded.setdefault("noise is added, so that the end points are not those of the ODE", {})[
+                candidate.name
+            ] = None
             continue
         if candidate.cost(1) is None:
-            excluded[f"{candidate.name}: its tolerance decides how often it evaluates, not a budget"] = None
+            excluded.setdefault("a tolerance decides on the evaluations, not a budget", {})[candidate.name] = None
             continue
         answers: dict[int, list[int]] = {}
         for budget in sorted(set(budgets)):
@@ -243,8 +249,8 @@ def plan_runs(candidates: Sequence[Candidate], budgets: Sequence[int] = BUDGETS)
         for num_steps, of in answers.items():
             runs.append(Run(candidate, num_steps, candidate.cost(num_steps) or 0, tuple(of)))
         if not answers:
-            excluded[f"{candidate.name}, {candidate.steps_name}: costs more than any budget"] = None
-    return Plan(tuple(runs), tuple(excluded))
+            excluded.setdefault("costs more than any budget", {})[candidate.name] = None
+    return Plan(tuple(runs), tuple(f"{', '.join(names)}: {reason}" for reason, names in excluded.items()))
 
 
 def compare_solvers(
@@ -264,7 +270,7 @@ def compare_solvers(
     evaluations before each run. ValueError as in `plan_runs`.
     """
     if candidates is None:
-        candidates = default_candidates(spread(reference))
+        candidates = default_candidates(*moments(reference))
     plan = plan_runs(candidates, budgets)
     rows, done = [], 0
     for run in plan.runs:
@@ -277,9 +283,10 @@ def compare_solvers(
     )
 
 
-def spread(reference: Reference) -> float:
-    """The root mean square of the end points, which is σ_data of centred data, to two digits."""
-    return float(f"{float(reference.x.square().mean().sqrt()):.2g}") or 1.0
+def moments(reference: Reference) -> tuple[float, float]:
+    """(σ_data, mean) of the end points, over all their elements, to two digits."""
+    std, mean = torch.std_mean(reference.x, correction=0)
+    return float(f"{float(std):.2g}") or 1.0, float(f"{float(mean):.2g}")
 
 
 def _measure(
@@ -370,6 +377,6 @@ def _reason(row: Measurement, rows: Sequence[Measurement], tied: Sequence[Measur
     if others:
         return f"least error, {len(others)} within chance; the best of them over all budgets"
     runner_up = next((other for other in rows if _key(other) != _key(row)), None)
-    if runner_up is None:
+    if runner_up is None or row.error.rms == 0:
         return "least error"
     return f"least error; the next has {runner_up.error.rms / row.error.rms - 1:.0%} more"

@@ -1,0 +1,250 @@
+"""How far from the end points of the ODE every solver ends, of edmkit and of others, for its evaluations.
+
+    python benchmarks/solver_error.py                                # ring, mixture, digits: tables in Markdown
+    python benchmarks/solver_error.py --model runs/digits            # and a trained model
+    python benchmarks/solver_error.py --docs                         # writes docs/choosing-a-solver.md anew
+
+Exact denoisers, float64, 256 latents `torch.randn(256, *shape, generator=Generator().manual_seed(0))·80`, σ from 80 to
+0.002 and then 0. Of every solver the largest number of steps that the budget allows. edmkit's choice is what
+`edmkit solvers` recommends after seeds 0 to 63: it has not seen the latents that it is measured on.
+
+Schedulers of diffusers are run as they are, in the same process, on the same ρ = 7 levels in float64 (in place of
+their own, which are these rounded to float32) and with the same denoiser. The states of UniPC and DEIS are x/√(1+σ²).
+They end as they do by default, with a step of first order from the lowest level to 0, but for DEIS, which has none:
+its last evaluation is x = D at the lowest level. Steps by hand with Euler must agree with EDMEulerScheduler, which
+rounds its state to float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from edmkit.data import ORACLES, is_oracle, named_oracle
+from edmkit.loading import load
+from edmkit.metrics import Candidate, compare_solvers, default_candidates, moments, recommend
+from edmkit.sampling import EDMSteps, Euler, Reference, random_labels, reference, sample
+
+ROOT = Path(__file__).parents[1]
+BUDGETS = (5, 8, 10, 12, 16, 20, 25, 35, 50, 79)
+SAMPLES = 256
+
+# Root mean square errors at BUDGETS of the best of k-diffusion, diffusers, azula, smalldiffusion, diff-sampler and
+# NVlabs/edm on the same problems and latents, with their own code: constants, measured in November 2026.
+BEST_PEER = {
+    "mixture": (1.23e-1, 4.8e-2, 3.1e-2, 2.6e-2, 2.0e-2, 1.7e-2, 1.2e-2, 2.8e-3, 9.3e-4, 2.0e-4),
+    "ring": (4.8e-2, 5.7e-2, 1.8e-2, 1.0e-2, 6.2e-3, 4.7e-3, 3.4e-3, 1.6e-3, 4.8e-4, 7.2e-5),
+}
+
+Row = Mapping[int, tuple[float, float]]
+
+
+def run_scheduler(
+    make: Callable[[], object], denoiser: Callable[..., Tensor], latents: Tensor, n: int, kind: str
+) -> Tensor:
+    """One run of a diffusers scheduler with n levels above 0, which take n evaluations, or 2n − 1 for Heun."""
+    scheduler, sigmas = make(), EDMSteps(n).sigmas()
+    if kind == "deis":
+        sigmas = sigmas[:-1]
+        if n == 1:
+            return denoiser(latents * sigmas[0], sigmas[0])
+    scheduler.set_timesteps(len(sigmas) - 1)
+    heun = kind == "heun"
+    scheduler.sigmas = torch.cat([sigmas[:1], sigmas[1:-1].repeat_interleave(2), sigmas[-1:]]) if heun else sigmas
+    scheduler.set_begin_index(0)
+    at = torch.cat([sigmas[:1], sigmas[1:-1].repeat_interleave(2)]) if heun else sigmas[:-1]
+    preserving = kind in ("unipc", "deis")
+    x = latents * sigmas[0] / ((1 + sigmas[0] ** 2).sqrt() if preserving else 1)
+    for t, sigma in zip(scheduler.timesteps, at, strict=True):
+        denoised = denoiser(x * (1 + sigma**2).sqrt() if preserving else x, sigma)
+        if kind == "edm-euler":
+            scheduler.is_scale_input_called = True
+            x = scheduler.step(denoised, t, x, pred_original_sample=denoised).prev_sample
+        elif kind == "edm":  # it wants F of Eq. 7
+            data = scheduler.config.sigma_data
+            total = sigma**2 + data**2
+            x = scheduler.step((denoised - data**2 / total * x) * total.sqrt() / (sigma * data), t, x).prev_sample
+        else:
+            x = scheduler.step(denoised, t, x).prev_sample
+    if kind == "deis":
+        x = denoiser(x * (1 + sigmas[-1] ** 2).sqrt(), sigmas[-1])
+    return x
+
+
+def schedulers() -> dict[str, tuple[Callable[[], object], str]]:
+    """Those of diffusers, each with its orders; empty where it is not installed."""
+    try:
+        import diffusers
+    except ImportError:
+        print("diffusers is not installed: its schedulers are missing", file=sys.stderr)
+        return {}
+    made: dict[str, tuple[Callable[[], object], str]] = {
+        "EDMEuler": (diffusers.EDMEulerScheduler, "edm-euler"),
+        "HeunDiscrete": (lambda: diffusers.HeunDiscreteScheduler(prediction_type="sample"), "heun"),
+    }
+    for order in (2, 3):
+        made[f"EDMDPMSolverMultistep {order}"] = (
+            lambda order=order: diffusers.EDMDPMSolverMultistepScheduler(solver_order=order),
+            "edm",
+        )
+        made[f"UniPCMultistep {order}"] = (
+            lambda order=order: diffusers.UniPCMultistepScheduler(solver_order=order, prediction_type="sample"),
+            "unipc",
+        )
+        made[f"DEISMultistep {order}"] = (
+            lambda order=order: diffusers.DEISMultistepScheduler(solver_order=order, prediction_type="sample"),
+            "deis",
+        )
+    return made
+
+
+def check_counterparts(denoiser: Callable[..., Tensor], latents: Tensor) -> None:
+    """The comparison is fair if the same method gives the same numbers on both sides."""
+    make, kind = schedulers()["EDMEuler"]
+    theirs = run_scheduler(make, denoiser, latents, 12, kind)
+    ours = sample(denoiser, latents=latents, steps=EDMSteps(12), solver=Euler()).x
+    worst = float((theirs - ours).abs().max())
+    if not worst < 1e-6:
+        raise SystemExit(f"EDMEulerScheduler and edmkit's Euler differ by {worst:.1e}")
+    print(f"EDMEulerScheduler and edmkit's Euler with 12 steps differ by {worst:.1e} at most", file=sys.stderr)
+
+
+def theirs(denoiser: Callable[..., Tensor], truth: Reference, budgets: Sequence[int]) -> dict[str, Row]:
+    rows: dict[str, dict[int, tuple[float, float]]] = {}
+    for name, (make, kind) in schedulers().items():
+        for budget in budgets:
+            n = (budget + 1) // 2 if kind == "heun" else budget
+            x = run_scheduler(make, denoiser, truth.latents, n, kind)
+            rows.setdefault(f"diffusers {name}", {})[budget] = truth.error_of(x)
+    return rows
+
+
+def ours(denoiser: Callable[..., Tensor], truth: Reference, budgets: Sequence[int]) -> dict[str, Row]:
+    """Every solver with the paper's steps."""
+    comparison = compare_solvers(denoiser, truth, default_candidates(*moments(truth), steps=("edm",)), budgets)
+    rows: dict[str, dict[int, tuple[float, float]]] = {}
+    for row in comparison.rows:
+        rows.setdefault(f"{row.candidate.name}, edm", {})[row.budget] = row.error
+    return rows
+
+
+def chosen(
+    denoiser: Callable[..., Tensor], seen: Reference, truth: Reference, budgets: Sequence[int], found: list[Candidate]
+) -> tuple[Row, dict[int, str]]:
+    """What is recommended after some seeds, measured on other latents; with its name at each budget."""
+    comparison = compare_solvers(denoiser, seen, [*default_candidates(*moments(seen)), *found], budgets)
+    row, names = {}, {}
+    for choice in recommend(comparison):
+        candidate, nfe = choice.row.candidate, choice.row.nfe
+        (measured,) = compare_solvers(denoiser, truth, [candidate], (nfe,)).rows
+        row[choice.budget] = measured.error
+        names[choice.budget] = f"{candidate.name}, {candidate.steps_name}"
+    return row, names
+
+
+def measure(name: str, budgets: Sequence[int]) -> str:
+    """The table of one problem in Markdown."""
+    started = time.perf_counter()
+    found: list[Candidate] = []
+    if is_oracle(name):
+        denoiser, own, other = named_oracle(name), None, None
+    else:
+        from edmkit.cli.solvers import found_candidates
+
+        denoiser, found = load(name), found_candidates(name)
+        classes, shape = len(denoiser.class_names), denoiser.sample_shape
+        own = {"labels": random_labels(range(64), shape, classes)} if classes else None
+        other = {"labels": random_labels(range(SAMPLES), shape, classes)} if classes else None
+    latents = torch.randn(
+        SAMPLES, *denoiser.sample_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+    truth = reference(denoiser, latents=latents, cond=other)
+    seen = reference(denoiser, seeds=range(64), cond=own)
+
+    @torch.no_grad()
+    def evaluate(x: Tensor, sigma: Tensor) -> Tensor:
+        return denoiser(x, sigma, other).to(x.dtype)
+
+    rows: dict[str, Row] = {}
+    rows["**edmkit's choice**"], names = chosen(denoiser, seen, truth, budgets, found)
+    if name in BEST_PEER:
+        peers = zip(BUDGETS, BEST_PEER[name], strict=True)
+        rows["best of six other libraries"] = {budget: (rms, math.nan) for budget, rms in peers}
+    if is_oracle(name) and schedulers():
+        check_counterparts(denoiser, latents[:16])
+    rows |= ours(denoiser, truth, budgets) | theirs(evaluate, truth, budgets)
+
+    lines = [
+        f"Root mean square error, and in brackets the median over {SAMPLES} samples; the reference is known to "
+        f"{truth.error.rms:.1e}.",
+        "",
+        f"| {name}: NFE ≤ | " + " | ".join(map(str, budgets)) + " |",
+        "| --- |" + " --- |" * len(budgets),
+    ]
+    for label, row in rows.items():
+        cells = []
+        for budget in budgets:
+            rms, median = row.get(budget, (math.nan, math.nan))
+            cells.append("" if math.isnan(rms) else f"{rms:.1e}" + ("" if math.isnan(median) else f" ({median:.0e})"))
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    lines += ["", "The choice: " + "; ".join(f"{b}: `{n}`" for b, n in names.items()) + "."]
+    print(f"{name}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
+    return "\n".join(lines)
+
+
+def command(name: str, picture: Path) -> str:
+    """What `edmkit solvers` prints, on a terminal wide enough."""
+    arguments = ["solvers", name, "--nfe", "5,8,10,15,20,35,50", "--out", str(picture), "--overwrite"]
+    environment = os.environ | {"COLUMNS": "150", "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(
+        [sys.executable, "-m", "edmkit", *arguments], env=environment, capture_output=True, text=True, check=True
+    )
+    return "\n".join(line.rstrip() for line in done.stdout.splitlines() if str(picture) not in line).strip()
+
+
+def write_docs(names: Sequence[str], budgets: Sequence[int]) -> None:
+    """Replace what stands between the marks of each problem on the page."""
+    page = ROOT / "docs" / "choosing-a-solver.md"
+    for name in names:
+        key = Path(name).name
+        picture = ROOT / "docs" / "images" / f"solvers-{key}.png"
+        parts = {"command": f"```text\n{command(name, picture)}\n```", "table": measure(name, budgets)}
+        for part, text in parts.items():
+            page_text = page.read_text(encoding="utf-8")
+            begin, end = f"<!-- {key} {part} -->\n", f"\n<!-- end of {key} {part} -->"
+            before, mark, rest = page_text.partition(begin)
+            _, end_mark, after = rest.partition(end)
+            if not (mark and end_mark):
+                raise SystemExit(f"{page.name} has no place for {key} {part}: want {begin.strip()} … {end.strip()}")
+            page.write_text(before + begin + text + end + after, encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--problems", default=",".join(ORACLES), help="oracles (default: all that have a name)")
+    parser.add_argument("--model", action="append", default=[], help="the folder of a trained model, too")
+    parser.add_argument("--nfe", default=",".join(map(str, BUDGETS)), help="budgets")
+    parser.add_argument("--threads", type=int, default=2, help="threads of torch (default 2)")
+    parser.add_argument("--docs", action="store_true", help="write docs/choosing-a-solver.md and its pictures")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    names = [*(name for name in options.problems.split(",") if name), *options.model]
+    budgets = [int(word) for word in options.nfe.split(",")]
+    if options.docs:
+        write_docs(names, budgets)
+        return
+    for name in names:
+        print(measure(name, budgets) + "\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""`edmkit solvers` as a person runs it: the table, the choice, the picture, and the command that it hands over."""
+
+import json
+import shlex
+
+import pytest
+from PIL import Image
+
+from edmkit.cli.app import main
+from edmkit.sampling import AdamsBashforth, EDMSteps
+
+SMALL = ["--seeds", "0-7", "--reference-steps", "40", "--nfe", "9,5"]
+
+
+@pytest.fixture(scope="module")
+def points_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "roll"
+    assert main(["train", "swissroll", "data.n=500", "images=1000", "--out", str(folder)]) == 0
+    return folder
+
+
+def test_an_oracle_end_to_end(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    out, figures = tmp_path / "ring.png", tmp_path / "ring.json"
+    solvers = ["--solvers", "heun,euler,ab:k=3,prediction=x0", "--steps", "edm,loglinear:sigma_min=0.02"]
+    assert main(["solvers", "ring", *SMALL, *solvers, "--out", str(out), "--json", str(figures)]) == 0
+    captured = capsys.readouterr()
+    record = json.loads(figures.read_text(encoding="utf-8"))
+    assert record["budgets"] == [5, 9]
+    assert (record["samples"], record["reference"]["nfe"]) == (8, 60)
+    assert len(record["rows"]) == 3 * 2 * 2
+    assert {row["nfe"] for row in record["rows"] if row["solver"] == "heun"} == {5, 9}
+    for choice in record["recommended"]:
+        least = min(
+            (row["rms"], row["solver"], row["steps"]) for row in record["rows"] if row["nfe"] <= choice["budget"]
+        )
+        assert choice["rms"] <= 1.05 * least[0]
+        command = f"--solver {choice['solver']} --disc {choice['steps']} --steps {choice['num_steps']}"
+        assert choice["command"] == f"edmkit sample MODEL {command}"
+        assert choice["command"] in captured.out
+        assert choice["reason"] in captured.out
+    assert "12 runs, 84 evaluations of 8 samples: as the 60 for the reference went" in captured.err
+    with Image.open(out) as picture:
+        assert picture.width > 600
+
+
+def test_the_command_that_is_recommended_runs(points_run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    figures = tmp_path / "roll.json"
+    arguments = ["--solvers", "ab:k=3,euler", "--steps", "edm:rho=5,sigma_min=0.01", "--json", str(figures)]
+    assert main(["solvers", str(points_run), *SMALL, "--batch", "3", *arguments]) == 0
+    choice = json.loads(figures.read_text(encoding="utf-8"))["recommended"][-1]
+    words = shlex.split(choice["command"])
+    assert words[:3] == ["edmkit", "sample", str(points_run)]
+    capsys.readouterr()
+    assert main([*words[1:], "--seeds", "0-3", "--out", str(tmp_path / "x.npz")]) == 0
+    assert f"{choice['num_steps']} steps, NFE {choice['nfe']}, σ 80 … 0.01 → 0" in capsys.readouterr().out
+
+
+def test_samplers_that_were_found_take_part(points_run, capsys, monkeypatch):
+    from edmkit.samplers import Sampler
+    from edmkit.sampling import GivenSteps
+
+    monkeypatch.setenv("COLUMNS", "300")
+    levels = tuple(EDMSteps(5).sigmas().tolist())
+    Sampler(AdamsBashforth(2), GivenSteps(levels), {}).save(points_run, "quick")
+    assert main(["solvers", str(points_run), *SMALL, "--solvers", "heun", "--steps", "edm"]) == 0
+    assert f"edmkit sample {points_run} --sampler quick" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rings"], "there is no folder rings"),
+        (["ring", "--nfe", "5,x"], "--nfe: '5,x'; want numbers of evaluations"),
+        (["ring", "--nfe", "0"], "--nfe: '0'"),
+        (["ring", "--seeds", "3-1"], "--seeds: the range"),
+        (["ring", "--solvers", "huen"], "'huen' is unknown; did you mean 'heun'"),
+        (["ring", "--solvers", "heun,"], "solver.kind: ''"),
+        (["ring", "--steps", "edm:rho=-1"], "rho: -1"),
+        (["ring", "--class", "3"], "--class: has no effect on ring"),
+        (["ring", "--reference-steps", "7"], "num_steps: 7; want an even number"),
+        (["ring", "--batch", "0"], "--batch: 0"),
+        (["ring", "--out", "x.jpg"], "--out: x.jpg; want a name that ends in .png"),
+        (["ring", "--json", "nowhere/x.json"], "--json: there is no folder nowhere"),
+        (["ring", "--solvers", "heun,heun"], "heun with edm is there twice"),
+        (["oracle:nowhere"], "there is no 'nowhere'"),
+    ],
+)
+def test_mistakes_are_told_on_one_line(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["solvers", *arguments]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert message in lines[-1]
+    assert lines[-1].startswith("edmkit: ")
+
+
+def test_nothing_is_overwritten_unless_told(tmp_path, capsys):
+    out = tmp_path / "ring.json"
+    out.write_text("mine")
+    assert main(["solvers", "ring", *SMALL, "--json", str(out)]) == 2
+    assert "exists already; choose another name or add --overwrite" in capsys.readouterr().err
+    assert out.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--solver", "heun:alpha=0.5", "--alpha", "0.5"], "has alpha, which stands apart too"),
+        (["--disc", "edm:rho=5", "--rho", "5"], "has rho, which stands apart too"),
+        (["--solver", "ab:k=0"], "k: 0"),
+        (["--solver", "heun:k=3"], "'heun' has no such option"),
+    ],
+)
+def test_options_in_the_word_of_a_solver(points_run, options, message, capsys):
+    assert main(["sample", str(points_run), *options]) == 2
+    assert message in capsys.readouterr().err
