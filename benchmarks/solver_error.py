@@ -6,7 +6,8 @@
 
 Exact denoisers, float64, 256 latents `torch.randn(256, *shape, generator=Generator().manual_seed(0))·80`, σ from 80 to
 0.002 and then 0. Of every solver the largest number of steps that the budget allows. edmkit's choice is what
-`edmkit solvers` recommends after seeds 0 to 63: it has not seen the latents that it is measured on.
+`edmkit solvers` recommends after seeds 0 to 255 (0 to 63 of a model), without and with solvers that were fitted on
+other seeds still (as `--fit` does): none has seen the latents that it is measured on.
 
 Schedulers of diffusers are run as they are, in the same process, on the same ρ = 7 levels in float64 (in place of
 their own, which are these rounded to float32) and with the same denoiser. The states of UniPC and DEIS are x/√(1+σ²).
@@ -18,6 +19,7 @@ rounds its state to float32.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import os
 import subprocess
@@ -32,7 +34,8 @@ from torch import Tensor
 from edmkit.data import ORACLES, is_oracle, named_oracle
 from edmkit.loading import load
 from edmkit.metrics import Candidate, compare_solvers, default_candidates, moments, recommend
-from edmkit.sampling import EDMSteps, Euler, Reference, random_labels, reference, sample
+from edmkit.protocols import Denoiser
+from edmkit.sampling import EDMSteps, Euler, Reference, fit_solver, random_labels, reference, sample
 
 ROOT = Path(__file__).parents[1]
 BUDGETS = (5, 8, 10, 12, 16, 20, 25, 35, 50, 79)
@@ -45,12 +48,12 @@ BEST_PEER = {
     "ring": (4.8e-2, 5.7e-2, 1.8e-2, 1.0e-2, 6.2e-3, 4.7e-3, 3.4e-3, 1.6e-3, 4.8e-4, 7.2e-5),
 }
 
+FIT_SEEDS = range(1_000_000, 1_000_128)
+
 Row = Mapping[int, tuple[float, float]]
 
 
-def run_scheduler(
-    make: Callable[[], object], denoiser: Callable[..., Tensor], latents: Tensor, n: int, kind: str
-) -> Tensor:
+def run_scheduler(make: Callable[[], object], denoiser: Denoiser, latents: Tensor, n: int, kind: str) -> Tensor:
     """One run of a diffusers scheduler with n levels above 0, which take n evaluations, or 2n − 1 for Heun."""
     scheduler, sigmas = make(), EDMSteps(n).sigmas()
     if kind == "deis":
@@ -107,7 +110,7 @@ def schedulers() -> dict[str, tuple[Callable[[], object], str]]:
     return made
 
 
-def check_counterparts(denoiser: Callable[..., Tensor], latents: Tensor) -> None:
+def check_counterparts(denoiser: Denoiser, latents: Tensor) -> None:
     """The comparison is fair if the same method gives the same numbers on both sides."""
     make, kind = schedulers()["EDMEuler"]
     theirs = run_scheduler(make, denoiser, latents, 12, kind)
@@ -118,7 +121,7 @@ def check_counterparts(denoiser: Callable[..., Tensor], latents: Tensor) -> None
     print(f"EDMEulerScheduler and edmkit's Euler with 12 steps differ by {worst:.1e} at most", file=sys.stderr)
 
 
-def theirs(denoiser: Callable[..., Tensor], truth: Reference, budgets: Sequence[int]) -> dict[str, Row]:
+def theirs(denoiser: Denoiser, truth: Reference, budgets: Sequence[int]) -> dict[str, Row]:
     rows: dict[str, dict[int, tuple[float, float]]] = {}
     for name, (make, kind) in schedulers().items():
         for budget in budgets:
@@ -128,7 +131,7 @@ def theirs(denoiser: Callable[..., Tensor], truth: Reference, budgets: Sequence[
     return rows
 
 
-def ours(denoiser: Callable[..., Tensor], truth: Reference, budgets: Sequence[int]) -> dict[str, Row]:
+def ours(denoiser: Denoiser, truth: Reference, budgets: Sequence[int]) -> dict[str, Row]:
     """Every solver with the paper's steps."""
     comparison = compare_solvers(denoiser, truth, default_candidates(*moments(truth), steps=("edm",)), budgets)
     rows: dict[str, dict[int, tuple[float, float]]] = {}
@@ -138,48 +141,57 @@ def ours(denoiser: Callable[..., Tensor], truth: Reference, budgets: Sequence[in
 
 
 def chosen(
-    denoiser: Callable[..., Tensor], seen: Reference, truth: Reference, budgets: Sequence[int], found: list[Candidate]
-) -> tuple[Row, dict[int, str]]:
-    """What is recommended after some seeds, measured on other latents; with its name at each budget."""
+    denoiser: Denoiser, seen: Reference, truth: Reference, budgets: Sequence[int], found: list[Candidate]
+) -> dict[str, tuple[Row, dict[int, str]]]:
+    """What is recommended after some seeds, measured on other latents, with its name at each budget."""
     comparison = compare_solvers(denoiser, seen, [*default_candidates(*moments(seen)), *found], budgets)
-    row, names = {}, {}
-    for choice in recommend(comparison):
-        candidate, nfe = choice.row.candidate, choice.row.nfe
-        (measured,) = compare_solvers(denoiser, truth, [candidate], (nfe,)).rows
-        row[choice.budget] = measured.error
-        names[choice.budget] = f"{candidate.name}, {candidate.steps_name}"
-    return row, names
+    known = tuple(row for row in comparison.rows if row.candidate not in found)
+    rows: dict[str, tuple[Row, dict[int, str]]] = {}
+    for label, part in (("edmkit's choice, with --fit", comparison.rows), ("edmkit's choice", known)):
+        errors, names = {}, {}
+        for choice in recommend(dataclasses.replace(comparison, rows=part)):
+            candidate, nfe = choice.row.candidate, choice.row.nfe
+            (measured,) = compare_solvers(denoiser, truth, [candidate], (nfe,)).rows
+            errors[choice.budget] = measured.error
+            names[choice.budget] = candidate.name if candidate.is_fixed else f"{candidate.name}, {candidate.steps_name}"
+        rows[label] = errors, names
+    return rows
 
 
-def measure(name: str, budgets: Sequence[int]) -> str:
+def fitted(denoiser: Denoiser, cond: dict[str, Tensor] | None, budgets: Sequence[int]) -> list[Candidate]:
+    """A solver for each budget, from seeds that are used for nothing else."""
+    paths = reference(denoiser, seeds=FIT_SEEDS, cond=cond, trajectory=True)
+    solvers = {budget: fit_solver(denoiser, budget, paths) for budget in budgets}
+    return [Candidate(f"fitted-{budget}", solver, solver.steps) for budget, solver in solvers.items()]
+
+
+def measure(name: str, budgets: Sequence[int], fit_up_to: int) -> str:
     """The table of one problem in Markdown."""
     started = time.perf_counter()
-    found: list[Candidate] = []
-    if is_oracle(name):
-        denoiser, own, other = named_oracle(name), None, None
-    else:
-        from edmkit.cli.solvers import found_candidates
+    oracle = is_oracle(name)
+    denoiser = named_oracle(name) if oracle else load(name)
+    shape, classes = denoiser.sample_shape, 0 if oracle else len(denoiser.class_names)
 
-        denoiser, found = load(name), found_candidates(name)
-        classes, shape = len(denoiser.class_names), denoiser.sample_shape
-        own = {"labels": random_labels(range(64), shape, classes)} if classes else None
-        other = {"labels": random_labels(range(SAMPLES), shape, classes)} if classes else None
-    latents = torch.randn(
-        SAMPLES, *denoiser.sample_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
-    )
+    def labels(seeds: Sequence[int]) -> dict[str, Tensor] | None:
+        return {"labels": random_labels(seeds, shape, classes)} if classes else None
+
+    seeds, other = range(256 if oracle else 64), labels(range(SAMPLES))
+    latents = torch.randn(SAMPLES, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     truth = reference(denoiser, latents=latents, cond=other)
-    seen = reference(denoiser, seeds=range(64), cond=own)
+    seen = reference(denoiser, seeds=seeds, cond=labels(seeds))
+    found = fitted(denoiser, labels(FIT_SEEDS), [budget for budget in budgets if budget <= fit_up_to])
 
     @torch.no_grad()
     def evaluate(x: Tensor, sigma: Tensor) -> Tensor:
         return denoiser(x, sigma, other).to(x.dtype)
 
     rows: dict[str, Row] = {}
-    rows["**edmkit's choice**"], names = chosen(denoiser, seen, truth, budgets, found)
+    choices = chosen(denoiser, seen, truth, budgets, found)
+    rows |= {f"**{label}**": row for label, (row, _) in choices.items()}
     if name in BEST_PEER:
         peers = zip(BUDGETS, BEST_PEER[name], strict=True)
         rows["best of six other libraries"] = {budget: (rms, math.nan) for budget, rms in peers}
-    if is_oracle(name) and schedulers():
+    if oracle and schedulers():
         check_counterparts(denoiser, latents[:16])
     rows |= ours(denoiser, truth, budgets) | theirs(evaluate, truth, budgets)
 
@@ -196,14 +208,16 @@ def measure(name: str, budgets: Sequence[int]) -> str:
             rms, median = row.get(budget, (math.nan, math.nan))
             cells.append("" if math.isnan(rms) else f"{rms:.1e}" + ("" if math.isnan(median) else f" ({median:.0e})"))
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
-    lines += ["", "The choice: " + "; ".join(f"{b}: `{n}`" for b, n in names.items()) + "."]
+    for label, (_, names) in choices.items():
+        lines += ["", f"{label}: " + "; ".join(f"{budget} `{who}`" for budget, who in names.items()) + "."]
     print(f"{name}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
     return "\n".join(lines)
 
 
 def command(name: str, picture: Path) -> str:
     """What `edmkit solvers` prints, on a terminal wide enough."""
-    arguments = ["solvers", name, "--nfe", "5,8,10,15,20,35,50", "--out", str(picture), "--overwrite"]
+    seeds = "0-255" if is_oracle(name) else "0-63"
+    arguments = ["solvers", name, "--seeds", seeds, "--out", str(picture), "--overwrite"]
     environment = os.environ | {"COLUMNS": "150", "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(
         [sys.executable, "-m", "edmkit", *arguments], env=environment, capture_output=True, text=True, check=True
@@ -211,13 +225,13 @@ def command(name: str, picture: Path) -> str:
     return "\n".join(line.rstrip() for line in done.stdout.splitlines() if str(picture) not in line).strip()
 
 
-def write_docs(names: Sequence[str], budgets: Sequence[int]) -> None:
+def write_docs(names: Sequence[str], budgets: Sequence[int], fit_up_to: int) -> None:
     """Replace what stands between the marks of each problem on the page."""
     page = ROOT / "docs" / "choosing-a-solver.md"
     for name in names:
         key = Path(name).name
         picture = ROOT / "docs" / "images" / f"solvers-{key}.png"
-        parts = {"command": f"```text\n{command(name, picture)}\n```", "table": measure(name, budgets)}
+        parts = {"command": f"```text\n{command(name, picture)}\n```", "table": measure(name, budgets, fit_up_to)}
         for part, text in parts.items():
             page_text = page.read_text(encoding="utf-8")
             begin, end = f"<!-- {key} {part} -->\n", f"\n<!-- end of {key} {part} -->"
@@ -233,6 +247,9 @@ def main() -> None:
     parser.add_argument("--problems", default=",".join(ORACLES), help="oracles (default: all that have a name)")
     parser.add_argument("--model", action="append", default=[], help="the folder of a trained model, too")
     parser.add_argument("--nfe", default=",".join(map(str, BUDGETS)), help="budgets")
+    parser.add_argument(
+        "--fit-up-to", type=int, default=25, help="budgets for which a solver is fitted (default to 25)"
+    )
     parser.add_argument("--threads", type=int, default=2, help="threads of torch (default 2)")
     parser.add_argument("--docs", action="store_true", help="write docs/choosing-a-solver.md and its pictures")
     options = parser.parse_args()
@@ -240,10 +257,10 @@ def main() -> None:
     names = [*(name for name in options.problems.split(",") if name), *options.model]
     budgets = [int(word) for word in options.nfe.split(",")]
     if options.docs:
-        write_docs(names, budgets)
+        write_docs(names, budgets, options.fit_up_to)
         return
     for name in names:
-        print(measure(name, budgets) + "\n", flush=True)
+        print(measure(name, budgets, options.fit_up_to) + "\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -44,13 +44,13 @@ _VARIANTS: Mapping[str, tuple[str, ...]] = {
     "ab": tuple(
         f"k={k}{of}"
         for of in ("", ",prediction=x0", ",prediction=v,variable=angle,sigma_data={sigma_data:g}")
-        for k in (2, 3, 4)
+        for k in (3, 4)
     ),
     "ipndm": ("k=3", "k=4"),
-    "unipc": ("k=2", "k=3", "k=2,variant=bh1", "k=3,variant=bh1"),
+    "unipc": ("k=2", "k=2,variant=bh1", "k=3"),
     "afs": tuple(
-        f"solver=(ab:k={k}{of}),sigma_data={{sigma_data:g}},mean={{mean:g}}"
-        for k, of in ((3, ""), (4, ""), (2, ",prediction=x0"), (3, ",prediction=x0"))
+        f"solver=({solver}),sigma_data={{sigma_data:g}},mean={{mean:g}}"
+        for solver in ("ab:k=3", "ab:k=4", "ab:k=3,prediction=x0", "ipndm:k=4")
     ),
 }
 """Options of solvers that are a family; a solver without an entry is tried as it is by default."""
