@@ -25,7 +25,14 @@ from edmkit._shapes import Tensor
 from edmkit.protocols import Increment, Request, SigmaPath, Step
 from edmkit.sampling.quadrature import check_choice
 
-__all__ = ["DPMpp2MSDE", "DPMpp3MSDE", "DPMppSDE", "EulerAncestral", "GeneralSDE", "PredictorCorrector"]
+__all__ = [
+    "DPMSolverPP2MSDE",
+    "DPMSolverPP3MSDE",
+    "DPMSolverPPSDE",
+    "EulerAncestral",
+    "GeneralSDE",
+    "PredictorCorrector",
+]
 
 
 def _check_amount(name: str, value: float) -> None:
@@ -96,7 +103,7 @@ class EulerAncestral:
 
 
 @dataclass(frozen=True)
-class DPMppSDE:
+class DPMSolverPPSDE:
     """DPM-Solver++ (stochastic, single step): two evaluations, the second at ln σ_r = (1 − r)·ln σ + r·ln σ⁺.
 
     Both stages are exact for a constant D and see one Brownian path (Lu et al. 2022, in k-diffusion's form, with noise
@@ -190,7 +197,7 @@ def _phi_2(h: float) -> float:
 
 
 @dataclass(frozen=True)
-class DPMpp2MSDE(_MultistepSDE):
+class DPMSolverPP2MSDE(_MultistepSDE):
     """DPM-Solver++(2M) SDE: D and the one before it as a line in ln σ; `kind` "midpoint" or "heun" (exact weights).
 
     Weak order 2, strong order 1, with either kind; "midpoint" errs less. η = 0 with "midpoint" is DPM-Solver++(2M).
@@ -217,7 +224,7 @@ class DPMpp2MSDE(_MultistepSDE):
 
 
 @dataclass(frozen=True)
-class DPMpp3MSDE(_MultistepSDE):
+class DPMSolverPP3MSDE(_MultistepSDE):
     """DPM-Solver++(3M) SDE of k-diffusion: D and the two before it.
 
     As published, the weight of the second difference is half of what a parabola through the three would have: weak
