@@ -192,7 +192,7 @@ def test_the_corrector_draws_other_noise_each_time():
 
 @pytest.mark.parametrize(("corrections", "low", "high"), [(0, 1.14, 1.21), (1, 1.06, 1.13)])
 def test_the_corrector_mends_what_the_predictor_leaves(corrections, low, high):
-    """768 numbers of one variance: the predictor leaves 18 % too much of it in 64 steps, with a corrector it is 10 %."""
+    """768 numbers of one variance: the predictor leaves 18 % too much of it in 64 steps, a corrector 10 %."""
     variance = 0.25
 
     def gaussian(x, sigma, cond=None):
