@@ -222,24 +222,26 @@ def command(name: str, picture: Path) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "edmkit", *arguments], env=environment, capture_output=True, text=True, check=True
     )
-    return "\n".join(line.rstrip() for line in done.stdout.splitlines() if str(picture) not in line).strip()
+    lines = [f"$ edmkit solvers {name} --seeds {seeds} --out {picture.name}", ""]
+    lines += [line.rstrip() for line in done.stdout.splitlines() if str(picture) not in line]
+    return "\n".join(lines).strip()
 
 
 def write_docs(names: Sequence[str], budgets: Sequence[int], fit_up_to: int) -> None:
-    """Replace what stands between the marks of each problem on the page."""
+    """Replace what stands on the page between the marks of each problem; a new one gets a section at the end."""
     page = ROOT / "docs" / "choosing-a-solver.md"
     for name in names:
-        key = Path(name).name
+        key = name if is_oracle(name) else f"model-{Path(name).name}"
+        begin, end = f"<!-- {key} -->\n", f"<!-- end of {key} -->\n"
         picture = ROOT / "docs" / "images" / f"solvers-{key}.png"
-        parts = {"command": f"```text\n{command(name, picture)}\n```", "table": measure(name, budgets, fit_up_to)}
-        for part, text in parts.items():
-            page_text = page.read_text(encoding="utf-8")
-            begin, end = f"<!-- {key} {part} -->\n", f"\n<!-- end of {key} {part} -->"
-            before, mark, rest = page_text.partition(begin)
-            _, end_mark, after = rest.partition(end)
-            if not (mark and end_mark):
-                raise SystemExit(f"{page.name} has no place for {key} {part}: want {begin.strip()} … {end.strip()}")
-            page.write_text(before + begin + text + end + after, encoding="utf-8")
+        printed = command(name, picture)
+        image = f"![Errors of all solvers over the evaluations]({picture.relative_to(page.parent)})"
+        section = f"\n```text\n{printed}\n```\n\n{image}\n\n{measure(name, budgets, fit_up_to)}\n\n"
+        text = page.read_text(encoding="utf-8")
+        if begin not in text:
+            text += f"\n### {key}\n\n{begin}{end}"
+        before, _, rest = text.partition(begin)
+        page.write_text(before + begin + section + end + rest.partition(end)[2], encoding="utf-8")
 
 
 def main() -> None:
