@@ -181,9 +181,9 @@ def exact_on_a_gaussian():
 
 @pytest.mark.parametrize("solver", [*FAMILIES, *slow(OTHERS)])
 def test_multistep_and_exponential_solvers_have_the_order_that_they_declare(solver, truth):
-    slope, errors = measured_order(mixture, "EDM", solver, truth, (256, 512, 1024))
+    slope, errors = measured_order(mixture, "EDM", solver, truth, (256, 512))
     assert slope == pytest.approx(ALL[solver].order, abs=0.15)
-    assert errors[-1] < {1: 1e-3, 2: 5e-6, 3: 2e-7, 4: 5e-9}[ALL[solver].order]
+    assert errors[-1] < {1: 1e-3, 2: 2e-5, 3: 1e-6, 4: 5e-8}[ALL[solver].order]
     slope, _ = measured_order(gaussian, "EDM", solver, exact_on_a_gaussian(), (256, 512))
     assert slope > ALL[solver].order - (0.4 if solver == "DPM-3" else 0.15)  # whose error is 4e-9 there already
 
@@ -208,7 +208,9 @@ def test_the_pair_is_of_fifth_order_on_given_steps(truth):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("solver", [UniPC(3), AdamsBashforth(4, "x0", lower_final=True), UniPC(3, prediction="epsilon")])
+@pytest.mark.parametrize(
+    "solver", [UniPC(3), AdamsBashforth(4, "x0", lower_final=True), UniPC(3, prediction="epsilon")]
+)
 def test_steps_of_lower_order_at_the_end_make_the_whole_of_second_order(solver, truth):
     errors = []
     for n in (1024, 2048, 4096):
