@@ -9,9 +9,7 @@ import torch
 from edmkit import (
     DormandPrince,
     EDMSteps,
-    FlowSchedule,
     GivenSteps,
-    Process,
     count_evaluations,
     encode,
     initial_latents,
@@ -21,7 +19,7 @@ from edmkit.oracles import Gaussian, GaussianMixture
 
 LATENTS = initial_latents(range(6), (2,)).double()
 GAUSSIAN = Gaussian(torch.tensor([0.3, -0.5]).double(), torch.tensor([[0.5, 0.2], [0.2, 0.3]]).double())
-TOLERANCES = (1e-4, 1e-6, 1e-8, 1e-10)
+TOLERANCES = (1e-4, 1e-6, 1e-8)
 
 
 def rms(x):
@@ -39,18 +37,17 @@ class Counting:
         return self.denoiser(x, sigma)
 
 
-@pytest.mark.parametrize("process", [Process(), Process(FlowSchedule())])
-def test_the_error_is_proportional_to_the_tolerance(mixture, process):
+def test_the_error_is_proportional_to_the_tolerance(mixture):
     steps = EDMSteps(1, terminal="sigma_min")
-    truth = sample(mixture, latents=LATENTS, steps=steps, solver=DormandPrince(1e-12, 1e-13)).x
+    truth = sample(mixture, latents=LATENTS, steps=steps, solver=DormandPrince(1e-11, 1e-12)).x
     errors, counts = [], []
     for tolerance in TOLERANCES:
         solver = DormandPrince(tolerance, tolerance)
-        result = sample(mixture, latents=LATENTS, steps=steps, solver=solver, process=process)
+        result = sample(mixture, latents=LATENTS, steps=steps, solver=solver)
         errors.append(rms(result.x - truth))
         counts.append(result.nfe)
     slope = np.polyfit(np.log(TOLERANCES), np.log(errors), 1)[0]
-    print(f"\n  {process}: {slope:.2f}", *(f"{e:.1e} ({n})" for e, n in zip(errors, counts, strict=True)))
+    print(f"\n  {slope:.2f}", *(f"{e:.1e} ({n})" for e, n in zip(errors, counts, strict=True)))
     assert 0.9 < slope < 1.25
     assert all(error < 3 * tolerance for error, tolerance in zip(errors, TOLERANCES, strict=True))
     # a fifth-order method takes 10^(2/5) times as many steps for two digits more
@@ -60,7 +57,7 @@ def test_the_error_is_proportional_to_the_tolerance(mixture, process):
 def test_down_up_and_down_again_on_a_gaussian():
     x = GAUSSIAN.flow(LATENTS * 80, 80.0, 0.002)
     steps = EDMSteps(3, 0.002, 80.0, terminal="sigma_min")
-    for tolerance in TOLERANCES[:3]:
+    for tolerance in TOLERANCES:
         solver = DormandPrince(tolerance, tolerance)
         encoded = encode(GAUSSIAN, x, steps=steps, solver=solver)
         decoded = sample(GAUSSIAN, x=encoded.x, sigma_start=80.0, steps=steps, solver=solver)
@@ -71,10 +68,10 @@ def test_down_up_and_down_again_on_a_gaussian():
 def test_every_level_is_inside_the_range_and_both_ends_are_met_exactly(mixture):
     for steps in (EDMSteps(2, 0.01, 40.0, terminal="sigma_min"), GivenSteps((40.0, 7.0, 0.01))):
         counting = Counting(mixture)
-        sample(counting, latents=LATENTS, steps=steps, solver=DormandPrince())
+        grid = sample(counting, latents=LATENTS, steps=steps, solver=DormandPrince()).sigmas
         levels = torch.cat([level.reshape(-1) for level in counting.levels])
-        assert float(levels.max()) == 40.0
-        assert float(levels.min()) == 0.01
+        assert levels.max() == grid[0]
+        assert levels.min() == grid[-1]
         assert counting.levels[0].shape == ()
 
 
@@ -113,7 +110,7 @@ def test_a_slow_sample_does_not_shorten_the_steps_of_the_others():
     means = torch.tensor([[0.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
     narrow = GaussianMixture(means, torch.full((2,), 1e-3, dtype=torch.float64))
     fast, slow = torch.tensor([[-2.0, 0.5]]).double(), torch.tensor([[0.00625, 0.3]]).double()
-    options = {"steps": EDMSteps(4), "solver": DormandPrince(1e-8, 1e-8)}
+    options = {"steps": EDMSteps(1, terminal="sigma_min"), "solver": DormandPrince(1e-7, 1e-7)}
     alone = [sample(narrow, latents=latents, **options) for latents in (fast, slow)]
     both = sample(narrow, latents=torch.cat([fast, slow]), **options)
     assert alone[1].nfe > alone[0].nfe
@@ -124,7 +121,7 @@ def test_a_slow_sample_does_not_shorten_the_steps_of_the_others():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_either_precision(mixture, dtype):
     result = sample(mixture, latents=LATENTS, solver=DormandPrince(1e-5, 1e-5), steps=EDMSteps(4), dtype=dtype)
-    exact = sample(mixture, latents=LATENTS, solver=DormandPrince(1e-10, 1e-10), steps=EDMSteps(4))
+    exact = sample(mixture, latents=LATENTS, solver=DormandPrince(1e-7, 1e-7), steps=EDMSteps(4))
     assert result.x.dtype == dtype
     assert rms(result.x - exact.x) < 1e-4
 
@@ -139,8 +136,8 @@ def test_values_that_are_not_finite_end_the_run(mixture):
 
 def test_a_tolerance_beyond_the_precision_is_named(mixture):
     steps = EDMSteps(1, terminal="sigma_min")
-    with pytest.raises(FloatingPointError, match=r"300 steps tried do not reach rtol = 1e-12, atol = 0; want"):
-        sample(mixture, latents=LATENTS, steps=steps, solver=DormandPrince(1e-12, 0.0, 300), dtype=torch.float32)
+    with pytest.raises(FloatingPointError, match=r"100 steps tried do not reach rtol = 1e-12, atol = 0; want"):
+        sample(mixture, latents=LATENTS, steps=steps, solver=DormandPrince(1e-12, 0.0, 100), dtype=torch.float32)
 
 
 @pytest.mark.parametrize(
