@@ -280,6 +280,10 @@ def test_the_front_holds_those_that_no_other_beats():
     }
     assert {row.candidate.name for row in front} == {row.candidate.name for row in rows} - beaten
     assert [row.nfe for row in front] == sorted({row.nfe for row in front})
+    wide = pareto(compared(*rows), margin=0.2)
+    assert wide[0] is front[0]
+    assert 1 < len(wide) < len(front)
+    assert all(b.error.rms < 0.8 * a.error.rms for a, b in itertools.pairwise(wide))
 
 
 def test_default_candidates_are_every_solver_in_words_that_make_it():
