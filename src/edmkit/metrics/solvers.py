@@ -312,7 +312,9 @@ def _measure(
             device=device,
         )
         nfe, error = samples.nfe, reference.error_of(samples.x)
-        squares = (samples.x.to(reference.x) - reference.x).flatten(1).square().mean(1).double().cpu()
+        squares = (
+            (samples.x.to(reference.x) - reference.x).reshape(len(reference.x), -1).square().mean(1).cpu().double()
+        )
     except (ValueError, ArithmeticError) as reason:
         failure = str(reason)
     return [Measurement(candidate, budget, num_steps, nfe, error, squares, failure) for budget in budgets]
