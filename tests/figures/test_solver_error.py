@@ -31,7 +31,7 @@ def test_the_front_is_emphasised_and_named(comparison):
     figure = new_figure(6, 4)
     ax = figure.subplots()
     draw_pareto(ax, comparison)
-    front = pareto(comparison)
+    front = pareto(comparison, margin=0.05)
     thick = max(ax.get_lines(), key=lambda line: line.get_linewidth())
     assert thick.get_color() == PALETTE[0]
     assert thick.get_xydata().tolist() == [[row.nfe, row.error.rms] for row in front]

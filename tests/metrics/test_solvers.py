@@ -280,6 +280,10 @@ def test_the_front_holds_those_that_no_other_beats():
     }
     assert {row.candidate.name for row in front} == {row.candidate.name for row in rows} - beaten
     assert [row.nfe for row in front] == sorted({row.nfe for row in front})
+    wide = pareto(compared(*rows), margin=0.5)
+    assert wide[0] is front[0]
+    assert 1 < len(wide) < len(front)
+    assert all(b.error.rms < 0.5 * a.error.rms for a, b in itertools.pairwise(wide))
 
 
 def test_default_candidates_are_every_solver_in_words_that_make_it():
@@ -319,3 +323,15 @@ def test_all_default_candidates_at_once_on_the_closed_form(truth):
         ]
         assert least <= choice.row.error.rms <= 1.05 * least
         assert choice.row.error.rms < 0.5 * heun[0]
+
+
+def test_samples_of_no_dimension():
+    def denoiser(x, sigma, cond=None):
+        return x / (1 + sigma**2)
+
+    latents = torch.tensor([0.3, -1.0, 2.0], dtype=F64)
+    truth = Reference(latents, 80 * latents / math.sqrt(1 + 80**2), EDMSteps(20).sigmas(), None, EndPointError(0, 0), 0)
+    (row,) = compare_solvers(denoiser, truth, [Candidate("heun", Heun(), EDMSteps())], (35,)).rows
+    assert (row.failure, row.nfe) == ("", 35)
+    assert row.error.rms < 1e-2
+    assert float(row.squares.mean().sqrt()) == pytest.approx(row.error.rms)

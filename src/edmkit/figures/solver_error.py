@@ -71,7 +71,7 @@ def draw_pareto(
         last = lines[beside][-1]
         clear = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1}
         _write(ax, ", ".join(beside), (last.nfe, last.error.rms), "data", (4, 9), PALETTE[1], ha="right", bbox=clear)
-    best = pareto(comparison)
+    best = pareto(comparison, margin=0.05)  # a step of less would have a number for nothing
     front = [row for row in best if row.error.rms > 0]
     ax.plot(*_curve(front), color=PALETTE[0], linewidth=2, marker="o", ms=11, zorder=4)
     for i, row in enumerate(best):

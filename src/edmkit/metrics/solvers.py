@@ -312,17 +312,24 @@ def _measure(
             device=device,
         )
         nfe, error = samples.nfe, reference.error_of(samples.x)
-        squares = (samples.x.to(reference.x) - reference.x).flatten(1).square().mean(1).double().cpu()
+        squares = (
+            (samples.x.to(reference.x) - reference.x).reshape(len(reference.x), -1).square().mean(1).cpu().double()
+        )
     except (ValueError, ArithmeticError) as reason:
         failure = str(reason)
     return [Measurement(candidate, budget, num_steps, nfe, error, squares, failure) for budget in budgets]
 
 
-def pareto(comparison: SolverComparison) -> list[Measurement]:
-    """The measurements that no other beats with as few evaluations: by rising NFE, with falling RMS."""
+def pareto(comparison: SolverComparison, *, margin: float = 0.0) -> list[Measurement]:
+    """The measurements that no other beats with as few evaluations: by rising NFE, with falling RMS.
+
+    Each is lower than the one before by more than a share `margin` of it.
+    """
+    if not 0 <= margin < 1:
+        raise ValueError(f"margin: {margin}; want a share from 0 to 1")
     front: list[Measurement] = []
     for row in sorted(comparison.within(max(comparison.budgets)), key=lambda row: (row.nfe, row.error.rms)):
-        if not front or row.error.rms < front[-1].error.rms:
+        if not front or row.error.rms < (1 - margin) * front[-1].error.rms:
             front.append(row)
     return front
 
