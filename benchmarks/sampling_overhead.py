@@ -1,10 +1,10 @@
-"""What `sample()` costs beyond the denoiser: against a hand-written minimal Heun loop, per evaluation.
+"""What `sample()` costs beyond the denoiser, per evaluation: Heun against a minimal loop by hand, then every solver.
 
     python benchmarks/sampling_overhead.py
 
-The denoiser is one multiplication. Both run in this process, in turns, on the same latents in float64, and must
-agree; the time of each is divided by the number of evaluations (2N − 1). `sample()` is timed as a whole: checks of
-its input, placement of the steps and all.
+The denoiser is one multiplication. All run in this process, in turns, on the same latents in float64; loop and
+`sample()` must agree. Times are divided by the number of evaluations. `sample()` is timed as a whole: checks of its
+input, placement of the steps and all; "first" is a run whose weights are not in a cache yet.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 import edmkit as ek
+from edmkit.registry import SOLVERS
 
 
 def denoiser(x: Tensor, sigma: Tensor, cond: object = None) -> Tensor:
@@ -71,6 +72,32 @@ def compare(shape: tuple[int, ...], num_steps: int, rounds: int) -> None:
     )
 
 
+def every_solver(shape: tuple[int, ...], num_steps: int, rounds: int) -> None:
+    """The solvers of the registry beside Heun, in turns."""
+    latents = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    solvers = {kind: make() for kind, make in SOLVERS.items()}
+    solvers = {kind: solver for kind, solver in solvers.items() if not solver.stochastic}
+    counts, first = {}, {}
+    times: dict[str, list[float]] = {kind: [] for kind in solvers}
+    for turn in range(rounds + 1):
+        for kind, solver in solvers.items():
+            # a range of its own, so that no run before has left its weights
+            steps = ek.EDMSteps(num_steps, sigma_max=80 - 1e-3 * math.prod(shape) / 1e6)
+            start = time.perf_counter()
+            counts[kind] = ek.sample(denoiser, latents=latents, steps=steps, solver=solver).nfe
+            spent = (time.perf_counter() - start) * 1e6 / counts[kind]
+            if turn == 0:
+                first[kind] = spent
+            else:
+                times[kind].append(spent)
+    heun = times["heun"]
+    print(f"\n{shape!s:>16} {'NFE':>5} {'first':>10} {'median':>10} {'of Heun':>8}")
+    for kind, spent in times.items():
+        ratio = statistics.median(a / b for a, b in zip(spent, heun, strict=True))
+        middle = statistics.median(spent)
+        print(f"{kind:>16} {counts[kind]:>5} {first[kind]:>10.1f} {middle:>10.1f} {ratio:>8.2f}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (default 1)")
@@ -86,6 +113,8 @@ def main() -> None:
         ((1, 2), 100, 20e-6),
     ):
         compare(shape, num_steps, max(8, int(options.seconds / (2 * cost * 2 * num_steps))))
+    every_solver((64, 3, 32, 32), 18, max(3, int(options.seconds)))
+    every_solver((1, 2), 18, max(3, int(10 * options.seconds)))
 
 
 if __name__ == "__main__":

@@ -153,3 +153,9 @@ def test_a_tolerance_beyond_the_precision_is_named(mixture):
 def test_wrong_tolerances_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         DormandPrince(*arguments)
+
+
+def test_the_count_is_that_of_the_slowest_batch(mixture):
+    counts = [sample(mixture, seeds=[i], shape=(2,), solver=DormandPrince(), steps=EDMSteps(2)).nfe for i in range(3)]
+    together = sample(mixture, seeds=range(3), shape=(2,), solver=DormandPrince(), steps=EDMSteps(2), batch_size=1)
+    assert together.nfe == max(counts) > min(counts)

@@ -31,7 +31,8 @@ class Samples:
     """The result of a run.
 
     `x` is unscaled, at the last of `sigmas`, the N+1 noise levels used; `num_steps` is N and `nfe` the number of
-    denoiser evaluations that each sample took. `seeds` are those the samples were drawn from, where they were.
+    denoiser evaluations that each sample took, of an adaptive solver the slowest of them. `seeds` are those the samples
+    were drawn from, where they were.
     """
 
     x: Float[Tensor, "batch *dims"]
@@ -176,7 +177,7 @@ def _collect(
                 states.append(state.x.to(keep))
                 if state.denoised is not None:
                     outputs.append(state.denoised.to(keep))
-        nfe = state.nfe
+        nfe = max(nfe, state.nfe)  # of an adaptive solver, that of the slowest batch
         if not is_finite(state.x):
             raise FloatingPointError(
                 f"denoiser: sampling ended in values that are not finite, in the batch that begins with sample {first}"
