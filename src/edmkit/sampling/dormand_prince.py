@@ -100,14 +100,14 @@ class DormandPrince:
         here = torch.full((len(x),), math.log(sigma), dtype=wide, device=x.device)
         there = torch.full_like(here, math.log(end))
         low, high, sign = min(sigma, end), max(sigma, end), 1.0 if end > sigma else -1.0
-        reached, y = here, x  # of the stage that was asked for last
+        y = x  # of the stage that was asked for last
 
         def by_sample(values: Tensor) -> Tensor:
             return values.reshape(-1, *(1,) * (x.ndim - 1))
 
         def slope_at(at: Tensor, state: Tensor) -> Generator[Request, Tensor, Tensor]:
-            nonlocal reached, y
-            reached, y = at, state
+            nonlocal y
+            y = state
             level = torch.where(at == there, end, at.exp().clamp(low, high))
             return state - (yield Request(state, level.to(x)))
 
