@@ -312,7 +312,7 @@ class TestMistakes:
             (["--alpha", "0.5", "--solver", "euler"], "alpha"),
             (
                 ["--alpha", "0.5", "--solver", "heun:alpha=0.7"],
-                "solver: 'heun:alpha=0.7' has alpha, which stands apart too",
+                "'heun:alpha=0.7' has alpha, which",
             ),
             (["--solver", "unipc:k=7"], "k: 7; want 1 to 3"),
             (["--solver", "unipc:k"], "want kind:option=value,option=value"),
