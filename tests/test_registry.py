@@ -48,6 +48,15 @@ def test_networks_survive_json_with_the_same_keys():
         ({"kind": "heun", "alhpa": 1.0}, r"solver.alhpa: 'heun' has no such option; did you mean 'alpha'"),
         ({}, r"solver.kind: None"),
         ({"kind": "heun", "alpha": 3.0}, r"alpha: 3.0"),
+        ({"kind": "heun", "alpha": "half"}, r"solver.alpha: 'half'; want a number"),
+        ({"kind": "heun", "alpha": True}, r"solver.alpha: True; want a number"),
+        ({"kind": "dopri5", "max_steps": 2.5}, r"solver.max_steps: 2.5; want a whole number"),
+        ({"kind": "unipc", "lower_final": 0}, r"solver.lower_final: 0; want true or false"),
+        ({"kind": "unipc", "variant": "bh3"}, r"solver.variant: 'bh3'; want 'bh1', 'bh2'"),
+        ({"kind": "lms", "k": [2]}, r"solver.k: \(2,\); want a whole number"),
+        ({"kind": "afs", "solver": 3}, r"solver.solver: 3; want Solver"),
+        ({"kind": "fitted", "levels": [1, 0]}, r"solver.weights: is missing; 'fitted' wants a list"),
+        ({"kind": "fitted", "levels": [1, 0], "weights": [1]}, r"solver.weights: \(1,\); want a list, each of a list"),
     ],
 )
 def test_mistakes_are_named(config, message):

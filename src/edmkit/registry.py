@@ -9,9 +9,10 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
+import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from edmkit import networks, objective, preconditioning, process, sampling
 
@@ -155,22 +156,59 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a type, as far as the type can say; whole numbers are numbers, and bools are not."""
+    origin, choices = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, choice) for choice in choices)
+    if origin is Literal:
+        return value in choices
+    if origin is tuple:
+        wanted = choices[:1] * len(value) if isinstance(value, tuple) and choices[-1] is ... else choices
+        return isinstance(value, tuple) and len(value) == len(wanted) and all(map(_fits, value, wanted))
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    return not isinstance(hint, type) or isinstance(value, hint)
+
+
+def _phrase(hint: Any) -> str:
+    """What a type allows, for an error message."""
+    words = {int: "a whole number", float: "a number", bool: "true or false", types.NoneType: "null"}
+    choices = get_args(hint)
+    if get_origin(hint) is Literal:
+        return ", ".join(map(repr, choices))
+    if get_origin(hint) is tuple:
+        return f"a list, each of {_phrase(choices[0])}"
+    return " or ".join(map(_phrase, choices)) if choices else words.get(hint, getattr(hint, "__name__", str(hint)))
+
+
 def from_config(family: str, config: Mapping[str, Any]) -> Any:
-    """The object that a config describes; ValueError names an unknown kind or field with the nearest valid one."""
+    """The object that a config describes.
+
+    ValueError names an unknown kind or field with the nearest valid one, a value that is not of its field's type, and
+    a field that is missing.
+    """
     known = FAMILIES[family]
     arguments = dict(config)
     kind = arguments.pop("kind", None)
     if kind not in known:
         raise ValueError(f"{family}.kind: {kind!r} is unknown; {nearest(str(kind), known)}")
     make: Callable[..., Any] = known[kind]
-    allowed = list(inspect.signature(make).parameters)
+    parameters = inspect.signature(make).parameters
     for name, value in arguments.items():
-        if name not in allowed:
-            raise ValueError(f"{family}.{name}: {kind!r} has no such option; {nearest(name, allowed)}")
+        if name not in parameters:
+            raise ValueError(f"{family}.{name}: {kind!r} has no such option; {nearest(name, parameters)}")
         if name in FAMILIES and isinstance(value, Mapping):
             arguments[name] = from_config(name, value)
         elif isinstance(value, list):
             arguments[name] = _tuples(value)
         elif isinstance(value, str) and value in ("inf", "-inf", "nan"):
             arguments[name] = float(value)
+    # of the fields of dataclasses; a network checks its own arguments
+    hints = get_type_hints(make) if is_dataclass(make) or not isinstance(make, type) else {}
+    for name, parameter in parameters.items():
+        if name not in arguments and parameter.default is parameter.empty and name in hints:
+            raise ValueError(f"{family}.{name}: is missing; {kind!r} wants {_phrase(hints[name])}")
+        if name in arguments and name in hints and not _fits(arguments[name], hints[name]):
+            raise ValueError(f"{family}.{name}: {arguments[name]!r}; want {_phrase(hints[name])}")
     return make(**arguments)

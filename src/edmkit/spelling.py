@@ -51,10 +51,7 @@ def split_text(family: str, text: str) -> tuple[str, dict[str, Any]]:
 def from_text(family: str, text: str) -> Any:
     """The object that a text means; ValueError names an unknown kind or option with the nearest valid one."""
     kind, options = split_text(family, text)
-    try:
-        return from_config(family, {"kind": kind, **options})
-    except TypeError as error:  # a value of another type than the option's, or one that is missing
-        raise ValueError(f"{family}: {text!r}; {error}") from None
+    return from_config(family, {"kind": kind, **options})
 
 
 def to_text(family: str, thing: Any, omit: Container[str] = ()) -> str:
