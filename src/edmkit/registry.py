@@ -99,9 +99,9 @@ SOLVERS: Family = {
     "afs": sampling.AnalyticalFirstStep,
     "fitted": sampling.FittedSolver,
     "euler-ancestral": sampling.EulerAncestral,
-    "dpmpp-sde": sampling.DPMppSDE,
-    "dpmpp2m-sde": sampling.DPMpp2MSDE,
-    "dpmpp3m-sde": sampling.DPMpp3MSDE,
+    "dpmpp-sde": sampling.DPMSolverPPSDE,
+    "dpmpp2m-sde": sampling.DPMSolverPP2MSDE,
+    "dpmpp3m-sde": sampling.DPMSolverPP3MSDE,
     "sde": sampling.GeneralSDE,
     "pc": sampling.PredictorCorrector,
 }

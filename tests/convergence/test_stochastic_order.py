@@ -13,7 +13,14 @@ import pytest
 import torch
 
 from edmkit import EDMSteps, FlowSchedule, Process, VPSchedule, sample
-from edmkit.sampling import DPMpp2MSDE, DPMpp3MSDE, DPMppSDE, EulerAncestral, GeneralSDE, PredictorCorrector
+from edmkit.sampling import (
+    DPMSolverPP2MSDE,
+    DPMSolverPP3MSDE,
+    DPMSolverPPSDE,
+    EulerAncestral,
+    GeneralSDE,
+    PredictorCorrector,
+)
 
 SIGMA_MAX, SIGMA_MIN = 80.0, 0.002
 MEAN = torch.tensor([0.7, -0.4], dtype=torch.float64)
@@ -27,7 +34,7 @@ def gaussian(x, sigma, cond=None):
 
 def affine(solver, n, process):
     """c and a for each axis, and Σ b_k²."""
-    draws = 2 * n if isinstance(solver, DPMppSDE) and solver.r < 1 else n
+    draws = 2 * n if isinstance(solver, DPMSolverPPSDE) and solver.r < 1 else n
     latents = torch.zeros(2 + draws, 2, dtype=torch.float64)
     latents[1] = 1 / SIGMA_MAX
     drawn = []
@@ -66,14 +73,14 @@ def orders(solver, process, rate, counts=(64, 192)):
 WEAK = {
     "ancestral": (EulerAncestral(), 1, None),
     "ancestral half": (EulerAncestral(0.5), 0.25, 1),
-    "DPM++ SDE": (DPMppSDE(), 1, None),
-    "DPM++ SDE half": (DPMppSDE(0.5), 0.25, 1),
-    "DPM++ SDE r=1": (DPMppSDE(r=1.0), 1, None),
-    "2M SDE midpoint": (DPMpp2MSDE(), 1, None),
-    "2M SDE heun": (DPMpp2MSDE(kind="heun"), 1, None),
-    "2M SDE half": (DPMpp2MSDE(0.5), 0.5, 2),
-    "2M SDE twice": (DPMpp2MSDE(2.0), 2, 2),
-    "3M SDE": (DPMpp3MSDE(), 1, None),
+    "DPM++ SDE": (DPMSolverPPSDE(), 1, None),
+    "DPM++ SDE half": (DPMSolverPPSDE(0.5), 0.25, 1),
+    "DPM++ SDE r=1": (DPMSolverPPSDE(r=1.0), 1, None),
+    "2M SDE midpoint": (DPMSolverPP2MSDE(), 1, None),
+    "2M SDE heun": (DPMSolverPP2MSDE(kind="heun"), 1, None),
+    "2M SDE half": (DPMSolverPP2MSDE(0.5), 0.5, 2),
+    "2M SDE twice": (DPMSolverPP2MSDE(2.0), 2, 2),
+    "3M SDE": (DPMSolverPP3MSDE(), 1, None),
     "Euler–Maruyama": (GeneralSDE(), 1, 1),
     "Euler–Maruyama half": (GeneralSDE(0.5), 0.5, 1),
     "two stages": (GeneralSDE(stages=2), 1, 2),
@@ -196,11 +203,11 @@ def law(sigma, seed=5):
 
 
 MARGINAL = {
-    "DPM++ SDE": (DPMppSDE(), 64),
-    "DPM++ SDE half": (DPMppSDE(0.5), 64),
-    "2M SDE": (DPMpp2MSDE(), 128),
-    "2M SDE twice": (DPMpp2MSDE(2.0), 128),
-    "3M SDE": (DPMpp3MSDE(), 128),
+    "DPM++ SDE": (DPMSolverPPSDE(), 64),
+    "DPM++ SDE half": (DPMSolverPPSDE(0.5), 64),
+    "2M SDE": (DPMSolverPP2MSDE(), 128),
+    "2M SDE twice": (DPMSolverPP2MSDE(2.0), 128),
+    "3M SDE": (DPMSolverPP3MSDE(), 128),
     "two stages": (GeneralSDE(stages=2), 128),
     "any rate": (GeneralSDE(stages=2, beta=lambda t: 2 * t / (t * t + 0.3)), 128),
 }

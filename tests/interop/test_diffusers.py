@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 from diffusers_models import dit, pixart, run, sd3, sigmas_of, text_unet, unet
-from two_m import TwoM
 
 import edmkit as ek
 from edmkit.interop.diffusers import from_diffusers, read_scheduler
@@ -17,7 +16,7 @@ from edmkit.sampling import LevelSteps
 diffusers = pytest.importorskip("diffusers")
 
 LINEAR = {"beta_start": 1e-4, "beta_end": 0.02}
-SOLVERS = {"euler": ek.Euler(), "heun": ek.Heun(), "2m": TwoM()}
+SOLVERS = {"euler": ek.Euler(), "heun": ek.Heun(), "2m": ek.DPMSolverPP2M()}
 # each scheduler with options of its own, the solver that it is, and what it divides x by
 SCHEDULERS = {
     "ddim": ("DDIMScheduler", {"clip_sample": False}, "euler"),

@@ -20,7 +20,7 @@ from edmkit.sampling import LevelSteps
 diffusers = pytest.importorskip("diffusers")
 
 LINEAR = {"beta_start": 1e-4, "beta_end": 0.02}
-SOLVERS = {"euler": ek.Euler(), "heun": ek.Heun(), "midpoint": ek.Heun(alpha=0.5), "2m": TwoM()}
+SOLVERS = {"euler": ek.Euler(), "heun": ek.Heun(), "midpoint": ek.Heun(alpha=0.5), "2m": ek.DPMSolverPP2M()}
 
 
 @pytest.fixture(scope="module")

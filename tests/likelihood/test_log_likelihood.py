@@ -10,6 +10,7 @@ from small_networks import make_denoiser
 from edmkit import EDMSteps, Euler, FlowSchedule, GivenSteps, Heun, LogLinearSteps, Process, VPSchedule, encode, sample
 from edmkit.likelihood import GaussianPrior, Hutchinson, log_likelihood
 from edmkit.oracles import ByClass, Gaussian
+from edmkit.sampling import AdamsBashforth
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
 LOW, HIGH = torch.tensor(SIGMA_MIN).double(), torch.tensor(SIGMA_MAX).double()
@@ -17,6 +18,7 @@ COUNTS = (64, 128, 256)
 PROCESSES = {"EDM": Process(), "VP": Process(VPSchedule()), "flow": Process(FlowSchedule())}
 # solvers whose order is measured: each under the process of the paper, and some under others
 CASES = [("EDM", solver) for solver in (Euler(), Heun(), Heun(1 / 2))] + [("VP", Heun(2 / 3)), ("flow", Heun())]
+CASES += [("EDM", AdamsBashforth(2, "x0", "log_sigma"))]  # multistep solvers integrate it as well
 
 
 def steps(n):

@@ -21,8 +21,11 @@ from edmkit import (
     VESteps,
     VPSchedule,
     VPSteps,
+    count_evaluations,
     sample,
 )
+from edmkit.registry import SOLVERS as NAMED_SOLVERS
+from edmkit.registry import STEPS as NAMED_STEPS
 
 LATENTS = torch.tensor([[0.5, -1.2], [1.4, 0.3], [-3.0, 2.5]], dtype=torch.float64)
 SOLVERS = {"Euler": Euler(), "Heun": Heun(), "midpoint": Heun(1 / 2), "Ralston": Heun(2 / 3), "a tenth": Heun(0.1)}
@@ -54,25 +57,55 @@ class Counting:
     """D of N(0, 1/4), which counts its calls and remembers the σ it was asked for."""
 
     def __init__(self):
-        self.levels = []
+        self.levels, self.calls = [], []
 
     def __call__(self, x, sigma, cond=None):
-        self.levels.append(float(sigma))
-        return x / (1 + 4 * sigma**2)
+        self.calls.append(x.dtype)
+        self.levels += sigma.reshape(-1).tolist()
+        return x / (1 + 4 * sigma[..., None] ** 2)
 
 
-def check(steps, solver, process, terminal):
+def check(steps, solver, process, terminal, dtype=torch.float64):
     denoiser = Counting()
-    result = sample(denoiser, latents=LATENTS, steps=steps, solver=solver, process=process)
+    options = {"seeds": range(3)} if solver.stochastic else {}
+    result = sample(denoiser, latents=LATENTS, steps=steps, solver=solver, process=process, dtype=dtype, **options)
     n = steps.num_steps
-    nfe = (n - 1) * solver.evaluations(to_zero=False) + solver.evaluations(to_zero=terminal == "zero")
-    assert result.nfe == len(denoiser.levels) == nfe
+    nfe = count_evaluations(solver, n, terminal == "zero")
+    assert result.nfe == len(denoiser.calls)
+    assert nfe is None or result.nfe == nfe
+    assert set(denoiser.calls) <= {dtype}
     assert result.num_steps == n
     assert result.sigmas.shape == (n + 1,)
-    assert min(denoiser.levels) > 0
-    assert max(denoiser.levels) <= float(result.sigmas[0]) * (1 + 1e-12)
+    rounding = 1e-12 if dtype == torch.float64 else 1e-6
+    if denoiser.levels:
+        assert min(denoiser.levels) >= float(result.sigmas[result.sigmas > 0].min()) * (1 - rounding)
+        assert max(denoiser.levels) <= float(result.sigmas[0]) * (1 + rounding)
     assert bool(torch.isfinite(result.x).all())
     return result
+
+
+NAMED = {kind: make() for kind, make in NAMED_SOLVERS.items()}
+PLACED = [kind for kind in NAMED_STEPS if kind != "given"]
+
+
+@pytest.mark.parametrize("solver", NAMED.values(), ids=NAMED)
+def test_every_solver_of_the_registry_takes_the_evaluations_it_declares(solver):
+    """With every steps class of the registry, to zero and to σ_min, in either precision."""
+    for k, kind in enumerate(PLACED):
+        for n in (1, 2, 3, 4 + k) if solver.evaluations(False) else (1, 3):
+            for terminal in ("zero", "sigma_min"):
+                dtype = (torch.float64, torch.float32)[(n + k) % 2]
+                check(NAMED_STEPS[kind](n, terminal=terminal), solver, Process(), terminal, dtype)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("solver", NAMED.values(), ids=NAMED)
+@pytest.mark.parametrize("kind", PLACED)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_solver_at_every_count(solver, kind, dtype):
+    for n in range(1, 31):
+        for terminal in ("zero", "sigma_min"):
+            check(NAMED_STEPS[kind](n, terminal=terminal), solver, Process(), terminal, dtype)
 
 
 @pytest.mark.parametrize("n", range(1, 101))
@@ -107,4 +140,6 @@ def test_the_whole_product(solver, process):
 def test_the_declared_evaluations_are_those_of_algorithm_1():
     assert [Euler().evaluations(to_zero) for to_zero in (False, True)] == [1, 1]
     assert [Heun().evaluations(to_zero) for to_zero in (False, True)] == [2, 1]
+    assert count_evaluations(Heun(), 18) == 35
+    assert count_evaluations(Heun(), 18, to_zero=False) == 36
     assert sample(Counting(), latents=LATENTS).nfe == 2 * 18 - 1

@@ -206,6 +206,12 @@ def test_conditions_reach_the_denoiser():
     assert error(shifted, truth, solver=fitted, cond=cond).median < 0.02
 
 
+def test_batches_make_no_difference(calibration):
+    whole, cut = (fit_solver(ring(), 3, calibration, iterations=1, batch_size=size) for size in (None, 37))
+    assert whole.levels == pytest.approx(cut.levels)
+    assert optimize_steps(ring(), Heun(), 2, calibration, iterations=1, batch_size=37).num_steps == 2
+
+
 def test_progress_is_told(calibration):
     told = []
     optimize_steps(ring(), AdamsBashforth(2), 4, calibration, iterations=3, progress=lambda *a: told.append(a))

@@ -2,22 +2,30 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from edmkit import (
+    BetaSteps,
+    CosineSchedule,
+    EDMSchedule,
     EDMSteps,
+    FlowSchedule,
     GivenSteps,
     GivenTimes,
     IDDPMLevels,
     IDDPMSteps,
     LogLinearSteps,
+    ScheduleSteps,
     VESteps,
     VPSchedule,
     VPSteps,
 )
+from edmkit.sampling.beta_distribution import beta_quantile
 
-RANGED = [EDMSteps, LogLinearSteps, VESteps, VPSteps, IDDPMSteps]
+RANGED = [EDMSteps, LogLinearSteps, VESteps, VPSteps, IDDPMSteps, ScheduleSteps, BetaSteps]
 U = IDDPMLevels().table().flip(0).tolist()  # u_0, u_1, …, u_999, falling
 
 
@@ -35,6 +43,11 @@ FORMULAS = {
     "log-linear": (LogLinearSteps, lambda i, last: 80 * (0.002 / 80) ** (i / last)),
     "ve": (VESteps, lambda i, last: math.sqrt(100**2 * (0.02**2 / 100**2) ** (i / last))),
     "vp": (VPSteps, lambda i, last: vp_sigma(1 + i / last * (1e-3 - 1))),
+    "even in σ": (lambda n, **k: ScheduleSteps(n, schedule=EDMSchedule(), **k), lambda i, last: edm(i, last, rho=1.0)),
+    "even in flow time": (
+        lambda n, **k: ScheduleSteps(n, schedule=FlowSchedule(), **k),
+        lambda i, last: (t := 80 / 81 + i / last * (0.002 / 1.002 - 80 / 81)) / (1 - t),
+    ),
     "iddpm": (IDDPMSteps, lambda i, last: U[math.floor(8 + (999 - 8) / last * i + 0.5)]),
 }
 
@@ -200,5 +213,56 @@ def test_wrong_arguments_are_named(cls, arguments, message):
     ],
 )
 def test_wrong_arguments_of_one_class_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("schedule", [VPSchedule(), CosineSchedule(), FlowSchedule()])
+def test_steps_of_a_schedule_are_even_in_its_time(schedule):
+    steps = ScheduleSteps(20, schedule=schedule, terminal="sigma_min")
+    times = schedule.sigma_inv(steps.sigmas())
+    torch.testing.assert_close(times.diff(), times.diff().mean().expand(20), rtol=1e-9, atol=0)
+    assert steps.resolve() == (0.002, 80.0)
+
+
+def test_vp_steps_are_those_of_the_schedule_over_its_range():
+    low, high = VPSteps(7).resolve()
+    torch.testing.assert_close(VPSteps(7).sigmas(), ScheduleSteps(7, low, high).sigmas(), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize(("a", "b"), [(0.6, 0.6), (1.0, 1.0), (0.3, 2.5), (5.0, 0.5), (40.0, 60.0), (300.0, 2.0)])
+def test_quantiles_of_beta_distributions(a, b):
+    shares = [0.0, 1e-6, 0.01, 0.1, 0.3, 0.5, 0.77, 0.9, 0.99, 1.0]
+    expected = stats.beta.ppf(shares, a, b)
+    assert [beta_quantile(p, a, b) for p in shares] == pytest.approx(expected, rel=1e-9, abs=1e-300)
+
+
+@pytest.mark.parametrize("schedule", [VPSchedule(), FlowSchedule()])
+@pytest.mark.parametrize(("alpha", "beta"), [(0.6, 0.6), (0.5, 1.5)])
+@pytest.mark.parametrize("terminal", ["zero", "sigma_min"])
+def test_beta_steps_are_quantiles_over_the_times(schedule, alpha, beta, terminal):
+    steps = BetaSteps(12, terminal=terminal, schedule=schedule, alpha=alpha, beta=beta)
+    levels = steps.sigmas()
+    times = schedule.sigma_inv(levels[levels > 0])
+    least, greatest = (schedule.sigma_inv(end) for end in (0.002, 80.0))
+    shares = stats.beta.ppf(1 - np.linspace(0, 1, len(times)), alpha, beta)
+    np.testing.assert_allclose(times.numpy(), least + (greatest - least) * shares, rtol=1e-9)
+
+
+def test_even_beta_steps_are_those_of_the_schedule():
+    torch.testing.assert_close(
+        BetaSteps(9, alpha=1.0, beta=1.0).sigmas(), ScheduleSteps(9).sigmas(), rtol=1e-12, atol=0
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: BetaSteps(5, alpha=0.0), "alpha: 0.0; want a positive"),
+        (lambda: BetaSteps(5, beta=math.inf), "beta: inf; want a positive"),
+        (lambda: BetaSteps(50, alpha=1e-3).sigmas(), "alpha, beta: 0.001 and 0.6 put two of the levels in one place"),
+    ],
+)
+def test_wrong_arguments_of_beta_steps_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()

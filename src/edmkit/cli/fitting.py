@@ -29,6 +29,7 @@ def fit_candidates(
     reference_steps: int,
     device: torch.device,
     *,
+    batch: int | None,
     overwrite: bool,
 ) -> list[Candidate]:
     """Fit a solver of so many evaluations for each budget, and write those of a model to its samplers.
@@ -53,6 +54,7 @@ def fit_candidates(
             cond=cond,
             num_steps=reference_steps,
             trajectory=True,
+            batch_size=batch,
             device=device,
             progress=advance,
         )
@@ -61,8 +63,10 @@ def fit_candidates(
             def show(i: int, iterations: int, rms: float, name: str = name) -> None:
                 bar.update(task, description=name, completed=i, total=iterations, info=f"RMS {rms:.2e}")
 
-            fitted = fit_solver(denoiser, budget, truth, progress=show)
-            error = truth.error_of(sample(denoiser, latents=truth.latents, cond=cond, solver=fitted, device=device).x)
+            fitted = fit_solver(denoiser, budget, truth, batch_size=batch, progress=show)
+            error = truth.error_of(
+                sample(denoiser, latents=truth.latents, cond=cond, solver=fitted, batch_size=batch, device=device).x
+            )
             sampler = Sampler.of(fitted, {"nfe": budget, "fit_seeds": len(seeds), "fit_rms": error.rms})
             if keep:
                 path = sampler.save(source, name, overwrite=overwrite)

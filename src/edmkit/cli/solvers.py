@@ -93,7 +93,7 @@ def solvers_command(
     if fit:
         labels = _denoiser(source, classes, calibration, target)[1]
         fresh = fit_candidates(
-            denoiser, source, calibration, labels, budgets, reference_steps, target, overwrite=overwrite
+            denoiser, source, calibration, labels, budgets, reference_steps, target, batch=batch, overwrite=overwrite
         )
         found = [*(old for old in found if old.name not in {new.name for new in fresh}), *fresh]
     comparison = _compare(denoiser, cond, seed_list, budgets, names, families, found, reference_steps, batch, target)

@@ -15,6 +15,7 @@ from edmkit.figures.samples import save_grid as save_grid
 from edmkit.figures.samples import save_image as save_image
 from edmkit.figures.samples import save_samples as save_samples
 from edmkit.figures.samples import to_pixels as to_pixels
+from edmkit.figures.solver_error import draw_errors as draw_errors
 from edmkit.figures.solver_error import draw_pareto as draw_pareto
 from edmkit.figures.solver_error import draw_solver_error as draw_solver_error
 from edmkit.figures.trajectory import trajectory_figure as trajectory_figure

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from edmkit.figures.style import GRAY, INK, PALETTE, tidy
 from edmkit.metrics import Measurement, SolverComparison, pareto
 
-__all__ = ["draw_pareto", "draw_solver_error"]
+__all__ = ["draw_errors", "draw_pareto", "draw_solver_error"]
 
 _TICKS = (1, 2, 3, 5, 8, 10, 15, 20, 35, 50, 79, 100, 200, 500)
 
@@ -43,10 +43,14 @@ def _axes(ax: Axes, nfes: Sequence[int], unit: str) -> None:
 
 def draw_solver_error(ax: Axes, comparison: SolverComparison, unit: str = "RMS distance of end points") -> None:
     """A line for each candidate; both axes logarithmic, where a straight line of slope −p is a solver of order p."""
-    lines = _lines(comparison)
-    for ((name, _), line), colour in zip(lines.items(), PALETTE, strict=False):
-        ax.plot(*_curve(line), color=colour, marker="o", ms=3.5, label=name)
-    _axes(ax, [row.nfe for line in lines.values() for row in line], unit)
+    draw_errors(ax, {name: _curve(line) for (name, _), line in _lines(comparison).items()}, unit)
+
+
+def draw_errors(ax: Axes, curves: Mapping[str, tuple[Sequence[int], Sequence[float]]], unit: str) -> None:
+    """A line for each name through (evaluations, errors); both axes logarithmic."""
+    for (name, curve), colour in zip(curves.items(), PALETTE, strict=False):
+        ax.plot(*curve, color=colour, marker="o", ms=3.5, label=name)
+    _axes(ax, [nfe for nfes, _ in curves.values() for nfe in nfes], unit)
     ax.legend(fontsize=8)
 
 

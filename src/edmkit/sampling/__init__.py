@@ -35,9 +35,9 @@ from edmkit.sampling.search import fit_solver as fit_solver
 from edmkit.sampling.search import optimize_steps as optimize_steps
 from edmkit.sampling.solvers import Euler as Euler
 from edmkit.sampling.solvers import Heun as Heun
-from edmkit.sampling.stochastic import DPMpp2MSDE as DPMpp2MSDE
-from edmkit.sampling.stochastic import DPMpp3MSDE as DPMpp3MSDE
-from edmkit.sampling.stochastic import DPMppSDE as DPMppSDE
+from edmkit.sampling.stochastic import DPMSolverPP2MSDE as DPMSolverPP2MSDE
+from edmkit.sampling.stochastic import DPMSolverPP3MSDE as DPMSolverPP3MSDE
+from edmkit.sampling.stochastic import DPMSolverPPSDE as DPMSolverPPSDE
 from edmkit.sampling.stochastic import EulerAncestral as EulerAncestral
 from edmkit.sampling.stochastic import GeneralSDE as GeneralSDE
 from edmkit.sampling.stochastic import PredictorCorrector as PredictorCorrector

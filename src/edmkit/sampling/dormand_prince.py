@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -33,6 +34,11 @@ _ERROR = tuple(b - b4 for b, b4 in zip(_PAIR.b, _FOURTH, strict=True))
 _SHORTEST = 1e-10  # in ln σ
 
 
+def _fifth_root(values: Tensor) -> Tensor:
+    """By the logarithm, since a power's last bit may depend on where in a batch it stands."""
+    return (values.log() / 5).exp()
+
+
 class _Memory(NamedTuple):
     """dx/d ln σ at the state, (B, *dims), and the length of the next step that each sample wants, (B,)."""
 
@@ -51,11 +57,13 @@ class DormandPrince:
     step to σ = 0, which ends at D. With `atol` infinite it takes the given steps as they are.
 
     For reference solutions, encoding and likelihoods. Gradients go through the steps taken, not through their lengths.
-    FloatingPointError where steps become shorter than 1e-10 in ln σ.
+    FloatingPointError where steps become shorter than 1e-10 in ln σ, or more than `max_steps` are tried within a given
+    one: D is not finite, not smooth, or not as precise as the tolerance.
     """
 
     rtol: float = 1e-5
     atol: float = 1e-5
+    max_steps: int = 10_000
     multistep: ClassVar[bool] = True
     stochastic: ClassVar[bool] = False
 
@@ -65,6 +73,8 @@ class DormandPrince:
                 raise ValueError(f"{name}: {value}; want {'a finite' if finite else 'a'} number, not negative")
         if self.rtol == 0 and self.atol == 0:
             raise ValueError("rtol, atol: 0 and 0; want at least one of them positive")
+        if self.max_steps < 1:
+            raise ValueError(f"max_steps: {self.max_steps}; want at least 1")
 
     @property
     def order(self) -> int:
@@ -112,19 +122,19 @@ class DormandPrince:
                 step = by_sample(sign * trial).to(x)
                 moved = yield from slope_at(here + sign * trial, advance(x, step, [slope], (1.0,)))
                 bend = self._norm(moved - slope, x, x) / trial
-                h = (0.01 / rise.maximum(bend)).pow(1 / 5).minimum(100 * trial)
+                h = _fifth_root(0.01 / rise.maximum(bend)).minimum(100 * trial)
         else:
             slope, h = memory
 
-        while True:
+        for tried in itertools.count():
             remaining = (there - here).abs()
             unfinished = remaining > 0
             if not unfinished.any():
-                return x, _Memory(slope, h)
-            if not (h >= _SHORTEST)[unfinished].all():
+                break
+            if tried == self.max_steps or not (h >= _SHORTEST)[unfinished].all():
                 raise FloatingPointError(
-                    f"denoiser: between σ = {sigma:g} and {end:g} no steps of 1e-10 in ln σ or more are within "
-                    f"rtol = {self.rtol:g}, atol = {self.atol:g}; want a larger tolerance, or finite values"
+                    f"denoiser: between σ = {sigma:g} and {end:g}, {tried} steps tried do not reach rtol = "
+                    f"{self.rtol:g}, atol = {self.atol:g}; want finite values, a larger tolerance or more max_steps"
                 )
             length, last = h.minimum(remaining), h >= remaining
             start, step = here, by_sample(sign * length).to(x)
@@ -138,13 +148,14 @@ class DormandPrince:
             slopes = yield from stages(_PAIR, slope_of_stage, x, step, slope)
             error = self._norm(advance(torch.zeros_like(x), step, slopes, _ERROR), x, y)
             # in 64ths, so that the last bit of a sum does not move the steps
-            factor = (0.9 * error.pow(-1 / 5)).nan_to_num(nan=0.0).clamp(0.2, 10).mul(64).floor().div(64)
+            factor = (0.9 / _fifth_root(error)).nan_to_num(nan=0.0).clamp(0.2, 10).mul(64).floor().div(64)
             accepted = unfinished & (error <= 1)
             # a step cut short at the end says nothing against the length that it was cut from
             h = torch.where(accepted & last, h.maximum(length * factor), length * factor).where(unfinished, h)
             here = torch.where(accepted, target, here)
             keep = by_sample(accepted)
             x, slope = torch.where(keep, y, x), torch.where(keep, slopes[-1], slope)
+        return x, _Memory(slope, h)
 
     @torch.no_grad()
     def _norm(self, values: Tensor, x: Tensor, y: Tensor) -> Tensor:

@@ -85,14 +85,26 @@ class Reference:
 
 
 class Continuous(torch.nn.Module):
-    """A denoiser at any σ: without the rounding to levels that it states, which would make σ jump."""
+    """A denoiser at any σ, without the rounding to levels that it states, which would make σ jump.
 
-    def __init__(self, denoiser: Denoiser) -> None:
+    With `batch_size` it evaluates so many samples at a time.
+    """
+
+    def __init__(self, denoiser: Denoiser, batch_size: int | None = None) -> None:
         super().__init__()
         self.denoiser = denoiser
+        self.batch_size = batch_size
 
     def forward(self, x: Tensor, sigma: Tensor, cond: Cond | None = None) -> Tensor:
-        return self.denoiser(x, sigma, cond)
+        size = len(x) if self.batch_size is None else self.batch_size
+        if size >= len(x):
+            return self.denoiser(x, sigma, cond)
+        parts = []
+        for first in range(0, len(x), size):
+            rows = slice(first, first + size)
+            own = None if cond is None else {name: value[rows] for name, value in cond.items()}
+            parts.append(self.denoiser(x[rows], sigma, own))
+        return torch.cat(parts)
 
 
 def reference(

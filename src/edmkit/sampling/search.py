@@ -128,19 +128,19 @@ def optimize_steps(
     """The N levels from which `solver` ends nearest to `truth`, and then 0.
 
     `truth` are the end points of calibration seeds (`reference`); judge the result on others. The search takes some
-    (N + 1)·`iterations` runs. `progress(i, iterations, rms)` is called before each iteration.
+    (N + 1)·`iterations` runs. `batch_size` samples are evaluated at a time. `progress(i, iterations, rms)` is called
+    before each iteration.
     """
     spacing = _Spacing(denoiser, truth, num_steps)
-    smooth = Continuous(denoiser)
+    smooth = Continuous(denoiser, batch_size)
 
     def residuals(free: Tensor) -> Tensor:
-        steps = GivenSteps(spacing.levels(free))
-        return _end(smooth, truth, steps, solver, batch_size) - truth.x
+        return _end(smooth, truth, GivenSteps(spacing.levels(free)), solver) - truth.x
 
     return OptimizedSteps(spacing.known(_minimise(residuals, spacing.starts(), iterations, progress)), solver)
 
 
-def _end(denoiser: Denoiser, truth: Reference, steps: GivenSteps, solver: Solver, batch_size: int | None) -> Tensor:
+def _end(denoiser: Denoiser, truth: Reference, steps: GivenSteps, solver: Solver) -> Tensor:
     """Where the samples end; at infinity where the solver diverges, which the search then turns away from."""
     try:
         run = sample(
@@ -149,7 +149,6 @@ def _end(denoiser: Denoiser, truth: Reference, steps: GivenSteps, solver: Solver
             cond=truth.cond,
             steps=steps,
             solver=solver,
-            batch_size=batch_size,
             device=truth.x.device,
         )
     except FloatingPointError:
@@ -211,6 +210,7 @@ def fit_solver(
     *,
     iterations: int = 8,
     ridge: float = 1e-6,
+    batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> FittedSolver:
     """The linear multistep solver of N evaluations, levels and weights, that ends nearest to `truth`.
@@ -218,17 +218,18 @@ def fit_solver(
     For given levels the weights are found in a single run, each row by least squares towards the exact paths (`truth`
     with its trajectory), and the levels are moved so that what remains is least. Three quarters of the samples fit the
     weights during the search, all judge the levels; in the end all fit. `ridge` draws the weights to the analytic ones,
-    in units of the mean square of the ε_j. Judge the result on other seeds.
+    in units of the mean square of the ε_j. `batch_size` samples are evaluated at a time. Judge the result on other
+    seeds.
     """
     if truth.path is None:
         raise ValueError("truth: has no trajectory; make it by reference(…, trajectory=True)")
     spacing = _Spacing(denoiser, truth, num_steps)
-    smooth = Continuous(denoiser)
+    smooth = Continuous(denoiser, batch_size)
     some, every = slice(0, max(1, 3 * len(truth.x) // 4)), slice(None)
 
     def run(levels: tuple[float, ...], rows: slice) -> tuple[Tensor, _Stagewise]:
         fitting = _Stagewise(truth, rows, ridge)
-        return _end(smooth, truth, GivenSteps(levels), fitting, None), fitting
+        return _end(smooth, truth, GivenSteps(levels), fitting), fitting
 
     def residuals(free: Tensor) -> Tensor:
         return run(spacing.levels(free), some)[0] - truth.x

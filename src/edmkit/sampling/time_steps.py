@@ -191,11 +191,6 @@ class ScheduleSteps(_InTime):
 
     schedule: Schedule = field(default_factory=VPSchedule)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not isinstance(self.schedule, Schedule):
-            raise ValueError(f"schedule: {self.schedule!r}; want a noise schedule such as VPSchedule()")
-
     def default_range(self) -> tuple[float, float]:
         return 0.002, 80.0
 

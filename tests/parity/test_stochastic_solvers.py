@@ -9,7 +9,7 @@ import torch
 
 from edmkit import EDMSteps, sample
 from edmkit.oracles import GaussianMixture
-from edmkit.sampling import DPMpp2MSDE, DPMpp3MSDE, EulerAncestral
+from edmkit.sampling import DPMSolverPP2MSDE, DPMSolverPP3MSDE, EulerAncestral
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "solvers.json").read_text())
 MIXTURE = GaussianMixture(
@@ -18,8 +18,8 @@ MIXTURE = GaussianMixture(
 LATENTS = torch.tensor(GOLDEN["latents"], dtype=torch.float64)
 SOLVERS = {
     "euler_ancestral eta=1": EulerAncestral(),
-    "dpmpp_2m_sde eta=1 midpoint": DPMpp2MSDE(),
-    "dpmpp_3m_sde eta=1": DPMpp3MSDE(),
+    "dpmpp_2m_sde eta=1 midpoint": DPMSolverPP2MSDE(),
+    "dpmpp_3m_sde eta=1": DPMSolverPP3MSDE(),
 }
 CASES = {case["solver"]: case for case in GOLDEN["cases"]}
 
@@ -42,8 +42,8 @@ def test_the_figures_tell_solvers_apart(name):
     """Another rate of the noise, or the other weights of 2M, is far from them."""
     others = {
         "euler_ancestral eta=1": EulerAncestral(0.9),
-        "dpmpp_2m_sde eta=1 midpoint": DPMpp2MSDE(kind="heun"),
-        "dpmpp_3m_sde eta=1": DPMpp2MSDE(kind="heun"),
+        "dpmpp_2m_sde eta=1 midpoint": DPMSolverPP2MSDE(kind="heun"),
+        "dpmpp_3m_sde eta=1": DPMSolverPP2MSDE(kind="heun"),
     }
     result = sample(MIXTURE, latents=LATENTS, steps=EDMSteps(6, 0.002, 80.0), solver=others[name], noise=noise)
     assert (result.x - torch.tensor(CASES[name]["x"], dtype=torch.float64)).abs().max() > 1e-3
