@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import edmkit as ek
-from edmkit.registry import FAMILIES, from_config, read_config, to_config
+from edmkit.registry import FAMILIES, from_config, to_config
 
 
 @pytest.mark.parametrize(
@@ -53,50 +53,6 @@ def test_networks_survive_json_with_the_same_keys():
 def test_mistakes_are_named(config, message):
     with pytest.raises(ValueError, match=message):
         from_config("solver", config)
-
-
-@pytest.mark.parametrize(
-    ("family", "text", "thing"),
-    [
-        ("solver", "heun", ek.Heun()),
-        ("solver", "heun:alpha=0.5", ek.Heun(0.5)),
-        ("solver", "unipc:k=2,variant=bh1,lower_final=false", ek.UniPC(2, "bh1", lower_final=False)),
-        ("solver", "lms:k=3", ek.AdamsBashforth(3, "epsilon", "sigma")),
-        ("solver", "dopri5:atol=inf", ek.DormandPrince(atol=math.inf)),
-        (
-            "solver",
-            "afs:solver=(unipc:k=1,variant=bh1),mean=-1e-3",
-            ek.AnalyticalFirstStep(ek.UniPC(1, "bh1"), 1, -1e-3),
-        ),
-        ("steps", "beta:schedule=flow,alpha=0.5,num_steps=4", ek.BetaSteps(4, schedule=ek.FlowSchedule(), alpha=0.5)),
-        ("steps", "edm:sigma_min=none,sigma_max=40", ek.EDMSteps(sigma_max=40.0)),
-        ("steps", "given:levels=(3,1,0)", ek.GivenSteps((3.0, 1.0, 0.0))),
-    ],
-)
-def test_words_are_read_by_the_types_of_the_options(family, text, thing):
-    assert from_config(family, read_config(family, text)) == thing
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("unpc:k=3", r"solver.kind: 'unpc' is unknown; did you mean 'unipc'"),
-        ("unipc:kk=3", r"solver.kk: 'unipc' has no such option; did you mean 'k'"),
-        ("unipc:k=two", r"solver.k: 'two'; want a whole number"),
-        ("unipc:k=2.5", r"solver.k: '2.5'; want a whole number"),
-        ("heun:alpha=much", r"solver.alpha: 'much'; want a number"),
-        ("unipc:variant=bh3", r"solver.variant: 'bh3'; want 'bh1', 'bh2'"),
-        ("unipc:lower_final=0", r"solver.lower_final: '0'; want true or false"),
-        ("unipc:", r"solver: '' in 'unipc:'; want each option once, as name=value"),
-        ("unipc:k=1,k=2", r"solver: 'k=2' in .* want each option once"),
-        ("unipc:kind=heun", r"want each option once"),
-        ("lms:variable=vp", r"solver.variable: 'lms' has no such option"),
-        ("afs:solver=huen", r"solver.kind: 'huen' is unknown"),
-    ],
-)
-def test_words_that_cannot_be_read_are_named(text, message):
-    with pytest.raises(ValueError, match=message):
-        from_config("solver", read_config("solver", text))
 
 
 def test_what_has_no_name_cannot_be_written():
