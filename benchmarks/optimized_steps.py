@@ -12,7 +12,7 @@ import torch
 
 import edmkit as ek
 from edmkit.registry import SOLVERS
-from edmkit.sampling import EndPointError, Reference, fit_solver, optimize_steps, reference
+from edmkit.sampling import EndPointError, Reference, count_evaluations, fit_solver, optimize_steps, reference
 
 BUDGETS = (6, 8, 10, 12)
 
@@ -25,8 +25,7 @@ def ring(count: int, std: float, turn: float) -> ek.oracles.GaussianMixture:
 
 def num_steps(solver: object, budget: int) -> int:
     """The most steps, the last of them to 0, that a budget pays for."""
-    inner, last = solver.evaluations(to_zero=False), solver.evaluations(to_zero=True)
-    return (budget - last) // inner + 1
+    return max(n for n in range(1, budget + 2) if count_evaluations(solver, n) <= budget)
 
 
 def error(model: object, truth: Reference, **options: object) -> EndPointError:

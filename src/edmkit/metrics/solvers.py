@@ -14,7 +14,7 @@ import torch
 from edmkit._shapes import Float, Tensor
 from edmkit.protocols import Denoiser, Solver, TimeSteps, sigma_range
 from edmkit.registry import SOLVERS
-from edmkit.sampling import EndPointError, Reference, sample
+from edmkit.sampling import EndPointError, Reference, count_evaluations, sample
 from edmkit.spelling import from_text, to_text
 
 __all__ = [
@@ -90,9 +90,7 @@ class Candidate:
 
     def cost(self, num_steps: int) -> int | None:
         """Evaluations that N steps take, the last one to σ = 0; None where a tolerance decides."""
-        inner, last = self.solver.evaluations(False), self.solver.evaluations(True)
-        spared: int = getattr(self.solver, "spared", 0)
-        return None if inner is None or last is None else (num_steps - 1) * inner + last - spared
+        return count_evaluations(self.solver, num_steps)
 
     def within(self, budget: int) -> int | None:
         """The largest N that costs at most `budget`; None where there is none."""
