@@ -61,12 +61,24 @@ class DenoisingLoss:
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "batch"]:
         """The loss of each sample, of shape (B,); `generator` draws σ, then the noise, on its own device."""
-        weight: Weight | None = self.weight if self.weight is not None else getattr(denoiser, "weight", None)
-        if weight is None:
-            raise ValueError("weight: the denoiser has no weight(sigma) of its own; give DenoisingLoss(weight=…)")
         sigma = self.noise.sample(len(x0), stratified=self.stratified, generator=generator)
         device = x0.device if generator is None else generator.device
         noise = torch.randn(x0.shape, dtype=x0.dtype, generator=generator, device=device).to(x0.device)
+        return self.at(denoiser, x0, sigma, cond, noise=noise)
+
+    def at(
+        self,
+        denoiser: Denoiser,
+        x0: Float[Tensor, "batch *dims"],
+        sigma: Float[Tensor, "batch"],
+        cond: Cond | None = None,
+        *,
+        noise: Float[Tensor, "batch *dims"],
+    ) -> Float[Tensor, "batch"]:
+        """The loss of each sample at noise levels and with unit-variance noise that are given."""
+        weight: Weight | None = self.weight if self.weight is not None else getattr(denoiser, "weight", None)
+        if weight is None:
+            raise ValueError("weight: the denoiser has no weight(sigma) of its own; give DenoisingLoss(weight=…)")
         error = denoising_error(denoiser, x0, sigma.to(x0), cond, noise=noise)
         loss = weight(sigma).to(error) * error
         return loss if self.reduction == "sum" else loss / x0[0].numel()
