@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import errno
 import hashlib
 import json
+import math
 import os
 import pickle
 import re
@@ -18,7 +20,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -96,9 +98,7 @@ class Checkpoints:
     `save` copies the state to the memory of the CPU and returns, and a thread writes it.
     """
 
-    def __init__(
-        self, folder: Path, keep_last: int = 2, keep_every_images: int = 0, asynchronous: bool = True
-    ) -> None:
+    def __init__(self, folder: Path, keep_last: int = 2, keep_every_images: int = 0, asynchronous: bool = True) -> None:
         if keep_last < 1:
             raise ValueError(f"keep_last: {keep_last}; want 1 or more")
         if keep_every_images < 0:
@@ -109,7 +109,7 @@ class Checkpoints:
         self._pending: concurrent.futures.Future[None] | None = None
         self._damaged: set[Path] = set()
 
-    def save(self, images: int, parts: Mapping[str, Mapping[str, Any]], *, score: float | None = None) -> None:
+    def save(self, images: int, parts: Mapping[str, Any], *, score: float | None = None) -> None:
         """Write the state after `images` images: parts by name, each nested dicts and lists of tensors and numbers.
 
         A checkpoint of as many images is replaced. The lowest `score` is the best; one that is not finite is none.
@@ -126,8 +126,7 @@ class Checkpoints:
             if not isinstance(part, Mapping):
                 raise ValueError(f"parts: {name} is a {type(part).__name__}; want a dict")
             state[name] = _plain(part, name, copied=self.asynchronous)
-        if score is not None and not abs(score) < float("inf"):
-            score = None
+        score = float(score) if score is not None and math.isfinite(score) else None
         if self.asynchronous:
             self._pending = self._writer.submit(self._write, images, state, score)
         else:
@@ -153,6 +152,9 @@ class Checkpoints:
         ValueError if none is whole, with the reasons, or if there is none.
         """
         self.wait()
+        return self._newest(lambda error: warn(f"{error}; this checkpoint is passed over"))
+
+    def _newest(self, pass_over: Callable[[ValueError], None]) -> Checkpoint:
         problems = []
         for path in reversed(self._paths()):
             try:
@@ -161,7 +163,7 @@ class Checkpoints:
                 if isinstance(error, _Damage):
                     self._damaged.add(path)
                 problems.append(str(error))
-                warn(f"{error}; this checkpoint is passed over")
+                pass_over(error)
         raise ValueError(
             f"checkpoint: none in {self.path} is whole: {'; '.join(problems)}"
             if problems
@@ -205,7 +207,10 @@ class Checkpoints:
         for path in self.path.glob(_hidden(Path("*")).name):
             shutil.rmtree(path)
         for new in self.path.glob(f"*{_NEW}"):
-            _replace(new, new.with_suffix(""))
+            if new in self._damaged:
+                _remove(new)
+            else:
+                _replace(new, new.with_suffix(""))
 
     def _publish(self, partial: Path, target: Path) -> None:
         """Give a complete checkpoint its name. A folder cannot be replaced at once: readers know both names."""
@@ -235,12 +240,9 @@ class Checkpoints:
                 self._damaged.discard(path)
 
     def _complaint(self, target: Path, state: Mapping[str, State], error: OSError) -> str:
-        for path in reversed(self._paths()):
-            with contextlib.suppress(ValueError):
-                other = f"{verify(path).path} is whole"
-                break
-        else:
-            other = "there is no other"
+        other = "there is no other"
+        with contextlib.suppress(ValueError):
+            other = f"{self._newest(lambda error: None).path} is whole"
         size = sum(_size(part) for part in state.values()) / 1e6
         return f"checkpoint: {target}, of {size:.1f} MB, could not be written: {error.strerror or error}; {other}"
 
@@ -324,7 +326,7 @@ class _HashedFile:
     torch calls it from C++, which no exception should pass: the first one is kept, and what follows falls away.
     """
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self.file, self.sha256, self.bytes = file, hashlib.sha256(), 0
         self.error: BaseException | None = None
 
@@ -362,13 +364,17 @@ def _write_bytes(path: Path, content: bytes) -> None:
 
 
 def _sync_folder(path: Path) -> None:
-    """Bring the names in a folder to disk, where the system can."""
-    if os.name == "posix":
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    """Bring the names in a folder to disk, where the system and the file system can."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def write_checkpoint(path: Path, state: State) -> None:

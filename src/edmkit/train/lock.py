@@ -90,7 +90,9 @@ class RunLock:
             who = f"process {owner['pid']} on {owner['host']} since {owner['since']}"
         advice = "wait for its end or choose another folder"
         if by_name:
-            advice += f"; if that process is no more, delete {self.folder / LOCK} (there are no locks on this file system)"
+            advice += (
+                f"; if that process is no more, delete {self.folder / LOCK} (there are no locks on this file system)"
+            )
         return f"folder: {self.folder} is being written by {who}; {advice}"
 
 
