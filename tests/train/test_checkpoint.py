@@ -156,7 +156,7 @@ SYSTEM = [(os, "fsync"), (os, "rename"), (os, "mkdir"), (shutil, "rmtree"), (tor
 
 
 def break_at(monkeypatch, k, error):
-    """The k-th call that changes the disk fails with `error`, in the middle of the file where it writes one.
+    """The k-th call that changes the disk fails with `error`, in the middle of what it writes or removes.
 
     An OSError is a fault of that call alone; after `Died` all calls fail. The number of calls is counted.
     """
@@ -166,8 +166,10 @@ def break_at(monkeypatch, k, error):
         def call(*args, **options):
             calls[0] += 1
             if calls[0] == k or (calls[0] > k and error is Died):
-                if name == "save":
+                if name == "save" and calls[0] == k:
                     args[1].write(b"half of a file")
+                if name == "rmtree" and error is Died and calls[0] == k:
+                    next(iter(args[0].iterdir())).unlink()
                 if error is Died:
                     raise Died
                 if not options.get("ignore_errors"):
@@ -195,7 +197,7 @@ OLD = {"trainer": {"old": 1}}
 @pytest.mark.parametrize(("before", "saved"), [((100, 200), 300), ((200,), 200), ((), 100)])
 def test_whatever_call_of_a_save_fails_the_newest_is_the_old_or_the_new(tmp_path, monkeypatch, error, before, saved):
     seen, k, calls = set(), 0, [1]
-    while calls[0] > k:
+    while calls[0] >= k:  # until no call failed
         k += 1
         folder = tmp_path / str(k)
         folder.mkdir()
@@ -222,6 +224,8 @@ def test_whatever_call_of_a_save_fails_the_newest_is_the_old_or_the_new(tmp_path
             if isinstance(failure, OSError):
                 assert f"{found.path} is whole" in str(failure)
         assert failure is not None or "new" in seen
+        for path in folder.glob("checkpoints/[0-9]*"):
+            verify(path)  # nothing half is in sight
         if isinstance(failure, OSError):
             assert "\n" not in str(failure)
             assert "rmtree" in str(failure.__cause__) or not list(folder.glob("checkpoints/.*"))

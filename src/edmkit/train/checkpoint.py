@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import torch
 
@@ -95,7 +95,8 @@ class Checkpoints:
 
     After each save stay the last `keep_last`, the first at or after each multiple of `keep_every_images` (0: none) and
     the best by score; what is damaged goes, and so does what a killed process left half-written. With `asynchronous`,
-    `save` copies the state to the memory of the CPU and returns, and a thread writes it.
+    `save` copies the state to the memory of the CPU and returns, and a thread writes it; `close` at the end tells whether
+    it could.
     """
 
     def __init__(self, folder: Path, keep_last: int = 2, keep_every_images: int = 0, asynchronous: bool = True) -> None:
@@ -350,7 +351,7 @@ def _write_part(path: Path, part: State) -> State:
     """Write a part to disk; its entry in the manifest."""
     with path.open("xb") as file:
         hashed = _HashedFile(file)
-        torch.save(part, hashed)
+        torch.save(part, cast(IO[bytes], hashed))
         hashed.flush()
         os.fsync(file.fileno())
     return {"bytes": hashed.bytes, "sha256": hashed.sha256.hexdigest()}
