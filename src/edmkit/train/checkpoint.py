@@ -8,34 +8,30 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import errno
 import hashlib
 import json
 import math
 import os
-import pickle
 import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import torch
 
 from edmkit import __version__
 from edmkit.data.manifest import manifest_text
 from edmkit.files import atomic_path
+from edmkit.train.state import State, plain, read_state, size_of, sync_folder, write_bytes, write_state
 
 __all__ = ["CHECKPOINTS", "Checkpoint", "Checkpoints", "kept", "read_checkpoint", "verify", "write_checkpoint"]
 
 CHECKPOINTS, MANIFEST, FORMAT = "checkpoints", "manifest.json", 1
 _NEW = ".new"  # another checkpoint of as many images, about to take the place of the first
 _NAME = re.compile(rf"(\d{{12,}})({re.escape(_NEW)})?")
-_PLAIN = (bool, int, float, str, type(None))
-
-State = dict[str, Any]
 
 
 class _Damage(ValueError):
@@ -53,7 +49,7 @@ class Checkpoint:
 
     def read(self) -> dict[str, State]:
         """The parts by name, tensors on the CPU; ValueError names a file that no state can be read from."""
-        return {part: read_checkpoint(self.path / f"{part}.pt") for part in self.parts}
+        return {part: read_state(self.path / f"{part}.pt") for part in self.parts}
 
 
 def verify(path: Path) -> Checkpoint:
@@ -95,8 +91,8 @@ class Checkpoints:
 
     After each save stay the last `keep_last`, the first at or after each multiple of `keep_every_images` (0: none) and
     the best by score; what is damaged goes, and so does what a killed process left half-written. With `asynchronous`,
-    `save` copies the state to the memory of the CPU and returns, and a thread writes it; `close` at the end tells whether
-    it could.
+    `save` copies the state to the memory of the CPU and returns, and a thread writes it; call `close` at the end, which
+    raises what went wrong.
     """
 
     def __init__(self, folder: Path, keep_last: int = 2, keep_every_images: int = 0, asynchronous: bool = True) -> None:
@@ -126,7 +122,7 @@ class Checkpoints:
                 raise ValueError(f"parts: {name!r}; want a name of letters, digits, - and _")
             if not isinstance(part, Mapping):
                 raise ValueError(f"parts: {name} is a {type(part).__name__}; want a dict")
-            state[name] = _plain(part, name, copied=self.asynchronous)
+            state[name] = plain(part, name, copied=self.asynchronous)
         score = float(score) if score is not None and math.isfinite(score) else None
         if self.asynchronous:
             self._pending = self._writer.submit(self._write, images, state, score)
@@ -186,14 +182,14 @@ class Checkpoints:
         partial = _hidden(target)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            _sync_folder(self.path.parent)
+            sync_folder(self.path.parent)
             self._tidy()
             partial.mkdir()
-            files = {f"{name}.pt": _write_part(partial / f"{name}.pt", part) for name, part in state.items()}
+            files = {f"{name}.pt": write_state(partial / f"{name}.pt", part) for name, part in state.items()}
             about = {"format": FORMAT, "images": images, "score": score, "files": files}
             versions = {"edmkit": __version__, "torch": str(torch.__version__)}
-            _write_bytes(partial / MANIFEST, manifest_text({**about, **versions}))
-            _sync_folder(partial)
+            write_bytes(partial / MANIFEST, manifest_text({**about, **versions}))
+            sync_folder(partial)
             self._publish(partial, target)
         except BaseException as error:
             shutil.rmtree(partial, ignore_errors=True)
@@ -217,10 +213,10 @@ class Checkpoints:
         """Give a complete checkpoint its name. A folder cannot be replaced at once: readers know both names."""
         name = target.with_suffix(_NEW) if target.exists() else target
         os.rename(partial, name)
-        _sync_folder(self.path)
+        sync_folder(self.path)
         if name != target:
             _replace(name, target)
-            _sync_folder(self.path)
+            sync_folder(self.path)
 
     def _retain(self, newest: Path) -> None:
         scores, paths = {}, {}
@@ -244,7 +240,7 @@ class Checkpoints:
         other = "there is no other"
         with contextlib.suppress(ValueError):
             other = f"{self._newest(lambda error: None).path} is whole"
-        size = sum(_size(part) for part in state.values()) / 1e6
+        size = sum(size_of(part) for part in state.values()) / 1e6
         return f"checkpoint: {target}, of {size:.1f} MB, could not be written: {error.strerror or error}; {other}"
 
 
@@ -297,99 +293,10 @@ def _manifest(path: Path) -> State:
     return manifest
 
 
-def _plain(value: Any, where: str, copied: bool) -> Any:
-    """The value in types that `torch.load(weights_only=True)` reads back; ValueError names one that it would not."""
-    if type(value) in (torch.Tensor, torch.nn.Parameter):
-        return value.detach().to("cpu", copy=True) if copied else value.detach()
-    if isinstance(value, Mapping):
-        if odd := [key for key in value if type(key) not in (int, str)]:
-            raise ValueError(f"parts: {where} has the key {odd[0]!r}; want strings and whole numbers")
-        return {key: _plain(item, f"{where}.{key}", copied) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        items = [_plain(item, f"{where}.{i}", copied) for i, item in enumerate(value)]
-        return tuple(items) if isinstance(value, tuple) else items
-    if type(value) not in _PLAIN:
-        raise ValueError(f"parts: {where} is a {type(value).__name__}; want tensors, numbers, strings, lists and dicts")
-    return value
-
-
-def _size(value: Any) -> int:
-    """Bytes of the tensors in it."""
-    if isinstance(value, torch.Tensor):
-        return value.nbytes
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    return sum(map(_size, items))
-
-
-class _HashedFile:
-    """What `torch.save` writes to: hashed, then written.
-
-    torch calls it from C++, which no exception should pass: the first one is kept, and what follows falls away.
-    """
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.sha256, self.bytes = file, hashlib.sha256(), 0
-        self.error: BaseException | None = None
-
-    def write(self, content: Any) -> int:
-        if self.error is None:
-            try:
-                self.sha256.update(content)
-                self.file.write(content)
-                self.bytes += len(content)
-            except BaseException as error:
-                self.error = error
-        return len(content)
-
-    def flush(self) -> None:
-        if self.error is not None:
-            raise self.error
-        self.file.flush()
-
-
-def _write_part(path: Path, part: State) -> State:
-    """Write a part to disk; its entry in the manifest."""
-    with path.open("xb") as file:
-        hashed = _HashedFile(file)
-        torch.save(part, cast(IO[bytes], hashed))
-        hashed.flush()
-        os.fsync(file.fileno())
-    return {"bytes": hashed.bytes, "sha256": hashed.sha256.hexdigest()}
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    """Bring the names in a folder to disk, where the system and the file system can."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(descriptor)
-
-
 def write_checkpoint(path: Path, state: State) -> None:
     """Write nested dicts of tensors and numbers; the old file stays whole until the new one is on disk."""
     with atomic_path(path) as temporary:
         torch.save(state, temporary)
 
 
-def read_checkpoint(path: Path) -> State:
-    """Read a checkpoint on the CPU; ValueError where it is missing or damaged."""
-    try:
-        state: State = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ValueError(f"checkpoint: there is no file {path}") from None
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"checkpoint: {path} is damaged: {str(error).splitlines()[0]}") from None
-    return state
+read_checkpoint = read_state
