@@ -1,5 +1,7 @@
 """Training: recipe, loop, averages, checkpoints and the folder that a run leaves."""
 
+from edmkit.train.checkpoint import Checkpoint as Checkpoint
+from edmkit.train.checkpoint import Checkpoints as Checkpoints
 from edmkit.train.checkpoint import read_checkpoint as read_checkpoint
 from edmkit.train.checkpoint import write_checkpoint as write_checkpoint
 from edmkit.train.defaults import default_config as default_config
@@ -8,6 +10,7 @@ from edmkit.train.ema import ema_beta as ema_beta
 from edmkit.train.engine import Progress as Progress
 from edmkit.train.engine import Schedule as Schedule
 from edmkit.train.engine import Trainer as Trainer
+from edmkit.train.lock import RunLock as RunLock
 from edmkit.train.recipe import FROM_DATA as FROM_DATA
 from edmkit.train.recipe import DataRecipe as DataRecipe
 from edmkit.train.recipe import Recipe as Recipe

@@ -1,0 +1,135 @@
+"""The lock of a run's folder: two runs never write one folder, and a dead one never blocks it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+__all__ = ["LOCK", "RunLock"]
+
+LOCK = "run.lock"
+
+_NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+_SETTLING_SECONDS = 0.1
+_held: set[int] = set()  # descriptors
+
+
+def _forget() -> None:
+    while _held:
+        os.close(_held.pop())
+
+
+# A forked child (a worker that loads data) that outlives its killed parent would go on holding the lock.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+class RunLock:
+    """The right to write a folder, as a context manager.
+
+    It is the kernel's lock (flock) of `run.lock`, which ends with the process however that dies. Where the system or
+    the file system has none, the process id in the file decides, on the host that it names. One process of a run
+    takes it. ValueError names the folder and who writes it: process, host and since when; or why it cannot be written.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._descriptor = -1
+
+    def __enter__(self) -> RunLock:
+        try:
+            descriptor = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise ValueError(f"folder: {self.folder} cannot be written: {error.strerror}") from None
+        try:
+            self._take(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+        _held.add(descriptor)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._descriptor in _held:
+            _held.remove(self._descriptor)
+            with contextlib.suppress(OSError):  # a name that stays is one of a dead process
+                os.ftruncate(self._descriptor, 0)
+            os.close(self._descriptor)
+        self._descriptor = -1
+
+    def _take(self, descriptor: int) -> None:
+        locked = _flock(descriptor)
+        owner = _owner(descriptor)
+        if locked is False or (locked is None and owner and _may_live(owner)):
+            raise ValueError(self._in_use(owner, locked is None))
+        own = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}
+        content = (json.dumps(own) + "\n").encode()
+        try:
+            os.ftruncate(descriptor, 0)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            os.write(descriptor, content)
+        except OSError as error:
+            if locked is None:
+                raise ValueError(f"folder: {self.folder} cannot be written: {error.strerror}") from None
+        if locked is None:
+            time.sleep(_SETTLING_SECONDS)  # of two that found nobody at the same moment, the later writer stays
+            owner = _owner(descriptor)
+            if owner != own:
+                raise ValueError(self._in_use(owner, True))
+
+    def _in_use(self, owner: dict[str, Any], by_name: bool) -> str:
+        who = "another process"
+        if owner:
+            who = f"process {owner['pid']} on {owner['host']} since {owner['since']}"
+        advice = "wait for its end or choose another folder"
+        if by_name:
+            advice += (
+                f"; if that process is no more, delete {self.folder / LOCK} (there are no locks on this file system)"
+            )
+        return f"folder: {self.folder} is being written by {who}; {advice}"
+
+
+def _flock(descriptor: int) -> bool | None:
+    """Whether the lock is ours now; None where there are no locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:
+        return None
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in _NO_LOCKS_HERE:
+            return None
+        raise ValueError(f"folder: its {LOCK} cannot be locked: {error.strerror}") from None
+    return True
+
+
+def _owner(descriptor: int) -> dict[str, Any]:
+    """What the lock says of its owner; empty where it says nothing that can be understood."""
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    try:
+        owner = json.loads(os.read(descriptor, 4096))
+        return owner if type(owner["pid"]) is int and owner["pid"] > 0 and {"host", "since"} <= owner.keys() else {}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return {}
+
+
+def _may_live(owner: dict[str, Any]) -> bool:
+    if owner["host"] != socket.gethostname() or os.name != "posix":  # elsewhere os.kill would end the process
+        return True
+    try:
+        os.kill(owner["pid"], 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
