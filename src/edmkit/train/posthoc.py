@@ -144,22 +144,22 @@ class Reconstruction:
         ValueError names a snapshot that is damaged or of another module.
         """
         total: dict[str, Tensor] = {}
+        shapes: dict[str, torch.Size] = {}
         newest = max(self.parts, key=lambda s: s.images)
         for snapshot, coefficient in self.parts.items():
-            names = set()
+            here = {}
             for name, value, averaged in snapshot.tensors():
-                names.add(name)
-                if not averaged:
-                    if snapshot == newest:
-                        total[name] = value
-                elif name not in total:
-                    total[name] = value.double().mul_(coefficient)
-                elif total[name].shape != value.shape:
-                    raise ValueError(f"snapshot: {snapshot.path} has another shape of {name} than those before it")
-                else:
-                    total[name].add_(value.double(), alpha=coefficient)
-            if not total.keys() <= names:
-                raise ValueError(f"snapshot: {snapshot.path} lacks {min(total.keys() - names)}, which others have")
+                here[name] = value.shape
+                if shapes and shapes.get(name) != value.shape:
+                    break
+                if averaged:
+                    part = value.double().mul_(coefficient)
+                    total[name] = part if name not in total else total[name].add_(part)
+                elif snapshot == newest:
+                    total[name] = value
+            shapes = shapes or here
+            if here != shapes:
+                raise ValueError(f"snapshot: {snapshot.path} is of another network than those before it")
         for name, value in total.items():
             total[name] = value.float() if value.dtype == torch.float64 else value
         return total
