@@ -1,6 +1,7 @@
 """Snapshots, and averages of other widths made of them, against averages that ran at those widths."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -121,7 +122,7 @@ class TestReconstruct:
             _, (_, _, *direct) = trajectory(tmp_path / str(count), count, (0.07, 0.15))
             made = [reconstruct(tmp_path / str(count), w)["weight"] for w in (0.07, 0.15)]
             errors.append([distance(a, b) for a, b in zip(made, direct, strict=True)])
-        for coarse, fine in zip(errors, errors[1:], strict=False):
+        for coarse, fine in pairwise(errors):
             assert all(b < 0.5 * a for a, b in zip(coarse, fine, strict=True)), errors
         assert max(errors[-1]) < 2e-4
 
@@ -154,7 +155,9 @@ class TestReconstruct:
         for width in (low, high):
             Reconstruction.plan(snapshots, width)
         for width in (0.95 * low, 1.05 * high):
-            with pytest.raises(ValueError, match=rf"width: {width:g}; the snapshots until {LAST} images allow {low:.3g}"):
+            with pytest.raises(
+                ValueError, match=rf"width: {width:g}; the snapshots until {LAST} images allow {low:.3g}"
+            ):
                 Reconstruction.plan(snapshots, width)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,17 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["ema_command"]
 
 SWEEP, PICTURE, MODELS = "ema.json", "ema.png", "ema"
-_SCORING = ("n", "sets", "steps", "first_seed", "batch", "device")
-_GOES_WITH = {
-    "out": ("width",),
-    "images": ("width", "sweep"),
-    "overwrite": ("width", "sweep"),
-    **dict.fromkeys(_SCORING, ("sweep",)),
-}
 
 
 def ema_command(
-    context: typer.Context,
     run: Annotated[Path, typer.Argument(help="Folder of a training run with snapshots.")],
     width: Annotated[
         float | None, typer.Option(help="Write the model that an average of this relative width would have given.")
@@ -44,21 +36,27 @@ def ema_command(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the model. Default: ema/ with images and width, within the run.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace what is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
     n: Size = None,
-    sets: Sets = 4,
-    steps: Steps = 18,
-    first_seed: FirstSeed = 0,
-    batch: Batch = 256,
+    sets: Sets = None,
+    steps: Steps = None,
+    first_seed: FirstSeed = None,
+    batch: Batch = None,
     device: Device = None,
 ) -> None:
     """Make the average of any width from the snapshots of a run, or score several and name the best."""
+    from edmkit.cli.runs import open_recipe
     from edmkit.train import Reconstruction, Snapshots
 
-    chosen = {"width": width is not None, "sweep": sweep is not None, "list": listing}
-    if sum(chosen.values()) != 1:
+    if (width is not None) + (sweep is not None) + listing != 1:
         raise ValueError("--width, --sweep, --list: give one of them")
-    _check_effect(context, next(name for name, given in chosen.items() if given))
+    scoring = {"n": n, "sets": sets, "steps": steps, "first_seed": first_seed, "batch": batch}
+    if sweep is None:
+        _check_effect("--sweep", scoring | {"device": device})
+    if width is None:
+        _check_effect("--width", {"out": out})
+    if listing:
+        _check_effect("--width or --sweep", {"images": images, "overwrite": overwrite or None})
     if not run.is_dir():
         raise ValueError(f"RUN: there is no folder {run}")
     snapshots = Snapshots(run).all()
@@ -71,16 +69,14 @@ def ema_command(
         for name in (SWEEP, PICTURE):
             if (run / name).exists() and not overwrite:
                 raise ValueError(f"--sweep: {run / name} exists already; add --overwrite to replace it")
-        _sweep(run, plans, n, sets, steps, first_seed, batch, device)
+        _sweep(run, plans, Scoring.of(open_recipe(run), **scoring), device)
 
 
-def _check_effect(context: typer.Context, chosen: str) -> None:
-    """ValueError where an option was given that does nothing here."""
-    for name, modes in _GOES_WITH.items():
-        source = context.get_parameter_source(name)
-        if chosen not in modes and source is not None and source.name != "DEFAULT":
-            option, others = f"--{name.replace('_', '-')}", " or ".join(f"--{mode}" for mode in modes)
-            raise ValueError(f"{option}: has no effect without {others}")
+def _check_effect(mode: str, options: Mapping[str, object]) -> None:
+    """ValueError where an option was given that needs a mode which was not chosen."""
+    for name, value in options.items():
+        if value is not None:
+            raise ValueError(f"--{name.replace('_', '-')}: has no effect without {mode}")
 
 
 def _parse_widths(text: str) -> list[float]:
@@ -100,9 +96,10 @@ def _list(snapshots: Sequence[Snapshot]) -> None:
     for images in sorted({s.images for s in snapshots}):
         here = [s for s in snapshots if s.images == images]
         size = sum(s.path.stat().st_size for s in here) / 1e6
-        low, high = attainable(snapshots, images)
-        rows.append((str(images), ", ".join(f"{s.width:g}" for s in here), f"{size:.2f}", f"{low:.3g} to {high:.3g}"))
-    stdout.print(table(("images", "widths", "MB", "can be reconstructed"), rows))
+        rows.append((str(images), ", ".join(f"{s.width:g}" for s in here), f"{size:.2f}"))
+    stdout.print(table(("images", "widths", "MB"), rows))
+    low, high = attainable(snapshots, snapshots[-1].images)
+    stdout.print(f"after {snapshots[-1].images} images, widths of {low:.3g} to {high:.3g} can be reconstructed")
 
 
 def _average(run: Path, model: Model, plan: Reconstruction) -> Model:
@@ -136,24 +133,18 @@ def _write(run: Path, plan: Reconstruction, out: Path | None, overwrite: bool) -
 def _sweep(
     run: Path,
     plans: Sequence[Reconstruction],
-    n: int | None,
-    sets: int,
-    steps: int,
-    first_seed: int,
-    batch: int,
+    scoring: Scoring,
     device: str | None,
 ) -> None:
     """Score each width, and the run's own average beside them."""
     from edmkit.cli.console import out as stdout
     from edmkit.cli.console import progress_bar, table
-    from edmkit.cli.runs import open_recipe
     from edmkit.figures import draw_ema_sweep
     from edmkit.figures.style import new_figure
     from edmkit.files import atomic_path, write_text
     from edmkit.loading import load
     from edmkit.train import choose_device
 
-    scoring = Scoring.of(open_recipe(run), n, sets, steps, first_seed, batch)
     model = load(run, device=choose_device(device))
     scores: list[tuple[FrechetScore, ...]] = []
     with progress_bar("steps") as bar:
@@ -168,7 +159,7 @@ def _sweep(
         "images": plans[0].images,
         "snapshots": len({s for plan in plans for s in plan.parts}),
         "seeds": own.seeds,
-        "steps": steps,
+        "steps": scoring.steps,
         "own": {"images": model.notes.get("images"), "frechet": [dataclasses.asdict(f) for f in own.frechet]},
         "widths": [
             {"width": plan.width, "mismatch": plan.mismatch, "frechet": [dataclasses.asdict(f) for f in each]}

@@ -18,10 +18,10 @@ SCORES, REPORT = "scores.json", "report.html"
 def evaluate_command(
     run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
     n: Size = None,
-    sets: Sets = 4,
-    steps: Steps = 18,
-    first_seed: FirstSeed = 0,
-    batch: Batch = 256,
+    sets: Sets = None,
+    steps: Steps = None,
+    first_seed: FirstSeed = None,
+    batch: Batch = None,
     report: Annotated[bool, typer.Option(help="Write report.html into the folder of the run.")] = True,
     device: Device = None,
 ) -> None:

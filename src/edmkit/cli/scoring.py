@@ -23,10 +23,10 @@ __all__ = ["Batch", "Device", "FirstSeed", "Scoring", "Sets", "Size", "Steps"]
 Size = Annotated[
     int | None, typer.Option("--n", help="Samples in a set. Default: as many as held-out data, at most 10,000.")
 ]
-Sets = Annotated[int, typer.Option(help="Sets of n samples; distances are their mean.")]
-Steps = Annotated[int, typer.Option(help="Steps of the Heun sampler.")]
-FirstSeed = Annotated[int, typer.Option(help="The samples have this seed and those that follow.")]
-Batch = Annotated[int, typer.Option(help="Samples made at a time.")]
+Sets = Annotated[int | None, typer.Option(help="Sets of n samples; distances are their mean. Default: 4.")]
+Steps = Annotated[int | None, typer.Option(help="Steps of the Heun sampler. Default: 18.")]
+FirstSeed = Annotated[int | None, typer.Option(help="The samples have this seed and those that follow. Default: 0.")]
+Batch = Annotated[int | None, typer.Option(help="Samples made at a time. Default: 256.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the best there is.")]
 
 
@@ -46,16 +46,32 @@ class Scoring:
     batch: int
 
     @classmethod
-    def of(cls, recipe: Recipe, n: int | None, sets: int, steps: int, first_seed: int, batch: int) -> Scoring:
-        """With the data of a recipe; ValueError names an option that does not fit."""
+    def of(
+        cls,
+        recipe: Recipe,
+        n: int | None,
+        sets: int | None,
+        steps: int | None,
+        first_seed: int | None,
+        batch: int | None,
+    ) -> Scoring:
+        """With the data of a recipe, and the defaults of the options that were not given.
+
+        ValueError names an option that does not fit.
+        """
         from edmkit.sampling import EDMSteps
 
+        sets = 4 if sets is None else sets
+        steps = 18 if steps is None else steps
+        first_seed = 0 if first_seed is None else first_seed
+        batch = 256 if batch is None else batch
         if n is not None and n < 2:
             raise ValueError(f"--n: {n}; want at least 2 samples")
-        if sets < 1:
-            raise ValueError(f"--sets: {sets}; want at least 1")
         if first_seed < 0:
             raise ValueError(f"--first-seed: {first_seed}; want a number that is not negative")
+        for option, value in (("--sets", sets), ("--batch", batch)):
+            if value < 1:
+                raise ValueError(f"{option}: {value}; want at least 1")
         EDMSteps(steps)  # a mistake in it is told before the data are read
         training, held_out = recipe.data.load()
         size = min(len(held_out), len(training), 10_000) if n is None else n
