@@ -53,7 +53,7 @@ def exponent_to_width(exponent: float) -> float:
 def width_to_exponent(width: float) -> float:
     """The exponent γ ≥ 0 of a relative width 0 < σ_rel ≤ 1/√12: the largest root of
 
-    γ³ + 7γ² + (16 − σ_rel⁻²)·γ + 12 − σ_rel⁻² = 0 (arXiv:2312.02696, Appendix C.1).
+    γ³ + 7γ² + (16 − σ_rel⁻²)·γ + 12 − σ_rel⁻² = 0 (arXiv:2312.02696, Appendix C).
     """
     if not 0 < width <= LARGEST_WIDTH:
         raise ValueError(f"width: {width}; want more than 0 and at most 1/√12 = {LARGEST_WIDTH:.4f}")
@@ -98,7 +98,7 @@ class HalfLife:
 
 @dataclass(frozen=True)
 class PowerFunction:
-    """β = (1 − Δt/t)^(γ + 1), t the images seen after the step and Δt its batch (arXiv:2312.02696, Eq. 2).
+    """β = (1 − Δt/t)^(γ + 1), t the images seen after the step and Δt its batch (arXiv:2312.02696, Section 3.1).
 
     The weights seen at τ count in proportion to τ^γ. `width` is σ_rel, the standard deviation of that profile as a
     share of the length of training, and `exponent` the γ that belongs to it.
@@ -128,7 +128,7 @@ class EMA(Generic[M]):
 
     def __init__(self, module: M, profile: Profile = HalfLife()) -> None:
         self.module: M = copy.deepcopy(module).eval().requires_grad_(False)
-        self.module._apply(lambda t: t.float() if t.dtype in _HALF else t)
+        self.module._apply(lambda t: t.float() if t.dtype in _HALF else t)  # type: ignore[no-untyped-call]
         self.profile = profile
 
     def follow(self, source: torch.nn.Module, images: int, batch: int) -> None:

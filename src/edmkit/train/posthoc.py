@@ -36,7 +36,7 @@ def _profiles(times: Sequence[float], widths: Sequence[float]) -> tuple[Tensor, 
 def correlation(
     times: Sequence[float], widths: Sequence[float], other_times: Sequence[float], other_widths: Sequence[float]
 ) -> Float[Tensor, "n m"]:
-    """⟨p_i, q_j⟩ = ∫ p_i(τ)·q_j(τ) dτ of power-function profiles, per image, in float64 (Appendix C.2).
+    """⟨p_i, q_j⟩ = ∫ p_i(τ)·q_j(τ) dτ of power-function profiles, per image, in float64 (Appendix C).
 
     With t_a ≤ t_b it is (γ_a + 1)·(γ_b + 1)/(γ_a + γ_b + 1) · (t_a/t_b)^γ_b/t_b.
     """
@@ -45,13 +45,14 @@ def correlation(
     late = torch.maximum(times_a, times_b)
     gamma_late = torch.where(times_a > times_b, gamma_a, gamma_b)
     scale = (gamma_a + 1) * (gamma_b + 1) / (gamma_a + gamma_b + 1)
-    return scale * (torch.minimum(times_a, times_b) / late) ** gamma_late / late
+    product: Tensor = scale * torch.pow(torch.minimum(times_a, times_b) / late, gamma_late) / late
+    return product
 
 
 def solve(
     in_times: Sequence[float], in_widths: Sequence[float], out_times: Sequence[float], out_widths: Sequence[float]
 ) -> Float[Tensor, "n m"]:
-    """The coefficients x_ij, Σ_i x_ij = 1, with which n snapshots make m averages, in float64 (Appendix C.3).
+    """The coefficients x_ij, Σ_i x_ij = 1, with which n snapshots make m averages, in float64 (Appendix C).
 
     They minimise ‖Σ_i x_ij·p_i − q_j‖², before they are divided by their sum. ValueError where two snapshots are the
     same.
@@ -62,7 +63,7 @@ def solve(
     # profiles of unit norm: early ones are tall, and their squares would drown the others in rounding
     norm = gram.diagonal().sqrt()
     target = correlation(in_times, in_widths, out_times, out_widths) / norm[:, None]
-    x = torch.linalg.solve(gram / (norm[:, None] * norm), target) / norm[:, None]
+    x: Tensor = torch.linalg.solve(gram / (norm[:, None] * norm), target) / norm[:, None]
     return x / x.sum(0)
 
 
@@ -76,7 +77,8 @@ def mismatch(
     x = solve(in_times, in_widths, out_times, out_widths)
     gram = correlation(in_times, in_widths, in_times, in_widths)
     cross = correlation(in_times, in_widths, out_times, out_widths)
-    own = correlation(out_times, out_widths, out_times, out_widths).diagonal()
+    out, gamma = _profiles(out_times, out_widths)
+    own = (gamma + 1) ** 2 / ((2 * gamma + 1) * out)
     return (((x * (gram @ x - 2 * cross)).sum(0) + own) / own).clamp(min=0).sqrt()
 
 

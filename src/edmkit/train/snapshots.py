@@ -116,4 +116,4 @@ class Snapshots:
 
 
 def _checksum(value: Tensor, start: int) -> int:
-    return zlib.crc32(value.reshape(-1).view(torch.uint8).numpy(), start)
+    return zlib.crc32(value.reshape(-1).view(torch.uint8).numpy().data, start)
