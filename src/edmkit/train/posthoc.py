@@ -167,6 +167,6 @@ class Reconstruction:
         return total
 
 
-def reconstruct(folder: Path, width: float, images: int | None = None) -> dict[str, Tensor]:
+def reconstruct(folder: str | Path, width: float, images: int | None = None) -> dict[str, Tensor]:
     """The averaged weights of a width from the snapshots of a run, as `Reconstruction` says."""
     return Reconstruction.plan(Snapshots(folder).all(), width, images).compute()

@@ -61,10 +61,10 @@ class Snapshots:
     which is about 1 between the widths of the snapshots and grows outside of them, to 5 at 0.03 for 0.05 and 0.1.
     """
 
-    def __init__(self, run: Path, dtype: torch.dtype = torch.float16) -> None:
+    def __init__(self, run: str | Path, dtype: torch.dtype = torch.float16) -> None:
         if dtype not in _DTYPES:
             raise ValueError(f"dtype: {dtype}; want torch.float16 or torch.float32")
-        self.run, self.folder, self.dtype = run, run / SNAPSHOTS, dtype
+        self.run, self.folder, self.dtype = Path(run), Path(run) / SNAPSHOTS, dtype
 
     def write(self, average: EMA[Any], images: int, *, writer: bool = True) -> None:
         """Write an average with the profile `PowerFunction` as it is after `images` images, atomically.
