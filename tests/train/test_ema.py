@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from edmkit.train import EMA, HalfLife, PowerFunction, exponent_to_width, width_to_exponent
+from edmkit.train import (
+    EMA,
+    HalfLife,
+    PowerFunction,
+    Snapshots,
+    exponent_to_width,
+    reconstruct,
+    width_to_exponent,
+)
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "phema.json").read_text(encoding="utf-8"))
 
@@ -152,7 +160,7 @@ def mesh(tmp_path):
     torch.distributed.destroy_process_group()
 
 
-def test_sharded_parameters_are_followed(mesh):
+def test_sharded_parameters_are_followed_and_written_whole(mesh, tmp_path):
     """The module and its average, each sharded, against the same without."""
     from torch.distributed.fsdp import fully_shard
     from torch.distributed.tensor import DTensor
@@ -170,3 +178,7 @@ def test_sharded_parameters_are_followed(mesh):
             average.follow(module, 8 * k, 8)
     assert isinstance(averages[1].module.weight, DTensor)
     assert torch.equal(averages[1].module.weight.full_tensor(), averages[0].module.weight)
+    Snapshots(tmp_path, torch.float32).write(averages[1], 24, writer=False)
+    assert not (tmp_path / "snapshots").exists()
+    Snapshots(tmp_path, torch.float32).write(averages[1], 24)
+    assert torch.equal(reconstruct(tmp_path, 0.1)["weight"], averages[0].module.weight)
