@@ -16,9 +16,10 @@ __all__ = ["draw_ema_sweep"]
 def draw_ema_sweep(
     ax: Axes, widths: Sequence[float], scores: Sequence[FrechetScore], own: FrechetScore | None = None
 ) -> None:
-    """The Fréchet distance over σ_rel with its standard error, its least value marked; both axes logarithmic.
+    """The Fréchet distance over σ_rel with its standard error, its least value marked.
 
-    The dotted line is what real data reach, the dashed one another average of the same training, where given.
+    Widths have a logarithmic axis, and distances too where the largest is more than four times the least. The dotted
+    line is what real data reach, the dashed one another average of the same training, where given.
     """
     values = [score.value for score in scores]
     errors = [0.0 if score.value_std is None else score.value_std / score.sets**0.5 for score in scores]
@@ -31,16 +32,14 @@ def draw_ema_sweep(
     for value, name, style, colour in lines:
         ax.axhline(value, color=colour, ls=style, lw=1.1, label=name, zorder=1)
     ax.set_xscale("log")
-    ax.set_yscale("log")
     ax.set_xticks(widths, [f"{width:g}" for width in widths])
-    low, high = min(*values, *(v for v, *_ in lines)), max(*values, *(v for v, *_ in lines))
-    ticks = [m * 10.0**k for k in range(-6, 9) for m in (1, 1.5, 2, 3, 5, 7)]
-    ax.set_ylim(low / 1.25, high * 1.25)
-    ax.set_yticks([t for t in ticks if low / 1.25 <= t <= high * 1.25])
-    ax.yaxis.set_major_formatter("{x:g}")
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_minor_locator(NullLocator())
+    ax.xaxis.set_minor_locator(NullLocator())
+    low, high = ax.get_ylim()
+    if min(values) > 0 and max(values) > 4 * min(values):
+        ax.set_yscale("log")
+    elif low > 0:
+        ax.set_ylim(low - 0.2 * (high - low), high + 0.2 * (high - low))
     ax.set_xlabel("width of the average, σ_rel")
     ax.set_ylabel("Fréchet distance")
-    ax.legend(fontsize=8)
+    ax.legend(fontsize=8, frameon=False)
     tidy(ax)
