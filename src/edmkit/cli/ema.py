@@ -170,7 +170,8 @@ def _sweep(
     write_text(run / SWEEP, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     figure = new_figure(6, 4)
     ax = figure.subplots()
-    draw_ema_sweep(ax, [plan.width for plan in plans], first, own.frechet[0])
+    alike = model.notes.get("images") == plans[0].images
+    draw_ema_sweep(ax, [plan.width for plan in plans], first, own.frechet[0] if alike else None)
     ax.set_title(f"{own.frechet[0].sets} × {own.frechet[0].n} samples after {plans[0].images} images")
     with atomic_path(run / PICTURE) as temporary:
         figure.savefig(temporary, format="png", dpi=160)
@@ -180,15 +181,16 @@ def _sweep(
         (f"{plan.width:g}", *map(_cell, each), f"{each[0].ratio:.2f}", f"{plan.mismatch:.1e}")
         for plan, each in zip(plans, scores, strict=True)
     ]
-    rows.append(("the run's own", *map(_cell, own.frechet), f"{own.frechet[0].ratio:.2f}", ""))
+    after = f", after {model.notes['images']} images" if "images" in model.notes else ""
+    rows.append((f"the run's own{after}", *map(_cell, own.frechet), f"{own.frechet[0].ratio:.2f}", ""))
     stdout.print(table(headings, rows))
     near = [
         f"{plan.width:g}"
         for i, (plan, score) in enumerate(zip(plans, first, strict=True))
         if i != best and score.value - first[best].value <= math.hypot(_error(score), _error(first[best]))
     ]
-    alike = f"; {', '.join(near)} within the standard error" if near else ""
-    stdout.print(f"best width: {plans[best].width:g}{alike}", markup=False)
+    others = f"; {', '.join(near)} within the standard error" if near else ""
+    stdout.print(f"best width: {plans[best].width:g}{others}", markup=False)
     stdout.print(f"{run / SWEEP}, {run / PICTURE}", markup=False)
 
 
