@@ -10,6 +10,7 @@ import typer
 from edmkit import __version__
 from edmkit.cli.convert import convert_command
 from edmkit.cli.data import data_app
+from edmkit.cli.ema import ema_command
 from edmkit.cli.evaluate import evaluate_command
 from edmkit.cli.inspect import inspect_command
 from edmkit.cli.likelihood import likelihood_command
@@ -50,6 +51,7 @@ app.command("train")(train_command)
 app.command("sample")(sample_command)
 app.command("solvers")(solvers_command)
 app.command("evaluate")(evaluate_command)
+app.command("ema")(ema_command)
 app.command("likelihood")(likelihood_command)
 app.command("convert")(convert_command)
 app.command("inspect")(inspect_command)

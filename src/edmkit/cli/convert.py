@@ -39,18 +39,12 @@ def convert_command(
 ) -> None:
     """Make a model of a foreign checkpoint, without executing anything in it, and say what became of it."""
     from edmkit.cli.console import out as stdout
+    from edmkit.cli.output import check_model_folder
     from edmkit.interop import convert
-    from edmkit.model import CONFIG, WEIGHTS
 
     if private and push is None:
         raise ValueError("--private: has no effect without --push")
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"DEST: {out} is a file; choose another name")
-    if out.is_dir() and any(out.iterdir()):
-        if not overwrite:
-            raise ValueError(f"DEST: {out} exists already; choose another name or add --overwrite")
-        if not {path.name for path in out.iterdir()} <= {CONFIG, WEIGHTS}:
-            raise ValueError(f"DEST: {out} holds more than a model; choose another name")
+    check_model_folder("DEST", out, overwrite)
     model, report = convert(
         source,
         size=size,

@@ -13,11 +13,23 @@ import torch
 from edmkit._shapes import Int, Shaped, Tensor
 from edmkit.figures.samples import is_image, save_image, save_samples, to_pixels
 from edmkit.files import atomic_path, write_text
+from edmkit.model import CONFIG, WEIGHTS
 from edmkit.transform import Transform
 
-__all__ = ["Output"]
+__all__ = ["Output", "check_model_folder"]
 
 _SUBDIR, _LABELS = 1000, "labels.json"
+
+
+def check_model_folder(option: str, folder: Path, overwrite: bool) -> None:
+    """ValueError where a model that is written into a folder would replace something that it may not."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{option}: {folder} is a file; choose another name")
+    if folder.is_dir() and any(folder.iterdir()):
+        if not overwrite:
+            raise ValueError(f"{option}: {folder} exists already; choose another name or add --overwrite")
+        if not {path.name for path in folder.iterdir()} <= {CONFIG, WEIGHTS}:
+            raise ValueError(f"{option}: {folder} holds more than a model; choose another name")
 
 
 class Output:

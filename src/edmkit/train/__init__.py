@@ -6,11 +6,18 @@ from edmkit.train.checkpoint import read_checkpoint as read_checkpoint
 from edmkit.train.checkpoint import write_checkpoint as write_checkpoint
 from edmkit.train.defaults import default_config as default_config
 from edmkit.train.ema import EMA as EMA
+from edmkit.train.ema import HalfLife as HalfLife
+from edmkit.train.ema import PowerFunction as PowerFunction
+from edmkit.train.ema import Profile as Profile
 from edmkit.train.ema import ema_beta as ema_beta
+from edmkit.train.ema import exponent_to_width as exponent_to_width
+from edmkit.train.ema import width_to_exponent as width_to_exponent
 from edmkit.train.engine import Progress as Progress
 from edmkit.train.engine import Schedule as Schedule
 from edmkit.train.engine import Trainer as Trainer
-from edmkit.train.lock import RunLock as RunLock
+from edmkit.train.posthoc import Reconstruction as Reconstruction
+from edmkit.train.posthoc import attainable as attainable
+from edmkit.train.posthoc import reconstruct as reconstruct
 from edmkit.train.recipe import FROM_DATA as FROM_DATA
 from edmkit.train.recipe import DataRecipe as DataRecipe
 from edmkit.train.recipe import Recipe as Recipe
@@ -23,3 +30,5 @@ from edmkit.train.run import RECIPE as RECIPE
 from edmkit.train.run import Report as Report
 from edmkit.train.run import Run as Run
 from edmkit.train.run import choose_device as choose_device
+from edmkit.train.snapshots import Snapshot as Snapshot
+from edmkit.train.snapshots import Snapshots as Snapshots
