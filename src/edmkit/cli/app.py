@@ -16,6 +16,7 @@ from edmkit.cli.likelihood import likelihood_command
 from edmkit.cli.sample import sample_command
 from edmkit.cli.solvers import solvers_command
 from edmkit.cli.train import train_command
+from edmkit.cli.watch import watch_command
 
 __all__ = ["app", "main"]
 
@@ -47,6 +48,7 @@ def _options(
 
 
 app.command("train")(train_command)
+app.command("watch")(watch_command)
 app.command("sample")(sample_command)
 app.command("solvers")(solvers_command)
 app.command("evaluate")(evaluate_command)
