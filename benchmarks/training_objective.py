@@ -200,24 +200,10 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=80_000)
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--variants", default=",".join(VARIANTS))
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--figure", type=Path)
-    options = parser.parse_args()
-    task = Task(options.images)
-    runs = []
-    for seed in range(options.seeds):
-        for variant in options.variants.split(","):
-            runs.append(measure(task, variant, seed))
-            if options.out is not None:
-                options.out.write_text(json.dumps(runs, indent=1))
+def summarise(runs: list[dict[str, Any]]) -> None:
     for r in runs:
         print(f"{r['variant']:<12} seed {r['seed']}: held-out loss {r['curve'][-1]['loss']:.4f}, {r['seconds']:.0f} s")
-    for variant in options.variants.split(",")[1:]:
+    for variant in dict.fromkeys(r["variant"] for r in runs if r["variant"] != "plain"):
         lines = ratios(runs, variant)
         print(f"\nsquared error of {variant} ÷ plain, by σ, {len(lines)} seeds")
         for k, sigma in enumerate(runs[0]["curve"][-1]["sigma"]):
@@ -226,6 +212,24 @@ def main() -> None:
     for moment in (m for r in runs for m in r["gradients"]):
         parts = (moment["predicted"], moment["by loss"], moment["best"])
         print(f"{moment['images']:>8,} images: " + ", ".join(f"{p:.3f}" for p in parts))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=80_000)
+    parser.add_argument("--seeds", default="0,1")
+    parser.add_argument("--variants", default=",".join(VARIANTS))
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--figure", type=Path)
+    options = parser.parse_args()
+    task = Task(options.images)
+    runs = []
+    for seed in map(int, options.seeds.split(",")):
+        for variant in options.variants.split(","):
+            runs.append(measure(task, variant, seed))
+            if options.out is not None:
+                options.out.write_text(json.dumps(runs, indent=1))
+    summarise(runs)
     if options.figure is not None:
         draw(runs, options.figure)
 

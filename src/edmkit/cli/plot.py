@@ -66,8 +66,8 @@ def plot(
     result = [_fit(title, width)]
     for i, row in enumerate(canvas.rows()):
         label = short(math.exp(labels[i]) if log_y else labels[i]) if i in labels else ""
-        text = Text(f"{label:>{_LABEL - 2}}" + ("┤" if label else "│"), style="dim")
-        result.append(_fit(text.append_text(row), width))
+        axis = Text.assemble((f"{label:>{_LABEL - 2}}" + ("┤" if label else "│"), "dim"))
+        result.append(_fit(axis.append_text(row), width))
     left, right = (short(math.exp(x) if log_x else x) for x in (x0, x1))
     below = " " * (_LABEL - 1) + left + right.rjust(columns - len(left))
     return [*result, _fit(Text(below, style="dim"), width)]

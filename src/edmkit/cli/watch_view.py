@@ -59,13 +59,13 @@ def _state(run: Curves, silent: float, width: int) -> list[Text]:
     last = run.last
     if not last:
         return [Text.assemble((run.name, "bold"), "  nothing is logged yet")]
-    first = Text(run.name, style="bold")
+    first = Text.assemble((run.name, "bold"))
     if run.total:
         share = min(1.0, run.images / run.total)
         cells = 20
         full = round(share * cells)
         first.append("  ").append("━" * full, "green").append("━" * (cells - full), "dim")
-        first.append(f" {share:.0%}", "not bold")
+        first.append(f" {share:.0%}")
     facts = [f"{int(run.images):,}" + (f" of {run.total:,}" if run.total else "") + " images"]
     if run.finished:
         facts.append("done")
@@ -77,7 +77,7 @@ def _state(run: Curves, silent: float, width: int) -> list[Text]:
             facts.append(f"{duration(left)} left")
         if silent > 60:
             facts.append(f"silent for {duration(silent)}")
-    first.append("  " + ", ".join(facts), "not bold")
+    first.append("  " + ", ".join(facts))
     figures = [f"loss {_figure(run.training['loss'])}"]
     if run.held_out:
         least = min(run.held_out.values)
@@ -102,9 +102,9 @@ def _figure(curve: Curve) -> str:
 
 
 def _title(name: str, *keys: tuple[str, str]) -> Text:
-    text = Text(f" {name}", style="bold")
+    text = Text.assemble((f" {name}", "bold"))
     for words, style in keys:
-        text.append("  ").append(words, f"not bold {style}")
+        text.append("  ").append(words, style)
     return text
 
 
