@@ -1,8 +1,8 @@
 """What learned uncertainty and adaptive noise gain on digits: held-out loss by σ after equal images.
 
 All variants see the same data in the same order with the same initial weights, a pair for each seed; the averaged model
-is measured on all held-out digits with noise that is the same for all. At a few moments of the plain training, the squared
-norm of each sample's gradient in all weights says what adaptive draws could gain, and what those by the loss do.
+is measured on all held-out digits with noise that is the same for all. At a few moments of the plain training, the
+squared norm of a sample's gradient in all weights says what adaptive draws could gain, and what those by loss do.
 
     OMP_NUM_THREADS=1 python benchmarks/training_objective.py --out objective.json --figure objective.png
 """

@@ -77,7 +77,11 @@ def test_records_that_lack_something_are_taken_as_they_are(record):
 
 
 def test_an_old_log_is_read():
-    old = [{k: r[k] for k in ("step", "images", "loss", "learning_rate", "images_per_second")} for r in log() if "loss" in r]
+    old = [
+        {k: r[k] for k in ("step", "images", "loss", "learning_rate", "images_per_second")}
+        for r in log()
+        if "loss" in r
+    ]
     curves = Curves.of("old", old)
     assert curves.training["loss"].values[0] == 30
     assert not curves.training["grad_norm"]

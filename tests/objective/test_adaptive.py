@@ -160,9 +160,7 @@ def test_bins_without_draws_take_the_mean():
     noise = AdaptiveNoise(LogUniform(0.01, 1.0), bins=4, share=0.5)
     noise.add(torch.tensor([0.02, 0.05]), torch.tensor([1.0, 9.0]))
     noise.update()
-    torch.testing.assert_close(
-        noise.density, 0.5 + 0.5 * torch.tensor([1, 3, 2, 2]).double() / 2, rtol=1e-12, atol=0
-    )
+    torch.testing.assert_close(noise.density, 0.5 + 0.5 * torch.tensor([1, 3, 2, 2]).double() / 2, rtol=1e-12, atol=0)
 
 
 def test_bad_arguments_are_named():

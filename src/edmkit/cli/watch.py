@@ -21,7 +21,7 @@ def watch_command(
     once: Annotated[bool, typer.Option("--once", help="Print the curves once and stop.")] = False,
     every: Annotated[float, typer.Option(help="Seconds between two looks at the log.")] = 2.0,
 ) -> None:
-    """Draw loss, held-out loss, error by noise level and the rest until the run ends or Ctrl-C. Several are compared."""
+    """Draw loss, held-out loss, error by noise level and more, until the run ends or Ctrl-C. Several are compared."""
     from edmkit.cli.console import out as stdout
     from edmkit.cli.watch_view import view
 

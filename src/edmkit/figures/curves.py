@@ -40,7 +40,7 @@ class Curves:
     """The records of one run, each name with what there is of it; `of` leaves out what no number can be made of.
 
     `training` has "loss", "learning_rate", "grad_norm" and "images_per_second", `scores` the Fréchet distances by name.
-    `trivial` is the error of the denoiser that answers the mean of the data. `total` is the length of the run in images.
+    `trivial` is the error of the denoiser that answers the mean of the data. `total` is the run's length in images.
     """
 
     name: str
@@ -71,9 +71,7 @@ class Curves:
             held_out=_curve((images, h.get("loss")) for images, h in held),
             scores=_scores(records),
             by_sigma=[{"images": r["images"], **r["loss_by_sigma"]} for r in binned],
-            held_out_by_sigma=[
-                Levels(images, h["sigma"], h["mse"]) for images, h in held if _has_levels(h, "mse")
-            ],
+            held_out_by_sigma=[Levels(images, h["sigma"], h["mse"]) for images, h in held if _has_levels(h, "mse")],
             trivial=float(known[-1][-1]) if known and _is_number(known[-1][-1]) else None,
             last=training[-1] if training else {},
         )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
@@ -37,7 +39,8 @@ def curves_figure(runs: Sequence[Curves]) -> Figure:
 
 def _one(run: Curves) -> Figure:
     figure = new_figure(12.5, 7.2)
-    upper, lower = figure.subfigures(2, 1, height_ratios=[1.25, 1])
+    halves: Any = figure.subfigures(2, 1, height_ratios=[1.25, 1])
+    upper, lower = halves
     left, right = upper.subplots(1, 2, width_ratios=[1.15, 1])
     draw_loss(left, [run])
     draw_levels(right, run)
@@ -110,7 +113,7 @@ def draw_loss(ax: Axes, runs: Sequence[Curves]) -> None:
 
 
 def draw_levels(ax: Axes, run: Curves) -> None:
-    """The squared error per dimension over σ, from the first 48th of the training to the last, beside what is trivial."""
+    """The squared error per dimension over σ, from the first 48th of the training to the last."""
     slices = run.slices(_SLICES)
     chosen = _doubling(slices)
     for i, levels in enumerate(chosen):
@@ -192,12 +195,10 @@ def _doubling(slices: Sequence[Levels]) -> list[Levels]:
 def _level_axes(ax: Axes, trivial: float | None) -> None:
     ax.set_xscale("log")
     ax.set_yscale("log")
-    drawn = [line.get_xydata() for line in ax.get_lines()]
-    points = [(float(x), float(y)) for line in drawn for x, y in line]
-    if points:
-        low, high = min(x for x, _ in points), max(x for x, _ in points)
-        top = max(y for _, y in points)
-        ax.set_ylim(min(y for _, y in points) / 1.5, max(top, trivial or top) * 1.6)
+    points = np.concatenate([np.empty((0, 2)), *(np.asarray(line.get_xydata(), float) for line in ax.get_lines())])
+    if len(points):
+        (low, bottom), (high, top) = points.min(0), points.max(0)
+        ax.set_ylim(bottom / 1.5, max(top, trivial or top) * 1.6)
         if trivial:
             ax.axhline(trivial, color=INK, ls=":", lw=1.1, label="trivial: the mean")
             sigma = [low * (high / low) ** (i / 60) for i in range(61)]

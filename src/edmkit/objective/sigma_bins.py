@@ -39,7 +39,7 @@ class SigmaBins:
             if bins < 1:
                 raise ValueError(f"bins: {bins}; want at least 1")
             ends = noise.quantile(torch.tensor([_OUTSIDE, 1 - _OUTSIDE], dtype=torch.float64)).log()
-            edges = torch.linspace(*ends.tolist(), bins + 1, dtype=torch.float64).exp().tolist()
+            edges = torch.linspace(float(ends[0]), float(ends[1]), bins + 1, dtype=torch.float64).exp().tolist()
         elif noise is not None or edges is None:
             raise ValueError("noise, edges: give one of the two")
         if len(edges) < 2 or not edges[0] > 0 or not all(a < b for a, b in itertools.pairwise(edges)):

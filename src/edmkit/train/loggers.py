@@ -29,8 +29,8 @@ class JSONLines:
     """A line of JSON for each record, at the end of a file, written out at once.
 
     A run that goes on from `images` gives them: lines beyond are removed first, which the run is about to write again.
-    What a killed process left of its last line is removed in any case. Numbers that are not finite become null, for JSON
-    has none.
+    What a killed process left of its last line is removed in any case. Numbers that are not finite become null, for
+    JSON has none.
     """
 
     def __init__(self, path: Path, images: int | None = None) -> None:
@@ -59,7 +59,7 @@ class TensorBoard:
             raise ValueError("tensorboard: is not installed; pip install tensorboard") from None
         self._run = run
         purge = None if images is None else images + 1
-        self._writer: Any = SummaryWriter(str(run / "tensorboard"), purge_step=purge)  # type: ignore[no-untyped-call]
+        self._writer: Any = SummaryWriter(str(run / "tensorboard"), purge_step=purge)
 
     def log(self, record: Mapping[str, Any]) -> None:
         images = int(record["images"])
@@ -76,8 +76,8 @@ class TensorBoard:
 class WandB:
     """The same to Weights & Biases, with "images" as the axis, in the project `project` under the folder's name.
 
-    The run's id is kept in `run`/wandb.txt, so that one that is taken up again goes on there. What it sends a second time
-    is drawn twice, since that service forgets nothing.
+    The run's id is kept in `run`/wandb.txt, so that one that is taken up again goes on there. What it sends a second
+    time is drawn twice, since that service forgets nothing.
     """
 
     def __init__(self, run: Path, *, project: str = "edmkit", config: Mapping[str, Any] | None = None) -> None:
