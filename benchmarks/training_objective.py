@@ -21,14 +21,15 @@ from typing import Any
 import torch
 
 from edmkit.data import DataSet, batches, inspect
-from edmkit.objective import AdaptiveNoise, DenoisingLoss, NoiseDistribution, Uncertainty
+from edmkit.objective import AdaptiveNoise, DenoisingLoss, NoiseDistribution, Uncertainty, UniformWeight
 from edmkit.preconditioning import Preconditioned
 from edmkit.registry import from_config
 from edmkit.train import EMA, Schedule, default_config, ema_beta, make_data_recipe, make_recipe
 from edmkit.train.held_out import HeldOut
 
-VARIANTS = ("plain", "uncertainty", "adaptive")
+VARIANTS = ("plain", "uncertainty", "adaptive", "λ=1", "λ=1 adaptive")
 UPDATE_STEPS = 50
+SHARE = 0.25
 NOISE_SEEDS = range(4)
 
 
@@ -71,23 +72,32 @@ def gradients(task: Task, denoiser: Preconditioned, bins: int = 16, each: int = 
     sigma = task.noise.quantile(u.double())
     loss = DenoisingLoss(task.noise)
     squares, losses = torch.zeros(bins, dtype=torch.float64), torch.zeros(bins, dtype=torch.float64)
+    unweighted = torch.zeros(2, bins, dtype=torch.float64)  # the same for λ = 1
     for i in range(bins * each):
         k = slice(i, i + 1)
         value = loss.at(denoiser, x[k], sigma[k], {"labels": labels[k]}, noise=noise[k]).sum()
         norms = torch._foreach_norm(torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True))
         squares[i % bins] += float(torch.stack(norms).square().sum()) / each
         losses[i % bins] += float(value.detach()) / each
+        scale = float(denoiser.weight(sigma[k])) ** -2
+        unweighted[0, i % bins] += float(torch.stack(norms).square().sum()) * scale / each
+        unweighted[1, i % bins] += float(value.detach()) * scale / each
     denoiser.train()
-    plain = float(squares.mean())
-    by_loss = float((squares / losses.sqrt()).mean() * losses.sqrt().mean())
     return {
         "sigma": task.noise.quantile((torch.arange(bins).double() + 0.5) / bins).tolist(),
         "gradient": squares.tolist(),
         "loss": losses.tolist(),
-        "predicted": float(losses.sqrt().mean() ** 2 / losses.mean()),
-        "by loss": by_loss / plain,
-        "best": float(squares.sqrt().mean() ** 2) / plain,
+        "factors": factors(squares, losses),
+        "factors for λ=1": factors(unweighted[0], unweighted[1]),
     }
+
+
+def factors(squares: torch.Tensor, proxies: torch.Tensor) -> list[float]:
+    """What is left of the gradient's second moment: by `AdaptiveNoise` if proxies were true, in fact, and at best."""
+    root = proxies.sqrt()
+    h = SHARE + (1 - SHARE) * root / root.mean()
+    parts = ((proxies / h).mean() / proxies.mean(), (squares / h).mean() / squares.mean())
+    return [*map(float, parts), float(squares.sqrt().mean() ** 2 / squares.mean())]
 
 
 def _sample(data: DataSet, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -100,9 +110,10 @@ def train(task: Task, variant: str, seed: int) -> Iterator[tuple[int, Preconditi
     """(images, model, averaged model, noise), ten times on the way."""
     recipe = task.recipe
     denoiser = task.denoiser(seed)
-    uncertainty = Uncertainty() if variant in ("uncertainty", "both") else None
-    noise = AdaptiveNoise(task.noise) if variant in ("adaptive", "both") else task.noise
-    loss = DenoisingLoss(noise, uncertainty=uncertainty)
+    uncertainty = Uncertainty() if variant == "uncertainty" else None
+    noise = AdaptiveNoise(task.noise, share=SHARE) if variant.endswith("adaptive") else task.noise
+    weight = UniformWeight() if variant.startswith("λ=1") else None
+    loss = DenoisingLoss(noise, weight, uncertainty=uncertainty)
     parameters = [*denoiser.parameters(), *(uncertainty.parameters() if uncertainty is not None else ())]
     optimizer = torch.optim.Adam(parameters, fused=True)
     schedule = Schedule(
@@ -160,10 +171,15 @@ def measure(task: Task, variant: str, seed: int) -> dict[str, Any]:
 
 
 def ratios(runs: list[dict[str, Any]], variant: str) -> list[list[float]]:
-    """For each seed, the squared error by σ at the end over that of the plain training."""
+    """For each seed, the squared error by σ at the end over that of the training without the option."""
+    base = baseline(variant)
     last = {(r["variant"], r["seed"]): r["curve"][-1]["mse"] for r in runs}
     seeds = sorted({r["seed"] for r in runs if r["variant"] == variant})
-    return [[a / b for a, b in zip(last[variant, s], last["plain", s], strict=True)] for s in seeds]
+    return [[a / b for a, b in zip(last[variant, s], last[base, s], strict=True)] for s in seeds]
+
+
+def baseline(variant: str) -> str:
+    return "λ=1" if variant.startswith("λ=1") else "plain"
 
 
 def draw(runs: list[dict[str, Any]], path: Path) -> None:
@@ -203,15 +219,15 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
 def summarise(runs: list[dict[str, Any]]) -> None:
     for r in runs:
         print(f"{r['variant']:<12} seed {r['seed']}: held-out loss {r['curve'][-1]['loss']:.4f}, {r['seconds']:.0f} s")
-    for variant in dict.fromkeys(r["variant"] for r in runs if r["variant"] != "plain"):
+    for variant in dict.fromkeys(r["variant"] for r in runs if r["variant"] not in ("plain", "λ=1")):
         lines = ratios(runs, variant)
-        print(f"\nsquared error of {variant} ÷ plain, by σ, {len(lines)} seeds")
+        print(f"\nsquared error of {variant} ÷ {baseline(variant)}, by σ, {len(lines)} seeds")
         for k, sigma in enumerate(runs[0]["curve"][-1]["sigma"]):
             print(f"{sigma:8.3f}  " + "  ".join(f"{line[k]:.3f}" for line in lines))
-    print("\nsecond moment of the gradient ÷ that of plain draws: predicted by the loss, with draws by it, at best")
+    print("\nsecond moment of the gradient ÷ that of plain draws: predicted, with adaptive draws, at best")
     for moment in (m for r in runs for m in r["gradients"]):
-        parts = (moment["predicted"], moment["by loss"], moment["best"])
-        print(f"{moment['images']:>8,} images: " + ", ".join(f"{p:.3f}" for p in parts))
+        for key in ("factors", "factors for λ=1"):
+            print(f"{moment['images']:>8,} images, {key}: " + ", ".join(f"{p:.3f}" for p in moment[key]))
 
 
 def main() -> None:

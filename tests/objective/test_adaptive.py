@@ -8,6 +8,7 @@ import scipy.stats
 import torch
 
 from edmkit.objective import AdaptiveNoise, DenoisingLoss, IDDPMUniform, LogNormal, LogUniform, UniformWeight
+from edmkit.preconditioning import EDMPreconditioning, Preconditioned
 
 BASE = LogNormal()
 
@@ -161,6 +162,28 @@ def test_bins_without_draws_take_the_mean():
     noise.add(torch.tensor([0.02, 0.05]), torch.tensor([1.0, 9.0]))
     noise.update()
     torch.testing.assert_close(noise.density, 0.5 + 0.5 * torch.tensor([1, 3, 2, 2]).double() / 2, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("weight", [None, UniformWeight()])
+def test_the_gradient_in_the_output_of_the_network(weight):
+    """A quarter of its squared norm by autograd, with the denoiser's own weight and with another."""
+
+    class Constant(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.outputs = []
+
+        def forward(self, x, c_noise, cond=None):
+            self.outputs.append(torch.ones_like(x, requires_grad=True))
+            return self.outputs[-1]
+
+    network, generator = Constant(), seeded(5)
+    loss = DenoisingLoss(BASE, weight)
+    x0, noise = (torch.randn(6, 3, generator=generator) for _ in range(2))
+    sigma = BASE.sample(6, generator=generator)
+    terms = loss.terms(Preconditioned(network, EDMPreconditioning(0.5)), x0, sigma, noise=noise)
+    (g,) = torch.autograd.grad(terms.objective.sum(), network.outputs)
+    torch.testing.assert_close(terms.gradient, g.square().sum(1) / 4, rtol=1e-4, atol=0)
 
 
 def test_bad_arguments_are_named():

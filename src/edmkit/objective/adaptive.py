@@ -19,10 +19,10 @@ class AdaptiveNoise(NoiseDistribution):
 
     Multiplied by p/q = 1/h, the loss and its gradient have under q the mean that they have under p, whatever h. The
     gradient's second moment is E_p[G(σ)/h(σ)], G(σ) = E[‖g‖² | σ], and least for h ∝ √G, where it is lower by the
-    factor (E_p √G)²/E_p G. With λ = 1/c_out², as in every column of Table 1, the gradient in the output F of the
-    network has ‖g‖² = 4·λ‖D − y‖²: four times the loss, so that nothing need be measured beside it. That the way from
-    F to the weights has the same gain at every σ is an assumption (Katharopoulos and Fleuret 2018, arXiv:1803.00942,
-    make it too); the noise of the gradient, not its mean, is what h then spends draws on. So
+    factor (E_p √G)²/E_p G. In the output F of the network, the gradient of λ‖D − y‖² has ‖g‖² = 4·(λ·c_out)²·‖D − y‖²,
+    so that the loss says what there is to know. That the way from F to the weights has the same gain at every σ is an
+    assumption (Katharopoulos and Fleuret 2018, arXiv:1803.00942, make it too). With λ = 1/c_out², as in every column of
+    Table 1, ‖g‖² is four times the loss, which varies little: there is little to gain, and more with other weights. So
 
         h = share + (1 − share)·√G/mean(√G),
 

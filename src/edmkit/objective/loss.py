@@ -40,7 +40,9 @@ class Terms(NamedTuple):
     `error` is ‖D − x₀‖², summed over the dimensions. `loss` is λ·‖D − x₀‖² in the loss's reduction, times p(σ)/q(σ)
     where the noise is drawn from another distribution q: its mean estimates the loss under p, whatever the options,
     and is what one logs. `objective` is what is minimised: `loss` itself without an `Uncertainty`. `gradient` is
-    λ·e^−2u·‖D − x₀‖², what `AdaptiveNoise.add` wants. `error`, `loss` and `gradient` are detached.
+    (λ·c_out/e^u)²·‖D − x₀‖², a quarter of the squared gradient in the network's output without p/q, for
+    `AdaptiveNoise.add`; 1/c_out² is the denoiser's own weight(σ), and λ where it has none. All but the objective are
+    detached.
     """
 
     error: Tensor
@@ -107,7 +109,8 @@ class DenoisingLoss:
         noise: Float[Tensor, "batch *dims"],
     ) -> Terms:
         """The loss as in `at`, with what there is to be learnt from it beside."""
-        weight: Weight | None = self.weight if self.weight is not None else getattr(denoiser, "weight", None)
+        own: Weight | None = getattr(denoiser, "weight", None)
+        weight = self.weight if self.weight is not None else own
         if weight is None:
             raise ValueError("weight: the denoiser has no weight(sigma) of its own; give DenoisingLoss(weight=…)")
         error = denoising_error(denoiser, x0, sigma.to(x0), cond, noise=noise)
@@ -117,6 +120,8 @@ class DenoisingLoss:
         ratio = self.noise.importance(sigma).to(error)
         loss = objective = ratio * reduced
         gradient = weighted.detach()
+        if self.weight is not None and own is not None:
+            gradient = gradient * (weight(sigma) / own(sigma)).to(error)
         if self.uncertainty is not None:
             u = self.uncertainty(sigma.to(x0.device)).to(error)
             objective = ratio * (reduced / u.exp() + count * u)
