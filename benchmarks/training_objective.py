@@ -51,8 +51,8 @@ class Task:
         network = from_config("network", {**self.recipe.network, **sizes})
         return Preconditioned(network, from_config("preconditioning", self.recipe.preconditioning))
 
-    def held_out(self, denoiser: Preconditioned) -> dict[str, Any]:
-        measured = [measure.measure(denoiser) for measure in self.measures]
+    def held_out(self, denoiser: Preconditioned, last: bool) -> dict[str, Any]:
+        measured = [measure.measure(denoiser) for measure in (self.measures if last else self.measures[:1])]
         mse = torch.stack([m.by_sigma.mse for m in measured]).mean(0)
         return {
             "loss": statistics.fmean(m.loss for m in measured),
@@ -107,7 +107,7 @@ def _sample(data: DataSet, count: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def train(task: Task, variant: str, seed: int) -> Iterator[tuple[int, Preconditioned, Preconditioned, Any]]:
-    """(images, model, averaged model, noise), ten times on the way."""
+    """(images, model, averaged model, noise), five times on the way."""
     recipe = task.recipe
     denoiser = task.denoiser(seed)
     uncertainty = Uncertainty() if variant == "uncertainty" else None
@@ -125,7 +125,7 @@ def train(task: Task, variant: str, seed: int) -> Iterator[tuple[int, Preconditi
         recipe.ema_ramp_ratio,
     )
     ema, generator = EMA(denoiser), torch.Generator().manual_seed(seed + 1000)
-    images, marks = 0, [round(recipe.images * k / 10) for k in range(1, 11)]
+    images, marks = 0, [round(recipe.images * k / 5) for k in range(1, 6)]
     for step, (x, labels) in enumerate(batches(task.training, recipe.batch_size, seed, 0, prefetch=0)):
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(images)
@@ -153,8 +153,8 @@ def train(task: Task, variant: str, seed: int) -> Iterator[tuple[int, Preconditi
 def measure(task: Task, variant: str, seed: int) -> dict[str, Any]:
     begun, curve, moments, density = time.perf_counter(), [], [], None
     for images, denoiser, averaged, noise in train(task, variant, seed):
-        curve.append({"images": images, **task.held_out(averaged)})
-        if variant == "plain" and seed == 0 and len(curve) in (1, 5, 10):
+        curve.append({"images": images, **task.held_out(averaged, images >= task.recipe.images)})
+        if variant == "plain" and seed == 0 and len(curve) in (1, 3, 5):
             moments.append({"images": images, **gradients(task, denoiser)})
         if isinstance(noise, AdaptiveNoise):
             density = noise.density.tolist()

@@ -72,16 +72,19 @@ def test_a_module_is_in_evaluation_meanwhile():
 
 def test_samples_come_from_the_whole_set_with_their_labels():
     labels = (torch.arange(100) >= 50).long()
-    held_out = HeldOut(gaussian(100, labels=labels), LogNormal(), count=10)
+    data = gaussian(100, labels=labels)
+    held_out = HeldOut(data, LogNormal(), count=10)
     seen = []
 
     def denoiser(x, sigma, cond):
-        seen.append(cond["labels"])
+        seen.append(cond and cond["labels"])
         return x
 
     denoiser.weight = EDMWeight(STD)
     held_out.measure(denoiser)
     assert seen[0].tolist() == [0] * 5 + [1] * 5
+    HeldOut(data, LogNormal(), count=10, conditional=False).measure(denoiser)
+    assert seen[-1] is None
 
 
 def test_the_mean_of_the_training_data_is_what_is_trivial():

@@ -44,9 +44,13 @@ def view(runs: Sequence[Curves], silent: Sequence[float], width: int, height: in
         if any(run.training[key] for run in runs)
     ]
     each = (width - len(small) + 1) // max(1, len(small))
+    if any(run.by_sigma or run.held_out_by_sigma for run in runs):
+        above = [_loss(runs, left - 1, upper), _levels(runs, width - left, upper)]
+    else:
+        above = [_loss(runs, width, upper)]
     return Group(
         *head,
-        *_beside([_loss(runs, left - 1, upper), _levels(runs, width - left, upper)]),
+        *_beside(above),
         *_beside([_small(runs, key, title, each, room - upper) for key, title in small]),
     )
 

@@ -175,10 +175,8 @@ def draw_scores(ax: Axes, run: Curves) -> None:
 
 
 def _small(ax: Axes, curve: Curve, title: str, logarithmic: bool) -> None:
-    ax.plot(curve.images, curve.values, color=PALETTE[0], lw=0.9, alpha=0.3 if logarithmic else 1)
-    if logarithmic:
-        line = smooth(curve.values, len(curve.values) // _SMOOTH)
-        ax.plot(curve.images, line, color=PALETTE[0], lw=1.3)
+    ax.plot(curve.images, curve.values, color=PALETTE[0], lw=0.8, alpha=0.22)
+    ax.plot(curve.images, smooth(curve.values, len(curve.values) // _SMOOTH), color=PALETTE[0], lw=1.3)
     ax.set_title(title, loc="left")
     _over_images(ax)
     if logarithmic and min(curve.values) > 0:

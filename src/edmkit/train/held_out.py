@@ -38,7 +38,8 @@ class HeldOut:
 
     The mean over p(σ) is taken at `levels` quantiles of the training noise, (k + ½)/levels, each with the same `count`
     samples, evenly chosen from the data, and the same noise, drawn by `seed`: two measurements differ by what the
-    denoiser has learnt, and those of one model agree whatever the batch size. `reduction` is that of the training loss.
+    denoiser has learnt, and those of one model agree whatever the batch size. `reduction` is that of the training loss;
+    `conditional` says whether the denoiser is told the classes of data that have some.
     `mean` is the mean of the training data, which the trivial denoiser answers (default: of the samples themselves).
     """
 
@@ -50,6 +51,7 @@ class HeldOut:
         count: int = 256,
         levels: int = 16,
         reduction: Literal["sum", "mean"] = "sum",
+        conditional: bool = True,
         mean: Float[Tensor, "*dims"] | None = None,
         seed: int = 0,
         batch_size: int = 256,
@@ -63,7 +65,8 @@ class HeldOut:
             raise ValueError(f"data: {len(data)} held-out samples; want at least 2")
         places = torch.linspace(0, len(data) - 1, min(count, len(data))).round().long()
         self.x0 = data.batch(places).to(device)
-        self.cond = None if data.labels is None else {"labels": data.labels[places].to(device)}
+        labels = data.labels if conditional else None
+        self.cond = None if labels is None else {"labels": labels[places].to(device)}
         self.sigmas = noise.quantile((torch.arange(levels, dtype=torch.float64) + 0.5) / levels)
         self.reduction, self.seed, self.batch_size = reduction, seed, batch_size
         self.mean = None if mean is None else mean.to(self.x0)
