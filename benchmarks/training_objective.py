@@ -83,8 +83,10 @@ def gradients(task: Task, denoiser: Preconditioned, bins: int = 16, each: int = 
         unweighted[0, i % bins] += float(torch.stack(norms).square().sum()) * scale / each
         unweighted[1, i % bins] += float(value.detach()) * scale / each
     denoiser.train()
+    levels = task.noise.quantile((torch.arange(bins).double() + 0.5) / bins)
     return {
-        "sigma": task.noise.quantile((torch.arange(bins).double() + 0.5) / bins).tolist(),
+        "sigma": levels.tolist(),
+        "weight": denoiser.weight(levels).tolist(),
         "gradient": squares.tolist(),
         "loss": losses.tolist(),
         "factors": factors(squares, losses),
@@ -183,35 +185,32 @@ def baseline(variant: str) -> str:
 
 
 def draw(runs: list[dict[str, Any]], path: Path) -> None:
-    from edmkit.figures.style import PALETTE, new_figure, tidy
+    from edmkit.figures.style import GRAY, PALETTE, new_figure, tidy
 
-    figure = new_figure(10, 3.4)
-    left, middle, right = figure.subplots(1, 3)
-    variants = list(dict.fromkeys(r["variant"] for r in runs))
+    figure = new_figure(11, 3.3)
+    axes = figure.subplots(1, 3)
     sigma = runs[0]["curve"][-1]["sigma"]
-    for variant, colour in zip(variants, PALETTE, strict=False):
-        mine = [r for r in runs if r["variant"] == variant]
-        for i, r in enumerate(mine):
-            images = [c["images"] for c in r["curve"]]
-            name = variant if i == 0 else None
-            left.plot(images, [c["loss"] for c in r["curve"]], color=colour, label=name, lw=1.2)
-        if variant != "plain":
+    for ax, title, options in (
+        (axes[0], "λ = 1/c_out²: squared error ÷ without", ("uncertainty", "adaptive")),
+        (axes[1], "λ = 1: squared error ÷ without", ("λ=1 adaptive",)),
+    ):
+        for variant in options:
             for i, line in enumerate(ratios(runs, variant)):
-                middle.plot(sigma, line, color=colour, label=variant if i == 0 else None, lw=1.2)
-    middle.axhline(1, color=PALETTE[0], lw=1)
-    for place, title, x in ((left, "held-out loss", "images"), (middle, "squared error ÷ plain", "σ")):
-        place.set(title=title, xlabel=x)
-        place.legend()
-    left.set_yscale("log")
-    middle.set_xscale("log")
+                colour = PALETTE[("uncertainty", "adaptive", "λ=1 adaptive").index(variant) % 2]
+                ax.plot(sigma, line, color=colour, lw=1.3, label=variant.split()[-1] if i == 0 else None)
+        ax.axhline(1, color=GRAY, lw=1)
+        ax.set(title=title, xlabel="noise level σ", xscale="log")
+        ax.legend()
     moment = next(r["gradients"][-1] for r in runs if r["gradients"])
-    mean = statistics.fmean(math.sqrt(g) for g in moment["gradient"])
-    right.plot(moment["sigma"], [math.sqrt(g) / mean for g in moment["gradient"]], label="size of the gradient")
-    mean = statistics.fmean(math.sqrt(v) for v in moment["loss"])
-    right.plot(moment["sigma"], [math.sqrt(v) / mean for v in moment["loss"]], label="√loss")
-    right.set(title="best h(σ), and that by the loss", xlabel="σ", xscale="log")
-    right.legend()
-    for ax in (left, middle, right):
+    weights = moment["weight"]
+    for name, colour, scale in (("1/c_out²", PALETTE[0], [1.0] * len(weights)), ("1", PALETTE[1], weights)):
+        for key, style, what in (("gradient", "-", "gradient"), ("loss", "--", "loss")):
+            root = [math.sqrt(v) / w for v, w in zip(moment[key], scale, strict=True)]
+            mean = statistics.fmean(root)
+            axes[2].plot(moment["sigma"], [r / mean for r in root], style, color=colour, label=f"λ = {name}, by {what}")
+    axes[2].set(title="draws ÷ those of the base", xlabel="noise level σ", xscale="log")
+    axes[2].legend(fontsize=7)
+    for ax in axes:
         tidy(ax)
     figure.savefig(path, dpi=130)
 

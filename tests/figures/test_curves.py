@@ -71,9 +71,18 @@ def test_slices_are_means_weighted_by_draws():
 )
 def test_records_that_lack_something_are_taken_as_they_are(record):
     curves = Curves.of("run", [record, record])
-    curves_figure([curves]).canvas.draw()
-    curves_figure([curves, curves]).canvas.draw()
+    curves_figure([curves])
+    curves_figure([curves, curves])
     assert all(math.isfinite(v) for curve in curves.training.values() for v in curve.values)
+
+
+@pytest.mark.parametrize(("loss", "count"), [([None, None], [0, 0]), ([0.1, None], [4, 0]), ([0.0, 0.0], [4, 4])])
+def test_a_single_record_beside_what_is_trivial(loss, count):
+    by_sigma = {"sigma": [0.5, 1.0], "loss": loss, "count": count}
+    held = {"loss": 1.0, "sigma": [0.5, 1.0], "mse": [0.0, 0.1], "trivial": [0.3, 0.3]}
+    curves = Curves.of("run", [{"images": 64, "loss": 1.0, "loss_by_sigma": by_sigma}, {"images": 64, "held_out": held}])
+    curves_figure([curves]).canvas.draw()
+    curves_figure([curves, curves])
 
 
 def test_an_old_log_is_read():

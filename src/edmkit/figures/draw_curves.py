@@ -45,7 +45,7 @@ def _one(run: Curves) -> Figure:
     draw_loss(left, [run])
     draw_levels(right, run)
     small: list[tuple[float, Callable[[Axes], None]]] = []
-    if run.by_sigma and run.trivial:
+    if run.trivial and any(row.points()[0] for row in run.slices(_SLICES)):
         small.append((1.9, lambda ax: draw_map(ax, run)))
     if run.scores:
         small.append((1, lambda ax: draw_scores(ax, run)))

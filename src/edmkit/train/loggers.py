@@ -111,7 +111,7 @@ class WandB:
 def scalars(record: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a record by name, "images" left out: {"held_out": {"loss": 1}} is {"held_out/loss": 1}.
 
-    A mapping with lists over "sigma" gives a number for each level: "loss_by_sigma/loss/σ=0.0123".
+    A mapping with lists over "sigma" gives a number for each level, "loss_by_sigma/loss/σ=0.0123", without "count".
     """
     return {name: value for name, value in _flat(record, "") if name != "images"}
 
@@ -123,7 +123,7 @@ def _flat(record: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]
             yield from _flat(value, f"{prefix}{name}/")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield f"{prefix}{name}", float(value)
-        elif isinstance(value, list) and isinstance(levels, list) and name != "sigma":
+        elif isinstance(value, list) and isinstance(levels, list) and name not in ("sigma", "count"):
             for sigma, item in zip(levels, value, strict=False):
                 if item is not None:
                     yield f"{prefix}{name}/σ={sigma:.3g}", float(item)
