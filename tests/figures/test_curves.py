@@ -80,7 +80,8 @@ def test_records_that_lack_something_are_taken_as_they_are(record):
 def test_a_single_record_beside_what_is_trivial(loss, count):
     by_sigma = {"sigma": [0.5, 1.0], "loss": loss, "count": count}
     held = {"loss": 1.0, "sigma": [0.5, 1.0], "mse": [0.0, 0.1], "trivial": [0.3, 0.3]}
-    curves = Curves.of("run", [{"images": 64, "loss": 1.0, "loss_by_sigma": by_sigma}, {"images": 64, "held_out": held}])
+    records = [{"images": 64, "loss": 1.0, "loss_by_sigma": by_sigma}, {"images": 64, "held_out": held}]
+    curves = Curves.of("run", records)
     curves_figure([curves]).canvas.draw()
     curves_figure([curves, curves])
 
