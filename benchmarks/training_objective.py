@@ -196,7 +196,7 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
     ):
         for variant in options:
             for i, line in enumerate(ratios(runs, variant)):
-                colour = PALETTE[("uncertainty", "adaptive", "λ=1 adaptive").index(variant) % 2]
+                colour = PALETTE[0 if variant == "uncertainty" else 1]
                 ax.plot(sigma, line, color=colour, lw=1.3, label=variant.split()[-1] if i == 0 else None)
         ax.axhline(1, color=GRAY, lw=1)
         ax.set(title=title, xlabel="noise level σ", xscale="log")
@@ -231,12 +231,14 @@ def summarise(runs: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=80_000)
+    parser.add_argument("--images", type=int, default=60_000)
     parser.add_argument("--seeds", default="0,1")
     parser.add_argument("--variants", default=",".join(VARIANTS))
     parser.add_argument("--out", type=Path)
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
+    if options.figure is not None and options.variants != ",".join(VARIANTS):
+        parser.error("--figure: shows all variants")
     task = Task(options.images)
     runs = []
     for seed in map(int, options.seeds.split(",")):
