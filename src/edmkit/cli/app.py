@@ -17,6 +17,7 @@ from edmkit.cli.likelihood import likelihood_command
 from edmkit.cli.sample import sample_command
 from edmkit.cli.solvers import solvers_command
 from edmkit.cli.train import train_command
+from edmkit.cli.watch import watch_command
 
 __all__ = ["app", "main"]
 
@@ -48,6 +49,7 @@ def _options(
 
 
 app.command("train")(train_command)
+app.command("watch")(watch_command)
 app.command("sample")(sample_command)
 app.command("solvers")(solvers_command)
 app.command("evaluate")(evaluate_command)

@@ -16,7 +16,7 @@ from edmkit.files import atomic_path, write_text
 from edmkit.model import CONFIG, WEIGHTS
 from edmkit.transform import Transform
 
-__all__ = ["Output", "check_model_folder"]
+__all__ = ["Output", "check_target"]
 
 _SUBDIR, _LABELS = 1000, "labels.json"
 
@@ -125,3 +125,15 @@ class Output:
     def _name(self, seed: int) -> str:
         folder = f"{seed - seed % _SUBDIR:06d}/" if self.subdirs else ""
         return f"{folder}{seed:06d}.png"
+
+
+def check_target(option: str, path: Path, suffix: str, overwrite: bool) -> None:
+    """ValueError, before any work is done, where a file cannot be written to `path` or would replace something."""
+    if path.suffix != suffix:
+        raise ValueError(f"{option}: {path}; want a name that ends in {suffix}")
+    if not path.parent.is_dir():
+        raise ValueError(f"{option}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise ValueError(f"{option}: {path} is a folder; choose another name")
+    if path.exists() and not overwrite:
+        raise ValueError(f"{option}: {path} exists already; choose another name or add --overwrite")

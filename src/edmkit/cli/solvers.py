@@ -68,6 +68,7 @@ def solvers_command(
     from edmkit.cli.console import err
     from edmkit.cli.console import out as stdout
     from edmkit.cli.fitting import fit_candidates
+    from edmkit.cli.output import check_target
     from edmkit.cli.parsing import parse_budgets, parse_seeds
     from edmkit.files import atomic_path, write_text
     from edmkit.metrics import STEP_FAMILIES, default_candidates, plan_runs, recommend
@@ -78,7 +79,8 @@ def solvers_command(
     if batch is not None and batch < 1:
         raise ValueError(f"--batch: {batch}; want at least 1")
     for option, path, suffix in (("--out", out, ".png"), ("--json", figures, ".json")):
-        _check_target(option, path, suffix, overwrite)
+        if path is not None:
+            check_target(option, path, suffix, overwrite)
     names = None if solvers is None else split_list(solvers)
     families = STEP_FAMILIES if steps is None else tuple(split_list(steps))
     plan_runs(default_candidates(1.0, 0.0, names, families), budgets)  # a mistake in them is told before any work
@@ -143,19 +145,6 @@ def found_candidates(source: str) -> list[Candidate]:
     if is_oracle(source):
         return []
     return [Candidate(name, sampler.solver, sampler.steps) for name, sampler in load_samplers(source).items()]
-
-
-def _check_target(option: str, path: Path | None, suffix: str, overwrite: bool) -> None:
-    if path is None:
-        return
-    if path.suffix != suffix:
-        raise ValueError(f"{option}: {path}; want a name that ends in {suffix}")
-    if not path.parent.is_dir():
-        raise ValueError(f"{option}: there is no folder {path.parent}")
-    if path.is_dir():
-        raise ValueError(f"{option}: {path} is a folder; choose another name")
-    if path.exists() and not overwrite:
-        raise ValueError(f"{option}: {path} exists already; choose another name or add --overwrite")
 
 
 def _denoiser(source: str, classes: str | None, seeds: list[int], device: torch.device) -> tuple[Denoiser, Cond | None]:

@@ -25,6 +25,13 @@ class NoiseDistribution(ABC):
     def quantile(self, u: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """Q(u), the σ below which a share u of the draws lies."""
 
+    def importance(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """p(σ)/q(σ), by which a loss at a drawn σ is multiplied so that its mean is that under p.
+
+        1, except for a distribution q that draws in the place of another one, p.
+        """
+        return torch.ones_like(sigma)
+
     def sample(
         self, n: int, *, stratified: bool = False, generator: torch.Generator | None = None
     ) -> Float[Tensor, "{n}"]:

@@ -15,9 +15,13 @@ from edmkit.train.ema import width_to_exponent as width_to_exponent
 from edmkit.train.engine import Progress as Progress
 from edmkit.train.engine import Schedule as Schedule
 from edmkit.train.engine import Trainer as Trainer
-from edmkit.train.posthoc import Reconstruction as Reconstruction
-from edmkit.train.posthoc import attainable as attainable
-from edmkit.train.posthoc import reconstruct as reconstruct
+from edmkit.train.held_out import HeldOut as HeldOut
+from edmkit.train.held_out import HeldOutLoss as HeldOutLoss
+from edmkit.train.log_reader import LogReader as LogReader
+from edmkit.train.loggers import JSONLines as JSONLines
+from edmkit.train.loggers import Logger as Logger
+from edmkit.train.loggers import TensorBoard as TensorBoard
+from edmkit.train.loggers import WandB as WandB
 from edmkit.train.recipe import FROM_DATA as FROM_DATA
 from edmkit.train.recipe import DataRecipe as DataRecipe
 from edmkit.train.recipe import Recipe as Recipe

@@ -1,0 +1,146 @@
+"""Curves are what the log says, whatever it lacks; and they are what is drawn."""
+
+import math
+
+import pytest
+
+from edmkit.figures import Curves, curves_figure
+from edmkit.figures.curves import smooth
+from edmkit.figures.draw_curves import shrinking_error
+
+SIGMA = [0.1, 1.0, 10.0]
+
+
+def log(steps=60):
+    """A run whose error falls at σ = 1 and nowhere else; every tenth record is a held-out one."""
+    records = []
+    for k in range(1, steps + 1):
+        where = {"step": k, "images": 64 * k}
+        mse = [0.009, 0.2 / k, None if k % 2 else 0.25]
+        records.append(
+            where
+            | {"loss": 30 / k, "learning_rate": 1e-3, "grad_norm": 2.0 + k, "images_per_second": 500.0}
+            | {"loss_by_sigma": {"sigma": SIGMA, "loss": mse, "count": [30, 33, 0 if k % 2 else 1]}}
+        )
+        if k % 10 == 0:
+            held = {"loss": 40 / k, "sigma": SIGMA, "mse": [0.01, 0.21, 0.3], "trivial": [0.25] * 3}
+            records.append(where | {"held_out": held})
+            records.append(where | {"frechet": {"classifier": 100 / k}})
+    return records
+
+
+def test_each_curve_is_that_of_its_records():
+    curves = Curves.of("run", log(), 3840)
+    assert curves.training["loss"].images == [64 * k for k in range(1, 61)]
+    assert curves.training["loss"].values == [30 / k for k in range(1, 61)]
+    assert (curves.held_out.images[0], curves.held_out.values[0]) == (640, 4)
+    assert curves.scores["classifier"].values[-1] == pytest.approx(100 / 60)
+    assert (curves.trivial, curves.images, curves.finished) == (0.25, 3840, True)
+    assert not Curves.of("run", log(59), 3840).finished
+
+
+def test_slices_are_means_weighted_by_draws():
+    first, last = Curves.of("run", log()).slices(2)
+    assert first.sigma == SIGMA
+    assert first.mse[0] == pytest.approx(0.009)
+    # record k lies in the part ⌊2k/60⌋, the last one in the second
+    assert first.mse[1] == pytest.approx(sum(0.2 / k for k in range(1, 30)) / 29)
+    assert last.mse[1] == pytest.approx(sum(0.2 / k for k in range(30, 61)) / 31)
+    assert last.mse[2] == pytest.approx(0.25)
+    odd = Curves.of("run", [r for r in log() if r["step"] % 2]).slices(1)[0]
+    assert odd.mse[2] is None
+    assert odd.points() == (SIGMA[:2], odd.mse[:2])
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {},
+        {"images": None, "loss": 1.0},
+        {"images": 64, "loss": None},
+        {"images": 64, "loss": math.nan},
+        {"images": 64, "loss": "much"},
+        {"images": 64, "loss": 1.0, "loss_by_sigma": {"sigma": [1.0], "loss": [1.0, 2.0], "count": [1]}},
+        {"images": 64, "loss": 1.0, "loss_by_sigma": {"sigma": [0.0], "loss": [1.0], "count": [1]}},
+        {"images": 64, "loss": 1.0, "loss_by_sigma": None},
+        {"images": 64, "held_out": {"loss": 1.0}},
+        {"images": 64, "held_out": {"trivial": [None]}},
+        {"images": 64, "frechet": None},
+        {"images": 0, "loss": 1.0, "loss_by_sigma": {"sigma": [1.0], "loss": [None], "count": [0]}},
+    ],
+)
+def test_records_that_lack_something_are_taken_as_they_are(record):
+    curves = Curves.of("run", [record, record])
+    curves_figure([curves])
+    curves_figure([curves, curves])
+    assert all(math.isfinite(v) for curve in curves.training.values() for v in curve.values)
+
+
+@pytest.mark.parametrize(("loss", "count"), [([None, None], [0, 0]), ([0.1, None], [4, 0]), ([0.0, 0.0], [4, 4])])
+def test_a_single_record_beside_what_is_trivial(loss, count):
+    by_sigma = {"sigma": [0.5, 1.0], "loss": loss, "count": count}
+    held = {"loss": 1.0, "sigma": [0.5, 1.0], "mse": [0.0, 0.1], "trivial": [0.3, 0.3]}
+    records = [{"images": 64, "loss": 1.0, "loss_by_sigma": by_sigma}, {"images": 64, "held_out": held}]
+    curves = Curves.of("run", records)
+    curves_figure([curves]).canvas.draw()
+    curves_figure([curves, curves])
+
+
+def test_an_old_log_is_read():
+    old = [
+        {k: r[k] for k in ("step", "images", "loss", "learning_rate", "images_per_second")}
+        for r in log()
+        if "loss" in r
+    ]
+    curves = Curves.of("old", old)
+    assert curves.training["loss"].values[0] == 30
+    assert not curves.training["grad_norm"]
+    curves_figure([curves]).canvas.draw()
+
+
+def test_smoothing_keeps_lines_and_takes_noise():
+    line = [3 - 0.5 * k for k in range(50)]
+    assert smooth(line, 7) == pytest.approx(line)
+    wiggle = [(-1) ** k for k in range(51)]
+    assert max(abs(v) for v in smooth(wiggle, 5)[5:-5]) <= 1 / 11 + 1e-12
+    assert smooth([1.0, 5.0], 3) == [1, 5]
+    assert smooth([], 3) == []
+
+
+def test_the_best_multiple_of_x():
+    """min over a of E(a·(y + σε) − y)² = (a − 1)²·v + a²·σ²."""
+    for sigma in (0.01, 0.7, 30.0):
+        least = min((a - 1) ** 2 * 0.3 + a**2 * sigma**2 for a in (k / 10_000 for k in range(10_001)))
+        assert shrinking_error(sigma, 0.3) == pytest.approx(least, rel=1e-4, abs=1e-6)
+
+
+def lines(ax):
+    return {line.get_label(): line.get_xydata() for line in ax.get_lines()}
+
+
+def test_what_is_drawn_is_what_was_logged():
+    curves = Curves.of("run", log(), 3840)
+    figure = curves_figure([curves])
+    axes = {ax.get_title(loc="left"): ax for ax in figure.axes}
+    loss = lines(axes["loss"])
+    assert loss["held-out, fixed noise"].tolist() == [[640 * k, 4 / k] for k in range(1, 7)]
+    assert len(loss["training"]) == 60
+    levels = lines(axes["error by noise level, after so many images"])
+    assert levels["held-out"].tolist() == [[0.1, 0.01], [1.0, 0.21], [10.0, 0.3]]
+    assert set(levels["trivial: the mean"][:, 1]) == {0.25}
+    (mesh,) = [c for c in axes["error ÷ that of the best multiple of x"].collections if c.get_array() is not None]
+    drawn = mesh.get_array()
+    assert drawn.shape == (3, len(curves.slices(48)))
+    assert drawn[1, -1] == pytest.approx(curves.slices(48)[-1].mse[1] / shrinking_error(1.0, 0.25))
+    assert {"gradient norm", "learning rate", "images/s", "Fréchet distance"} <= axes.keys()
+    figure.canvas.draw()
+
+
+def test_several_runs_lie_over_each_other():
+    figure = curves_figure([Curves.of("first", log()), Curves.of("second", log(30))])
+    drawn = lines(figure.axes[0])
+    assert len(drawn["first"]) == 60
+    assert len(drawn["second"]) == 30
+    assert "second, held-out" in drawn
+    with pytest.raises(ValueError, match="runs: there are none"):
+        curves_figure([])
