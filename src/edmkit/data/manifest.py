@@ -61,10 +61,11 @@ def verify(path: str | Path, track: Callable[[int, int], None] | None = None) ->
     """
     root = Path(path).expanduser()
     archive = None if root.is_dir() else ZipFiles(root)
-    names = set(every_name(root) if archive is None else archive.members)
+    number = {} if archive is None else {name: i for i, name in enumerate(archive.members)}
+    names = set(every_name(root) if archive is None else number)
     if MANIFEST not in names:
         raise ValueError(f"{root / MANIFEST}: is not there; want a data set that `edmkit data prepare` wrote")
-    read = (lambda name: (root / name).read_bytes()) if archive is None else archive.read
+    read = (lambda name: (root / name).read_bytes()) if archive is None else (lambda name: archive.read(number[name]))
     problems = [f"{root / name}: {problem}" for name, problem in _wrong_files(names, read, track)]
     if archive is None or problems:
         return problems
@@ -77,9 +78,9 @@ def verify(path: str | Path, track: Callable[[int, int], None] | None = None) ->
 
 
 def _settling(comparison: _Comparison, archive: ZipFiles) -> Iterator[tuple[str, bytes]]:
-    for name in archive.members:
+    for number, name in enumerate(archive.members):
         comparison.settle()  # the member before is complete when the next one is asked for
-        yield name, archive.read(name)
+        yield name, archive.read(number)
 
 
 def _canonical(content: Mapping[str, Any]) -> bytes:

@@ -160,18 +160,15 @@ class _Work:
     def write(self) -> tuple[Prepared, Path]:
         """Write what is missing; what there is then, and where the whole of it lies."""
         survey = self.source.survey(self.files, self.max_images, lambda *at: self.track("headers", *at))
-        readable = set(survey.names)
-        plan = [
-            (f"{i // _PART:05d}/img{i:08d}.png", name) for i, name in enumerate(survey.looked_at) if name in readable
-        ]
+        plan = [(f"{i // _PART:05d}/img{i:08d}.png", i) for i in survey.numbers]
         parts = []
         for begin in range(0, len(plan), _PART):
             parts.append(self._part(begin // _PART, plan[begin : begin + _PART], survey.reader))
             self.track("images", min(begin + _PART, len(plan)), len(plan))
         there = {name for part in parts for name in part.names}
-        written = {name: original for name, original in plan if name in there}
+        written = {name: number for name, number in plan if name in there}
         if not written:
-            raise ValueError(f"{self.files.path}: none of its {len(survey.looked_at)} images can be read")
+            raise ValueError(f"{self.files.path}: none of its {survey.total} images can be read")
         index = self._index(written)
         manifest: dict[str, Any] = {"source": self.source.name, "options": self.options, "versions": _versions()}
         members = self._members(parts, len(written), index, manifest)
@@ -187,12 +184,12 @@ class _Work:
             images=len(written),
             shape=survey.reader.shape,
             labelled=index["labels"] is not None,
-            left_out=tuple(sorted(set(survey.looked_at) - set(written.values()))),
+            left_out=tuple(self.files.names[i] for i in sorted(set(range(survey.total)) - set(written.values()))),
             notes=survey.notes,
             sha256=json.loads(manifest_text(manifest))["sha256"],
         ), whole
 
-    def _part(self, number: int, plan: Sequence[tuple[str, str]], reader: ImageReader) -> ZipFiles:
+    def _part(self, number: int, plan: Sequence[tuple[str, int]], reader: ImageReader) -> ZipFiles:
         """The images of a part, written unless an earlier run did so."""
         path = self.partial / f"{number:05d}.zip"
         if not path.exists():
@@ -200,15 +197,16 @@ class _Work:
                 write_zip(temporary, self._encoded(plan, reader))
         return ZipFiles(path)
 
-    def _encoded(self, plan: Sequence[tuple[str, str]], reader: ImageReader) -> Iterator[tuple[str, bytes]]:
+    def _encoded(self, plan: Sequence[tuple[str, int]], reader: ImageReader) -> Iterator[tuple[str, bytes]]:
         for begin in range(0, len(plan), _AT_ONCE):
             some = plan[begin : begin + _AT_ONCE]
-            pngs = self.source.try_each(lambda name: reader.png(self.files, name), [original for _, original in some])
-            yield from ((name, pngs[original]) for name, original in some if original in pngs)
+            pngs = self.source.try_each(lambda number: reader.png(self.files, number), [number for _, number in some])
+            yield from ((name, pngs[number]) for name, number in some if number in pngs)
 
-    def _index(self, written: Mapping[str, str]) -> dict[str, Any]:
+    def _index(self, written: Mapping[str, int]) -> dict[str, Any]:
         auto = self.source.classes == "auto"
-        labels, class_names = find_labels(self.files, list(written.values())) if auto else (None, ())
+        originals = [self.files.names[number] for number in written.values()]
+        labels, class_names = find_labels(self.files, originals) if auto else (None, ())
         if labels is None:
             return {"labels": None}
         index: dict[str, Any] = {"labels": [list(pair) for pair in zip(written, labels, strict=True)]}
@@ -220,8 +218,7 @@ class _Work:
         """All that is written, in order; the manifest last, which learns the hash of what comes by."""
         hashes = manifest["files"] = {}
         for part in parts:
-            for name in part.names:
-                content = part.read(name)
+            for name, content in zip(part.names, map(part.image, range(len(part.names))), strict=True):
                 hashes[name] = sha256(content)
                 yield name, content
             self.track("writing", len(hashes), total)
