@@ -30,7 +30,7 @@ def prepare_command(
         str,
         typer.Argument(
             help="A folder or .zip of images, an .npy/.npz of uint8, cifar-10-python.tar.gz, "
-            "train-images-idx3-ubyte.gz, an LMDB folder, or hf:owner/name.",
+            "train-images-idx3-ubyte.gz, tar shards, an LMDB folder, or hf:owner/name.",
             show_default=False,
         ),
     ],

@@ -37,3 +37,4 @@ from edmkit.data.sources import Source as Source
 from edmkit.data.sources import image_source as image_source
 from edmkit.data.sources import load_data as load_data
 from edmkit.data.sources import make_source as make_source
+from edmkit.data.tar_shards import TarShards as TarShards

@@ -19,6 +19,7 @@ from edmkit.data.idx import IdxImages
 from edmkit.data.lmdb_files import LmdbImages
 from edmkit.data.numbered import ArrayImages
 from edmkit.data.points import Checkerboard, EightGaussians, SwissRoll, TwoMoons
+from edmkit.data.tar_shards import TarShards, holds_shards
 
 __all__ = ["SOURCES", "Source", "image_source", "load_data", "make_source"]
 
@@ -46,6 +47,7 @@ _WHAT: Mapping[type, str] = {
     ArrayFile: "an array file",
     ArrayImages: "an array of images",
     CifarArchive: "an archive of CIFAR",
+    TarShards: "tar archives of images",
     IdxImages: "an IDX file of images",
     LmdbImages: "an LMDB folder",
     HubImages: "a data set of the Hub",
@@ -54,7 +56,7 @@ _WHAT: Mapping[type, str] = {
 
 def make_source(spec: str | Path, **options: Any) -> Source:
     """The source that `spec` means: a name of `SOURCES`, a folder or a ZIP archive of images, a .npy or .npz file,
-    an archive of CIFAR (.tar.gz), images in IDX form (MNIST), an LMDB folder, or hf:owner/name[:split].
+    an archive of CIFAR (.tar.gz), archives of WebDataset (.tar), images in IDX form (MNIST), an LMDB folder, or hf:owner/name[:split].
 
     `options` are the fields of its class (`SwissRoll`, `ImageFolder`, `ArrayFile`, …); an option that is None
     is left at its default. ValueError for an option that the source does not have, and for a name or path
@@ -104,6 +106,8 @@ def _kind(spec: str | Path) -> Any:
     """The class of the source that a path means."""
     if str(spec).startswith("hf:"):
         return HubImages
+    if holds_shards(spec):
+        return TarShards
     path = Path(spec).expanduser()
     if path.is_dir():
         if (path / "data.mdb").is_file():
@@ -116,6 +120,8 @@ def _kind(spec: str | Path) -> Any:
             return ArrayFile
         if name.endswith(".zip"):
             return ImageZip
+        if name.endswith(".tar") and not _begins(path, b"cifar-"):
+            return TarShards
         if name.endswith((".tar.gz", ".tgz", ".tar")):
             return CifarArchive
         if "idx3" in name:
@@ -123,7 +129,7 @@ def _kind(spec: str | Path) -> Any:
     if path.exists():
         raise ValueError(
             f"data: {spec} is neither a folder of images nor a file of a known kind: "
-            ".zip, .npy, .npz, CIFAR's .tar.gz, MNIST's …-images-idx3-ubyte.gz"
+            ".zip, .npy, .npz, .tar, CIFAR's .tar.gz, MNIST's …-images-idx3-ubyte.gz"
         )
     near = sorted(SOURCES)
     if path.parent.is_dir():
@@ -131,3 +137,8 @@ def _kind(spec: str | Path) -> Any:
     close = difflib.get_close_matches(str(spec), near, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise ValueError(f"data: there is no {str(spec)!r}; {hint}known names: {', '.join(sorted(SOURCES))}")
+
+
+def _begins(path: Path, content: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(content)) == content
