@@ -335,6 +335,6 @@ def test_any_flipped_byte_of_a_header_gives_the_data_or_one_line(tmp_path: Path)
             flipped = bytearray(content)
             flipped[place + at] ^= 0xFF
             path.write_bytes(bytes(flipped))
-            with pytest.raises(ValueError, match="damaged|no tar archive") as error:
+            with pytest.raises(ValueError, match=r"damaged|no tar archive") as error:
                 load_data(path)
             assert "\n" not in str(error.value)

@@ -56,7 +56,8 @@ _WHAT: Mapping[type, str] = {
 
 def make_source(spec: str | Path, **options: Any) -> Source:
     """The source that `spec` means: a name of `SOURCES`, a folder or a ZIP archive of images, a .npy or .npz file,
-    an archive of CIFAR (.tar.gz), archives of WebDataset (.tar), images in IDX form (MNIST), an LMDB folder, or hf:owner/name[:split].
+    an archive of CIFAR (.tar.gz), archives of WebDataset (.tar), images in IDX form (MNIST), an LMDB folder, or
+    hf:owner/name[:split].
 
     `options` are the fields of its class (`SwissRoll`, `ImageFolder`, `ArrayFile`, …); an option that is None
     is left at its default. ValueError for an option that the source does not have, and for a name or path

@@ -174,7 +174,7 @@ def _shards(path: Path) -> list[Path]:
 
 
 def holds_shards(spec: str | Path) -> bool:
-    """Whether a path means tar archives of samples: a range of names, or a folder of archives and nothing to look at."""
+    """Whether a path means tar archives of samples: a range of names, or a folder without images of its own."""
     if _RANGE.search(str(spec)):
         return str(spec).endswith(".tar")
     path = Path(spec).expanduser()
