@@ -12,7 +12,7 @@ from edmkit._shapes import Float, Int, Shaped, Tensor
 from edmkit.data.order import held_out
 from edmkit.transform import PIXELS, Transform
 
-__all__ = ["PIXELS", "DataSet", "InMemory", "Rows"]
+__all__ = ["PIXELS", "DataSet", "InMemory", "MirrorableRows", "Rows"]
 
 
 @runtime_checkable
@@ -44,6 +44,15 @@ class InMemory:
 
     def read(self, indices: Int[Tensor, "batch"]) -> Shaped[Tensor, "batch *dims"]:
         return self.values[indices]
+
+
+@runtime_checkable
+class MirrorableRows(Rows, Protocol):
+    """Rows whose mirror images are not found by flipping them, and are known all the same."""
+
+    def mirrored(self) -> Rows:
+        """These rows, and after them their mirror images; ValueError where there are none."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +143,7 @@ class DataSet:
             raise ValueError(f"mirror: samples of shape {self.sample_shape}; want images, (channels, height, width)")
         own = self._row_numbers(None)
         labels = None if self.labels is None else self.labels.repeat(2)
-        rows = _Mirrored(self.rows)
+        rows = self.rows.mirrored() if isinstance(self.rows, MirrorableRows) else _Mirrored(self.rows)
         return dataclasses.replace(self, rows=rows, selection=torch.cat([own, own + len(self.rows)]), labels=labels)
 
     def _checked(self, indices: Tensor) -> Tensor:

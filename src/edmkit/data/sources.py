@@ -13,9 +13,11 @@ from edmkit.data.arrays import ArrayFile
 from edmkit.data.cifar import CifarArchive
 from edmkit.data.dataset import DataSet
 from edmkit.data.digits import Digits
+from edmkit.data.files import MANIFEST
 from edmkit.data.folder import ImageFolder, ImageSource, ImageZip
 from edmkit.data.hub import HubImages
 from edmkit.data.idx import IdxImages
+from edmkit.data.latents import LATENTS, Latents
 from edmkit.data.lmdb_files import LmdbImages
 from edmkit.data.numbered import ArrayImages
 from edmkit.data.points import Checkerboard, EightGaussians, SwissRoll, TwoMoons
@@ -51,13 +53,14 @@ _WHAT: Mapping[type, str] = {
     IdxImages: "an IDX file of images",
     LmdbImages: "an LMDB folder",
     HubImages: "a data set of the Hub",
+    Latents: "latents",
 }
 
 
 def make_source(spec: str | Path, **options: Any) -> Source:
     """The source that `spec` means: a name of `SOURCES`, a folder or a ZIP archive of images, a .npy or .npz file,
-    an archive of CIFAR (.tar.gz), archives of WebDataset (.tar), images in IDX form (MNIST), an LMDB folder, or
-    hf:owner/name[:split].
+    an archive of CIFAR (.tar.gz), archives of WebDataset (.tar), images in IDX form (MNIST), an LMDB folder,
+    hf:owner/name[:split], or a folder of latents that `encode` wrote.
 
     `options` are the fields of its class (`SwissRoll`, `ImageFolder`, `ArrayFile`, …); an option that is None
     is left at its default. ValueError for an option that the source does not have, and for a name or path
@@ -77,6 +80,8 @@ def image_source(spec: str | Path, **options: Any) -> ImageSource:
     if isinstance(spec, str) and spec in SOURCES:
         raise ValueError(f"data: {spec} is not stored as images")
     kind = _kind(spec)
+    if kind is Latents:
+        raise ValueError(f"data: {spec} holds latents, and no images")
     kind = ArrayImages if kind is ArrayFile else kind
     made: ImageSource = _make(kind, f"{_WHAT[kind]} ({spec})", (spec,), options)
     return made
@@ -113,6 +118,8 @@ def _kind(spec: str | Path) -> Any:
     if path.is_dir():
         if (path / "data.mdb").is_file():
             return LmdbImages
+        if (path / LATENTS).is_file() and (path / MANIFEST).is_file():
+            return Latents
         saved = (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file()
         return HubImages if saved else ImageFolder
     if path.is_file():
