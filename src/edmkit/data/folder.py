@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
-import time
 import warnings
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -22,6 +19,7 @@ from edmkit.data.dataset import PIXELS, DataSet, InMemory, Rows
 from edmkit.data.files import Files, FolderFiles
 from edmkit.data.labels import class_numbers, find_labels
 from edmkit.data.order import permutation
+from edmkit.data.workers import Workers
 from edmkit.data.zip_files import ZipFiles
 
 if TYPE_CHECKING:
@@ -31,10 +29,6 @@ __all__ = ["ImageFolder", "ImageSource", "ImageZip", "Survey"]
 
 _FEW, _SAMPLE = 10_000, 1000  # images of which all headers are read, and how many are of more than those
 _CROPS = ("center", "square", "wide", "pad", "none")
-_CHUNK = 1024  # files handed to the threads at a time
-_TRIALS = 2
-_QUICK = 250e-6  # seconds; measured: where threads begin to pay
-_In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
 
@@ -62,6 +56,9 @@ class ImageSource(ABC):
       many megabytes (2²⁰ bytes), for decoding costs many times what copying does. Otherwise they are
       decoded when they are asked for; "skip" then decodes all of them once to find the broken ones.
 
+    - `workers`: threads that decode; None are as many as there are processors, where that pays. The order in which
+      images come does not depend on it.
+
     Images are turned upright by their EXIF orientation; of an animation the first frame is read; 16 bits
     become 8; colour profiles are not applied. Names that begin with a dot, and files that are no images, are
     passed over. Pixels are uint8; the model sees them in [−1, 1].
@@ -77,6 +74,7 @@ class ImageSource(ABC):
     classes: Literal["auto", "none"] = "auto"
     on_error: Literal["raise", "skip"] = "raise"
     cache_mb: int = 2048
+    workers: int | None = None
 
     def __post_init__(self) -> None:
         if self.size is not None:
@@ -90,6 +88,8 @@ class ImageSource(ABC):
         one_of("classes", self.classes, ("auto", "none"))
         one_of("on_error", self.on_error, ("raise", "skip"))
         whole_number("cache_mb", self.cache_mb, least=0)
+        if self.workers is not None:
+            whole_number("workers", self.workers, least=1)
         if self.crop is not None and self.size is None:
             raise ValueError(f"crop: {self.crop!r} has no effect without size")
         if self.crop == "wide" and self.size is not None and _pair(self.size)[0] > _pair(self.size)[1]:
@@ -176,7 +176,7 @@ class ImageSource(ABC):
                     raise ValueError(f"{error}; on_error='skip' leaves such files out") from error
                 return error
 
-        results = zip(numbers, _in_threads(attempt, numbers, track), strict=True)
+        results = zip(numbers, Workers(self.workers).map(attempt, numbers, track), strict=True)
         return {number: result for number, result in results if not isinstance(result, ValueError)}
 
     def _rows(self, files: Files, survey: Survey) -> tuple[Rows, Sequence[int]]:
@@ -184,7 +184,7 @@ class ImageSource(ABC):
         numbers, reader = survey.numbers, survey.reader
         in_memory = len(numbers) * math.prod(reader.shape) <= self.cache_mb * 2**20
         if not in_memory and self.on_error == "raise":
-            return _ImageRows(files, numbers, reader), numbers
+            return _ImageRows(files, numbers, reader, Workers(self.workers)), numbers
         pixels = torch.empty((len(numbers) if in_memory else 0, *reader.shape), dtype=torch.uint8)
 
         def read(row: int) -> None:
@@ -197,7 +197,7 @@ class ImageSource(ABC):
             raise _none_of(files, survey.total)
         good = array("q", (numbers[row] for row in rows))
         if not in_memory:
-            return _ImageRows(files, good, reader), good
+            return _ImageRows(files, good, reader, Workers(self.workers)), good
         return InMemory(pixels if len(rows) == len(pixels) else pixels[rows]), good
 
 
@@ -240,6 +240,7 @@ class _ImageRows:
     files: Files
     numbers: Sequence[int]
     reader: ImageReader
+    workers: Workers
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -249,7 +250,7 @@ class _ImageRows:
         return len(self.numbers)
 
     def read(self, indices: Int[Tensor, "batch"]) -> Shaped[Tensor, "batch channels height width"]:
-        images = _in_threads(lambda i: self.reader(self.files, self.numbers[i]), indices.tolist())
+        images = self.workers.map(lambda i: self.reader(self.files, self.numbers[i]), indices.tolist())
         return torch.stack(images) if images else torch.empty((0, *self.sample_shape), dtype=torch.uint8)
 
 
@@ -272,31 +273,3 @@ def _common_size(files: Files, headers: dict[int, Header]) -> tuple[int, int]:
                 "(height×width); give the size that all shall have"
             )
     return height, width
-
-
-def _in_threads(
-    function: Callable[[_In], _Out], items: Sequence[_In], track: Callable[[int, int], None] | None = None
-) -> list[_Out]:
-    """function(item) for each, in threads where that pays.
-
-    Pillow decodes without holding the interpreter's lock, but what is quick is slower in threads, which then pass
-    that lock to and fro: the first items tell.
-    """
-    results: list[_Out] = []
-    fastest = math.inf
-    for item in items[:_TRIALS]:
-        start = time.perf_counter()
-        results.append(function(item))
-        fastest = min(fastest, time.perf_counter() - start)
-    run: Callable[..., Iterable[_Out]] = map
-    pool = ThreadPoolExecutor(os.cpu_count())  # which starts no thread before it is asked to
-    if fastest > _QUICK:
-        run = pool.map
-    try:
-        for begin in range(len(results), len(items), _CHUNK):
-            results += run(function, items[begin : begin + _CHUNK])
-            if track is not None:
-                track(len(results), len(items))
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return results
