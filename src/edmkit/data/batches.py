@@ -10,7 +10,6 @@ from edmkit._shapes import Tensor
 from edmkit.data._options import whole_number
 from edmkit.data.ahead import ahead
 from edmkit.data.dataset import DataSet
-from edmkit.data.order import stream
 
 __all__ = ["Batch", "batches"]
 
@@ -33,8 +32,8 @@ def batches(data: DataSet, batch_size: int, seed: int, start: int = 0, prefetch:
     whole_number("prefetch", prefetch, least=0)
 
     def batch(number: int) -> Batch:
-        indices = stream(len(data), seed, number * batch_size, (number + 1) * batch_size)
-        return data.batch(indices), None if data.labels is None else data.labels[indices]
+        indices = data.places(seed, number * batch_size, (number + 1) * batch_size)
+        return data.batch(indices), data.classes(indices)
 
     numbers = itertools.count(start)
     return ahead(batch, numbers, prefetch) if prefetch else map(batch, numbers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import os
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -21,7 +22,7 @@ from edmkit.data.latents import LATENTS, Latents
 from edmkit.data.lmdb_files import LmdbImages
 from edmkit.data.numbered import ArrayImages
 from edmkit.data.points import Checkerboard, EightGaussians, SwissRoll, TwoMoons
-from edmkit.data.tar_shards import TarShards, holds_shards
+from edmkit.data.tar_shards import TarShards, names_shards
 
 __all__ = ["SOURCES", "Source", "image_source", "load_data", "make_source"]
 
@@ -52,7 +53,7 @@ _WHAT: Mapping[type, str] = {
     TarShards: "tar archives of images",
     IdxImages: "an IDX file of images",
     LmdbImages: "an LMDB folder",
-    HubImages: "a data set of the Hub",
+    HubImages: "a data set of Hugging Face",
     Latents: "latents",
 }
 
@@ -60,7 +61,7 @@ _WHAT: Mapping[type, str] = {
 def make_source(spec: str | Path, **options: Any) -> Source:
     """The source that `spec` means: a name of `SOURCES`, a folder or a ZIP archive of images, a .npy or .npz file,
     an archive of CIFAR (.tar.gz), archives of WebDataset (.tar), images in IDX form (MNIST), an LMDB folder,
-    hf:owner/name[:split], or a folder of latents that `encode` wrote.
+    hf:owner/name[:split], images in Parquet, or a folder of latents that `encode` wrote.
 
     `options` are the fields of its class (`SwissRoll`, `ImageFolder`, `ArrayFile`, …); an option that is None
     is left at its default. ValueError for an option that the source does not have, and for a name or path
@@ -112,7 +113,7 @@ def _kind(spec: str | Path) -> Any:
     """The class of the source that a path means."""
     if str(spec).startswith("hf:"):
         return HubImages
-    if holds_shards(spec):
+    if names_shards(spec):
         return TarShards
     path = Path(spec).expanduser()
     if path.is_dir():
@@ -121,11 +122,16 @@ def _kind(spec: str | Path) -> Any:
         if (path / LATENTS).is_file() and (path / MANIFEST).is_file():
             return Latents
         saved = (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file()
-        return HubImages if saved else ImageFolder
+        inside = _suffixes_without_images(path)
+        if saved or ".parquet" in inside:
+            return HubImages
+        return TarShards if ".tar" in inside else ImageFolder
     if path.is_file():
         name = path.name.lower()
         if name.endswith((".npy", ".npz")):
             return ArrayFile
+        if name.endswith(".parquet"):
+            return HubImages
         if name.endswith(".zip"):
             return ImageZip
         if name.endswith(".tar") and not _begins(path, b"cifar-"):
@@ -137,7 +143,7 @@ def _kind(spec: str | Path) -> Any:
     if path.exists():
         raise ValueError(
             f"data: {spec} is neither a folder of images nor a file of a known kind: "
-            ".zip, .npy, .npz, .tar, CIFAR's .tar.gz, MNIST's …-images-idx3-ubyte.gz"
+            ".zip, .npy, .npz, .tar, .parquet, CIFAR's .tar.gz, MNIST's …-images-idx3-ubyte.gz"
         )
     near = sorted(SOURCES)
     if path.parent.is_dir():
@@ -145,6 +151,25 @@ def _kind(spec: str | Path) -> Any:
     close = difflib.get_close_matches(str(spec), near, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise ValueError(f"data: there is no {str(spec)!r}; {hint}known names: {', '.join(sorted(SOURCES))}")
+
+
+def _suffixes_without_images(path: Path) -> set[str]:
+    """How the names in a folder end; nothing where there are images or folders among them, of which one is enough."""
+    from edmkit.data.images import image_suffixes
+
+    found = set()
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                suffix = os.path.splitext(entry.name)[1].lower()
+                if entry.name.startswith("."):
+                    continue
+                if suffix in image_suffixes() or entry.is_dir():
+                    return set()
+                found.add(suffix)
+    except OSError:  # which is told when the folder is read
+        return set()
+    return found
 
 
 def _begins(path: Path, content: bytes) -> bool:

@@ -19,7 +19,7 @@ from edmkit.data.folder import ImageSource
 from edmkit.data.names import Names
 from edmkit.data.tar_headers import TarMember, opened, tar_members
 
-__all__ = ["TarShards", "holds_shards"]
+__all__ = ["TarShards", "names_shards"]
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MOST_SHARDS = 10**6
@@ -173,22 +173,6 @@ def _shards(path: Path) -> list[Path]:
     return [Path("".join(text)) for text in itertools.product(*woven)]
 
 
-def holds_shards(spec: str | Path) -> bool:
-    """Whether a path means tar archives of samples: a range of names, or a folder without images of its own."""
-    if _RANGE.search(str(spec)):
-        return str(spec).endswith(".tar")
-    path = Path(spec).expanduser()
-    if not path.is_dir():
-        return False
-    from edmkit.data.images import image_suffixes
-
-    found = False
-    with os.scandir(path) as entries:
-        for entry in entries:
-            suffix = os.path.splitext(entry.name)[1].lower()
-            if entry.name.startswith("."):
-                continue
-            if suffix in image_suffixes() or entry.is_dir():
-                return False
-            found = found or suffix == ".tar"
-    return found
+def names_shards(spec: str | Path) -> bool:
+    """Whether a path is a range of names of tar archives."""
+    return str(spec).endswith(".tar") and _RANGE.search(str(spec)) is not None
