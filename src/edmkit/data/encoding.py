@@ -122,7 +122,8 @@ def encode(
     )
     (whole / MANIFEST).write_bytes(text)
     place.finish(whole)
-    return Encoded(target, len(data), shape, moments, data.notes, json.loads(text)["sha256"])
+    notes = tuple(note for note in data.notes if "cache_mb" not in note)  # which is of no concern here
+    return Encoded(target, len(data), shape, moments, notes, json.loads(text)["sha256"])
 
 
 def _options(source: ImageSource) -> dict[str, Any]:
