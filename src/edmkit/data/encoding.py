@@ -156,7 +156,7 @@ def _parts(
     for begin in range(0, len(data), _PART):
         path, end = folder / f"{begin // _PART:05d}.npy", min(begin + _PART, len(data))
         if not path.exists():
-            batches = [torch.arange(first, min(first + batch_size, end)) for first in range(begin, end, batch_size)]
+            batches = torch.split(torch.arange(begin, end), batch_size)
             some = [_encoded(encoder, x, mirror, precision) for x in ahead(data.batch, batches, 1)]
             _save(path, torch.cat(some, dim=1).numpy())
         if track is not None:
