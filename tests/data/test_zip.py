@@ -386,5 +386,5 @@ def test_an_archive_without_images(tmp_path: Path) -> None:
 
 def test_the_archive_can_be_closed(tmp_path: Path) -> None:
     files = ZipFiles(write_zip(tmp_path / "x.zip", {"a.png": png(IMAGES[0])}))
-    assert isinstance(files.open("a.png"), io.BytesIO)
-    assert files.members == ("a.png",)
+    assert isinstance(files.open(0), io.BytesIO)
+    assert list(files.members) == list(files.names) == ["a.png"]

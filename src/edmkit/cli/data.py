@@ -30,7 +30,7 @@ def prepare_command(
         str,
         typer.Argument(
             help="A folder or .zip of images, an .npy/.npz of uint8, cifar-10-python.tar.gz, "
-            "train-images-idx3-ubyte.gz, an LMDB folder, or hf:owner/name.",
+            "train-images-idx3-ubyte.gz, tar shards, an LMDB folder, or hf:owner/name.",
             show_default=False,
         ),
     ],
@@ -76,6 +76,66 @@ def prepare_command(
     labels = "with labels" if done.labelled else "without labels"
     shape = "×".join(map(str, done.shape))
     out.print(f"{done.path}: {done.images} images of {shape} {labels}; sha256 {done.sha256}", markup=False)
+
+
+@data_app.command("encode")
+def encode_command(
+    source: Annotated[str, typer.Argument(help="Images, as for `prepare`.", show_default=False)],
+    destination: Annotated[Path, typer.Argument(metavar="DEST", help="A folder.", show_default=False)],
+    encoder: Annotated[
+        str,
+        typer.Option(
+            help="An AutoencoderKL of diffusers: a folder, a Hub id, or owner/name:vae for a sub-folder.",
+            show_default=False,
+        ),
+    ],
+    size: Annotated[str | None, typer.Option(metavar="HxW", help="Height and width of all images.")] = None,
+    crop: Annotated[
+        Literal["center", "square", "wide", "pad", "none"] | None,
+        typer.Option(help="How an image comes to the size: center unless given."),
+    ] = None,
+    classes: Annotated[Literal["auto", "none"], typer.Option(help="auto: from dataset.json, or sub-folders.")] = "auto",
+    on_error: Annotated[
+        Literal["raise", "skip"], typer.Option(help="What to do about images that cannot be read.")
+    ] = "raise",
+    batch: Annotated[int, typer.Option(help="Images that are encoded at once.")] = 32,
+    precision: Annotated[Literal["float16", "float32"], typer.Option(help="In which latents are kept.")] = "float16",
+    mirror: Annotated[bool, typer.Option("--mirror", help="The latents of mirror images as well.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the best there is.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what was prepared there before.")] = False,
+) -> None:
+    """Write the latents of images, with their labels and the statistics of each channel, for training on them.
+
+    Interrupted, it leaves DEST.partial, and the same command goes on from there.
+    """
+    from edmkit.cli.console import err, out, progress_bar
+    from edmkit.data import encode, image_source
+    from edmkit.interop.diffusers import Autoencoder
+    from edmkit.train import choose_device
+
+    images = image_source(source, size=_size(size), crop=crop, channels="RGB", classes=classes, on_error=on_error)
+    autoencoder = Autoencoder.load(encoder).to(choose_device(device))
+    with progress_bar("images") as bar:
+        task = bar.add_task("encoding", total=None, info="")
+        done = encode(
+            images,
+            autoencoder,
+            destination,
+            name=encoder,
+            batch_size=batch,
+            precision=precision,
+            mirror=mirror,
+            overwrite=overwrite,
+            track=lambda n, total: bar.update(task, completed=n, total=total),
+        )
+    for note in done.notes:
+        err.print(f"note: {note}", markup=False)
+    shape = "×".join(map(str, done.shape))
+    mean, std = (
+        " ".join(f"{v:.3g}" for v in values.tolist()) for values in (done.moments.mean, done.moments.var.sqrt())
+    )
+    out.print(f"{done.path}: latents of {shape} of {done.images} images; sha256 {done.sha256}", markup=False)
+    out.print(f"mean of each channel {mean}; standard deviation {std}", markup=False)
 
 
 @data_app.command("verify")

@@ -13,11 +13,14 @@ from edmkit.data.dataset import DataSet as DataSet
 from edmkit.data.dataset import InMemory as InMemory
 from edmkit.data.dataset import Rows as Rows
 from edmkit.data.digits import Digits as Digits
+from edmkit.data.encoding import Encoded as Encoded
+from edmkit.data.encoding import encode as encode
 from edmkit.data.folder import ImageFolder as ImageFolder
 from edmkit.data.folder import ImageSource as ImageSource
 from edmkit.data.folder import ImageZip as ImageZip
 from edmkit.data.inspection import Inspection as Inspection
 from edmkit.data.inspection import inspect as inspect
+from edmkit.data.latents import Latents as Latents
 from edmkit.data.manifest import verify as verify
 from edmkit.data.oracles import ORACLES as ORACLES
 from edmkit.data.oracles import is_oracle as is_oracle
@@ -37,3 +40,4 @@ from edmkit.data.sources import Source as Source
 from edmkit.data.sources import image_source as image_source
 from edmkit.data.sources import load_data as load_data
 from edmkit.data.sources import make_source as make_source
+from edmkit.data.tar_shards import TarShards as TarShards

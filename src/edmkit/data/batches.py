@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from typing import TypeAlias
 
 from edmkit._shapes import Tensor
 from edmkit.data._options import whole_number
+from edmkit.data.ahead import ahead
 from edmkit.data.dataset import DataSet
-from edmkit.data.order import stream
 
 __all__ = ["Batch", "batches"]
 
@@ -34,20 +32,8 @@ def batches(data: DataSet, batch_size: int, seed: int, start: int = 0, prefetch:
     whole_number("prefetch", prefetch, least=0)
 
     def batch(number: int) -> Batch:
-        indices = stream(len(data), seed, number * batch_size, (number + 1) * batch_size)
-        return data.batch(indices), None if data.labels is None else data.labels[indices]
+        indices = data.places(seed, number * batch_size, (number + 1) * batch_size)
+        return data.batch(indices), data.classes(indices)
 
     numbers = itertools.count(start)
-    return _ahead(batch, numbers, prefetch) if prefetch else map(batch, numbers)
-
-
-def _ahead(batch: Callable[[int], Batch], numbers: Iterator[int], depth: int) -> Iterator[Batch]:
-    thread = ThreadPoolExecutor(max_workers=1)
-    waiting: deque[Future[Batch]] = deque()
-    try:
-        while True:
-            while len(waiting) <= depth:
-                waiting.append(thread.submit(batch, next(numbers)))
-            yield waiting.popleft().result()
-    finally:
-        thread.shutdown(cancel_futures=True)
+    return ahead(batch, numbers, prefetch) if prefetch else map(batch, numbers)

@@ -6,10 +6,12 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+from edmkit.data.names import Names
 
 __all__ = [
     "INDEX",
@@ -31,13 +33,13 @@ ByteFile: TypeAlias = io.BytesIO | io.BufferedReader
 
 @runtime_checkable
 class Files(Protocol):
-    """Image files by name; a name has its parts joined by /."""
+    """Image files by number, from 0; the parts of their names are joined by /."""
 
     @property
     def path(self) -> Path: ...
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def names(self) -> Sequence[str]:
         """The images, in order."""
         ...
 
@@ -50,7 +52,7 @@ class Files(Protocol):
         """What `INDEX` says, where there is one."""
         ...
 
-    def open(self, name: str) -> ByteFile: ...
+    def open(self, number: int) -> ByteFile: ...
 
     def fingerprint(self) -> str:
         """A hash that changes with the files, found without reading all of them."""
@@ -66,16 +68,23 @@ def version(path: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def images_among(names: Iterable[str]) -> tuple[tuple[str, ...], int]:
-    """The names of images in order, folder by folder, and the number of the others.
+def images_among(names: Sequence[str]) -> tuple[list[int], int]:
+    """Which names are those of images, in order, folder by folder, and the number of the others.
 
     Names that begin with a dot, in any part, are passed over; `INDEX` and `MANIFEST` are no others.
     """
     from edmkit.data.images import image_suffixes
 
-    seen = [name for name in names if name not in (INDEX, MANIFEST) and not any(p[:1] == "." for p in name.split("/"))]
-    images = [name for name in seen if os.path.splitext(name)[1].lower() in image_suffixes()]
-    return tuple(sorted(images, key=lambda name: name.split("/"))), len(seen) - len(images)
+    suffixes = image_suffixes()
+    images, others = [], 0
+    for number, name in enumerate(names):
+        if name in (INDEX, MANIFEST) or name.startswith(".") or "/." in name:
+            continue
+        if os.path.splitext(name)[1].lower() in suffixes:
+            images.append(number)
+        else:
+            others += 1
+    return sorted(images, key=lambda number: names[number].replace("/", "\0")), others
 
 
 def parse_index(path: Path, text: bytes) -> Mapping[str, Any]:
@@ -101,20 +110,21 @@ class FolderFiles:
     """The files in a folder and its sub-folders; links are followed, but not in circles."""
 
     path: Path
-    names: tuple[str, ...] = field(init=False, repr=False)
+    names: Names = field(init=False, repr=False)
     others: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        names, others = images_among(every_name(self.path))
-        object.__setattr__(self, "names", names)
+        found = list(every_name(self.path))
+        images, others = images_among(found)
+        object.__setattr__(self, "names", Names(found[number] for number in images))
         object.__setattr__(self, "others", others)
 
     def index(self) -> Mapping[str, Any] | None:
         path = self.path / INDEX
         return parse_index(path, path.read_bytes()) if path.is_file() else None
 
-    def open(self, name: str) -> ByteFile:
-        return (self.path / name).open("rb")
+    def open(self, number: int) -> ByteFile:
+        return open(os.path.join(self.path, self.names[number]), "rb")
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256()

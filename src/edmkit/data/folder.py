@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
-import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from array import array
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -20,6 +18,8 @@ from edmkit.data._options import one_of, whole_number
 from edmkit.data.dataset import PIXELS, DataSet, InMemory, Rows
 from edmkit.data.files import Files, FolderFiles
 from edmkit.data.labels import class_numbers, find_labels
+from edmkit.data.order import permutation
+from edmkit.data.workers import Workers
 from edmkit.data.zip_files import ZipFiles
 
 if TYPE_CHECKING:
@@ -27,11 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ImageFolder", "ImageSource", "ImageZip", "Survey"]
 
+_FEW, _SAMPLE = 10_000, 1000  # images of which all headers are read, and how many are of more than those
 _CROPS = ("center", "square", "wide", "pad", "none")
-_CHUNK = 1024  # files handed to the threads at a time
-_TRIALS = 2
-_QUICK = 250e-6  # seconds; measured: where threads begin to pay
-_In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
 
@@ -59,9 +56,15 @@ class ImageSource(ABC):
       many megabytes (2²⁰ bytes), for decoding costs many times what copying does. Otherwise they are
       decoded when they are asked for; "skip" then decodes all of them once to find the broken ones.
 
+    - `workers`: threads that decode; None are as many as there are processors, where that pays. The order in which
+      images come does not depend on it.
+
     Images are turned upright by their EXIF orientation; of an animation the first frame is read; 16 bits
     become 8; colour profiles are not applied. Names that begin with a dot, and files that are no images, are
     passed over. Pixels are uint8; the model sees them in [−1, 1].
+
+    Of more than 10,000 images the headers of a thousand, drawn by a fixed seed, stand for all: an image that is not as
+    they say is an error that names it when it is read. With "skip", and in `prepare`, all headers are read.
     """
 
     path: str | Path
@@ -71,6 +74,7 @@ class ImageSource(ABC):
     classes: Literal["auto", "none"] = "auto"
     on_error: Literal["raise", "skip"] = "raise"
     cache_mb: int = 2048
+    workers: int | None = None
 
     def __post_init__(self) -> None:
         if self.size is not None:
@@ -84,6 +88,8 @@ class ImageSource(ABC):
         one_of("classes", self.classes, ("auto", "none"))
         one_of("on_error", self.on_error, ("raise", "skip"))
         whole_number("cache_mb", self.cache_mb, least=0)
+        if self.workers is not None:
+            whole_number("workers", self.workers, least=1)
         if self.crop is not None and self.size is None:
             raise ValueError(f"crop: {self.crop!r} has no effect without size")
         if self.crop == "wide" and self.size is not None and _pair(self.size)[0] > _pair(self.size)[1]:
@@ -101,86 +107,108 @@ class ImageSource(ABC):
     def load(self) -> DataSet:
         """Look through the files, and read the images where they fit in memory."""
         files = self.files()
-        survey = self.survey(files)
-        rows, names = self._rows(files, survey)
+        sampled = self.on_error == "raise" and len(files.names) > _FEW
+        survey = self.survey(files, sample=_SAMPLE if sampled else None)
+        rows, numbers = self._rows(files, survey)
         notes = list(survey.notes)
         if not isinstance(rows, InMemory):
             notes.append(f"more than cache_mb = {self.cache_mb} of pixels: images are decoded when they are asked for")
-        if skipped := sorted(set(survey.looked_at) - set(names)):
+        names = files.names
+        if len(numbers) < len(names):
+            skipped = sorted(set(range(len(names))) - set(numbers))
             notes.append(f"images that cannot be read, left out: {len(skipped)}")
-            warnings.warn(f"{files.path}: {notes[-1]}: {', '.join(skipped)}", stacklevel=2)
+            warnings.warn(f"{files.path}: {notes[-1]}: {', '.join(names[i] for i in skipped)}", stacklevel=2)
+            names = [names[i] for i in numbers]
         found, class_names = find_labels(files, names) if self.classes == "auto" else (None, ())
         labels, class_names = (None, ()) if found is None else class_numbers(files, found, class_names)
         return DataSet(self.name, rows, PIXELS, labels, class_names, tuple(notes))
 
-    def survey(self, files: Files, most: int | None = None, track: Callable[[int, int], None] | None = None) -> Survey:
-        """What the headers of the first `most` images say; `track(done, all)` is told how far it is."""
+    def survey(
+        self,
+        files: Files,
+        most: int | None = None,
+        track: Callable[[int, int], None] | None = None,
+        sample: int | None = None,
+    ) -> Survey:
+        """What the headers of the first `most` images say, or of as many as `sample` drawn among them.
+
+        `track(done, all)` is told how far it is.
+        """
         from edmkit.data.images import ImageReader, read_header
 
         notes = []
         if files.others:
             notes.append(f"files that are no images, passed over: {files.others}")
-        names = files.names[:most]
-        if not names:
+        total = len(files.names) if most is None else min(most, len(files.names))
+        numbers: Sequence[int] = range(total)
+        if not numbers:
             raise ValueError("; ".join([f"{files.path}: holds no images", *notes]))
-        headers = self.try_each(lambda name: read_header(files, name), names, track)
+        sampled = sample is not None and sample < total
+        looked_at = sorted(permutation(total, 0)[:sample].tolist()) if sampled else numbers
+        headers = self.try_each(lambda number: read_header(files, number), looked_at, track)
         if not headers:
-            raise _none_of(files, names)
-        size = _common_size(files.path, headers) if self.size is None else _pair(self.size)
+            raise _none_of(files, total)
+        if sampled:
+            notes.append(f"headers of {len(looked_at)} images stand for all {total}")
+        else:
+            numbers = array("q", headers)
+        size = _common_size(files, headers) if self.size is None else _pair(self.size)
         gray = all(header.gray for header in headers.values())
         channels = ("grayscale" if gray else "RGB") if self.channels == "auto" else self.channels
-        reader = ImageReader(channels, size, self.crop or "center")
+        crop, one_size = self.crop or "center", sampled and self.size is None
+        reader = ImageReader(channels, size, crop, one_size, all_gray=sampled and gray and self.channels == "auto")
         small = sum(h.height < size[0] or h.width < size[1] for h in headers.values())
         if small and reader.crop in ("center", "square", "none"):
-            notes.append("images smaller than {}×{}, enlarged: {}".format(*size, small))
-        return Survey(names, tuple(headers), reader, tuple(notes))
+            among = f" of {len(looked_at)}" if sampled else ""
+            notes.append("images smaller than {}×{}, enlarged: {}{}".format(*size, small, among))
+        return Survey(total, numbers, reader, tuple(notes))
 
     def try_each(
-        self, function: Callable[[str], _Out], names: Sequence[str], track: Callable[[int, int], None] | None = None
-    ) -> dict[str, _Out]:
-        """function(name) for the files that can be read; ValueError where one cannot, unless they are skipped."""
+        self, function: Callable[[int], _Out], numbers: Sequence[int], track: Callable[[int, int], None] | None = None
+    ) -> dict[int, _Out]:
+        """function(number) for the files that can be read; ValueError where one cannot, unless they are skipped."""
 
-        def attempt(name: str) -> _Out | ValueError:
+        def attempt(number: int) -> _Out | ValueError:
             try:
-                return function(name)
+                return function(number)
             except ValueError as error:
                 if self.on_error == "raise":
                     raise ValueError(f"{error}; on_error='skip' leaves such files out") from error
                 return error
 
-        results = zip(names, _in_threads(attempt, names, track), strict=True)
-        return {name: result for name, result in results if not isinstance(result, ValueError)}
+        results = zip(numbers, Workers(self.workers).map(attempt, numbers, track), strict=True)
+        return {number: result for number, result in results if not isinstance(result, ValueError)}
 
-    def _rows(self, files: Files, survey: Survey) -> tuple[Rows, tuple[str, ...]]:
-        """The rows, and the files that they come from."""
-        names, reader = survey.names, survey.reader
-        in_memory = len(names) * math.prod(reader.shape) <= self.cache_mb * 2**20
+    def _rows(self, files: Files, survey: Survey) -> tuple[Rows, Sequence[int]]:
+        """The rows, and the numbers of the files that they come from."""
+        numbers, reader = survey.numbers, survey.reader
+        in_memory = len(numbers) * math.prod(reader.shape) <= self.cache_mb * 2**20
         if not in_memory and self.on_error == "raise":
-            return _ImageRows(files, names, reader), names
-        pixels = torch.empty((len(names) if in_memory else 0, *reader.shape), dtype=torch.uint8)
-        row = {name: i for i, name in enumerate(names)}
+            return _ImageRows(files, numbers, reader, Workers(self.workers)), numbers
+        pixels = torch.empty((len(numbers) if in_memory else 0, *reader.shape), dtype=torch.uint8)
 
-        def read(name: str) -> None:
-            image = reader(files, name)
+        def read(row: int) -> None:
+            image = reader(files, numbers[row])
             if in_memory:
-                pixels[row[name]] = image
+                pixels[row] = image
 
-        good = tuple(self.try_each(read, names))
-        if not good:
-            raise _none_of(files, names)
+        rows = list(self.try_each(read, range(len(numbers))))
+        if not rows:
+            raise _none_of(files, survey.total)
+        good = array("q", (numbers[row] for row in rows))
         if not in_memory:
-            return _ImageRows(files, good, reader), good
-        if len(good) < len(names):
-            pixels = pixels[[row[name] for name in good]]
-        return InMemory(pixels), good
+            return _ImageRows(files, good, reader, Workers(self.workers)), good
+        return InMemory(pixels if len(rows) == len(pixels) else pixels[rows]), good
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What there is to read: all names, those whose header can be read, how they become pixels, and remarks."""
+    """What there is to read: how many files, the numbers of those that are not known to be broken, how they become
+    pixels, and remarks.
+    """
 
-    looked_at: tuple[str, ...]
-    names: tuple[str, ...]
+    total: int
+    numbers: Sequence[int]
     reader: ImageReader
     notes: tuple[str, ...]
 
@@ -210,18 +238,19 @@ class _ImageRows:
     """Rows that are decoded when they are read."""
 
     files: Files
-    names: tuple[str, ...]
+    numbers: Sequence[int]
     reader: ImageReader
+    workers: Workers
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
         return self.reader.shape
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.numbers)
 
     def read(self, indices: Int[Tensor, "batch"]) -> Shaped[Tensor, "batch channels height width"]:
-        images = _in_threads(lambda i: self.reader(self.files, self.names[i]), indices.tolist())
+        images = self.workers.map(lambda i: self.reader(self.files, self.numbers[i]), indices.tolist())
         return torch.stack(images) if images else torch.empty((0, *self.sample_shape), dtype=torch.uint8)
 
 
@@ -229,45 +258,18 @@ def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
     return size if isinstance(size, tuple) else (size, size)
 
 
-def _none_of(files: Files, names: Sequence[str]) -> ValueError:
-    return ValueError(f"{files.path}: none of its {len(names)} images can be read, {names[0]} among them")
+def _none_of(files: Files, total: int) -> ValueError:
+    return ValueError(f"{files.path}: none of its {total} images can be read, {files.names[0]} among them")
 
 
-def _common_size(path: Path, headers: dict[str, Header]) -> tuple[int, int]:
+def _common_size(files: Files, headers: dict[int, Header]) -> tuple[int, int]:
     first = next(iter(headers))
     height, width, _ = headers[first]
-    for name, header in headers.items():
+    for number, header in headers.items():
         if (header.height, header.width) != (height, width):
+            one, other = (files.path / files.names[i] for i in (first, number))
             raise ValueError(
-                f"size: {path / first} is {height}×{width}, {path / name} {header.height}×{header.width} "
+                f"size: {one} is {height}×{width}, {other} {header.height}×{header.width} "
                 "(height×width); give the size that all shall have"
             )
     return height, width
-
-
-def _in_threads(
-    function: Callable[[_In], _Out], items: Sequence[_In], track: Callable[[int, int], None] | None = None
-) -> list[_Out]:
-    """function(item) for each, in threads where that pays.
-
-    Pillow decodes without holding the interpreter's lock, but what is quick is slower in threads, which then pass
-    that lock to and fro: the first items tell.
-    """
-    results: list[_Out] = []
-    fastest = math.inf
-    for item in items[:_TRIALS]:
-        start = time.perf_counter()
-        results.append(function(item))
-        fastest = min(fastest, time.perf_counter() - start)
-    run: Callable[..., Iterable[_Out]] = map
-    pool = ThreadPoolExecutor(os.cpu_count())  # which starts no thread before it is asked to
-    if fastest > _QUICK:
-        run = pool.map
-    try:
-        for begin in range(len(results), len(items), _CHUNK):
-            results += run(function, items[begin : begin + _CHUNK])
-            if track is not None:
-                track(len(results), len(items))
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return results

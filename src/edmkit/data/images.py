@@ -61,14 +61,14 @@ def _check(image: Image.Image) -> None:
 
 
 @contextlib.contextmanager
-def _opened(files: Files, name: str) -> Iterator[tuple[ByteFile, Image.Image]]:
+def _opened(files: Files, number: int) -> Iterator[tuple[ByteFile, Image.Image]]:
     """A file and the image in it; whatever goes wrong with the two is a ValueError that names the file."""
     try:
-        with files.open(name) as file, Image.open(file, formats=_formats()) as image:
+        with files.open(number) as file, Image.open(file, formats=_formats()) as image:
             _check(image)
             yield file, image
     except Exception as error:  # decoders raise whatever a broken file leads them to
-        raise _unreadable(files.path / name, error) from error
+        raise _unreadable(files.path / files.names[number], error) from error
 
 
 def _unreadable(path: Path, error: Exception) -> ValueError:
@@ -84,13 +84,15 @@ def _orientation(image: Image.Image) -> int:
     return int(image.getexif().get(ExifTags.Base.Orientation, 1))
 
 
-def read_header(files: Files, name: str) -> Header:
+def read_header(files: Files, number: int) -> Header:
     """The header of an image file; ValueError names a file that has none."""
-    with _opened(files, name) as (_, image):
-        width, height = image.size
-        if width != height and _orientation(image) in (5, 6, 7, 8):
-            width, height = height, width
-        return Header(height, width, _is_gray(image))
+    with _opened(files, number) as (_, image):
+        return Header(*_upright_size(image), _is_gray(image))
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    width, height = image.size
+    return (width, height) if width != height and _orientation(image) in (5, 6, 7, 8) else (height, width)
 
 
 def encode_png(image: Image.Image) -> bytes:
@@ -109,11 +111,17 @@ def _is_gray(image: Image.Image) -> bool:
 
 @dataclass(frozen=True)
 class ImageReader:
-    """How image files become pixels of one shape (C, H, W); see `ImageSource`."""
+    """How image files become pixels of one shape (C, H, W); see `ImageSource`.
+
+    With `one_size` an image of another size is an error, and with `all_gray` one that has colours: where the headers
+    of a sample of the images stand for all.
+    """
 
     channels: Channels
     size: tuple[int, int]
     crop: Crop
+    one_size: bool = False
+    all_gray: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -121,16 +129,17 @@ class ImageReader:
         height, width = self.size
         return (len(_MODES[self.channels]), width if self.crop == "wide" else height, width)
 
-    def __call__(self, files: Files, name: str) -> Shaped[Tensor, "channels height width"]:
+    def __call__(self, files: Files, number: int) -> Shaped[Tensor, "channels height width"]:
         """The pixels in uint8; ValueError names a file that cannot be read."""
-        with _opened(files, name) as (_, image):
+        with _opened(files, number) as (_, image):
+            self._check_like_the_sample(image)
             pixels = np.array(self._converted(image))
         channels, height, width = self.shape
         return torch.from_numpy(pixels).reshape(height, width, channels).permute(2, 0, 1)
 
-    def png(self, files: Files, name: str) -> bytes:
+    def png(self, files: Files, number: int) -> bytes:
         """The pixels as a PNG; a file that is that already keeps its bytes."""
-        with _opened(files, name) as (file, image):
+        with _opened(files, number) as (file, image):
             kept = image.format == "PNG" and self._holds(image)
             converted = np.array(self._converted(image))  # of a file that is kept too, for it may be broken
             if kept:
@@ -140,6 +149,15 @@ class ImageReader:
                     return content
         # what is more than pixels (profiles, texts, the time) stays behind
         return encode_png(Image.fromarray(converted))
+
+    def _check_like_the_sample(self, image: Image.Image) -> None:
+        if self.one_size and (size := _upright_size(image)) != self.size:
+            raise ValueError(
+                "it is {}×{} (height×width) and the images that were looked at are {}×{}; "
+                "give the size that all shall have".format(*size, *self.size)
+            )
+        if self.all_gray and not _is_gray(image):
+            raise ValueError("it has colours and the images that were looked at are gray; give the channels")
 
     def _holds(self, image: Image.Image) -> bool:
         """Whether the image as it is stored is what is wanted of it."""

@@ -9,7 +9,6 @@ import torch
 from edmkit._shapes import Float, Shaped, Tensor
 from edmkit.data.dataset import DataSet
 from edmkit.data.moments import Moments, channel_moments
-from edmkit.data.order import permutation
 from edmkit.data.proposals import Proposals, propose
 from edmkit.transform import Transform
 
@@ -25,9 +24,9 @@ _IMBALANCE = 10
 class Inspection:
     """What a data set holds, and what that proposes.
 
-    `measured` of the `count` samples were looked at, drawn by a fixed seed, for all but the classes. `mean`
-    and `std` are those of the channels in the model's space, which `space` names; `raw_range` is in that of
-    the file.
+    `measured` of the `count` samples were looked at, drawn by a fixed seed or of a stream the first, for all but the
+    classes. `mean` and `std` are those of the channels in the model's space, which `space` names; `raw_range` is in
+    that of the file.
     """
 
     name: str
@@ -71,7 +70,7 @@ def inspect(data: DataSet) -> Inspection:
     """
     size = torch.Size(data.sample_shape).numel()
     measured = min(len(data), _SAMPLES, max(_AT_LEAST, _ELEMENTS // size))
-    raw = data.raw(permutation(len(data), 0)[:measured])
+    raw = data.raw(data.some(measured))
     x = data.transform.forward(raw)
     moments = channel_moments(x[i : i + _AT_LEAST] for i in range(0, len(x), _AT_LEAST))
     if moments.low.min() == moments.high.max():

@@ -15,13 +15,18 @@ from typing import IO, Any
 from edmkit.data.files import MANIFEST, every_name
 from edmkit.data.zip_files import ZipFiles
 
-__all__ = ["manifest_text", "sha256", "verify", "write_folder", "write_zip"]
+__all__ = ["file_sha256", "manifest_text", "sha256", "verify", "write_folder", "write_zip"]
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first time that a ZIP archive can name
 
 
 def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def manifest_text(content: Mapping[str, Any]) -> bytes:
@@ -61,11 +66,18 @@ def verify(path: str | Path, track: Callable[[int, int], None] | None = None) ->
     """
     root = Path(path).expanduser()
     archive = None if root.is_dir() else ZipFiles(root)
-    names = set(every_name(root) if archive is None else archive.members)
+    number = {} if archive is None else {name: i for i, name in enumerate(archive.members)}
+    names = set(every_name(root) if archive is None else number)
     if MANIFEST not in names:
         raise ValueError(f"{root / MANIFEST}: is not there; want a data set that `edmkit data prepare` wrote")
-    read = (lambda name: (root / name).read_bytes()) if archive is None else archive.read
-    problems = [f"{root / name}: {problem}" for name, problem in _wrong_files(names, read, track)]
+    manifest: Callable[[], bytes]
+    digest: Callable[[str], str]
+    if archive is None:
+        manifest, digest = (root / MANIFEST).read_bytes, (lambda name: file_sha256(root / name))
+    else:
+        read = archive.read
+        manifest, digest = (lambda: read(number[MANIFEST])), (lambda name: sha256(read(number[name])))
+    problems = [f"{root / name}: {problem}" for name, problem in _wrong_files(names, manifest, digest, track)]
     if archive is None or problems:
         return problems
     with root.open("rb") as file:
@@ -77,9 +89,9 @@ def verify(path: str | Path, track: Callable[[int, int], None] | None = None) ->
 
 
 def _settling(comparison: _Comparison, archive: ZipFiles) -> Iterator[tuple[str, bytes]]:
-    for name in archive.members:
+    for number, name in enumerate(archive.members):
         comparison.settle()  # the member before is complete when the next one is asked for
-        yield name, archive.read(name)
+        yield name, archive.read(number)
 
 
 def _canonical(content: Mapping[str, Any]) -> bytes:
@@ -87,10 +99,13 @@ def _canonical(content: Mapping[str, Any]) -> bytes:
 
 
 def _wrong_files(
-    there: Set[str], read: Callable[[str], bytes], track: Callable[[int, int], None] | None
+    there: Set[str],
+    read_manifest: Callable[[], bytes],
+    digest: Callable[[str], str],
+    track: Callable[[int, int], None] | None,
 ) -> Iterator[tuple[str, str]]:
     try:
-        text = read(MANIFEST)
+        text = read_manifest()
         manifest = json.loads(text)
         hashes = manifest["files"]
         own = {name: value for name, value in manifest.items() if name != "sha256"}
@@ -105,7 +120,7 @@ def _wrong_files(
             yield name, "is missing"
             continue
         try:
-            if sha256(read(name)) != expected:
+            if digest(name) != expected:
                 yield name, "is not what was written"
         except (ValueError, OSError) as error:
             yield name, getattr(error, "strerror", None) or "is damaged or cut short"

@@ -7,7 +7,6 @@ import io
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from edmkit.data.arrays import ArrayFile
 from edmkit.data.dataset import PIXELS, DataSet, Rows
 from edmkit.data.files import ByteFile, Files, version
 from edmkit.data.folder import ImageSource
+from edmkit.data.names import NumberedNames
 
 __all__ = ["ArrayImages", "NumberedFiles", "PixelFiles"]
 
@@ -29,19 +29,15 @@ class NumberedFiles(ABC):
     def __init__(
         self, path: Path, count: int, state: str, labels: Sequence[int] | None = None, class_names: Sequence[str] = ()
     ) -> None:
-        self.path, self._count, self._state = path, count, state
+        self.path, self.names, self._state = path, NumberedNames(range(count)), state
         self._labels, self._class_names = labels, class_names
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        return tuple(f"{i:08d}.png" for i in range(self._count))
 
     def index(self) -> Mapping[str, Any] | None:
         labels = None if self._labels is None else [list(pair) for pair in zip(self.names, self._labels, strict=True)]
         return {"labels": labels, "class_names": list(self._class_names)}
 
-    def open(self, name: str) -> ByteFile:
-        return io.BytesIO(self.read(int(name.partition(".")[0])))
+    def open(self, number: int) -> ByteFile:
+        return io.BytesIO(self.read(number))
 
     def fingerprint(self) -> str:
         return hashlib.sha256(self._state.encode()).hexdigest()

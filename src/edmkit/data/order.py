@@ -14,7 +14,7 @@ import torch
 from edmkit._shapes import Bool, Int, Tensor
 from edmkit.data._options import whole_number
 
-__all__ = ["held_out", "permutation", "stream"]
+__all__ = ["first_part", "held_out", "permutation", "stream", "windowed"]
 
 _SPLIT, _EPOCHS = 0, 1  # streams that never meet, whatever the seed
 
@@ -40,6 +40,36 @@ def stream(n: int, seed: int, begin: int, end: int) -> Int[Tensor, "batch"]:
         first = epoch * n
         parts.append(_epoch(n, seed, epoch)[max(begin - first, 0) : end - first])
     return torch.cat(parts)
+
+
+@functools.lru_cache(maxsize=16)
+def _window(n: int, seed: int, epoch: int, window: int) -> Tensor:
+    return permutation(n, seed, _EPOCHS, epoch, window)
+
+
+def windowed(n: int, seed: int, window: int, begin: int, end: int) -> Int[Tensor, "batch"]:
+    """As `stream`, but in each epoch range(n) is cut into windows of so many, and each window has a new order.
+
+    That is for samples that come one after the other, of which a window can be kept.
+    """
+    parts = []
+    place = begin
+    while place < end:
+        epoch, offset = divmod(place, n)
+        number = offset // window
+        first = number * window
+        order = _window(min(window, n - first), seed, epoch, number)
+        parts.append(first + order[offset - first : offset - first + end - place])
+        place += len(parts[-1])
+    return torch.cat(parts)
+
+
+def first_part(n: int, holdout: float | int | None) -> int:
+    """How many samples at the beginning of a stream of n are held out: by default a fifth, at most 1000."""
+    count = min(max(round(n / 5), 1), 1000) if holdout is None else _count(n, holdout)
+    if not 1 <= count < n:
+        raise ValueError(f"holdout: {holdout} is {count} of {n} samples; want at least 1, and one left for training")
+    return count
 
 
 def held_out(n: int, labels: Int[Tensor, "n"] | None, holdout: float | int | None, seed: int) -> Bool[Tensor, "n"]:

@@ -6,10 +6,7 @@ with their labels in dataset.json, and the hash of each file and the options in 
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +17,9 @@ from edmkit.data.files import INDEX, MANIFEST, Files
 from edmkit.data.folder import ImageSource
 from edmkit.data.labels import find_labels
 from edmkit.data.manifest import manifest_text, sha256, write_folder, write_zip
+from edmkit.data.partial_work import PartialWork, check_destination, versions
 from edmkit.data.zip_files import ZipFiles
-from edmkit.files import atomic_path, write_text
+from edmkit.files import atomic_path
 
 if TYPE_CHECKING:
     from edmkit.data.images import ImageReader
@@ -30,7 +28,6 @@ __all__ = ["Prepared", "Track", "prepare"]
 
 _PART = 1000  # images in a part; the reference puts as many into a folder
 _AT_ONCE = 64  # images that are held in memory
-_STATE = "state.json"
 
 Phase: TypeAlias = Literal["headers", "images", "writing"]
 Track: TypeAlias = Callable[[Phase, int, int], None]
@@ -74,40 +71,20 @@ def prepare(
     if max_images is not None:
         whole_number("max_images", max_images, least=1)
     target = Path(destination).expanduser()
-    _check_destination(target, Path(source.path).expanduser(), overwrite)
+    if target.suffix.lower() not in ("", ".zip"):
+        raise ValueError(f"destination: {target} ends in {target.suffix}; want .zip, or a folder")
+    check_destination(target, Path(source.path).expanduser(), overwrite)
     files = source.files()
-    work = _Work(source, files, target, max_images, track or (lambda *_: None))
-    work.begin()
+    place = PartialWork(target)
+    work = _Work(source, files, place, max_images, track or (lambda *_: None))
+    place.begin({**work.options, "source": source.name, **versions("pillow"), "contents": files.fingerprint()})
     try:
         prepared, whole = work.write()
     except ValueError:
-        work.abandon()
+        place.abandon()
         raise
-    if target.is_dir():
-        shutil.rmtree(target)
-    whole.replace(target)
-    shutil.rmtree(work.partial)
+    place.finish(whole)
     return prepared
-
-
-def _check_destination(target: Path, source: Path, overwrite: bool) -> None:
-    if target.suffix.lower() not in ("", ".zip"):
-        raise ValueError(f"destination: {target} ends in {target.suffix}; want .zip, or a folder")
-    if not target.parent.is_dir():
-        raise ValueError(f"destination: there is no folder {target.parent}")
-    whence, where = source.resolve(), target.resolve()
-    if source.exists() and (where.is_relative_to(whence) or whence.is_relative_to(where)):
-        raise ValueError(f"destination: {target} and the source {source} lie one in the other")
-    if not target.exists():
-        return
-    if target.is_dir() != (target.suffix == ""):
-        raise ValueError(f"destination: {target} is a {'folder' if target.is_dir() else 'file'}; choose another name")
-    if target.is_dir() and not any(target.iterdir()):
-        return
-    if not overwrite:
-        raise ValueError(f"destination: {target} exists already; choose another name, or overwrite it")
-    if target.is_dir() and not (target / MANIFEST).is_file():
-        raise ValueError(f"destination: {target} is no folder that was prepared, and is not overwritten")
 
 
 @dataclass(frozen=True)
@@ -116,13 +93,9 @@ class _Work:
 
     source: ImageSource
     files: Files
-    target: Path
+    place: PartialWork
     max_images: int | None
     track: Track
-
-    @property
-    def partial(self) -> Path:
-        return self.target.with_name(self.target.name + ".partial")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -131,84 +104,56 @@ class _Work:
         options = {**{name: getattr(self.source, name) for name in names}, "max_images": self.max_images}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
 
-    def begin(self) -> None:
-        """Make the folder, or make sure that the one that is there was begun in the same way."""
-        now = {**self.options, "source": self.source.name, **_versions(), "contents": self.files.fingerprint()}
-        state = self.partial / _STATE
-        if not state.exists():
-            self.partial.mkdir(exist_ok=True)
-            if any(not name.startswith(".") for name in os.listdir(self.partial)):
-                raise ValueError(f"{self.partial}: is there, and is no work of this command; remove it")
-            write_text(state, json.dumps(now, indent=1) + "\n")
-            return
-        try:
-            then = dict(json.loads(state.read_text(encoding="utf-8")))
-        except (ValueError, TypeError):
-            raise ValueError(f"{state}: is damaged; remove {self.partial} to begin anew") from None
-        for name, value in now.items():
-            if then.get(name) != value:
-                raise ValueError(
-                    f"{name}: {value!r}, but {self.partial} was begun with {then.get(name)!r}; "
-                    "go on with that, or remove it to begin anew"
-                )
-
-    def abandon(self) -> None:
-        """Leave nothing behind of work that has not written any image: a mistake shall not bind its correction."""
-        if all(name == _STATE or name.startswith(".") for name in os.listdir(self.partial)):
-            shutil.rmtree(self.partial)
-
     def write(self) -> tuple[Prepared, Path]:
         """Write what is missing; what there is then, and where the whole of it lies."""
         survey = self.source.survey(self.files, self.max_images, lambda *at: self.track("headers", *at))
-        readable = set(survey.names)
-        plan = [
-            (f"{i // _PART:05d}/img{i:08d}.png", name) for i, name in enumerate(survey.looked_at) if name in readable
-        ]
+        plan = [(f"{i // _PART:05d}/img{i:08d}.png", i) for i in survey.numbers]
         parts = []
         for begin in range(0, len(plan), _PART):
             parts.append(self._part(begin // _PART, plan[begin : begin + _PART], survey.reader))
             self.track("images", min(begin + _PART, len(plan)), len(plan))
         there = {name for part in parts for name in part.names}
-        written = {name: original for name, original in plan if name in there}
+        written = {name: number for name, number in plan if name in there}
         if not written:
-            raise ValueError(f"{self.files.path}: none of its {len(survey.looked_at)} images can be read")
+            raise ValueError(f"{self.files.path}: none of its {survey.total} images can be read")
         index = self._index(written)
-        manifest: dict[str, Any] = {"source": self.source.name, "options": self.options, "versions": _versions()}
+        manifest: dict[str, Any] = {"source": self.source.name, "options": self.options, "versions": versions("pillow")}
         members = self._members(parts, len(written), index, manifest)
-        if self.target.suffix:
-            whole = self.partial / "whole.zip"
+        if self.place.target.suffix:
+            whole = self.place.folder / "whole.zip"
             with atomic_path(whole) as temporary:
                 write_zip(temporary, members)
         else:
-            whole = self.partial / "whole"
+            whole = self.place.folder / "whole"
             write_folder(whole, members)
         return Prepared(
-            path=self.target,
+            path=self.place.target,
             images=len(written),
             shape=survey.reader.shape,
             labelled=index["labels"] is not None,
-            left_out=tuple(sorted(set(survey.looked_at) - set(written.values()))),
+            left_out=tuple(self.files.names[i] for i in sorted(set(range(survey.total)) - set(written.values()))),
             notes=survey.notes,
             sha256=json.loads(manifest_text(manifest))["sha256"],
         ), whole
 
-    def _part(self, number: int, plan: Sequence[tuple[str, str]], reader: ImageReader) -> ZipFiles:
+    def _part(self, number: int, plan: Sequence[tuple[str, int]], reader: ImageReader) -> ZipFiles:
         """The images of a part, written unless an earlier run did so."""
-        path = self.partial / f"{number:05d}.zip"
+        path = self.place.folder / f"{number:05d}.zip"
         if not path.exists():
             with atomic_path(path) as temporary:
                 write_zip(temporary, self._encoded(plan, reader))
         return ZipFiles(path)
 
-    def _encoded(self, plan: Sequence[tuple[str, str]], reader: ImageReader) -> Iterator[tuple[str, bytes]]:
+    def _encoded(self, plan: Sequence[tuple[str, int]], reader: ImageReader) -> Iterator[tuple[str, bytes]]:
         for begin in range(0, len(plan), _AT_ONCE):
             some = plan[begin : begin + _AT_ONCE]
-            pngs = self.source.try_each(lambda name: reader.png(self.files, name), [original for _, original in some])
-            yield from ((name, pngs[original]) for name, original in some if original in pngs)
+            pngs = self.source.try_each(lambda number: reader.png(self.files, number), [number for _, number in some])
+            yield from ((name, pngs[number]) for name, number in some if number in pngs)
 
-    def _index(self, written: Mapping[str, str]) -> dict[str, Any]:
+    def _index(self, written: Mapping[str, int]) -> dict[str, Any]:
         auto = self.source.classes == "auto"
-        labels, class_names = find_labels(self.files, list(written.values())) if auto else (None, ())
+        originals = [self.files.names[number] for number in written.values()]
+        labels, class_names = find_labels(self.files, originals) if auto else (None, ())
         if labels is None:
             return {"labels": None}
         index: dict[str, Any] = {"labels": [list(pair) for pair in zip(written, labels, strict=True)]}
@@ -220,8 +165,7 @@ class _Work:
         """All that is written, in order; the manifest last, which learns the hash of what comes by."""
         hashes = manifest["files"] = {}
         for part in parts:
-            for name in part.names:
-                content = part.read(name)
+            for name, content in zip(part.names, map(part.image, range(len(part.names))), strict=True):
                 hashes[name] = sha256(content)
                 yield name, content
             self.track("writing", len(hashes), total)
@@ -229,8 +173,3 @@ class _Work:
         hashes[INDEX] = sha256(content)
         yield INDEX, content
         yield MANIFEST, manifest_text(manifest)
-
-
-def _versions() -> dict[str, str]:
-    """Of what decides the bytes."""
-    return {name: importlib.metadata.version(name) for name in ("edmkit", "pillow")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import os
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -13,12 +14,15 @@ from edmkit.data.arrays import ArrayFile
 from edmkit.data.cifar import CifarArchive
 from edmkit.data.dataset import DataSet
 from edmkit.data.digits import Digits
+from edmkit.data.files import MANIFEST
 from edmkit.data.folder import ImageFolder, ImageSource, ImageZip
 from edmkit.data.hub import HubImages
 from edmkit.data.idx import IdxImages
+from edmkit.data.latents import LATENTS, Latents
 from edmkit.data.lmdb_files import LmdbImages
 from edmkit.data.numbered import ArrayImages
 from edmkit.data.points import Checkerboard, EightGaussians, SwissRoll, TwoMoons
+from edmkit.data.tar_shards import TarShards, names_shards
 
 __all__ = ["SOURCES", "Source", "image_source", "load_data", "make_source"]
 
@@ -46,15 +50,18 @@ _WHAT: Mapping[type, str] = {
     ArrayFile: "an array file",
     ArrayImages: "an array of images",
     CifarArchive: "an archive of CIFAR",
+    TarShards: "tar archives of images",
     IdxImages: "an IDX file of images",
     LmdbImages: "an LMDB folder",
-    HubImages: "a data set of the Hub",
+    HubImages: "a data set of Hugging Face",
+    Latents: "latents",
 }
 
 
 def make_source(spec: str | Path, **options: Any) -> Source:
     """The source that `spec` means: a name of `SOURCES`, a folder or a ZIP archive of images, a .npy or .npz file,
-    an archive of CIFAR (.tar.gz), images in IDX form (MNIST), an LMDB folder, or hf:owner/name[:split].
+    an archive of CIFAR (.tar.gz), archives of WebDataset (.tar), images in IDX form (MNIST), an LMDB folder,
+    hf:owner/name[:split], images in Parquet, or a folder of latents that `encode` wrote.
 
     `options` are the fields of its class (`SwissRoll`, `ImageFolder`, `ArrayFile`, …); an option that is None
     is left at its default. ValueError for an option that the source does not have, and for a name or path
@@ -74,6 +81,8 @@ def image_source(spec: str | Path, **options: Any) -> ImageSource:
     if isinstance(spec, str) and spec in SOURCES:
         raise ValueError(f"data: {spec} is not stored as images")
     kind = _kind(spec)
+    if kind is Latents:
+        raise ValueError(f"data: {spec} holds latents, and no images")
     kind = ArrayImages if kind is ArrayFile else kind
     made: ImageSource = _make(kind, f"{_WHAT[kind]} ({spec})", (spec,), options)
     return made
@@ -104,18 +113,29 @@ def _kind(spec: str | Path) -> Any:
     """The class of the source that a path means."""
     if str(spec).startswith("hf:"):
         return HubImages
+    if names_shards(spec):
+        return TarShards
     path = Path(spec).expanduser()
     if path.is_dir():
         if (path / "data.mdb").is_file():
             return LmdbImages
+        if (path / LATENTS).is_file() and (path / MANIFEST).is_file():
+            return Latents
         saved = (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file()
-        return HubImages if saved else ImageFolder
+        inside = _suffixes_without_images(path)
+        if saved or ".parquet" in inside:
+            return HubImages
+        return TarShards if ".tar" in inside else ImageFolder
     if path.is_file():
         name = path.name.lower()
         if name.endswith((".npy", ".npz")):
             return ArrayFile
+        if name.endswith(".parquet"):
+            return HubImages
         if name.endswith(".zip"):
             return ImageZip
+        if name.endswith(".tar") and not _begins(path, b"cifar-"):
+            return TarShards
         if name.endswith((".tar.gz", ".tgz", ".tar")):
             return CifarArchive
         if "idx3" in name:
@@ -123,7 +143,7 @@ def _kind(spec: str | Path) -> Any:
     if path.exists():
         raise ValueError(
             f"data: {spec} is neither a folder of images nor a file of a known kind: "
-            ".zip, .npy, .npz, CIFAR's .tar.gz, MNIST's …-images-idx3-ubyte.gz"
+            ".zip, .npy, .npz, .tar, .parquet, CIFAR's .tar.gz, MNIST's …-images-idx3-ubyte.gz"
         )
     near = sorted(SOURCES)
     if path.parent.is_dir():
@@ -131,3 +151,27 @@ def _kind(spec: str | Path) -> Any:
     close = difflib.get_close_matches(str(spec), near, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise ValueError(f"data: there is no {str(spec)!r}; {hint}known names: {', '.join(sorted(SOURCES))}")
+
+
+def _suffixes_without_images(path: Path) -> set[str]:
+    """How the names in a folder end; nothing where there are images or folders among them, of which one is enough."""
+    from edmkit.data.images import image_suffixes
+
+    found = set()
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                suffix = os.path.splitext(entry.name)[1].lower()
+                if entry.name.startswith("."):
+                    continue
+                if suffix in image_suffixes() or entry.is_dir():
+                    return set()
+                found.add(suffix)
+    except OSError:  # which is told when the folder is read
+        return set()
+    return found
+
+
+def _begins(path: Path, content: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(content)) == content

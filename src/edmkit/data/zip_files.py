@@ -13,11 +13,13 @@ import threading
 import weakref
 import zipfile
 import zlib
+from array import array
 from collections.abc import Mapping
 from pathlib import Path, PureWindowsPath
-from typing import Any, NamedTuple
+from typing import Any
 
 from edmkit.data.files import INDEX, ByteFile, images_among, parse_index, version
+from edmkit.data.names import Names
 
 __all__ = ["ZipFiles", "check_member_name"]
 
@@ -28,16 +30,10 @@ _BOMB_BYTES, _BOMB_RATIO = 2**24, 100
 _LARGEST = 2**30
 
 
-class _Member(NamedTuple):
-    offset: int
-    packed: int
-    size: int
-    crc: int
-    deflated: bool
-
-
 def check_member_name(archive: Path, name: str) -> None:
     """ValueError for a name in an archive that leads out of the folder into which it would be unpacked."""
+    if name and not name.startswith("/") and not any(sign in name for sign in ("..", ":", "\\")):
+        return  # as nearly all are, and the rest is slow
     windows = PureWindowsPath(name)
     if not name or name.startswith("/") or windows.drive or ".." in windows.parts or "\\" in name:
         raise ValueError(f"{archive}: member {name!r}: want a name inside the archive, with parts joined by /")
@@ -56,8 +52,19 @@ class ZipFiles:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._version = version(path)
-        self._members = _members(path)
-        self.names, self.others = images_among(self._members)
+        infos = _members(path)
+        names = [info.filename for info in infos]
+        images, self.others = images_among(names)
+        self._index = names.index(INDEX) if INDEX in names else None
+        self.members = Names(names)
+        """Every file, in the order of the archive."""
+        self.names = self.members.take(images)
+        self._images = array("q", images)
+        self._offsets = array("q", (info.header_offset for info in infos))
+        self._packed = array("q", (info.compress_size for info in infos))
+        self._sizes = array("q", (info.file_size for info in infos))
+        self._crcs = array("q", (info.CRC for info in infos))
+        self._deflated = bytes(info.compress_type == zipfile.ZIP_DEFLATED for info in infos)
         self._open_file()
 
     def _open_file(self) -> None:
@@ -74,32 +81,31 @@ class ZipFiles:
             raise ValueError(f"{self.path}: has changed since it was opened")
         self._open_file()
 
-    @property
-    def members(self) -> tuple[str, ...]:
-        """Every file, in the order of the archive."""
-        return tuple(self._members)
-
     def index(self) -> Mapping[str, Any] | None:
-        return parse_index(self.path / INDEX, self.read(INDEX)) if INDEX in self._members else None
+        return None if self._index is None else parse_index(self.path / INDEX, self.read(self._index))
 
-    def open(self, name: str) -> ByteFile:
-        return io.BytesIO(self.read(name))
+    def open(self, number: int) -> ByteFile:
+        return io.BytesIO(self.image(number))
 
-    def read(self, name: str) -> bytes:
-        """The bytes of a member, checked against its length and CRC-32."""
-        offset, packed, size, crc, deflated = self._members[name]
+    def image(self, number: int) -> bytes:
+        """The bytes of an image."""
+        return self.read(self._images[number])
+
+    def read(self, number: int) -> bytes:
+        """The bytes of a member, numbered as in `members`, checked against its length and CRC-32."""
+        offset, packed, size = self._offsets[number], self._packed[number], self._sizes[number]
         header = self._at(offset, _LOCAL_HEADER.size)
         if len(header) < _LOCAL_HEADER.size or header[:4] != b"PK\x03\x04":
-            raise self._damaged(name)
+            raise self._damaged(number)
         *_, name_length, extra_length = _LOCAL_HEADER.unpack(header)
         content = self._at(offset + _LOCAL_HEADER.size + name_length + extra_length, packed)
-        if deflated:
+        if self._deflated[number]:
             try:
                 content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, size + 1)
             except zlib.error:
-                raise self._damaged(name) from None
-        if len(content) != size or zlib.crc32(content) != crc:
-            raise self._damaged(name)
+                raise self._damaged(number) from None
+        if len(content) != size or zlib.crc32(content) != self._crcs[number]:
+            raise self._damaged(number)
         return content
 
     def fingerprint(self) -> str:
@@ -113,11 +119,12 @@ class ZipFiles:
                 os.lseek(self._descriptor, offset, os.SEEK_SET)
                 return os.read(self._descriptor, count)
 
-    def _damaged(self, name: str) -> ValueError:
-        return ValueError(f"{self.path}: member {name!r} is damaged or cut short")
+    def _damaged(self, number: int) -> ValueError:
+        return ValueError(f"{self.path}: member {self.members[number]!r} is damaged or cut short")
 
 
-def _members(path: Path) -> dict[str, _Member]:
+def _members(path: Path) -> list[zipfile.ZipInfo]:
+    """What the directory of an archive says of its files, all of it checked."""
     try:
         with zipfile.ZipFile(path) as archive:
             infos = [info for info in archive.infolist() if not info.is_dir()]
@@ -130,24 +137,16 @@ def _members(path: Path) -> dict[str, _Member]:
         check_member_name(path, info.filename)
         if problem := _problem(info):
             raise ValueError(f"{path}: member {info.filename!r} {problem}")
-    twice = [name for name, count in collections.Counter(info.filename for info in infos).items() if count > 1]
-    if twice:
+    if len({info.filename for info in infos}) < len(infos):
+        counts = collections.Counter(info.filename for info in infos)
+        twice = [name for name, count in counts.items() if count > 1]
         raise ValueError(f"{path}: holds {len(twice)} names more than once, {twice[0]!r} among them")
     by_place = sorted(infos, key=lambda info: info.header_offset)
     ends = [*(info.header_offset for info in by_place[1:]), end]
     for info, after in zip(by_place, ends, strict=False):
         if info.header_offset + _LOCAL_HEADER.size + info.compress_size > after:
             raise ValueError(f"{path}: member {info.filename!r} runs into what follows it")
-    return {
-        info.filename: _Member(
-            info.header_offset,
-            info.compress_size,
-            info.file_size,
-            info.CRC,
-            info.compress_type == zipfile.ZIP_DEFLATED,
-        )
-        for info in infos
-    }
+    return infos
 
 
 def _problem(info: zipfile.ZipInfo) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +30,27 @@ class Autoencoder(torch.nn.Module):
             raise ValueError(f"vae: {type(vae).__name__}; want an AutoencoderKL of diffusers")
         self.vae = vae
         self.statistics = _trained_statistics(config) if statistics is None else statistics
+
+    @classmethod
+    def load(cls, source: str | Path) -> Autoencoder:
+        """The autoencoder in a folder or at a Hub id of diffusers, with the statistics of its config.
+
+        "owner/name:vae" is the sub-folder vae, where a pipeline keeps it. Only safetensors are read.
+        ValueError for what cannot be read.
+        """
+        try:
+            from diffusers import AutoencoderKL
+        except ModuleNotFoundError:
+            raise ValueError("encoder: needs the package diffusers: pip install diffusers") from None
+        place, _, folder = str(source).partition(":")
+        where = Path(place).expanduser()
+        try:
+            vae = AutoencoderKL.from_pretrained(
+                str(where) if where.exists() else place, subfolder=folder or None, use_safetensors=True
+            )
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise ValueError(f"encoder: {source} cannot be read: {' '.join(str(error).split())}") from None
+        return cls(vae.eval())
 
     def encode(
         self, x: Float[Tensor, "batch *dims"], noise: Float[Tensor, "batch *latent"] | None = None
