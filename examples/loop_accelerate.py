@@ -1,0 +1,59 @@
+"""Training in Accelerate: the plain loop on whatever the processes are.
+
+    python examples/loop_accelerate.py --steps 2000
+    torchrun --nproc-per-node 2 examples/loop_accelerate.py
+
+A mixed precision casts the operations of the network alone: x and σ come to it as the loss made them. The loss is given
+the weight λ, since the denoiser that `prepare` returns may hide the attributes of its own.
+"""
+
+import argparse
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from ring import SIGMA_DATA, judge, points
+from torch.utils.data import DataLoader, TensorDataset
+
+import edmkit as ek
+from edmkit.train import EMA, HalfLife
+
+
+def train(x: torch.Tensor, steps: int, accelerator: Accelerator, batch: int = 256) -> ek.Preconditioned:
+    """The average of the weights of a network that was trained on x, in batches of `batch` over all processes."""
+    set_seed(0)  # the same weights everywhere
+    network = ek.networks.MLP(x.shape[1:], width=64)
+    denoiser = ek.Preconditioned(network, ek.EDMPreconditioning(sigma_data=SIGMA_DATA))
+    loss = ek.DenoisingLoss(ek.LogNormal(), weight=denoiser.weight)
+    loader = DataLoader(TensorDataset(x), batch_size=batch // accelerator.num_processes, shuffle=True, drop_last=True)
+    optimizer = torch.optim.Adam(denoiser.parameters(), lr=2e-3)
+    model, optimizer, loader = accelerator.prepare(denoiser, optimizer, loader)
+    ema = EMA(denoiser, HalfLife(ramp_ratio=0.1))  # now on the device
+    set_seed(0, device_specific=True)  # and now noise of its own for each
+    step = 0
+    while True:
+        for (x0,) in loader:
+            if step == steps:
+                return ema.module
+            optimizer.zero_grad()
+            accelerator.backward(loss(model, x0).mean())
+            optimizer.step()
+            ema.follow(denoiser, images=step * batch, batch=batch)
+            step += 1
+
+
+def main(arguments: list[str] | None = None) -> float:
+    """Train, judge, and return how far the error is above the attainable."""
+    parser = argparse.ArgumentParser(description="training in Accelerate")
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--precision", default="no", choices=("no", "bf16", "fp16"))
+    options = parser.parse_args(arguments)
+    accelerator = Accelerator(cpu=True, mixed_precision=options.precision)
+    average = train(points(50_000, seed=0), options.steps, accelerator)
+    excess = judge(average) if accelerator.is_main_process else float("nan")
+    accelerator.end_training()  # without it gloo may abort a process that has done its work
+    return excess
+
+
+if __name__ == "__main__":
+    main()

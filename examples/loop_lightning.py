@@ -1,0 +1,69 @@
+"""Training in Lightning: the same denoiser, loss and average in a LightningModule.
+
+    python examples/loop_lightning.py --steps 2000
+    python examples/loop_lightning.py --precision bf16-mixed
+
+The denoiser is called inside of `training_step`, where a mixed precision casts nothing but the operations of the
+network: x and σ come to it in float32.
+"""
+
+import argparse
+
+import lightning
+import torch
+from ring import SIGMA_DATA, judge, points
+from torch.utils.data import DataLoader, TensorDataset
+
+import edmkit as ek
+from edmkit.train import EMA, HalfLife
+
+
+class Diffusion(lightning.LightningModule):
+    """A denoiser with its loss and the average of its weights."""
+
+    def __init__(self, network: torch.nn.Module, sigma_data: float) -> None:
+        super().__init__()
+        self.denoiser = ek.Preconditioned(network, ek.EDMPreconditioning(sigma_data=sigma_data))
+        self.loss = ek.DenoisingLoss(ek.LogNormal())
+        self.ema = EMA(self.denoiser, HalfLife(ramp_ratio=0.1))
+        self.average = self.ema.module  # so that it is saved, and goes to the device
+        self.images = 0
+
+    def on_fit_start(self) -> None:
+        # seed_everything gives all processes one seed: without this they would draw the same noise
+        self.generator = torch.Generator().manual_seed(self.global_rank)
+
+    def training_step(self, batch: list[torch.Tensor], index: int) -> torch.Tensor:
+        return self.loss(self.denoiser, batch[0], generator=self.generator).mean()
+
+    def on_train_batch_end(self, outputs: object, batch: list[torch.Tensor], index: int) -> None:
+        size = len(batch[0]) * self.trainer.world_size
+        self.ema.follow(self.denoiser, self.images, size)
+        self.images += size
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.denoiser.parameters(), lr=2e-3, fused=True)
+
+
+def train(x: torch.Tensor, steps: int, batch: int = 256, precision: str = "32-true") -> Diffusion:
+    """What Lightning makes of x."""
+    lightning.seed_everything(0, verbose=False)
+    module = Diffusion(ek.networks.MLP(x.shape[1:], width=64), SIGMA_DATA)
+    loader = DataLoader(TensorDataset(x), batch_size=batch, shuffle=True, drop_last=True)
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = lightning.Trainer(accelerator="cpu", devices=1, max_steps=steps, precision=precision, **quiet)
+    trainer.fit(module, loader)
+    return module
+
+
+def main(arguments: list[str] | None = None) -> float:
+    """Train, judge, and return how far the error is above the attainable."""
+    parser = argparse.ArgumentParser(description="training in Lightning")
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--precision", default="32-true")
+    options = parser.parse_args(arguments)
+    return judge(train(points(50_000, seed=0), options.steps, precision=options.precision).average)
+
+
+if __name__ == "__main__":
+    main()

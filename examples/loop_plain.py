@@ -1,0 +1,41 @@
+"""Training in plain PyTorch.
+
+python examples/loop_plain.py --steps 2000
+"""
+
+import argparse
+
+import torch
+from ring import SIGMA_DATA, judge, points
+
+import edmkit as ek
+from edmkit.train import EMA, HalfLife
+
+
+def train(x: torch.Tensor, steps: int, batch: int = 256) -> ek.Preconditioned:
+    """The average of the weights of a network that was trained on x."""
+    torch.manual_seed(0)
+    network = ek.networks.MLP(x.shape[1:], width=64)
+    denoiser = ek.Preconditioned(network, ek.EDMPreconditioning(sigma_data=SIGMA_DATA))
+    loss = ek.DenoisingLoss(ek.LogNormal())
+    ema = EMA(denoiser, HalfLife(ramp_ratio=0.1))
+    optimizer = torch.optim.Adam(denoiser.parameters(), lr=2e-3, fused=True)
+    for step in range(steps):
+        x0 = x[torch.randint(len(x), (batch,))]
+        optimizer.zero_grad()
+        loss(denoiser, x0).mean().backward()
+        optimizer.step()
+        ema.follow(denoiser, images=step * batch, batch=batch)
+    return ema.module
+
+
+def main(arguments: list[str] | None = None) -> float:
+    """Train, judge, and return how far the error is above the attainable."""
+    parser = argparse.ArgumentParser(description="training in plain PyTorch")
+    parser.add_argument("--steps", type=int, default=2000)
+    options = parser.parse_args(arguments)
+    return judge(train(points(50_000, seed=0), options.steps))
+
+
+if __name__ == "__main__":
+    main()

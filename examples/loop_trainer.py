@@ -1,0 +1,45 @@
+"""Training with edmkit's own trainer, which is a generator: it does the steps, the caller owns the loop.
+
+python examples/loop_trainer.py --steps 2000
+"""
+
+import argparse
+import itertools
+
+import torch
+from ring import SIGMA_DATA, judge, points
+
+import edmkit as ek
+from edmkit.train import EMA, HalfLife, Schedule, Trainer
+
+
+def train(x: torch.Tensor, steps: int, batch: int = 256) -> ek.Preconditioned:
+    """The average of the weights of a network that was trained on x."""
+    torch.manual_seed(0)
+    network = ek.networks.MLP(x.shape[1:], width=64)
+    denoiser = ek.Preconditioned(network, ek.EDMPreconditioning(sigma_data=SIGMA_DATA))
+    trainer = Trainer(
+        denoiser,
+        ek.DenoisingLoss(ek.LogNormal()),
+        torch.optim.Adam(denoiser.parameters(), fused=True),
+        Schedule(steps * batch, learning_rate=2e-3, ramp_images=20 * batch),
+        [EMA(denoiser, HalfLife(ramp_ratio=0.1))],
+    )
+    batches = ((x[torch.randint(len(x), (batch,))], None) for _ in itertools.count())
+    for progress in trainer.run(batches):
+        if progress.step % 1000 == 0:
+            loss, norm = float(progress.loss), float(progress.grad_norm)
+            print(f"step {progress.step}: loss {loss:.3f}, gradient norm {norm:.2f}, {trainer.skipped} steps skipped")
+    return trainer.averages[0].module
+
+
+def main(arguments: list[str] | None = None) -> float:
+    """Train, judge, and return how far the error is above the attainable."""
+    parser = argparse.ArgumentParser(description="training with edmkit's trainer")
+    parser.add_argument("--steps", type=int, default=2000)
+    options = parser.parse_args(arguments)
+    return judge(train(points(50_000, seed=0), options.steps))
+
+
+if __name__ == "__main__":
+    main()
