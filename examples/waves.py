@@ -51,10 +51,12 @@ def train(steps: int, batch: int = 64) -> ek.Preconditioned:
     loss = ek.DenoisingLoss(ek.LogNormal(P_mean=-0.4, P_std=1.2), reduction="mean")
     ema = EMA(denoiser, HalfLife(ramp_ratio=0.1))
     optimizer = torch.optim.Adam(denoiser.parameters(), lr=2e-3, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in range(steps):
         optimizer.zero_grad()
         loss(denoiser, draw(batch)).mean().backward()
         optimizer.step()
+        schedule.step()
         ema.follow(denoiser, images=step * batch, batch=batch)
     return ema.module
 
@@ -73,7 +75,7 @@ def save_picture(path: str, data: torch.Tensor, samples: torch.Tensor, gaussian:
         middle.plot(power(x).mean(0)[:10], "o-", color=color, label=name)
         right.hist(power(x).amax(1), bins=40, range=(0, 1), density=True, color=color, alpha=0.6)
     middle.set(title="share of power", xlabel="frequency")
-    middle.legend()
+    middle.legend(loc="lower center", fontsize=8)
     right.set(title="share in the strongest bin", yscale="log")
     figure.savefig(path, dpi=110)
 
@@ -81,7 +83,7 @@ def save_picture(path: str, data: torch.Tensor, samples: torch.Tensor, gaussian:
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     """Train, draw, print and return the figures."""
     parser = argparse.ArgumentParser(description="a U-Net learns sine waves")
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--out", help="where the picture goes")
     options = parser.parse_args(arguments)

@@ -1,0 +1,116 @@
+"""Three-dimensional volumes: a U-Net learns soft balls of any radius and place in 8×8×8 voxels.
+
+    python examples/volumes.py --out volumes.png
+
+A ball is tanh(2·(r − distance to its centre)), its radius r uniform in [1.5, 3] voxels, its centre such that it lies
+inside. Whether a sample is a ball is measured: of its mass and centroid follow r and centre, and of those the ball that
+it should be; the root mean square difference is 0 for a ball. Volumes of independent voxels, or of a Gaussian with the
+covariance of balls, are far from any.
+"""
+
+import argparse
+
+import torch
+
+import edmkit as ek
+from edmkit.train import EMA, HalfLife
+
+SIDE = 8
+RADII = (1.5, 3.0)
+PLACES = torch.stack(torch.meshgrid(*[torch.arange(SIDE) + 0.5] * 3, indexing="ij"))
+
+
+def balls(radii: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
+    """Volumes (n, 1, 8, 8, 8) of balls with radii (n,) and centres (n, 3)."""
+    distance = (PLACES - centres[:, :, None, None, None]).square().sum(1, keepdim=True).sqrt()
+    return torch.tanh(2 * (radii[:, None, None, None, None] - distance))
+
+
+def draw(n: int, generator: torch.Generator | None = None) -> torch.Tensor:
+    """n random balls."""
+    radii = RADII[0] + (RADII[1] - RADII[0]) * torch.rand(n, generator=generator)
+    room = SIDE - 2 * radii[:, None]
+    return balls(radii, radii[:, None] + room * torch.rand(n, 3, generator=generator))
+
+
+def fitted(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(radius, root mean square difference from the ball of that mass and centroid) of each volume."""
+    inside = (x + 1).clamp(0, 2) / 2
+    mass = inside.sum((1, 2, 3, 4)).clamp(min=1e-3)
+    centres = (inside * PLACES).sum((2, 3, 4)) / mass[:, None]
+    radii = torch.linspace(0.5, 5, 451)
+    # the mass of a soft ball is not quite 4πr³/3: it is looked up
+    masses = (balls(radii, torch.full((len(radii), 3), SIDE / 2)) + 1).sum((1, 2, 3, 4)) / 2
+    radius = radii[torch.searchsorted(masses, mass).clamp(max=len(radii) - 1)]
+    return radius, (x - balls(radius, centres)).square().mean((1, 2, 3, 4)).sqrt()
+
+
+def train(steps: int, batch: int = 16) -> ek.Preconditioned:
+    """The average of the weights of a U-Net that has seen steps·batch balls."""
+    torch.manual_seed(0)
+    network = ek.networks.DDPMpp(
+        (1, SIDE, SIDE, SIDE),
+        model_channels=8,
+        channel_mult=(1, 2),
+        num_blocks=1,
+        attn_resolutions=(4,),  # between all 512 voxels it would be most of the work
+        dropout=0.0,
+    )
+    denoiser = ek.Preconditioned(network, ek.EDMPreconditioning(sigma_data=float(draw(1000).std())))
+    loss = ek.DenoisingLoss(ek.LogNormal(P_mean=0.0, P_std=1.4), reduction="mean")
+    ema = EMA(denoiser, HalfLife(ramp_ratio=0.1))
+    optimizer = torch.optim.Adam(denoiser.parameters(), lr=4e-3, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for step in range(steps):
+        optimizer.zero_grad()
+        loss(denoiser, draw(batch)).mean().backward()
+        optimizer.step()
+        schedule.step()
+        ema.follow(denoiser, images=step * batch, batch=batch)
+    return ema.module
+
+
+def save_picture(path: str, rows: dict[str, torch.Tensor], count: int = 6) -> None:
+    """Of each volume the slices from front to back, one volume below the other."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((4.2 * len(rows), 0.55 * count), layout="constrained")
+    for ax, (name, x) in zip(figure.subplots(1, len(rows)), rows.items(), strict=True):
+        tiles = torch.nn.functional.pad(x[:count, 0], (0, 1, 0, 1), value=1.0)
+        ax.imshow(torch.cat([torch.cat(list(volume), dim=1) for volume in tiles]), cmap="gray", vmin=-1, vmax=1)
+        ax.set(title=name, xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+    figure.savefig(path, dpi=110)
+
+
+def main(arguments: list[str] | None = None) -> dict[str, float]:
+    """Train, draw, print and return the figures."""
+    parser = argparse.ArgumentParser(description="a U-Net learns balls")
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--samples", type=int, default=100)
+    parser.add_argument("--out", help="where the picture goes")
+    options = parser.parse_args(arguments)
+    denoiser = train(options.steps)
+
+    held_out = draw(options.samples, torch.Generator().manual_seed(1))
+    found = ek.loss_by_sigma(denoiser, held_out, sigmas=torch.tensor([0.2, 0.5, 1.0, 2.0, 5.0]))
+    print("    σ  trivial    error")
+    for row in zip(found.sigma, found.trivial, found.mse, strict=True):
+        print("{:5.2f} {:8.4f} {:8.4f}".format(*map(float, row)))
+
+    samples = ek.sample(denoiser, seeds=range(options.samples), steps=ek.EDMSteps(18)).x
+    flat = draw(4000, torch.Generator().manual_seed(2)).flatten(1).double()
+    gaussian = ek.oracles.Gaussian(flat.mean(0).reshape(1, SIDE, SIDE, SIDE), flat.T.cov())
+    from_gaussian = gaussian.sample(options.samples, generator=torch.Generator().manual_seed(3)).float()
+    figures = {}
+    for name, x in (("data", held_out), ("samples", samples), ("Gaussian", from_gaussian)):
+        radius, difference = fitted(x)
+        figures[name] = float(difference.mean())
+        print(f"{name}: difference from a ball {figures[name]:.3f}, radii {radius.mean():.2f} ± {radius.std():.2f}")
+    if options.out:
+        save_picture(options.out, {"data": held_out, "samples": samples})
+    return figures | {"error at 1": float(found.mse[2]), "trivial": float(found.trivial[2])}
+
+
+if __name__ == "__main__":
+    main()
