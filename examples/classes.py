@@ -56,7 +56,7 @@ def save_picture(path: str, rows: dict[str, torch.Tensor]) -> None:
     figure = Figure((9, 0.6 * len(rows)), layout="constrained")
     for ax, (name, x) in zip(figure.subplots(len(rows), 1), rows.items(), strict=True):
         tiles = torch.nn.functional.pad(x[:, 0], (0, 1, 0, 1), value=-1.0)
-        ax.imshow(torch.cat(list(tiles), dim=1).clamp(-1, 1), cmap="gray_r", vmin=-1, vmax=1)
+        ax.imshow(torch.cat(list(tiles), dim=1).clamp(-1, 1).numpy(), cmap="gray_r", vmin=-1, vmax=1)
         ax.set(xticks=[], yticks=[])
         ax.set_ylabel(name, rotation=0, ha="right", va="center")
         ax.spines[:].set_visible(False)

@@ -11,11 +11,11 @@ import argparse
 
 import lightning
 import torch
-from ring import SIGMA_DATA, judge, points
 from torch.utils.data import DataLoader, TensorDataset
 
 import edmkit as ek
 from edmkit.train import EMA, HalfLife
+from ring import SIGMA_DATA, judge, points
 
 
 class Diffusion(lightning.LightningModule):

@@ -6,10 +6,10 @@ python examples/loop_plain.py --steps 2000
 import argparse
 
 import torch
-from ring import SIGMA_DATA, judge, points
 
 import edmkit as ek
 from edmkit.train import EMA, HalfLife
+from ring import SIGMA_DATA, judge, points
 
 
 def train(x: torch.Tensor, steps: int, batch: int = 256) -> ek.Preconditioned:

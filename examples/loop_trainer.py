@@ -7,10 +7,10 @@ import argparse
 import itertools
 
 import torch
-from ring import SIGMA_DATA, judge, points
 
 import edmkit as ek
 from edmkit.train import EMA, HalfLife, Schedule, Trainer
+from ring import SIGMA_DATA, judge, points
 
 
 def train(x: torch.Tensor, steps: int, batch: int = 256) -> ek.Preconditioned:

@@ -64,7 +64,7 @@ def save_picture(path: str, columns: dict[str, torch.Tensor], count: int = 12) -
     axes = figure.subplots(len(columns), 1)
     for ax, (name, x) in zip(axes, columns.items(), strict=True):
         tiles = torch.nn.functional.pad(x[:count, 0], (0, 1, 0, 1), value=-1.0)
-        ax.imshow(torch.cat(list(tiles), dim=1).clamp(-1, 1), cmap="gray_r", vmin=-1, vmax=1)
+        ax.imshow(torch.cat(list(tiles), dim=1).clamp(-1, 1).numpy(), cmap="gray_r", vmin=-1, vmax=1)
         ax.set(xticks=[], yticks=[])
         ax.set_ylabel(name, rotation=0, ha="right", va="center")
         ax.spines[:].set_visible(False)
@@ -75,12 +75,13 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     """Train, enlarge the digits held out, print and return the figures."""
     parser = argparse.ArgumentParser(description="digits from 4×4 pixels")
     parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--samples", type=int, default=359, help="of the digits held out")
     parser.add_argument("--out", help="where the picture goes")
     options = parser.parse_args(arguments)
     training, held_out = load_data("digits").split()
     denoiser = train(training.batch(), options.steps)
 
-    truth = held_out.batch()
+    truth = held_out.batch()[: options.samples]
     given = small(truth)
     cond = {"image": enlarged(given)}
     samples = ek.sample(denoiser, seeds=range(len(truth)), cond=cond, steps=ek.EDMSteps(12)).x

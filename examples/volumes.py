@@ -45,21 +45,21 @@ def fitted(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return radius, (x - balls(radius, centres)).square().mean((1, 2, 3, 4)).sqrt()
 
 
-def train(steps: int, batch: int = 16) -> ek.Preconditioned:
+def train(steps: int, batch: int = 8) -> ek.Preconditioned:
     """The average of the weights of a U-Net that has seen steps·batch balls."""
     torch.manual_seed(0)
     network = ek.networks.DDPMpp(
         (1, SIDE, SIDE, SIDE),
-        model_channels=8,
+        model_channels=16,
         channel_mult=(1, 2),
         num_blocks=1,
         attn_resolutions=(4,),  # between all 512 voxels it would be most of the work
         dropout=0.0,
     )
     denoiser = ek.Preconditioned(network, ek.EDMPreconditioning(sigma_data=float(draw(1000).std())))
-    loss = ek.DenoisingLoss(ek.LogNormal(P_mean=0.0, P_std=1.4), reduction="mean")
+    loss = ek.DenoisingLoss(ek.LogNormal(P_mean=-0.4, P_std=1.4), reduction="mean")
     ema = EMA(denoiser, HalfLife(ramp_ratio=0.1))
-    optimizer = torch.optim.Adam(denoiser.parameters(), lr=4e-3, fused=True)
+    optimizer = torch.optim.Adam(denoiser.parameters(), lr=2e-3, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in range(steps):
         optimizer.zero_grad()
@@ -77,7 +77,8 @@ def save_picture(path: str, rows: dict[str, torch.Tensor], count: int = 6) -> No
     figure = Figure((4.2 * len(rows), 0.55 * count), layout="constrained")
     for ax, (name, x) in zip(figure.subplots(1, len(rows)), rows.items(), strict=True):
         tiles = torch.nn.functional.pad(x[:count, 0], (0, 1, 0, 1), value=1.0)
-        ax.imshow(torch.cat([torch.cat(list(volume), dim=1) for volume in tiles]), cmap="gray", vmin=-1, vmax=1)
+        picture = torch.cat([torch.cat(list(volume), dim=1) for volume in tiles])
+        ax.imshow(picture.numpy(), cmap="gray", vmin=-1, vmax=1)
         ax.set(title=name, xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
     figure.savefig(path, dpi=110)
@@ -86,7 +87,7 @@ def save_picture(path: str, rows: dict[str, torch.Tensor], count: int = 6) -> No
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     """Train, draw, print and return the figures."""
     parser = argparse.ArgumentParser(description="a U-Net learns balls")
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--samples", type=int, default=100)
     parser.add_argument("--out", help="where the picture goes")
     options = parser.parse_args(arguments)
