@@ -72,11 +72,11 @@ def save_picture(path: str, data: torch.Tensor, samples: torch.Tensor, gaussian:
             left.plot(x[k, 0] - 2.6 * k + shift, color=color)
     left.set(title="data (grey) and samples (blue)", yticks=[], xlabel="t")
     for x, color, name in ((data, "0.5", "data"), (samples, "C0", "samples"), (gaussian, "C1", "Gaussian process")):
-        middle.plot(power(x).mean(0)[:10], "o-", color=color, label=name)
-        right.hist(power(x).amax(1), bins=40, range=(0, 1), density=True, color=color, alpha=0.6)
+        middle.plot(power(x).mean(0)[:10], "o-", color=color)
+        right.hist(power(x).amax(1), bins=40, range=(0, 1), density=True, color=color, alpha=0.6, label=name)
     middle.set(title="share of power", xlabel="frequency")
-    middle.legend(loc="lower center", fontsize=8)
     right.set(title="share in the strongest bin", yscale="log")
+    right.legend(loc="upper left", fontsize=8)
     figure.savefig(path, dpi=110)
 
 
