@@ -5,15 +5,17 @@ python examples/loop_trainer.py --steps 2000
 
 import argparse
 import itertools
+from typing import get_args
 
 import torch
 
 import edmkit as ek
 from edmkit.train import EMA, HalfLife, Schedule, Trainer
+from edmkit.train.engine import Precision
 from ring import SIGMA_DATA, judge, points
 
 
-def train(x: torch.Tensor, steps: int, batch: int = 256) -> ek.Preconditioned:
+def train(x: torch.Tensor, steps: int, batch: int = 256, precision: Precision = "float32") -> ek.Preconditioned:
     """The average of the weights of a network that was trained on x."""
     torch.manual_seed(0)
     network = ek.networks.MLP(x.shape[1:], width=64)
@@ -24,6 +26,7 @@ def train(x: torch.Tensor, steps: int, batch: int = 256) -> ek.Preconditioned:
         torch.optim.Adam(denoiser.parameters(), fused=True),
         Schedule(steps * batch, learning_rate=2e-3, ramp_images=20 * batch),
         [EMA(denoiser, HalfLife(ramp_ratio=0.1))],
+        precision=precision,
     )
     batches = ((x[torch.randint(len(x), (batch,))], None) for _ in itertools.count())
     for progress in trainer.run(batches):
@@ -37,8 +40,9 @@ def main(arguments: list[str] | None = None) -> float:
     """Train, judge, and return how far the error is above the attainable."""
     parser = argparse.ArgumentParser(description="training with edmkit's trainer")
     parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--precision", default="float32", choices=get_args(Precision))
     options = parser.parse_args(arguments)
-    return judge(train(points(50_000, seed=0), options.steps))
+    return judge(train(points(50_000, seed=0), options.steps, precision=options.precision))
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def test_loop_comes_near_the_attainable_error(loop, engine):
 
 
 @quiet
-@pytest.mark.parametrize("engine", ["lightning", "accelerate"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_mixed_precision_rounds_neither_sigma_nor_x(loop, engine, monkeypatch):
     seen = []
     forward = ek.Preconditioned.forward
@@ -58,14 +58,18 @@ def test_mixed_precision_rounds_neither_sigma_nor_x(loop, engine, monkeypatch):
         return forward(self, x, sigma, cond)
 
     monkeypatch.setattr(ek.Preconditioned, "forward", recording)
-    module = loop(engine)
+    train, x = loop(engine)["train"], torch.randn(64, 1, 1, 2)
     if engine == "lightning":
-        module["train"](torch.randn(64, 1, 1, 2), steps=2, batch=32, precision="bf16-mixed")
-    else:
+        train(x, steps=2, batch=32, precision="bf16-mixed")
+    elif engine == "accelerate":
         from accelerate import Accelerator
 
-        accelerator = Accelerator(cpu=True, mixed_precision="bf16")
-        module["train"](torch.randn(64, 1, 1, 2), 2, accelerator, batch=32)
+        train(x, 2, Accelerator(cpu=True, mixed_precision="bf16"), batch=32)
+    elif engine == "trainer":
+        train(x, steps=2, batch=32, precision="bfloat16")
+    else:
+        with torch.autocast("cpu", torch.bfloat16):
+            train(x, steps=2, batch=32)
     assert len(seen) == 2
     for x, sigma, arithmetic in seen:
         assert arithmetic == torch.bfloat16  # the precision is what was asked for
@@ -147,7 +151,7 @@ def test_balls_are_recognised_and_learnt(load, tmp_path):
     assert (radius - torch.tensor([1.7, 2.8])).abs().max() < 0.05
     assert difference.max() < 0.03
     picture = tmp_path / "volumes.png"
-    figures = example["main"](["--steps", "120", "--samples", "8", "--out", str(picture)])
+    figures = example["main"](["--steps", "100", "--samples", "6", "--out", str(picture)])
     assert figures["error at 1"] < 0.5 * figures["trivial"]
     assert figures["data"] < 0.02 < figures["Gaussian"]
     assert picture.stat().st_size > 1000
@@ -155,7 +159,7 @@ def test_balls_are_recognised_and_learnt(load, tmp_path):
 
 def test_super_resolution_beats_interpolation(load, tmp_path):
     picture = tmp_path / "digits.png"
-    figures = load("super_resolution")["main"](["--steps", "160", "--samples", "64", "--out", str(picture)])
+    figures = load("super_resolution")["main"](["--steps", "140", "--samples", "48", "--out", str(picture)])
     assert figures["nearest"] < figures["bicubic"]
     assert figures["mean"] > figures["bicubic"] + 0.5
     assert figures["consistency"] < 0.3
@@ -164,7 +168,7 @@ def test_super_resolution_beats_interpolation(load, tmp_path):
 
 def test_guidance_makes_classes_clearer(load, tmp_path):
     picture = tmp_path / "classes.png"
-    figures = load("classes")["main"](["--steps", "120", "--samples", "50", "--out", str(picture)])
+    figures = load("classes")["main"](["--steps", "100", "--samples", "40", "--out", str(picture)])
     assert figures["recognised at 0"] < 0.3 < figures["recognised at 1"]  # chance: 0.1
     assert figures["recognised at 4"] > figures["recognised at 1"] + 0.1
     assert figures["spread at 4"] < figures["spread at 1"]
