@@ -27,8 +27,10 @@ def denoising_error(
     noise: Float[Tensor, "batch *dims"],
 ) -> Float[Tensor, "batch"]:
     """‖D(x₀ + σ·ε; σ) − x₀‖² for each sample, summed over its dimensions, with ε = `noise`."""
-    level = sigma.to(x0).reshape((-1,) + (1,) * (x0.ndim - 1))
-    denoised = denoiser(x0 + level * noise, sigma.to(x0), cond)
+    # the noise level is not rounded where the data are in half precision
+    sigma = sigma.to(x0.device, torch.promote_types(x0.dtype, torch.float32))
+    level = sigma.to(x0.dtype).reshape((-1,) + (1,) * (x0.ndim - 1))
+    denoised = denoiser(x0 + level * noise, sigma, cond)
     if denoised.shape != x0.shape:
         raise ValueError(f"denoiser: returned shape {tuple(denoised.shape)} for x of shape {tuple(x0.shape)}")
     return (denoised - x0).square().reshape(len(x0), -1).sum(1)
@@ -113,7 +115,7 @@ class DenoisingLoss:
         weight = self.weight if self.weight is not None else own
         if weight is None:
             raise ValueError("weight: the denoiser has no weight(sigma) of its own; give DenoisingLoss(weight=…)")
-        error = denoising_error(denoiser, x0, sigma.to(x0), cond, noise=noise)
+        error = denoising_error(denoiser, x0, sigma, cond, noise=noise)
         weighted = weight(sigma).to(error) * error
         dims = x0[0].numel()
         reduced, count = (weighted, dims) if self.reduction == "sum" else (weighted / dims, 1)
