@@ -43,7 +43,7 @@ class InMemory:
         return len(self.values)
 
     def read(self, indices: Int[Tensor, "batch"]) -> Shaped[Tensor, "batch *dims"]:
-        return self.values[indices]
+        return self.values[indices.to(self.values.device, non_blocking=True)]
 
 
 @runtime_checkable
