@@ -8,7 +8,7 @@ import torch
 import edmkit as ek
 from edmkit.data.augmentation import Augmentation
 from edmkit.networks import MLP
-from edmkit.train import Schedule, Trainer
+from edmkit.train import EMA, HalfLife, Schedule, Trainer
 
 IMAGES, BATCH = 60_000, 64
 
@@ -25,21 +25,25 @@ def batches():
         yield shaded(BATCH, torch.Generator().manual_seed(k)), None
 
 
+class Untold(ek.DenoisingLoss):
+    def terms(self, denoiser, x0, sigma, cond=None, *, noise):
+        return super().terms(denoiser, x0, sigma, noise=noise)
+
+
 def trained(*, told):
     """The averaged model after training with each flip on half of the images; `told`, whether it sees the labels."""
     augmentation = Augmentation(xflip=math.inf, yflip=math.inf)
     torch.manual_seed(0)
     network = MLP((1, 4, 4), width=64, depth=2, augment_dim=augmentation.label_dim)
     denoiser = ek.Preconditioned(network, ek.EDMPreconditioning(0.5))
-    objective = ek.DenoisingLoss(ek.LogNormal())
+    objective = (ek.DenoisingLoss if told else Untold)(ek.LogNormal())
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
-    schedule = Schedule(IMAGES, 4e-3, ramp_images=2_000, decay_images=IMAGES // 2, ema_halflife_images=5_000)
-    trainer = Trainer(denoiser, objective, optimizer, schedule, augment=augmentation)
-    if not told:
-        trainer.loss = lambda denoiser, x, cond, *, generator: objective(denoiser, x, generator=generator)
+    schedule = Schedule(IMAGES, 4e-3, ramp_images=2_000, decay_images=IMAGES // 2)
+    averages = [EMA(denoiser, HalfLife(5_000))]
+    trainer = Trainer(denoiser, objective, optimizer, schedule, averages, augment=augmentation)
     for _ in trainer.run(batches()):
         pass
-    return trainer.ema.module
+    return averages[0].module
 
 
 def orientations(x):

@@ -26,7 +26,6 @@ __all__ = [
     "Profile",
     "ema_beta",
     "exponent_to_width",
-    "full_tensor",
     "width_to_exponent",
 ]
 
@@ -155,9 +154,3 @@ class EMA(Generic[M]):
 def _local(tensors: Iterable[Tensor]) -> list[Tensor]:
     """The shards of this process, where tensors are DTensors."""
     return [t.to_local() if hasattr(t, "to_local") else t for t in tensors]
-
-
-def full_tensor(tensor: Tensor) -> Tensor:
-    """The whole of a DTensor, for which every process has to ask; any other tensor as it is."""
-    whole: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-    return whole

@@ -14,7 +14,8 @@ import torch
 
 from edmkit._shapes import Tensor
 from edmkit.files import atomic_path
-from edmkit.train.ema import EMA, PowerFunction, full_tensor, width_to_exponent
+from edmkit.train.ema import EMA, PowerFunction, width_to_exponent
+from edmkit.train.parallel import whole
 
 __all__ = ["SNAPSHOTS", "Snapshot", "Snapshots"]
 
@@ -79,10 +80,10 @@ class Snapshots:
         parameters = {name for name, _ in average.module.named_parameters(remove_duplicate=False)}
         state = {}
         for name, value in average.module.state_dict().items():
-            whole = full_tensor(value)
+            everything = whole(value)
             if writer:
-                dtype = self.dtype if name in parameters and whole.is_floating_point() else whole.dtype
-                state[name] = whole.detach().to("cpu", dtype, copy=True).contiguous()
+                dtype = self.dtype if name in parameters and everything.is_floating_point() else everything.dtype
+                state[name] = everything.detach().to("cpu", dtype, copy=True).contiguous()
                 if not bool(state[name].isfinite().all()):
                     raise ValueError(f"average: {name} is not finite, or beyond the range of {self.dtype}")
         if not writer:
