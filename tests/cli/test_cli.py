@@ -44,7 +44,7 @@ def error_of(capsys, *arguments):
 
 def test_train_writes_a_whole_run(digits_run):
     names = {path.name for path in digits_run.iterdir()}
-    assert names == {"recipe.yaml", "config.json", "model.safetensors", "checkpoint.pt", "log.jsonl"}
+    assert names == {"recipe.yaml", "config.json", "model.safetensors", "checkpoints", "log.jsonl", "run.lock"}
     model = ek.load(digits_run)
     assert model.class_names == tuple("0123456789")
     assert model.sample_shape == (1, 8, 8)
@@ -295,9 +295,12 @@ class TestMistakes:
         assert not out.exists()
 
     def test_a_run_that_exists_is_left_alone(self, capsys, digits_run):
-        before = {path.name: path.read_bytes() for path in digits_run.iterdir()}
+        def content():
+            return {path: path.read_bytes() for path in digits_run.rglob("*") if path.is_file()}
+
+        before = content()
         assert "exists already" in error_of(capsys, "train", "digits", "images=10", "--out", digits_run)
-        assert before == {path.name: path.read_bytes() for path in digits_run.iterdir()}
+        assert before == content()
 
     def test_models(self, capsys, tmp_path):
         assert "no folder" in error_of(capsys, "sample", tmp_path / "none")

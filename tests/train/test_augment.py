@@ -9,7 +9,7 @@ import yaml
 
 from edmkit.data.augmentation import Augmentation
 from edmkit.loading import load
-from edmkit.train import Run, apply_overrides, make_recipe
+from edmkit.train import Processes, Run, apply_overrides, make_recipe
 
 CONFIG = {
     "data": {"source": "digits"},
@@ -30,7 +30,7 @@ def recipe_with(*overrides, config=CONFIG):
 def make_run(folder, *overrides):
     recipe = recipe_with(*overrides)
     training, _ = recipe.data.load()
-    return Run(recipe, training, folder, device=torch.device("cpu"))
+    return Run(recipe, training, folder, processes=Processes(torch.device("cpu")))
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_data_that_are_no_images_are_refused(tmp_path):
     recipe = recipe_with("data.source=swissroll", "network.kind=mlp", "augment=edm")
     training, _ = recipe.data.load()
     with pytest.raises(ValueError, match=r"^augment: samples of shape \(2,\); want images"):
-        Run(recipe, training, tmp_path / "run", device=torch.device("cpu"))
+        Run(recipe, training, tmp_path / "run", processes=Processes(torch.device("cpu")))
     with pytest.raises(ValueError, match=r"^hue: is for images of 3 channels, not of 1"):
         make_run(tmp_path / "run", "augment.hue=1")
 
@@ -94,21 +94,13 @@ def test_a_model_is_saved_with_its_labels_and_sampled_without(tmp_path):
 
 
 def test_the_denoiser_is_told_what_was_done(tmp_path):
-    """The loss is given x after the augmentation, and the labels that go with it, beside those of the classes."""
+    """The denoiser gets x after the augmentation, and the labels that go with it, beside those of the classes."""
     run = make_run(tmp_path / "run", "augment.xflip=1", "augment.yflip=1")
-    seen = []
-
-    def loss(denoiser, x, cond, *, generator):
-        seen.append((x, cond))
-        return sum(p.sum() for p in denoiser.parameters()).expand(len(x))
-
-    run.trainer.loss = loss
     x = torch.randn(32, 1, 8, 8)
-    list(run.trainer.run([(x, torch.arange(32) % 10)]))
-    ((augmented, cond),) = seen
-    assert set(cond) == {"labels", "augment"}
-    assert len(cond["augment"].unique(dim=0)) == 4
-    for image, result, (xflip, yflip) in zip(x, augmented, cond["augment"].tolist(), strict=True):
+    part = run.trainer.part(x, torch.arange(32) % 10)
+    assert set(part.cond) == {"labels", "augment"}
+    assert len(part.cond["augment"].unique(dim=0)) == 4
+    for image, result, (xflip, yflip) in zip(x, part.x, part.cond["augment"].tolist(), strict=True):
         image = image.flip(2) if xflip else image
         assert torch.equal(image.flip(1) if yflip else image, result)
 
@@ -122,8 +114,8 @@ def test_stopped_and_resumed_is_the_same_as_uninterrupted(tmp_path):
     first.begin()
     original = first.trainer.run
 
-    def stopping(batches):
-        for progress in original(batches):
+    def stopping(*arguments):
+        for progress in original(*arguments):
             if progress.step == 2:
                 first.stop()
             yield progress
@@ -138,28 +130,29 @@ def test_stopped_and_resumed_is_the_same_as_uninterrupted(tmp_path):
         assert torch.equal(value, second.model().state_dict()[name]), name
 
 
-def test_augmentation_depends_on_seed_and_step_and_leaves_the_noise_alone(tmp_path):
-    def draws(*overrides):
+def test_augmentation_depends_on_seed_step_and_position_and_leaves_the_noise_alone(tmp_path):
+    x = torch.zeros(32, 1, 8, 8)
+
+    def parts(*overrides):
         trainer = make_run(tmp_path, "augment=edm", *overrides).trainer
-        labels, noise = [], []
+        made = []
+        for trainer.step in range(3):
+            made.append(trainer.part(x, None))
+        return made
 
-        def loss(denoiser, x, cond, *, generator):
-            labels.append(cond["augment"])
-            noise.append(torch.randn(4, generator=generator))
-            return next(denoiser.parameters()).sum().expand(len(x))
+    def labels(made):
+        return [part.cond["augment"] for part in made]
 
-        trainer.loss = loss
-        list(trainer.run([(torch.zeros(32, 1, 8, 8), None)] * 3))
-        return labels, noise
-
-    labels, noise = draws()
-    again, _ = draws()
-    other, _ = draws("seed=1")
-    assert all(torch.equal(a, b) for a, b in zip(labels, again, strict=True))
-    assert not any(torch.equal(a, b) for a, b in zip(labels, other, strict=True))
-    assert not torch.equal(labels[0], labels[1])
-    _, stronger = draws("augment.probability=0.9", "augment.scale_std=0.5")
-    assert all(torch.equal(a, b) for a, b in zip(noise, stronger, strict=True))
+    first, again, other = labels(parts()), labels(parts()), labels(parts("seed=1"))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+    assert not torch.equal(first[0], first[1])
+    stronger = parts("augment.probability=0.9", "augment.scale_std=0.5")
+    assert all(torch.equal(a.noise, b.noise) for a, b in zip(parts(), stronger, strict=True))
+    trainer = make_run(tmp_path, "augment=edm").trainer
+    for begin, end in ((0, 10), (10, 32)):
+        part = trainer.part(x[begin:end], None, begin, 32)
+        assert torch.equal(part.cond["augment"], first[0][begin:end])
 
 
 def test_coloured_images_that_are_not_square(tmp_path):
@@ -167,7 +160,7 @@ def test_coloured_images_that_are_not_square(tmp_path):
     everything = ["augment=edm", *(f"augment.{n}=1" for n in ("translate_int", "brightness", "lumaflip", "hue"))]
     recipe = recipe_with(f"data.source={tmp_path / 'x.npy'}", "data.layout=channels-first", *everything)
     training, _ = recipe.data.load()
-    run = Run(recipe, training, tmp_path / "run", device=torch.device("cpu"))
+    run = Run(recipe, training, tmp_path / "run", processes=Processes(torch.device("cpu")))
     run.begin()
     assert math.isfinite(list(run.train())[-1].loss)
     assert load(tmp_path / "run").denoiser.network.augment_dim == 15

@@ -10,7 +10,7 @@ import torch
 from edmkit.data import Augmentation
 from edmkit.networks import paper_network
 from edmkit.registry import to_config
-from edmkit.train import FROM_DATA, Run, apply_overrides, make_recipe, read_recipe
+from edmkit.train import FROM_DATA, Processes, Run, apply_overrides, make_recipe, read_recipe
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 
@@ -102,7 +102,7 @@ def test_a_few_steps(name, data, tmp_path):
         narrow.append("network.channels_per_head=16")
     recipe = recipe_of(name, data, *narrow)
     training, _ = recipe.data.load()
-    run = Run(recipe, training, tmp_path / "run", device=torch.device("cpu"))
+    run = Run(recipe, training, tmp_path / "run", processes=Processes(torch.device("cpu")))
     before = [p.clone() for p in run.trainer.denoiser.parameters()]
     losses = [float(progress.loss) for progress in run.trainer.run(_batches(training, recipe))]
     assert len(losses) == 3

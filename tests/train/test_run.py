@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -6,7 +7,7 @@ import torch
 import edmkit as ek
 from edmkit.data import batches, load_data
 from edmkit.loading import load
-from edmkit.train import Run, apply_overrides, make_recipe
+from edmkit.train import Checkpoints, HeldOut, Processes, Run, apply_overrides, make_recipe
 
 CONFIG = {
     "data": {"source": "eight-gaussians", "n": 500},
@@ -23,7 +24,7 @@ CONFIG = {
 def make_run(folder, *overrides, preview=None):
     recipe = make_recipe(apply_overrides(CONFIG, overrides))
     training, _ = recipe.data.load()
-    return Run(recipe, training, folder, device=torch.device("cpu"), preview=preview)
+    return Run(recipe, training, folder, processes=Processes(torch.device("cpu")), preview=preview)
 
 
 def test_a_run_leaves_a_model_that_loads(tmp_path):
@@ -68,8 +69,8 @@ def test_stopped_in_the_middle_and_resumed_is_the_same_as_uninterrupted(tmp_path
 def _stopping_after(run, steps):
     original = run.trainer.run
 
-    def stepping(batches):
-        for progress in original(batches):
+    def stepping(*arguments):
+        for progress in original(*arguments):
             if progress.step == steps:
                 run.stop()
             yield progress
@@ -87,7 +88,7 @@ def test_an_exception_in_the_consumer_saves_first(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    assert (tmp_path / "run" / "checkpoint.pt").exists()
+    assert Checkpoints(tmp_path / "run").newest().images == 100
     load(tmp_path / "run")
 
 
@@ -97,13 +98,16 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path)
     list(run.train())
     before = (tmp_path / "run" / "model.safetensors").read_bytes()
 
-    again = make_run(tmp_path / "run", "images=2000")
+    again = make_run(tmp_path / "run", "images=2000", "max_skipped=4")
     again.resume()
     with torch.no_grad():
         next(again.trainer.denoiser.parameters()).fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="learning_rate"):
         list(again.train())
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+    kept = torch.load(tmp_path / "run" / "nonfinite-0.pt", weights_only=True)
+    assert again.trainer.skipped == again.trainer.step - 10 == 4
+    assert kept["x"].shape == kept["noise"].shape == (100, 2)
 
 
 def test_previews_come_at_their_interval(tmp_path):
@@ -111,7 +115,7 @@ def test_previews_come_at_their_interval(tmp_path):
     run = make_run(tmp_path / "run", "preview_images=300", preview=lambda model, path: drawn.append(path.name))
     run.begin()
     list(run.train())
-    assert drawn == ["000000300.png", "000000600.png", "000000900.png"]
+    assert drawn == [f"{images:012d}.png" for images in (300, 600, 900, 1000)]
     with pytest.raises(ValueError, match="preview_images"):
         make_run(tmp_path / "other", "preview_images=300")
 
@@ -119,16 +123,18 @@ def test_previews_come_at_their_interval(tmp_path):
 def test_a_damaged_checkpoint_is_named(tmp_path):
     run = make_run(tmp_path / "run")
     run.begin()
-    (tmp_path / "run" / "checkpoint.pt").write_bytes(b"PK not a checkpoint")
-    with pytest.raises(ValueError, match="damaged"):
-        run.resume()
+    list(run.train())
+    (checkpoint,) = (tmp_path / "run" / "checkpoints").iterdir()
+    (checkpoint / "optimizer.pt").write_bytes(b"PK not a checkpoint")
+    with pytest.raises(ValueError, match=r"none in .* is whole: .*optimizer\.pt: has 19 bytes"):
+        make_run(tmp_path / "run").resume()
 
 
 def test_data_without_classes_train_an_unconditional_model(tmp_path):
     data = load_data("digits").subset(torch.arange(64))
     config = {**CONFIG, "data": {"source": "digits"}, "images": 64, "batch_size": 32, "conditional": False}
     config["network"] = {"kind": "ddpmpp", "model_channels": 8, "channel_mult": [1], "num_blocks": 1}
-    run = Run(make_recipe(config), data, tmp_path / "run", device=torch.device("cpu"))
+    run = Run(make_recipe(config), data, tmp_path / "run", processes=Processes(torch.device("cpu")))
     run.begin()
     list(run.train())
     assert load(tmp_path / "run").class_names == ()
@@ -137,13 +143,12 @@ def test_data_without_classes_train_an_unconditional_model(tmp_path):
 def test_a_run_begins_with_the_weights_of_a_model(tmp_path):
     first, second = make_run(tmp_path / "first"), make_run(tmp_path / "second", "seed=5")
     assert second.transfer(first.trainer.denoiser.network) == ()
-    for module in (second.trainer.denoiser, second.trainer.ema.module):
+    for module in (second.trainer.denoiser, second.trainer.averages[0].module):
         for a, b in zip(module.parameters(), first.trainer.denoiser.parameters(), strict=True):
             assert torch.equal(a, b)
-    plain = ek.networks.MLP((2,), width=16)
-    assert second.transfer(plain) == ("map_label.weight", "map_label.bias")
-    second.trainer.denoiser.network = plain
-    assert second.transfer(first.trainer.denoiser.network) == ()  # what is left over there does not matter
+    plain = make_run(tmp_path / "plain", "conditional=false")
+    assert second.transfer(plain.trainer.denoiser.network) == ("map_label.weight", "map_label.bias")
+    assert plain.transfer(first.trainer.denoiser.network) == ()  # what is left over there does not matter
     with pytest.raises(ValueError, match=r"transfer: \S+ has shape \(\d.* there and"):
         second.transfer(ek.networks.MLP((2,), width=32))
     with pytest.raises(ValueError, match="transfer: a Linear has no weight of a MLP"):
@@ -164,7 +169,7 @@ IMAGES = {
 def losses_with(folder, *overrides):
     recipe = make_recipe(apply_overrides(IMAGES, overrides))
     training, _ = recipe.data.load()
-    run = Run(recipe, training, folder, device=torch.device("cpu"))
+    run = Run(recipe, training, folder, processes=Processes(torch.device("cpu")))
     losses = [float(p.loss) for p in run.trainer.run(batches(training, 16, seed=0))]
     assert all(p.dtype == torch.float32 for p in run.trainer.denoiser.parameters())
     return torch.tensor(losses)
@@ -191,8 +196,8 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     before = (tmp_path / "run" / "model.safetensors").read_bytes()
     whole = run.trainer.run
 
-    def breaking(data):
-        for progress in whole(data):
+    def breaking(*arguments):
+        for progress in whole(*arguments):
             if progress.step == 3:
                 next(run.trainer.denoiser.parameters()).data.fill_(float("nan"))
             if progress.step == 4:
@@ -209,6 +214,66 @@ def test_a_checkpoint_of_another_network_is_refused_on_one_line(tmp_path):
     run = make_run(tmp_path / "run")
     run.begin()
     run.save()
-    with pytest.raises(ValueError, match=r"resume: .*checkpoint\.pt does not fit recipe\.yaml") as caught:
+    run.close()
+    with pytest.raises(ValueError, match=r"network.width: 16 became 32, with which a run cannot go on") as caught:
         make_run(tmp_path / "run", "network.width=32").resume()
     assert "\n" not in str(caught.value)
+
+
+def with_held_out(folder, *overrides, **options):
+    recipe = make_recipe(apply_overrides(CONFIG, overrides))
+    training, held_out = recipe.data.load()
+    return Run(recipe, training, folder, held_out=held_out, processes=Processes(torch.device("cpu")), **options)
+
+
+def test_a_run_whose_held_out_loss_no_longer_falls_ends_early_if_told_to(tmp_path, monkeypatch):
+    losses = iter([5.0, 4.0, 4.5, 4.2, 4.1, 3.0, 2.0, 1.0, 0.5, 0.1] * 2)
+    measure = HeldOut.measure
+    told = lambda self, denoiser: dataclasses.replace(measure(self, denoiser), loss=next(losses))  # noqa: E731
+    monkeypatch.setattr(HeldOut, "measure", told)
+    run = with_held_out(tmp_path / "run", "held_out_images=100", "patience_images=300")
+    run.begin()
+    reports = list(run.train())
+    assert run.stopped_early
+    assert reports[-1].images == run.trainer.images == 500
+    assert Checkpoints(tmp_path / "run").newest().images == 500
+    losses = iter([4.0] * 10)
+    patient = with_held_out(tmp_path / "patient", "held_out_images=100")
+    patient.begin()
+    assert list(patient.train())[-1].images == 1000
+
+
+def test_the_best_model_and_its_checkpoint_are_kept(tmp_path):
+    scores = iter([3.0, 1.0, 2.0, 5.0, 4.0])
+    run = with_held_out(
+        tmp_path / "run", "score_images=200", score=lambda model: {"frechet": next(scores), "real": 0.5}
+    )
+    run.begin()
+    list(run.train())
+    assert load(tmp_path / "run" / "best").notes["images"] == 400
+    assert load(tmp_path / "run").notes["images"] == 1000
+    kept = sorted(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == [400, 800, 1000]
+    logged = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [r["score"]["frechet"] for r in logged if "score" in r][-1] == 4.0
+
+
+def test_what_was_measured_is_logged_and_the_same_after_an_interruption(tmp_path):
+    whole = with_held_out(tmp_path / "whole", "held_out_images=200", report_seconds=0)
+    whole.begin()
+    list(whole.train())
+    first = with_held_out(tmp_path / "parts", "held_out_images=200", report_seconds=0)
+    first.begin()
+    first.trainer.run = _stopping_after(first, 5)
+    list(first.train())
+    second = with_held_out(tmp_path / "parts", "held_out_images=200", report_seconds=0)
+    second.resume()
+    list(second.train())
+    texts = [(tmp_path / name / "log.jsonl").read_text() for name in ("whole", "parts")]
+    logs = [[json.loads(line) for line in text.splitlines()] for text in texts]
+    assert [(r["step"], r["loss"], r.get("held_out")) for r in logs[0]] == [
+        (r["step"], r["loss"], r.get("held_out")) for r in logs[1]
+    ]
+    assert [r["images"] for r in logs[0] if "held_out" in r] == [200, 400, 600, 800, 1000]
+    counts = [sum(r["loss_by_sigma"]["count"]) for r in logs[0]]
+    assert counts == [100] * 10

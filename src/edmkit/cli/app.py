@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
         code = app(arguments, standalone_mode=False)
     except ValueError as error:
         return _complain(str(error), 2)
-    except (FloatingPointError, OSError) as error:
+    except (FloatingPointError, MemoryError, OSError) as error:
         return _complain(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
         return _complain("interrupted", 130)

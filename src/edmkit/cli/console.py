@@ -21,7 +21,7 @@ out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def progress_bar(unit: str) -> Progress:
+def progress_bar(unit: str, shown: bool = True) -> Progress:
     """A bar on standard error with counts, a line of figures and the time left; it vanishes when done."""
     return Progress(
         TextColumn("{task.description}"),
@@ -33,6 +33,7 @@ def progress_bar(unit: str) -> Progress:
         TimeRemainingColumn(),
         console=err,
         transient=True,
+        disable=not shown,
     )
 
 

@@ -16,7 +16,7 @@ from edmkit.files import atomic_path, write_text
 from edmkit.model import CONFIG, WEIGHTS
 from edmkit.transform import Transform
 
-__all__ = ["Output", "check_target"]
+__all__ = ["Output", "check_model_folder", "check_target"]
 
 _SUBDIR, _LABELS = 1000, "labels.json"
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from edmkit.cli.previews import draw_preview
+from edmkit.cli.scoring import Scoring
 from edmkit.data import DataSet, Inspection, inspect
 from edmkit.loading import load
 from edmkit.model import Model
@@ -18,17 +21,19 @@ from edmkit.train import (
     FROM_DATA,
     RECIPE,
     DataRecipe,
+    Processes,
     Recipe,
     Run,
     apply_overrides,
-    choose_device,
     default_config,
     make_data_recipe,
     make_recipe,
     read_recipe,
 )
 
-__all__ = ["Plan", "open_recipe", "open_run", "plan_run"]
+__all__ = ["Plan", "open_recipe", "open_run", "plan_run", "read_run"]
+
+_SCORED, _STEPS = 1000, 18  # samples and steps of a score during training
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class Plan:
 
     recipe: Recipe
     training: DataSet
+    held_out: DataSet
     inspection: Inspection
     transfer: Model | None = None
 
@@ -47,17 +53,46 @@ class Plan:
         disagreements = self.inspection.proposals.disagreements(sigma_data=preconditioning.get("sigma_data"), **used)
         return (*self.inspection.warnings, *disagreements)
 
-    def start(self, out: Path | None, device: str | None) -> tuple[Run, tuple[str, ...]]:
+    def start(self, out: Path | None, processes: Processes, warn: Callable[[str], None]) -> tuple[Run, tuple[str, ...]]:
         """Make the folder of the run (default: runs/ and the name of the data) and write the recipe into it.
 
         With the run come the names of weights that the model to begin with does not have.
         """
         name = re.sub(r"[^\w.-]+", "-", Path(self.recipe.data.source).stem).strip("-") or "run"
         folder = Path("runs") / name if out is None else out
-        run = Run(self.recipe, self.training, folder, device=choose_device(device), preview=draw_preview)
+        run = _make_run(self.recipe, self.training, self.held_out, folder, processes, warn)
         fresh = () if self.transfer is None else run.transfer(self.transfer.denoiser.network)
         run.begin()
         return run, fresh
+
+
+def _make_run(
+    recipe: Recipe,
+    training: DataSet,
+    held_out: DataSet,
+    folder: Path,
+    processes: Processes,
+    warn: Callable[[str], None],
+) -> Run:
+    scoring = None
+    if recipe.score_images and processes.first:
+        scoring = Scoring(training, held_out, min(len(held_out), len(training), _SCORED), 1, _STEPS, 0, 256)
+
+    def score(model: Model) -> dict[str, float]:
+        assert scoring is not None
+        found = scoring(model, lambda part: None, lambda first, state: None).frechet[0]
+        return {"frechet": found.value, "real": found.real}
+
+    return Run(
+        recipe,
+        training,
+        folder,
+        held_out=held_out,
+        processes=processes,
+        preview=draw_preview,
+        score=score,
+        warn=warn,
+    )
 
 
 def _read_source(data: str | None, config: Mapping[str, Any], overrides: Sequence[str]) -> DataRecipe:
@@ -112,7 +147,13 @@ def _check_transfer(model: Model, training: DataSet, conditional: bool) -> None:
         )
 
 
-def plan_run(data: str | None, overrides: Sequence[str], recipe: Path | None, transfer: str | None = None) -> Plan:
+def plan_run(
+    data: str | None,
+    overrides: Sequence[str],
+    recipe: Path | None,
+    transfer: str | None = None,
+    device: torch.device | None = None,
+) -> Plan:
     """The recipe in full: of a file or proposed from the data, with the overrides; `epochs` becomes `images`.
 
     Without a recipe, network, preconditioning and the noise that goes with it are those of the model to begin with,
@@ -121,24 +162,32 @@ def plan_run(data: str | None, overrides: Sequence[str], recipe: Path | None, tr
     model = None if transfer is None else load(transfer)
     given = {} if recipe is None else read_recipe(recipe)
     read_as = _read_source(data, given, overrides)
-    training, _ = read_as.load()
+    training, held_out = read_as.load()
     inspection = inspect(training)
     images = _images(apply_overrides({}, overrides), training)
     if recipe is None:
         if images is not None and not (isinstance(images, int) and images > 0):
             raise ValueError(f"images: {images!r}; want a positive whole number")
-        given = default_config(training, read_as, inspection, images)
+        given = default_config(training, read_as, inspection, images, device)
+        if len(held_out) < 2:  # one sample has no error that could be told
+            given |= {"held_out_images": 0, "patience_images": 0}
         if model is not None:
             given |= _of_model(model)
     elif images is None:
         images = _images(given, training)
     config = apply_overrides(given, overrides) | {"data": read_as.model_dump(mode="json")}
     config.pop("epochs", None)
+    if (
+        recipe is None
+        and config["held_out_images"] == 0
+        and not any(o.startswith("patience_images") for o in overrides)
+    ):
+        config["patience_images"] = 0  # what was proposed goes with what was not wanted
     if model is not None:
         _check_transfer(model, training, config.get("conditional", True) is not False)
     if images is not None:
         config["images"] = images
-    return Plan(make_recipe(config), training, inspection, model)
+    return Plan(make_recipe(config), training, held_out, inspection, model)
 
 
 def open_recipe(folder: Path) -> Recipe:
@@ -148,10 +197,20 @@ def open_recipe(folder: Path) -> Recipe:
     return make_recipe(read_recipe(folder / RECIPE))
 
 
-def open_run(folder: Path, device: str | None) -> Run:
-    """A run taken up from its checkpoint."""
+def read_run(folder: Path, overrides: Sequence[str]) -> Recipe:
+    """The recipe of a run to go on with, with what has changed since."""
     recipe = open_recipe(folder)
-    training, _ = recipe.data.load()
-    run = Run(recipe, training, folder, device=choose_device(device), preview=draw_preview)
+    if not overrides:
+        return recipe
+    config = apply_overrides(recipe.model_dump(), overrides)
+    if "epochs" in config:
+        raise ValueError("epochs: of a run that goes on, the length is said in images, such as images=400000")
+    return make_recipe(config)
+
+
+def open_run(recipe: Recipe, folder: Path, processes: Processes, warn: Callable[[str], None]) -> Run:
+    """A run taken up from its newest whole checkpoint."""
+    training, held_out = recipe.data.load()
+    run = _make_run(recipe, training, held_out, folder, processes, warn)
     run.resume()
     return run

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch", "Device", "FirstSeed", "Scoring", "Sets", "Size", "Steps"]
 
+_MOST = 50_000
+
 Size = Annotated[
     int | None, typer.Option("--n", help="Samples in a set. Default: as many as held-out data, at most 10,000.")
 ]
@@ -82,20 +84,19 @@ class Scoring:
         return range(self.first_seed, self.first_seed + self.n * self.sets)
 
     @cached_property
-    def _real(self) -> Tensor:
-        return self.training.batch()
+    def _real(self) -> tuple[Tensor, Tensor | None]:
+        return _read(self.training)
 
     @cached_property
-    def _new(self) -> Tensor:
-        return self.held_out.batch()
+    def _new(self) -> tuple[Tensor, Tensor | None]:
+        return _read(self.held_out)
 
     @cached_property
     def _classifier(self) -> Classifier | None:
         from edmkit.metrics import train_classifier
 
-        if self.training.labels is None:
-            return None
-        return train_classifier(self._real, self.training.labels, len(self.training.class_names))
+        real, labels = self._real
+        return None if labels is None else train_classifier(real, labels, len(self.training.class_names))
 
     def watch(self, bar: Progress, prefix: str = "") -> tuple[Callable[[str], None], Callable[[int, Any], None]]:
         """A line on a bar: what says which part is under way, and what shows the steps of sampling."""
@@ -119,9 +120,11 @@ class Scoring:
         from edmkit.sampling import EDMSteps, sample
 
         tell("sampling")
+        real, real_labels = self._real
+        new, new_labels = self._new
         labels = None
-        if model.class_names and self.held_out.labels is not None:
-            labels = self.held_out.labels[torch.arange(self.n) % len(self.held_out)].repeat(self.sets)
+        if model.class_names and new_labels is not None:
+            labels = new_labels[torch.arange(self.n) % len(new)].repeat(self.sets)
         samples = sample(
             model,
             seeds=self.seeds,
@@ -139,12 +142,18 @@ class Scoring:
         tell("scoring")
         return evaluate(
             samples,
-            self._real,
-            self._new,
+            real,
+            new,
             seeds=self.seeds,
             sample_labels=labels,
-            train_labels=None if labels is None else self.training.labels,
-            held_out_labels=None if labels is None else self.held_out.labels,
+            train_labels=None if labels is None else real_labels,
+            held_out_labels=None if labels is None else new_labels,
             n=self.n,
             classifier=classifier,
         )
+
+
+def _read(data: DataSet) -> tuple[Tensor, Tensor | None]:
+    """The samples in order and their classes; of large data some, which are enough to compare with."""
+    places = data.some(_MOST).sort().values
+    return data.batch(places), data.classes(places)

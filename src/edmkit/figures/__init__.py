@@ -3,6 +3,7 @@
 from edmkit.figures.augmentation import augmentation_figure as augmentation_figure
 from edmkit.figures.curves import Curves as Curves
 from edmkit.figures.draw_curves import curves_figure as curves_figure
+from edmkit.figures.ema import draw_ema_sweep as draw_ema_sweep
 from edmkit.figures.guidance import affine_ends as affine_ends
 from edmkit.figures.guidance import draw_normals as draw_normals
 from edmkit.figures.guidance import posterior_error as posterior_error

@@ -24,10 +24,9 @@ import torch
 
 from edmkit import __version__
 from edmkit.data.manifest import manifest_text
-from edmkit.files import atomic_path
 from edmkit.train.state import State, plain, read_state, size_of, sync_folder, write_bytes, write_state
 
-__all__ = ["CHECKPOINTS", "Checkpoint", "Checkpoints", "kept", "read_checkpoint", "verify", "write_checkpoint"]
+__all__ = ["CHECKPOINTS", "Checkpoint", "Checkpoints", "kept", "verify"]
 
 CHECKPOINTS, MANIFEST, FORMAT = "checkpoints", "manifest.json", 1
 _NEW = ".new"  # another checkpoint of as many images, about to take the place of the first
@@ -142,6 +141,11 @@ class Checkpoints:
             self.wait()
         finally:
             self._writer.shutdown()
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was ever completed here."""
+        return not self._paths()
 
     def newest(self, warn: Callable[[str], None] = warnings.warn) -> Checkpoint:
         """The newest whole checkpoint; `warn` is told what is wrong with those that are passed over.
@@ -291,12 +295,3 @@ def _manifest(path: Path) -> State:
     if manifest["images"] != _images(path):
         raise _Damage(f"{file}: is of {manifest['images']} images, which the folder's name contradicts")
     return manifest
-
-
-def write_checkpoint(path: Path, state: State) -> None:
-    """Write nested dicts of tensors and numbers; the old file stays whole until the new one is on disk."""
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
-
-
-read_checkpoint = read_state

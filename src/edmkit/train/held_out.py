@@ -37,7 +37,7 @@ class HeldOut:
     """E[λ(σ)·‖D(y + σε; σ) − y‖²] over held-out data y, the levels and the noise the same every time.
 
     The mean over p(σ) is taken at `levels` quantiles of the training noise, (k + ½)/levels, each with the same `count`
-    samples, evenly chosen from the data, and the same noise, drawn by `seed`: two measurements differ by what the
+    samples, those of `data.some`, and the same noise, drawn by `seed`: two measurements differ by what the
     denoiser has learnt, and those of one model agree whatever the batch size. `reduction` is that of the training loss;
     `conditional` says whether the denoiser is told the classes of data that have some.
     `mean` is the mean of the training data, which the trivial denoiser answers (default: of the samples themselves).
@@ -63,10 +63,10 @@ class HeldOut:
             raise ValueError(f"levels: {levels}; want at least 1")
         if len(data) < 2:
             raise ValueError(f"data: {len(data)} held-out samples; want at least 2")
-        places = torch.linspace(0, len(data) - 1, min(count, len(data))).round().long()
+        places = data.some(count)
         self.x0 = data.batch(places).to(device)
-        labels = data.labels if conditional else None
-        self.cond = None if labels is None else {"labels": labels[places].to(device)}
+        labels = data.classes(places) if conditional else None
+        self.cond = None if labels is None else {"labels": labels.to(device)}
         self.sigmas = noise.quantile((torch.arange(levels, dtype=torch.float64) + 0.5) / levels)
         self.reduction, self.seed, self.batch_size = reduction, seed, batch_size
         self.mean = None if mean is None else mean.to(self.x0)

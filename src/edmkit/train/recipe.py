@@ -16,12 +16,16 @@ import yaml
 from edmkit.data import DataSet, make_source
 from edmkit.data.augmentation import Augmentation
 from edmkit.registry import FAMILIES, nearest
+from edmkit.train.ema import PowerFunction
+from edmkit.train.engine import Precision
+from edmkit.train.parallel import Strategy
 
 __all__ = [
     "FROM_DATA",
     "DataRecipe",
     "Recipe",
     "apply_overrides",
+    "changes",
     "make_data_recipe",
     "make_recipe",
     "parse_override",
@@ -99,6 +103,11 @@ def _augmentation(config: Any) -> Any:
 
 
 Config: TypeAlias = dict[str, Any]
+# what decides which weights there are, which data come when, and what is drawn for them
+_FIXED = {"data", "network", "preconditioning", "conditional", "augment", "seed", "batch_size"}
+_FIXED |= {"ema_widths", "uncertainty", "adaptive_noise"}
+# options that mean something only beside another one
+_NEEDS = {"ema_widths": "snapshot_images", "snapshot_images": "ema_widths", "patience_images": "held_out_images"}
 
 
 class DataRecipe(pydantic.BaseModel):
@@ -141,20 +150,46 @@ class Recipe(pydantic.BaseModel):
     reduction: Literal["sum", "mean"] = "sum"
     conditional: bool = True
     augment: Annotated[Augmentation | None, pydantic.BeforeValidator(_augmentation)] = None
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
+    compile: bool = False
     winograd: bool = False
+    strategy: Strategy = "ddp"
     images: int = pydantic.Field(gt=0)
     batch_size: int = pydantic.Field(256, gt=0)
+    micro_batch: int | None = pydantic.Field(None, gt=0)
     learning_rate: float = pydantic.Field(1e-3, gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = pydantic.Field(1e-8, gt=0)
     ramp_images: int = pydantic.Field(10_000_000, ge=0)
     decay_images: int = pydantic.Field(0, ge=0)
+    max_grad_norm: float | None = pydantic.Field(None, gt=0)
+    max_skipped: int = pydantic.Field(20, gt=0)
+    uncertainty: bool = False
+    adaptive_noise: bool = False
     ema_halflife_images: float = pydantic.Field(500_000, ge=0)
     ema_ramp_ratio: float | None = pydantic.Field(0.05, ge=0)
-    seed: int = 0
+    ema_widths: tuple[float, ...] = ()
+    snapshot_images: int = pydantic.Field(0, ge=0)
+    seed: int = pydantic.Field(0, ge=0)
     preview_images: int = pydantic.Field(0, ge=0)
+    held_out_images: int = pydantic.Field(0, ge=0)
+    score_images: int = pydantic.Field(0, ge=0)
+    patience_images: int = pydantic.Field(0, ge=0)
     checkpoint_images: int = pydantic.Field(0, ge=0)
+    checkpoint_minutes: float = pydantic.Field(5.0, ge=0)
+    keep_last: int = pydantic.Field(2, gt=0)
+    keep_every_images: int = pydantic.Field(0, ge=0)
+    tensorboard: bool = False
+    wandb: str | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _check_company(self) -> Recipe:
+        for width in self.ema_widths:
+            PowerFunction(width)
+        for name, needs in _NEEDS.items():
+            if getattr(self, name) and not getattr(self, needs):
+                raise ValueError(f"{name}: {getattr(self, name)} has no effect without {needs}")
+        return self
 
     def to_yaml(self) -> str:
         """The recipe with every value, in YAML that `read_recipe` reads."""
@@ -252,6 +287,31 @@ def make_recipe(config: Mapping[str, Any]) -> Recipe:
         return Recipe.model_validate(dict(config))
     except pydantic.ValidationError as error:
         raise ValueError(_explain(error, Recipe.model_fields)) from None
+
+
+def changes(old: str, new: Recipe) -> list[str]:
+    """What differs between the recipe of a checkpoint, in YAML, and the one to go on with, a sentence for each key.
+
+    ValueError for what cannot be changed on the way, with both values.
+    """
+    now = _flatten(_plain(new.model_dump()))
+    before = _flatten(_read_yaml(old))  # of this version or of another one, which may have known other keys
+    fixed = _FIXED | ({"noise"} if new.adaptive_noise else set())
+    lines = []
+    for key in sorted(now.keys() & before.keys()):
+        if now[key] != before[key]:
+            line = f"{key}: {before[key]} became {now[key]}"
+            if key.split(".")[0] in fixed:
+                raise ValueError(f"{line}, with which a run cannot go on; --transfer begins another with its weights")
+            lines.append(line)
+    return lines
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
