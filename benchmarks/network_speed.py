@@ -201,7 +201,7 @@ def compare(options: argparse.Namespace, train: bool) -> None:
         )
 
 
-def _resident(field: str) -> float:
+def resident(field: str) -> float:
     """VmRSS, the memory that this process has, or VmHWM, the most it had since the last reset, in MB (Linux)."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field):
@@ -217,12 +217,12 @@ def peak_megabytes(options: argparse.Namespace, variant: str, train: bool) -> fl
         torch.cuda.reset_peak_memory_stats()
         case()
         return torch.cuda.max_memory_allocated() / 2**20
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     case = Case(options.network, options.device, options.batch, variant, train)
     case()
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
     case()
-    return _resident("VmHWM") - before
+    return resident("VmHWM") - before
 
 
 def main() -> None:
