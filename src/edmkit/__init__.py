@@ -7,6 +7,7 @@ the steps, the solver, the network's preconditioning and its training noise inde
 from edmkit import guidance as guidance
 from edmkit import networks as networks
 from edmkit import oracles as oracles
+from edmkit._version import __version__ as __version__
 from edmkit.likelihood import ExactTrace as ExactTrace
 from edmkit.likelihood import Hutchinson as Hutchinson
 from edmkit.likelihood import bits_per_dim as bits_per_dim
@@ -108,5 +109,3 @@ from edmkit.sampling import sample_states as sample_states
 from edmkit.sampling import score as score
 from edmkit.sampling import step_noise as step_noise
 from edmkit.transform import Transform as Transform
-
-__version__ = "0.1.0.dev0"

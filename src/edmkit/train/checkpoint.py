@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from edmkit import __version__
+from edmkit._version import __version__
 from edmkit.data.manifest import manifest_text
 from edmkit.train.state import State, plain, read_state, size_of, sync_folder, write_bytes, write_state
 
