@@ -64,6 +64,18 @@ def test_a_signal_saves_and_leaves_with_its_code(tmp_path, number, code):
     assert not list(folder.rglob(".*"))
 
 
+def test_a_signal_ends_several_processes_together(tmp_path):
+    folder = tmp_path / "run"
+    process = start(folder, *SMALL, *ENDLESS, "--processes", "2", "--device", "cpu")
+    wait_for(process, has_checkpoint(folder))
+    process.send_signal(signal.SIGTERM)
+    printed, complaints = process.communicate(timeout=120)
+    assert process.returncode == 143, complaints
+    assert printed.count(f"edmkit train --resume {folder}") == 1
+    assert "Traceback" not in complaints
+    assert Checkpoints(folder).newest().images == ek.load(folder).notes["images"]
+
+
 def test_a_signal_gives_up_an_evaluation_that_is_under_way(tmp_path):
     folder = tmp_path / "run"
     # a preview of 2000 points by 35 evaluations, after every step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -14,7 +15,7 @@ from types import FrameType
 __all__ = ["is_launched", "launch"]
 
 _POLL_SECONDS = 0.1
-_GRACE_SECONDS = 30.0
+_MOMENT_SECONDS, _GRACE_SECONDS = 5.0, 30.0
 
 
 def is_launched() -> bool:
@@ -25,7 +26,8 @@ def is_launched() -> bool:
 def launch(count: int, arguments: Sequence[str]) -> int:
     """Run `edmkit` with these arguments in `count` processes; the exit code of the first that fails, or 0.
 
-    When one fails, the others are asked to end, and ended if they do not. Signals are passed on.
+    When one ends with an error, the others are left a moment to end too, as they do after a signal, are then asked to,
+    and at last made to. Signals are passed on.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -33,7 +35,7 @@ def launch(count: int, arguments: Sequence[str]) -> int:
     shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1"}
     shared["MASTER_PORT"] = str(port)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    shared.setdefault("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", str(max(1, cores // count))))
+    shared["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // count)))
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "edmkit", *arguments],
@@ -67,13 +69,16 @@ def launch(count: int, arguments: Sequence[str]) -> int:
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    deadline = time.monotonic() + _GRACE_SECONDS
+    for seconds, force in (
+        (_MOMENT_SECONDS, subprocess.Popen.terminate),
+        (_GRACE_SECONDS, subprocess.Popen.kill),
+    ):
+        deadline = time.monotonic() + seconds
+        for process in processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+        for process in processes:
+            if process.poll() is None:
+                force(process)
     for process in processes:
-        if process.poll() is None:
-            process.terminate()
-    for process in processes:
-        try:
-            process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process.wait()
