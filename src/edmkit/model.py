@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from edmkit._shapes import Float, Shaped, Tensor
-from edmkit.files import atomic_path, write_text
+from edmkit.files import write_tensors, write_text
 from edmkit.preconditioning import Preconditioned
 from edmkit.protocols import Cond
 from edmkit.registry import to_config
@@ -96,8 +96,6 @@ class Model(torch.nn.Module):
 
     def save(self, folder: str | Path) -> None:
         """Write `config.json` and `model.safetensors`, each atomically; the folder is made if it is missing."""
-        from safetensors.torch import save_file
-
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         config = {
@@ -110,8 +108,7 @@ class Model(torch.nn.Module):
         }
         text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         state = {name: value.detach().cpu().contiguous() for name, value in self.denoiser.network.state_dict().items()}
-        with atomic_path(folder / WEIGHTS) as temporary:
-            save_file(state, temporary)
+        write_tensors(folder / WEIGHTS, state)
         write_text(folder / CONFIG, text)
 
 

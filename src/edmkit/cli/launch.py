@@ -36,24 +36,18 @@ def launch(count: int, arguments: Sequence[str]) -> int:
     shared["MASTER_PORT"] = str(port)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     shared["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // count)))
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "edmkit", *arguments],
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(count)
-    ]
+    processes: list[subprocess.Popen[bytes]] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         for process in processes:
             process.send_signal(number)
 
-    # the terminal sends Ctrl-C to all of them itself
-    previous = {
-        signal.SIGTERM: signal.signal(signal.SIGTERM, pass_on),
-        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
-    }
+    # a terminal sends Ctrl-C to all of them itself; they take no notice of the second one
+    previous = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
+        for rank in range(count):
+            environment = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            processes.append(subprocess.Popen([sys.executable, "-m", "edmkit", *arguments], env=environment))
         while True:
             codes = [process.poll() for process in processes]
             failed = [code for code in codes if code]

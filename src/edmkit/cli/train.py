@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from edmkit.train import Run
 
 __all__ = ["train_command"]
+
+_TWICE_SECONDS = 2.0
 
 
 def train_command(
@@ -76,7 +79,7 @@ def train_command(
         with Processes.join(device, kept.strategy) as group:
             _train(open_run(kept, resume, group, warn), started=False)
         return
-    plan = plan_run(data, words, recipe, transfer, choose_device(device))
+    plan = plan_run(data, words, recipe, transfer, choose_device(device, int(os.environ.get("LOCAL_RANK", "0"))))
     if dry_run:
         stdout.print(plan.recipe.to_yaml(), end="", markup=False)
         return
@@ -104,6 +107,7 @@ def _count(processes: int | None, device: str | None) -> int:
 def _train(run: Run, started: bool) -> None:
     from edmkit.cli.console import err, progress_bar
     from edmkit.cli.console import out as stdout
+    from edmkit.cli.launch import is_launched
 
     first, recipe = run.processes.first, run.recipe
     if first:
@@ -116,12 +120,19 @@ def _train(run: Run, started: bool) -> None:
         if not started:
             stdout.print(f"going on after {run.trainer.images:,} images", markup=False)
     received: list[int] = []
+    since = 0.0
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        for each, handler in previous.items():  # a second one does not wait
-            signal.signal(each, handler)
-        run.stop()
+        nonlocal since
+        if not received:
+            received.append(number)
+            since = time.monotonic()
+            run.stop()
+        # a second one does not wait; but what signals a group of processes may reach each of them twice
+        elif not is_launched() and time.monotonic() - since > _TWICE_SECONDS:
+            for each, handler in previous.items():
+                signal.signal(each, handler)
+            signal.raise_signal(number)
 
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in previous:
@@ -152,8 +163,9 @@ def _train(run: Run, started: bool) -> None:
         )
         if report.images < recipe.images:
             stdout.print(f"go on with: edmkit train --resume {run.folder}", markup=False)
-    if received:
-        raise typer.Exit(128 + received[0])
+    code = run.processes.most(128 + received[0] if received else 0)  # those that were not told end alike
+    if code:
+        raise typer.Exit(code)
 
 
 def _where(run: Run) -> str:

@@ -73,7 +73,7 @@ class AdaptiveNoise(NoiseDistribution):
 
     def update(self) -> None:
         """Make h anew from what was added; a bin without draws takes the mean of the others."""
-        self._past = self._past / 2 + self.statistics.sums.to(self._past)
+        self._past = self._past / 2 + self.statistics.sums.cpu().to(self._past)
         self.statistics.reset()
         total, count = self._past
         seen = count > 0

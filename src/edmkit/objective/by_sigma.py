@@ -68,7 +68,7 @@ def loss_by_sigma(
             )
             for k in chunks
         ]
-        return torch.cat(parts).to("cpu", torch.float64) / x0[0].numel()
+        return torch.cat(parts).cpu().double() / x0[0].numel()
 
     levels = sigmas.to("cpu", torch.float64)
     own = torch.stack([errors(denoiser, float(level), cond) for level in levels])
@@ -76,7 +76,7 @@ def loss_by_sigma(
     if oracle is not None:
         least = torch.stack([errors(oracle, float(level), cond) for level in levels]).mean(1)
     centre = x0.mean(0) if mean is None else mean
-    variance = (x0 - centre).to(torch.float64).square().mean().cpu()
+    variance = (x0 - centre).cpu().double().square().mean()
     return LossBySigma(
         sigma=levels,
         mse=own.mean(1),

@@ -37,6 +37,8 @@ def make_trainer(recipe: Recipe, denoiser: Preconditioned, processes: Processes)
     ValueError for an option that has no effect there.
     """
     device = processes.device
+    if processes.sharded and recipe.uncertainty:
+        raise ValueError("uncertainty: is not to be had with strategy fsdp; want ddp")
     denoiser.to(device)
     _check_arithmetic(recipe, device)
     fits = device.type == "cpu" and recipe.precision == "float32"

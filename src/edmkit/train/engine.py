@@ -22,7 +22,7 @@ from edmkit.train.parallel import Processes, spread_like, whole
 __all__ = ["NonFinite", "Part", "Precision", "Progress", "Schedule", "Trainer"]
 
 Precision: TypeAlias = Literal["float32", "tf32", "bfloat16", "float16"]
-_ADAPT_STEPS = 64
+_ADAPT_STEPS, _LOOK_STEPS = 64, 16
 # CUDA and MPS; torch's allocator on a CPU; oneDNN, which does not say what it lacked
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "could not create a primitive", "could not create a memory")
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -143,6 +143,8 @@ class Trainer:
         self._rounds = self.precision in _AUTOCAST
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "float16")
         self._skipped = torch.zeros(2, device=self.device)  # in all, and in a row
+        self.between_steps = True
+        """False while weights, averages and counters do not belong to the same step."""
         self._fused = all(group.get("fused") for group in self.optimizer.param_groups)
 
     @property
@@ -188,16 +190,18 @@ class Trainer:
                 return
             count = len(x) if size is None else size
             part = self.part(x, given, begin, count)
-            before = self._skipped
             rate = self.schedule.rate(self.images)
             terms = self._accumulate(part, count)
+            self.between_steps = False
             norm = self._apply(rate)
             self._adapt(part, terms)
             for average in self.averages:
                 average.follow(self.denoiser, self.images, count)
             self.step, self.images = self.step + 1, self.images + count
-            # to look at the step under way would wait for it, which costs an accelerator its lead
-            self._check(self._skipped if self.device.type == "cpu" else before, part)
+            self.between_steps = True
+            # to look waits for the step, which costs an accelerator its lead
+            if self.device.type == "cpu" or self.step % _LOOK_STEPS == 0:
+                self._check(part)
             yield Progress(self.step, self.images, rate, terms.loss.sum() / count, norm, part.sigma, terms)
 
     def _accumulate(self, part: Part, size: int) -> Terms:
@@ -271,7 +275,7 @@ class Trainer:
         if self._scaler.is_enabled():
             self._scaler.step(self.optimizer)
             self._scaler.update()
-        elif self._fused:
+        elif self._fused and self.device.type != "mps":  # whose kernel does not listen
             # what a scaler says to the optimizer, and what it then decides on the device
             self.optimizer.found_inf = bad  # type: ignore[attr-defined]
             self.optimizer.step()
@@ -289,8 +293,8 @@ class Trainer:
                 self._group.sum(noise.statistics.sums)
                 noise.update()
 
-    def _check(self, skipped: Tensor, part: Part) -> None:
-        row = int(skipped[1])
+    def _check(self, part: Part) -> None:
+        row = int(self._skipped[1])
         if row >= self.max_skipped:
             raise NonFinite(
                 f"loss: the gradients of {row} steps in a row, up to step {self.step}, are not finite. "
@@ -361,7 +365,8 @@ class Trainer:
 
 
 def _whole(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: whole(v) if isinstance(v, Tensor) else v for name, v in values.items()}
+    """Tensors that are spread over processes, gathered on the CPU one after another."""
+    return {name: whole(v).cpu() if hasattr(v, "full_tensor") else v for name, v in values.items()}
 
 
 @torch.no_grad()

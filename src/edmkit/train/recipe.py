@@ -217,28 +217,22 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
+# what people mean: 1e-3 is a number, which YAML 1.1 reads as a string, and 64x48 is a size; in quotes both are strings
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|inf|nan)$"),
+    list("-+.0123456789in"),
+)
+_Loader.add_implicit_resolver("!size", re.compile(r"\d+x\d+$"), list("0123456789"))
+_Loader.add_constructor("!size", lambda loader, node: [int(part) for part in str(node.value).split("x")])
+
+
 def _read_yaml(text: str) -> Any:
     """What a text says; YAMLError for one that is no YAML, has aliases, or is nested too deeply."""
     try:
-        return _number(yaml.load(text, _Loader))
+        return yaml.load(text, _Loader)
     except RecursionError:
         raise yaml.YAMLError("it is nested too deeply") from None
-
-
-def _number(value: Any) -> Any:
-    """What people mean: 1e-3 is a number, which YAML 1.1 reads as a string, and 64x48 is a size."""
-    if isinstance(value, str):
-        if re.fullmatch(r"\d+x\d+", value):
-            return [int(part) for part in value.split("x")]
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    if isinstance(value, dict):
-        return {name: _number(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_number(item) for item in value]
-    return value
 
 
 def apply_overrides(config: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
@@ -298,10 +292,12 @@ def changes(old: str, new: Recipe) -> list[str]:
     before = _flatten(_read_yaml(old))  # of this version or of another one, which may have known other keys
     fixed = _FIXED | ({"noise"} if new.adaptive_noise else set())
     lines = []
-    for key in sorted(now.keys() & before.keys()):
-        if now[key] != before[key]:
-            line = f"{key}: {before[key]} became {now[key]}"
-            if key.split(".")[0] in fixed:
+    for key in sorted(now.keys() | before.keys()):
+        matters = key.split(".")[0] in fixed
+        # a key on one side alone is one of another version, unless it is an option of something
+        if now.get(key) != before.get(key) and (matters or (key in now and key in before)):
+            line = f"{key}: {before.get(key)} became {now.get(key)}"
+            if matters:
                 raise ValueError(f"{line}, with which a run cannot go on; --transfer begins another with its weights")
             lines.append(line)
     return lines

@@ -153,11 +153,15 @@ class Run:
         with contextlib.ExitStack() as owned:
             if self.processes.first:
                 owned.enter_context(RunLock(self.folder))
-            self.processes.wait()
-            if self._checkpoints.empty:
+            # one decides for all: file systems that they share may not show all of them the same
+            found = None
+            if self.processes.first and not self._checkpoints.empty:
+                found = self._checkpoints.newest(self.warn)
+            found = self.processes.agree(found)
+            if found is None:
                 self.warn(f"{self.folder} has no checkpoint yet; beginning anew")
             else:
-                self._take_up(self._checkpoints.newest(self.warn if self.processes.first else lambda text: None))
+                self._take_up(found)
             self._owned = owned.pop_all()
 
     def _take_up(self, found: Checkpoint) -> None:
@@ -172,6 +176,7 @@ class Run:
             raise ValueError(f"resume: {found.path} does not fit {RECIPE}: {reason}") from None
         self._best, self._saved = own["best"], self.trainer.images
         if self.processes.first:
+            Snapshots(self.folder).forget(after=self.trainer.images)
             write_text(self.folder / RECIPE, self.recipe.to_yaml())
         self.processes.wait()
 
@@ -197,8 +202,8 @@ class Run:
         state["trainer"] |= {"recipe": self.recipe.to_yaml(), "best": self._best}
         model = self.model()
         if self.processes.first:
-            model.save(self.folder)
             self._checkpoints.save(self.trainer.images, state, score=score)
+            model.save(self.folder)
         self._saved = self.trainer.images
 
     def train(self) -> Iterator[Report]:
@@ -207,11 +212,12 @@ class Run:
         However it ends (finished, stopped, closed or thrown out of), the state is saved, unless a weight has become not
         finite: then the last checkpoint stays as it is. An error in one of several processes ends the run with what was
         saved before, for the others cannot be asked. FloatingPointError after `max_skipped` steps in a row whose
-        gradients were not finite; the last batch is then in `nonfinite.pt`.
+        gradients were not finite; the last batch is then in `nonfinite-<process>.pt`.
         """
-        loggers = self._loggers()
+        loggers: list[Logger] = []
         whole_run = False
         try:
+            loggers = self._loggers()
             for report in self._reports():
                 for logger in loggers:
                     logger.log(report.record())
@@ -221,12 +227,13 @@ class Run:
             self._keep(error)
             raise
         finally:
-            for logger in loggers:
-                logger.close()
-            together = whole_run or self.processes.count == 1
-            if together and self._saved != self.trainer.images and self._is_finite():
-                self.save()
-            self.close()
+            with contextlib.ExitStack() as last:
+                for logger in loggers:
+                    last.callback(logger.close)
+                last.callback(self.close)
+                together = whole_run or (self.processes.count == 1 and self.trainer.between_steps)
+                if together and self._saved != self.trainer.images and self._is_finite():
+                    self.save()
             if whole_run:
                 self.processes.wait()
 
@@ -273,16 +280,16 @@ class Run:
         held_out = self._measure()
         meter = Meter(trainer.loss.noise, recipe.images, self.processes, self._report_seconds)
         saved_at = time.monotonic()
-        more: dict[str, Any] = {}
         for progress in trainer.run(data, begin, size):
             due = meter.add(progress, dimensions, size)
-            more |= self._at_marks(progress, held_out)
+            measured = self._at_marks(progress, held_out)
             alone = self.processes.count == 1 and self._stopping
             ending = alone or self.stopped_early or progress.images >= recipe.images
-            if not (due or ending):
+            if due or measured or ending:
+                yield meter.report(progress, trainer.skipped, measured)
+            self._save_at_marks(progress, measured)
+            if not (due or measured or ending):
                 continue
-            yield meter.report(progress, trainer.skipped, more)
-            more = {}
             for note in trainer.notes:
                 self.warn(note)
             trainer.notes.clear()
@@ -310,31 +317,37 @@ class Run:
         )
 
     def _at_marks(self, progress: Progress, held_out: HeldOut | None) -> dict[str, Any]:
-        """What is due each time that the images seen pass a multiple of its interval."""
+        """What is measured each time that the images seen pass a multiple of its interval."""
         recipe = self.recipe
-
-        def passed(interval: int) -> bool:
-            at_end = progress.images >= recipe.images
-            return interval > 0 and (progress.images % interval < recipe.batch_size or at_end)
-
         measured: dict[str, Any] = {}
-        wanted = [passed(n) for n in (recipe.held_out_images, recipe.preview_images, recipe.score_images)]
+        intervals = (recipe.held_out_images, recipe.preview_images, recipe.score_images)
+        wanted = [self._passed(interval, progress) for interval in intervals]
         if any(wanted):
             model = self.model()
             if self.processes.first:
                 with contextlib.suppress(_GivenUp):
-                    for name, value in self._measurements(model, held_out, *wanted):
-                        measured[name] = value
-                self._measuring = False
+                    try:
+                        for name, value in self._measurements(model, held_out, *wanted):
+                            measured[name] = value
+                    finally:
+                        self._measuring = False
             measured = self.processes.agree(measured)
             self._judge(measured, progress, model)
-        if passed(recipe.snapshot_images):
+        return measured
+
+    def _passed(self, interval: int, progress: Progress) -> bool:
+        at_end = progress.images >= self.recipe.images
+        return interval > 0 and (progress.images % interval < self.recipe.batch_size or at_end)
+
+    def _save_at_marks(self, progress: Progress, measured: Mapping[str, Any]) -> None:
+        """Snapshots and checkpoints, after what was measured is in the log: it will not be measured again."""
+        recipe = self.recipe
+        if self._passed(recipe.snapshot_images, progress):
             self._snapshot()
         score = next(iter(measured.get("score", {}).values()), None)
-        due = passed(recipe.checkpoint_images) or passed(recipe.keep_every_images) or score is not None
-        if due and self._is_finite():
+        due = any(self._passed(n, progress) for n in (recipe.checkpoint_images, recipe.keep_every_images))
+        if (due or score is not None) and self._is_finite():
             self.save(score)
-        return measured
 
     def _measurements(
         self, model: Model, held_out: HeldOut | None, loss: bool, preview: bool, score: bool

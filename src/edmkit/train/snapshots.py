@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from edmkit._shapes import Tensor
-from edmkit.files import atomic_path
+from edmkit.files import write_tensors
 from edmkit.train.ema import EMA, PowerFunction, width_to_exponent
 from edmkit.train.parallel import whole
 
@@ -73,8 +73,6 @@ class Snapshots:
         Where its parameters are sharded, every process has to call, and the one with `writer` writes. ValueError where
         a weight is too large for the dtype or not finite.
         """
-        from safetensors.torch import save_file
-
         if not isinstance(average.profile, PowerFunction):
             raise ValueError(f"average: its profile is {average.profile}; want a PowerFunction")
         parameters = {name for name, _ in average.module.named_parameters(remove_duplicate=False)}
@@ -93,8 +91,13 @@ class Snapshots:
             checksum = _checksum(state[name], checksum)
         facts = {"buffers": json.dumps(sorted(state.keys() - parameters)), "crc32": f"{checksum:08x}"}
         self.folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(self.folder / f"{images:012d}-{average.profile.width!r}.safetensors") as temporary:
-            save_file(state, temporary, facts)
+        write_tensors(self.folder / f"{images:012d}-{average.profile.width!r}.safetensors", state, facts)
+
+    def forget(self, after: int) -> None:
+        """Remove what was written after so many images, where a run begins again from there."""
+        for path in self.folder.glob("*.safetensors"):
+            if path.name.partition("-")[0].isdecimal() and int(path.name.partition("-")[0]) > after:
+                path.unlink()
 
     def all(self) -> list[Snapshot]:
         """Every snapshot, by images and width; ValueError where there is none."""
