@@ -66,9 +66,9 @@ def test_a_signal_saves_and_leaves_with_its_code(tmp_path, number, code):
 
 def test_a_signal_ends_several_processes_together(tmp_path):
     folder = tmp_path / "run"
-    process = start(folder, *SMALL, *ENDLESS, "--processes", "2", "--device", "cpu")
+    process = start(folder, *SMALL, *ENDLESS, "--processes", "2", "--device", "cpu", start_new_session=True)
     wait_for(process, has_checkpoint(folder))
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)  # each of them has it twice: from here, and from the one that started them
     printed, complaints = process.communicate(timeout=120)
     assert process.returncode == 143, complaints
     assert printed.count(f"edmkit train --resume {folder}") == 1

@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from edmkit.train import apply_overrides, make_recipe, parse_override, read_recipe
+from edmkit.train import apply_overrides, changes, make_recipe, parse_override, read_recipe
 
 MINIMAL = {
     "data": {"source": "digits"},
@@ -95,3 +95,40 @@ def test_yaml_that_could_take_all_memory_is_refused(tmp_path, text):
         read_recipe(path)
     with pytest.raises(ValueError, match="the value is not valid YAML"):
         parse_override("a=" + "[" * 5000)
+
+
+def test_strings_that_look_like_numbers_stay_strings(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("a: 1e-3\nb: '2024'\nc: 64x48\nd: '64x48'\ne: inf\nf: 7\ng: .5\nh: two\ni: -2.5E+3\nj: info\n")
+    assert read_recipe(path) == {
+        "a": 1e-3,
+        "b": "2024",
+        "c": [64, 48],
+        "d": "64x48",
+        "e": float("inf"),
+        "f": 7,
+        "g": 0.5,
+        "h": "two",
+        "i": -2500.0,
+        "j": "info",
+    }
+
+
+def test_an_option_that_came_or_went_is_a_change():
+    config = {
+        "data": {"source": "digits"},
+        "network": {"kind": "mlp"},
+        "preconditioning": {"kind": "edm"},
+        "noise": {"kind": "lognormal"},
+        "images": 10,
+    }
+    old = make_recipe(config)
+    assert changes(old.to_yaml(), old) == []
+    assert changes(old.to_yaml(), make_recipe({**config, "images": 20})) == ["images: 10 became 20"]
+    with pytest.raises(ValueError, match=r"^augment.*with which a run cannot go on"):
+        changes(old.to_yaml(), make_recipe({**config, "augment": "edm"}))
+    with pytest.raises(ValueError, match=r"^data.source: digits became swissroll, with which a run cannot go on"):
+        changes(old.to_yaml(), make_recipe({**config, "data": {"source": "swissroll"}}))
+    points = {**config, "data": {"source": "swissroll"}}
+    with pytest.raises(ValueError, match=r"^data.n: None became 500"):
+        changes(make_recipe(points).to_yaml(), make_recipe({**points, "data": {"source": "swissroll", "n": 500}}))

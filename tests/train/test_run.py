@@ -277,3 +277,27 @@ def test_what_was_measured_is_logged_and_the_same_after_an_interruption(tmp_path
     assert [r["images"] for r in logs[0] if "held_out" in r] == [200, 400, 600, 800, 1000]
     counts = [sum(r["loss_by_sigma"]["count"]) for r in logs[0]]
     assert counts == [100] * 10
+
+
+def test_a_step_that_is_torn_is_not_saved(tmp_path):
+    whole = make_run(tmp_path / "whole")
+    whole.begin()
+    list(whole.train())
+    run = make_run(tmp_path / "run", "checkpoint_images=200")
+    run.begin()
+    follow = run.trainer.averages[0].follow
+
+    def interrupted(*arguments):
+        if run.trainer.step == 5:
+            raise KeyboardInterrupt
+        follow(*arguments)
+
+    run.trainer.averages[0].follow = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        list(run.train())
+    assert Checkpoints(tmp_path / "run").newest().images == 400
+    again = make_run(tmp_path / "run", "checkpoint_images=200")
+    again.resume()
+    list(again.train())
+    for name, value in whole.model().state_dict().items():
+        assert torch.equal(value, again.model().state_dict()[name]), name
