@@ -24,7 +24,7 @@ from edmkit.data import DataSet, batches, inspect
 from edmkit.objective import AdaptiveNoise, DenoisingLoss, NoiseDistribution, Uncertainty, UniformWeight
 from edmkit.preconditioning import Preconditioned
 from edmkit.registry import from_config
-from edmkit.train import EMA, Schedule, default_config, ema_beta, make_data_recipe, make_recipe
+from edmkit.train import EMA, HalfLife, Schedule, default_config, make_data_recipe, make_recipe
 from edmkit.train.held_out import HeldOut
 
 VARIANTS = ("plain", "uncertainty", "adaptive", "λ=1", "λ=1 adaptive")
@@ -118,15 +118,9 @@ def train(task: Task, variant: str, seed: int) -> Iterator[tuple[int, Preconditi
     loss = DenoisingLoss(noise, weight, uncertainty=uncertainty)
     parameters = [*denoiser.parameters(), *(uncertainty.parameters() if uncertainty is not None else ())]
     optimizer = torch.optim.Adam(parameters, fused=True)
-    schedule = Schedule(
-        recipe.images,
-        recipe.learning_rate,
-        recipe.ramp_images,
-        recipe.decay_images,
-        recipe.ema_halflife_images,
-        recipe.ema_ramp_ratio,
-    )
-    ema, generator = EMA(denoiser), torch.Generator().manual_seed(seed + 1000)
+    schedule = Schedule(recipe.images, recipe.learning_rate, recipe.ramp_images, recipe.decay_images)
+    ema = EMA(denoiser, HalfLife(recipe.ema_halflife_images, recipe.ema_ramp_ratio))
+    generator = torch.Generator().manual_seed(seed + 1000)
     images, marks = 0, [round(recipe.images * k / 5) for k in range(1, 6)]
     for step, (x, labels) in enumerate(batches(task.training, recipe.batch_size, seed, 0, prefetch=0)):
         for group in optimizer.param_groups:
@@ -142,8 +136,7 @@ def train(task: Task, variant: str, seed: int) -> Iterator[tuple[int, Preconditi
             noise.add(sigma, terms.gradient)
             if step % UPDATE_STEPS == UPDATE_STEPS - 1:
                 noise.update()
-        beta = ema_beta(len(x), images, schedule.ema_halflife_images, schedule.ema_ramp_ratio)
-        ema.update(denoiser, beta)
+        ema.follow(denoiser, images, len(x))
         images += len(x)
         if images >= marks[0]:
             marks.pop(0)

@@ -74,12 +74,9 @@ def _make_run(
     processes: Processes,
     warn: Callable[[str], None],
 ) -> Run:
-    scoring = None
-    if recipe.score_images and processes.first:
-        scoring = Scoring(training, held_out, min(len(held_out), len(training), _SCORED), 1, _STEPS, 0, 256)
+    scoring = Scoring(training, held_out, min(len(held_out), len(training), _SCORED), 1, _STEPS, 0, 256)
 
     def score(model: Model) -> dict[str, float]:
-        assert scoring is not None
         found = scoring(model, lambda part: None, lambda first, state: None).frechet[0]
         return {"frechet": found.value, "real": found.real}
 

@@ -131,7 +131,8 @@ def draw_levels(ax: Axes, run: Curves) -> None:
 
 def draw_map(ax: Axes, run: Curves) -> None:
     """The error by σ (upwards) over the images seen, as a part of the error of the best multiple of x."""
-    assert run.trivial is not None
+    if run.trivial is None:
+        raise ValueError("run: has no held-out loss, and so no error of the trivial denoiser to compare with")
     slices = run.slices(_SLICES)
     sigma = slices[-1].sigma
     values = [

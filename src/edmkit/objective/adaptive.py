@@ -55,6 +55,10 @@ class AdaptiveNoise(NoiseDistribution):
         self.density = torch.ones(bins, dtype=torch.float64)
         self._past = torch.zeros_like(self.statistics.sums, device="cpu", dtype=torch.float64)
 
+    @property
+    def target(self) -> NoiseDistribution:
+        return self.base
+
     def quantile(self, u: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         ends = (self.density / self.bins).cumsum(0)
         ends = torch.cat([ends.new_zeros(1), ends / ends[-1]]).to(u)

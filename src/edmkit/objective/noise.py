@@ -25,6 +25,16 @@ class NoiseDistribution(ABC):
     def quantile(self, u: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """Q(u), the σ below which a share u of the draws lies."""
 
+    @property
+    def target(self) -> NoiseDistribution:
+        """p(σ), under which the loss is meant: itself, except for a distribution that draws in the place of another."""
+        return self
+
+    def from_uniform(self, u: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """The levels of uniform numbers in float64, kept off 0 and 1, where a quantile may be infinite."""
+        tiny = torch.finfo(torch.float64).eps / 2
+        return self.quantile(u.clamp(tiny, 1 - tiny))
+
     def importance(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """p(σ)/q(σ), by which a loss at a drawn σ is multiplied so that its mean is that under p.
 
@@ -47,8 +57,7 @@ class NoiseDistribution(ABC):
         if stratified:
             strata = torch.randperm(n, generator=generator, device=device)
             u = (strata + u) / n
-        tiny = torch.finfo(torch.float64).eps / 2
-        return self.quantile(u.clamp(tiny, 1 - tiny))
+        return self.from_uniform(u)
 
 
 def _check(sigma_min: float, sigma_max: float) -> None:

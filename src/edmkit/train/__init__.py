@@ -11,7 +11,6 @@ from edmkit.train.ema import EMA as EMA
 from edmkit.train.ema import HalfLife as HalfLife
 from edmkit.train.ema import PowerFunction as PowerFunction
 from edmkit.train.ema import Profile as Profile
-from edmkit.train.ema import ema_beta as ema_beta
 from edmkit.train.ema import exponent_to_width as exponent_to_width
 from edmkit.train.ema import width_to_exponent as width_to_exponent
 from edmkit.train.engine import NonFinite as NonFinite

@@ -24,22 +24,12 @@ __all__ = [
     "HalfLife",
     "PowerFunction",
     "Profile",
-    "ema_beta",
     "exponent_to_width",
     "width_to_exponent",
 ]
 
 LARGEST_WIDTH = 12**-0.5
 """The relative width of the mean over all steps, γ = 0; a wider profile would forget the present first."""
-
-
-def ema_beta(batch_size: int, images: int, halflife_images: float, ramp_ratio: float | None) -> float:
-    """β = ½^(batch/half-life), with the half-life in images limited to `ramp_ratio` of the images seen so far.
-
-    The ramp keeps the average young at the start; None leaves it out. A half-life of 0 gives β = 0: no average.
-    """
-    halflife = halflife_images if ramp_ratio is None else min(halflife_images, images * ramp_ratio)
-    return 0.5 ** (batch_size / halflife) if halflife > 0 else 0.0
 
 
 def exponent_to_width(exponent: float) -> float:
@@ -92,7 +82,10 @@ class HalfLife:
             raise ValueError(f"ramp_ratio: {self.ramp_ratio}; want a number that is not negative, or None")
 
     def beta(self, images: int, batch: int) -> float:
-        return ema_beta(batch, images, self.halflife_images, self.ramp_ratio)
+        halflife = self.halflife_images
+        if self.ramp_ratio is not None:
+            halflife = min(halflife, images * self.ramp_ratio)
+        return float(0.5 ** (batch / halflife)) if halflife > 0 else 0.0
 
 
 @dataclass(frozen=True)

@@ -164,8 +164,7 @@ class Trainer:
             parameters = {name: w[begin:end] for name, w in self.augment.draw(size, generator).items()}
             x, cond["augment"] = self.augment.apply(x, parameters)
         u = draws.strata(begin, end, size) if self.loss.stratified else draws.uniform(begin, end)
-        tiny = torch.finfo(torch.float64).eps / 2
-        sigma = self.loss.noise.quantile(u.clamp(tiny, 1 - tiny))
+        sigma = self.loss.noise.from_uniform(u)
         if self.device.type == "mps":
             sigma = sigma.float()
         noise = draws.normal(begin, end, x.shape[1:])

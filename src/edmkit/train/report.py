@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from edmkit.objective import AdaptiveNoise, NoiseDistribution, SigmaBins
+from edmkit.objective import NoiseDistribution, SigmaBins
 from edmkit.train.engine import Progress
 from edmkit.train.parallel import Processes
 
@@ -59,9 +59,7 @@ class Meter:
     """
 
     def __init__(self, noise: NoiseDistribution, total: int, processes: Processes, seconds: float = 1.0) -> None:
-        if isinstance(noise, AdaptiveNoise):
-            noise = noise.base
-        self._bins = SigmaBins(noise, device=processes.device)
+        self._bins = SigmaBins(noise.target, device=processes.device)
         self._total, self._processes, self._seconds = total, processes, seconds
         self._interval, self._begun = 1, time.perf_counter()
         self._clear()

@@ -46,6 +46,11 @@ class _GivenUp(KeyboardInterrupt):
     """A measurement was interrupted, since the run is to stop."""
 
 
+def _score_of(measured: Mapping[str, Any]) -> float | None:
+    """The number that counts of a score, where one was taken."""
+    return next(iter(measured.get("score", {}).values()), None)
+
+
 def make_folder(folder: Path) -> None:
     """A new empty folder for a run; ValueError where something is there already."""
     if folder.exists() and (not folder.is_dir() or any(path.name != LOCK for path in folder.iterdir())):
@@ -306,10 +311,9 @@ class Run:
     def _measure(self) -> HeldOut | None:
         if not self.recipe.held_out_images or self.held_out is None or not self.processes.first:
             return None
-        noise = self.trainer.loss.noise
         return HeldOut(
             self.held_out,
-            getattr(noise, "base", noise),
+            self.trainer.loss.noise.target,
             count=_HELD_OUT,
             levels=_LEVELS,
             reduction=self.recipe.reduction,
@@ -344,7 +348,7 @@ class Run:
         recipe = self.recipe
         if self._passed(recipe.snapshot_images, progress):
             self._snapshot()
-        score = next(iter(measured.get("score", {}).values()), None)
+        score = _score_of(measured)
         due = any(self._passed(n, progress) for n in (recipe.checkpoint_images, recipe.keep_every_images))
         if (due or score is not None) and self._is_finite():
             self.save(score)
@@ -366,7 +370,7 @@ class Run:
     def _judge(self, measured: Mapping[str, Any], progress: Progress, model: Model) -> None:
         """Keep the best model, and stop where the held-out loss has long not fallen."""
         best = self._best
-        score = next(iter(measured.get("score", {}).values()), None)
+        score = _score_of(measured)
         if score is not None and score < best["score"]:
             best["score"] = score
             if self.processes.first:
