@@ -15,11 +15,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 # Trains once; the pictures, the scores and the report are made anew each time.
 demo: runs/digits/model.safetensors
-	$(BIN)/edmkit sample runs/digits --class 0,1,2,3,4,5,6,7,8,9 --seeds 0-99 --columns 10 --out runs/digits/samples.png --overwrite
-	$(BIN)/edmkit evaluate runs/digits
+	$(BIN)/diffspace sample runs/digits --class 0,1,2,3,4,5,6,7,8,9 --seeds 0-99 --columns 10 --out runs/digits/samples.png --overwrite
+	$(BIN)/diffspace evaluate runs/digits
 
 runs/digits/model.safetensors: | $(INSTALLED)
-	$(BIN)/edmkit train digits --out runs/digits
+	$(BIN)/diffspace train digits --out runs/digits
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"

@@ -1,4 +1,4 @@
-"""Images a second from a ZIP archive of small PNGs: edmkit against a plain loop, and against rows in memory; and
+"""Images a second from a ZIP archive of small PNGs: diffspace against a plain loop, and against rows in memory; and
 what `batches` gives a trainer, of PNGs and of JPEGs that are scaled down, by the number of threads that decode.
 
     python benchmarks/data_reading.py
@@ -24,8 +24,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from edmkit.data import ImageZip, InMemory, batches, prepare
-from edmkit.data.numbered import ArrayImages
+from diffspace.data import ImageZip, InMemory, batches, prepare
+from diffspace.data.numbered import ArrayImages
 
 
 def plain_loop(path: Path) -> Callable[[Tensor], Tensor]:
@@ -101,8 +101,8 @@ def main() -> None:
         assert isinstance(in_memory, InMemory)
         readers = {
             "zipfile + Pillow": plain_loop(path),
-            "edmkit, ZIP": on_demand.read,
-            "edmkit, memory": in_memory.read,
+            "diffspace, ZIP": on_demand.read,
+            "diffspace, memory": in_memory.read,
         }
         some = [torch.from_numpy(rng.integers(0, options.images, options.batch_size)) for _ in range(4)]
         first, *others = (read(some[0]) for read in readers.values())

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 
-from edmkit.registry import from_config
-from edmkit.train import EMA, PowerFunction
-from edmkit.train.recipe import read_recipe
+from diffspace.registry import from_config
+from diffspace.train import EMA, PowerFunction
+from diffspace.train.recipe import read_recipe
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "cifar10-ddpmpp.yaml"
 
@@ -53,7 +53,7 @@ def main() -> None:
         for p in source.parameters():
             p.add_(torch.randn_like(p))
     steps = {
-        "edmkit": lambda beta: average.update(source, beta),
+        "diffspace": lambda beta: average.update(source, beta),
         "loop of lerp_": lambda beta: lerp_loop(owns[0], source, beta),
         "loop of copy_": lambda beta: copy_loop(owns[1], source, beta),
     }
@@ -68,11 +68,11 @@ def main() -> None:
     for own in owns:
         for a, b in zip(own.parameters(), average.module.parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
-    ours = seconds["edmkit"][1:]
+    ours = seconds["diffspace"][1:]
     print(f"{device}, {sum(p.numel() for p in source.parameters()):,} parameters, {options.rounds} rounds")
     for name, theirs in seconds.items():
         ratio = statistics.median(b / a for a, b in zip(ours, theirs[1:], strict=True))
-        print(f"{name:14} {1e3 * statistics.median(theirs[1:]):8.2f} ms   {ratio:5.2f} times edmkit's")
+        print(f"{name:14} {1e3 * statistics.median(theirs[1:]):8.2f} ms   {ratio:5.2f} times diffspace's")
 
 
 if __name__ == "__main__":

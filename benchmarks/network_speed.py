@@ -26,10 +26,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edmkit.networks import PAPER_NETWORKS, paper_network, use_winograd
-from edmkit.networks.blocks import UNetBlock
-from edmkit.networks.layers import Conv, Resample
-from edmkit.networks.unet import UNet
+from diffspace.networks import PAPER_NETWORKS, paper_network, use_winograd
+from diffspace.networks.blocks import UNetBlock
+from diffspace.networks.layers import Conv, Resample
+from diffspace.networks.unet import UNet
 
 
 def plain_resample(x: Tensor, layer: Resample, padding: int) -> Tensor:
@@ -76,7 +76,7 @@ def plain_block(block: UNetBlock, x: Tensor, emb: Tensor) -> Tensor:
 
 
 class Plain(nn.Module):
-    """A U-Net of edmkit, computed plainly."""
+    """A U-Net of diffspace, computed plainly."""
 
     def __init__(self, network: UNet) -> None:
         super().__init__()
@@ -165,15 +165,15 @@ class Case:
 
 def variants(device: str, train: bool) -> list[str]:
     if train:
-        names = ["plain float32", "edmkit float32", "edmkit bf16 autocast"]
-        names += ["edmkit Winograd"] if device == "cpu" else []
+        names = ["plain float32", "diffspace float32", "diffspace bf16 autocast"]
+        names += ["diffspace Winograd"] if device == "cpu" else []
     else:
-        names = ["plain float32", "edmkit float32", "edmkit float32, compiled", "edmkit bf16 autocast"]
-        names += ["edmkit pure bf16", "edmkit pure bf16, compiled"]
+        names = ["plain float32", "diffspace float32", "diffspace float32, compiled", "diffspace bf16 autocast"]
+        names += ["diffspace pure bf16", "diffspace pure bf16, compiled"]
         if device == "cpu":
-            names += ["edmkit Winograd", "edmkit Winograd, compiled"]
+            names += ["diffspace Winograd", "diffspace Winograd, compiled"]
     if device == "cuda":
-        names += ["plain TF32", "edmkit TF32", "edmkit TF32, compiled", "edmkit bf16 autocast, compiled"]
+        names += ["plain TF32", "diffspace TF32", "diffspace TF32, compiled", "diffspace bf16 autocast, compiled"]
         names += ["plain bf16 autocast"]
     return names
 

@@ -10,17 +10,17 @@ import math
 
 import torch
 
-import edmkit as ek
-from edmkit.registry import SOLVERS
-from edmkit.sampling import EndPointError, Reference, count_evaluations, fit_solver, optimize_steps, reference
+import diffspace as ds
+from diffspace.registry import SOLVERS
+from diffspace.sampling import EndPointError, Reference, count_evaluations, fit_solver, optimize_steps, reference
 
 BUDGETS = (6, 8, 10, 12)
 
 
-def ring(count: int, std: float, turn: float) -> ek.oracles.GaussianMixture:
+def ring(count: int, std: float, turn: float) -> ds.oracles.GaussianMixture:
     angles = torch.arange(count, dtype=torch.float64) * (2 * math.pi / count) + turn
     means = torch.stack([angles.cos(), angles.sin()], 1)
-    return ek.oracles.GaussianMixture(means, torch.full((count,), std))
+    return ds.oracles.GaussianMixture(means, torch.full((count,), std))
 
 
 def num_steps(solver: object, budget: int) -> int:
@@ -29,7 +29,7 @@ def num_steps(solver: object, budget: int) -> int:
 
 
 def error(model: object, truth: Reference, **options: object) -> EndPointError:
-    return truth.error_of(ek.sample(model, latents=truth.latents, **options).x)
+    return truth.error_of(ds.sample(model, latents=truth.latents, **options).x)
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def main() -> None:
         for budget in BUDGETS:
             n = num_steps(solver, budget)
             found = optimize_steps(here, solver, n, calibration)
-            default = {k: error(m, t, solver=solver, steps=ek.EDMSteps(n)).rms for k, (m, t) in judged.items()}
+            default = {k: error(m, t, solver=solver, steps=ds.EDMSteps(n)).rms for k, (m, t) in judged.items()}
             gained = {k: error(m, t, steps=found).rms / default[k] for k, (m, t) in judged.items()}
             row += f"{default['seeds']:12.1e}{gained['seeds']:10.2f}{gained['model']:10.2f}"
             least[budget] = {k: min(least[budget][k], default[k]) for k in judged}

@@ -19,8 +19,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-import edmkit as ek
-from edmkit.registry import SOLVERS
+import diffspace as ds
+from diffspace.registry import SOLVERS
 
 
 def denoiser(x: Tensor, sigma: Tensor, cond: object = None) -> Tensor:
@@ -52,14 +52,14 @@ def microseconds(run: Callable[[], Tensor]) -> float:
 
 def compare(shape: tuple[int, ...], num_steps: int, rounds: int) -> None:
     latents = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    steps = ek.EDMSteps(num_steps)
+    steps = ds.EDMSteps(num_steps)
     evaluations = 2 * num_steps - 1
 
     def by_hand() -> Tensor:
         return heun_loop(latents, num_steps)
 
     def by_library() -> Tensor:
-        return ek.sample(denoiser, latents=latents, steps=steps).x
+        return ds.sample(denoiser, latents=latents, steps=steps).x
 
     torch.testing.assert_close(by_library(), by_hand(), rtol=1e-12, atol=1e-12)
     pairs = [(microseconds(by_hand), microseconds(by_library)) for _ in range(rounds)]
@@ -82,9 +82,9 @@ def every_solver(shape: tuple[int, ...], num_steps: int, rounds: int) -> None:
     for turn in range(rounds + 1):
         for kind, solver in solvers.items():
             # a range of its own, so that no run before has left its weights
-            steps = ek.EDMSteps(num_steps, sigma_max=80 - 1e-3 * math.prod(shape) / 1e6)
+            steps = ds.EDMSteps(num_steps, sigma_max=80 - 1e-3 * math.prod(shape) / 1e6)
             start = time.perf_counter()
-            counts[kind] = ek.sample(denoiser, latents=latents, steps=steps, solver=solver).nfe
+            counts[kind] = ds.sample(denoiser, latents=latents, steps=steps, solver=solver).nfe
             spent = (time.perf_counter() - start) * 1e6 / counts[kind]
             if turn == 0:
                 first[kind] = spent

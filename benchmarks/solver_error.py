@@ -1,12 +1,12 @@
-"""How far from the end points of the ODE every solver ends, of edmkit and of others, for its evaluations.
+"""How far from the end points of the ODE every solver ends, of diffspace and of others, for its evaluations.
 
     python benchmarks/solver_error.py                                # ring, mixture, digits: tables in Markdown
     python benchmarks/solver_error.py --model runs/digits            # and a trained model
     python benchmarks/solver_error.py --docs                         # writes docs/choosing-a-solver.md anew
 
 Exact denoisers, float64, 256 latents `torch.randn(256, *shape, generator=Generator().manual_seed(0))·80`, σ from 80 to
-0.002 and then 0. Of every solver the largest number of steps that the budget allows. edmkit's choice is what
-`edmkit solvers` recommends after seeds 0 to 127 (0 to 63 of a model), without and with solvers that were fitted on
+0.002 and then 0. Of every solver the largest number of steps that the budget allows. diffspace's choice is what
+`diffspace solvers` recommends after seeds 0 to 127 (0 to 63 of a model), without and with solvers that were fitted on
 other seeds still (as `--fit` does): none has seen the latents that it is measured on.
 
 Schedulers of diffusers are run as they are, in the same process, on the same ρ = 7 levels in float64 (in place of
@@ -32,11 +32,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from edmkit.data import ORACLES, is_oracle, named_oracle
-from edmkit.loading import load
-from edmkit.metrics import Candidate, compare_solvers, default_candidates, moments, recommend
-from edmkit.protocols import Denoiser
-from edmkit.sampling import EDMSteps, Euler, Reference, fit_solver, random_labels, reference, sample
+from diffspace.data import ORACLES, is_oracle, named_oracle
+from diffspace.loading import load
+from diffspace.metrics import Candidate, compare_solvers, default_candidates, moments, recommend
+from diffspace.protocols import Denoiser
+from diffspace.sampling import EDMSteps, Euler, Reference, fit_solver, random_labels, reference, sample
 
 ROOT = Path(__file__).parents[1]
 BUDGETS = (5, 8, 10, 12, 16, 20, 25, 35, 50, 79)
@@ -118,8 +118,8 @@ def check_counterparts(denoiser: Denoiser, latents: Tensor) -> None:
     ours = sample(denoiser, latents=latents, steps=EDMSteps(12), solver=Euler()).x
     worst = float((theirs - ours).abs().max())
     if not worst < 1e-6:
-        raise SystemExit(f"EDMEulerScheduler and edmkit's Euler differ by {worst:.1e}")
-    print(f"EDMEulerScheduler and edmkit's Euler with 12 steps differ by {worst:.1e} at most", file=sys.stderr)
+        raise SystemExit(f"EDMEulerScheduler and diffspace's Euler differ by {worst:.1e}")
+    print(f"EDMEulerScheduler and diffspace's Euler with 12 steps differ by {worst:.1e} at most", file=sys.stderr)
 
 
 def theirs(denoiser: Denoiser, truth: Reference, budgets: Sequence[int]) -> dict[str, Row]:
@@ -148,7 +148,7 @@ def chosen(
     comparison = compare_solvers(denoiser, seen, [*default_candidates(*moments(seen)), *found], budgets)
     known = tuple(row for row in comparison.rows if row.candidate not in found)
     rows: dict[str, tuple[Row, dict[int, str]]] = {}
-    for label, part in (("edmkit's choice, with --fit", comparison.rows), ("edmkit's choice", known)):
+    for label, part in (("diffspace's choice, with --fit", comparison.rows), ("diffspace's choice", known)):
         errors, names = {}, {}
         for choice in recommend(dataclasses.replace(comparison, rows=part)):
             candidate, nfe = choice.row.candidate, choice.row.nfe
@@ -216,14 +216,14 @@ def measure(name: str, budgets: Sequence[int], fit_up_to: int) -> str:
 
 
 def command(name: str, picture: Path) -> str:
-    """What `edmkit solvers` prints, on a terminal wide enough."""
+    """What `diffspace solvers` prints, on a terminal wide enough."""
     seeds = "0-127" if is_oracle(name) else "0-63"
     arguments = ["solvers", name, "--seeds", seeds, "--out", str(picture), "--overwrite"]
     environment = os.environ | {"COLUMNS": "150", "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(
-        [sys.executable, "-m", "edmkit", *arguments], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "diffspace", *arguments], env=environment, capture_output=True, text=True, check=True
     )
-    lines = [f"$ edmkit solvers {name} --seeds {seeds} --out {picture.name}", ""]
+    lines = [f"$ diffspace solvers {name} --seeds {seeds} --out {picture.name}", ""]
     lines += [line.rstrip() for line in done.stdout.splitlines() if str(picture) not in line]
     return "\n".join(lines).strip()
 

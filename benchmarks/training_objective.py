@@ -20,12 +20,12 @@ from typing import Any
 
 import torch
 
-from edmkit.data import DataSet, batches, inspect
-from edmkit.objective import AdaptiveNoise, DenoisingLoss, NoiseDistribution, Uncertainty, UniformWeight
-from edmkit.preconditioning import Preconditioned
-from edmkit.registry import from_config
-from edmkit.train import EMA, HalfLife, Schedule, default_config, make_data_recipe, make_recipe
-from edmkit.train.held_out import HeldOut
+from diffspace.data import DataSet, batches, inspect
+from diffspace.objective import AdaptiveNoise, DenoisingLoss, NoiseDistribution, Uncertainty, UniformWeight
+from diffspace.preconditioning import Preconditioned
+from diffspace.registry import from_config
+from diffspace.train import EMA, HalfLife, Schedule, default_config, make_data_recipe, make_recipe
+from diffspace.train.held_out import HeldOut
 
 VARIANTS = ("plain", "uncertainty", "adaptive", "λ=1", "λ=1 adaptive")
 UPDATE_STEPS = 50
@@ -34,7 +34,7 @@ NOISE_SEEDS = range(4)
 
 
 class Task:
-    """Digits, with the recipe that `edmkit train digits` proposes at this length."""
+    """Digits, with the recipe that `diffspace train digits` proposes at this length."""
 
     def __init__(self, images: int) -> None:
         source = make_data_recipe({"source": "digits"})
@@ -178,7 +178,7 @@ def baseline(variant: str) -> str:
 
 
 def draw(runs: list[dict[str, Any]], path: Path) -> None:
-    from edmkit.figures.style import GRAY, PALETTE, new_figure, tidy
+    from diffspace.figures.style import GRAY, PALETTE, new_figure, tidy
 
     figure = new_figure(11, 3.3)
     axes = figure.subplots(1, 3)

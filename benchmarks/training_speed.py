@@ -1,4 +1,4 @@
-"""A step of training by edmkit against a plain loop, and what of it is not forward, backward or optimizer.
+"""A step of training by diffspace against a plain loop, and what of it is not forward, backward or optimizer.
 
 The plain loop is what one writes first: eager, contiguous float32 tensors, Adam, an average of the weights tensor by
 tensor; its network is that of `network_speed.py`. All variants take turns in one process; ratios are plain ÷ variant,
@@ -25,10 +25,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import edmkit as ek
-from edmkit.data import load_data
-from edmkit.networks import PAPER_NETWORKS, paper_network, use_winograd
-from edmkit.train import EMA, HalfLife, Schedule, Trainer
+import diffspace as ds
+from diffspace.data import load_data
+from diffspace.networks import PAPER_NETWORKS, paper_network, use_winograd
+from diffspace.train import EMA, HalfLife, Schedule, Trainer
 from network_speed import Plain, resident
 
 SIGMA_DATA, RATE, HALFLIFE = 0.5, 2e-4, 500_000
@@ -59,7 +59,7 @@ class WithoutConditions(torch.nn.Module):
 
 
 def plain_loop(options: argparse.Namespace) -> Iterator[float]:
-    denoiser = ek.Preconditioned(WithoutConditions(network_of(options)), ek.EDMPreconditioning(SIGMA_DATA)).train()
+    denoiser = ds.Preconditioned(WithoutConditions(network_of(options)), ds.EDMPreconditioning(SIGMA_DATA)).train()
     average = copy.deepcopy(denoiser)
     optimizer = torch.optim.Adam(denoiser.parameters(), lr=RATE)
     for x, _ in images(options.batch, options.device):
@@ -79,19 +79,19 @@ def plain_loop(options: argparse.Namespace) -> Iterator[float]:
 
 
 class Engine:
-    """edmkit's loop, with the time that goes into forward, backward and optimizer taken apart."""
+    """diffspace's loop, with the time that goes into forward, backward and optimizer taken apart."""
 
     def __init__(self, options: argparse.Namespace, precision: str, winograd: bool, compiled: bool) -> None:
         network = network_of(options)
         if winograd:
             use_winograd(network)
-        denoiser = ek.Preconditioned(network, ek.EDMPreconditioning(SIGMA_DATA))
+        denoiser = ds.Preconditioned(network, ds.EDMPreconditioning(SIGMA_DATA))
         average = EMA(denoiser, HalfLife(HALFLIFE, None))
         if compiled:
             network.compile()
         optimizer = torch.optim.Adam(denoiser.parameters(), fused=True)
         schedule = Schedule(10**12, RATE, ramp_images=0)
-        loss = ek.DenoisingLoss(ek.LogNormal())
+        loss = ds.DenoisingLoss(ds.LogNormal())
         self.trainer = Trainer(denoiser, loss, optimizer, schedule, [average], precision=precision)
         self.device, self.spent = options.device, 0.0
         self.trainer._passes = self.timed(self.trainer._passes)
@@ -172,16 +172,16 @@ def main() -> None:
             print(f"{way:28}{float(done.stdout):9.0f}", flush=True)
         return
     engines = {
-        "edmkit float32": Engine(options, "float32", False, False),
-        "edmkit bfloat16": Engine(options, "bfloat16", False, False),
+        "diffspace float32": Engine(options, "float32", False, False),
+        "diffspace bfloat16": Engine(options, "bfloat16", False, False),
     }
     if options.device == "cpu":
-        engines["edmkit float32, Winograd"] = Engine(options, "float32", True, False)
+        engines["diffspace float32, Winograd"] = Engine(options, "float32", True, False)
     else:
-        engines["edmkit tf32"] = Engine(options, "tf32", False, False)
+        engines["diffspace tf32"] = Engine(options, "tf32", False, False)
     if options.compile:
-        engines["edmkit float32, compiled"] = Engine(options, "float32", False, True)
-        engines["edmkit bfloat16, compiled"] = Engine(options, "bfloat16", False, True)
+        engines["diffspace float32, compiled"] = Engine(options, "float32", False, True)
+        engines["diffspace bfloat16, compiled"] = Engine(options, "bfloat16", False, True)
     loops = {"plain float32": plain_loop(options), **{name: engine.loop() for name, engine in engines.items()}}
     print(f"torch {torch.__version__}, {options.device}, {torch.get_num_threads()} threads, batch of {options.batch}")
     if options.curve:
@@ -211,7 +211,7 @@ def main() -> None:
 
 
 def curve(loops: dict[str, Iterator[float]], steps: int) -> None:
-    """Means over tenths of the steps. The plain loop draws other noise; those of edmkit differ by their rounding."""
+    """Means over tenths of the steps. The plain loop draws other noise; those of diffspace differ by their rounding."""
     losses = {name: [next(loop) for _ in range(steps)] for name, loop in loops.items()}
     print(f"{'steps':>12}" + "".join(f"{name:>28}" for name in loops))
     width = max(1, steps // 10)

@@ -11,17 +11,17 @@ import argparse
 
 import torch
 
-import edmkit as ek
-from edmkit.data import DataSet, batches, load_data
-from edmkit.guidance import ClassifierFree
-from edmkit.metrics import train_classifier
-from edmkit.train import EMA, HalfLife, Schedule, Trainer
+import diffspace as ds
+from diffspace.data import DataSet, batches, load_data
+from diffspace.guidance import ClassifierFree
+from diffspace.metrics import train_classifier
+from diffspace.train import EMA, HalfLife, Schedule, Trainer
 
 
-def train(data: DataSet, steps: int, batch: int = 64) -> ek.Preconditioned:
+def train(data: DataSet, steps: int, batch: int = 64) -> ds.Preconditioned:
     """The average of the weights of a U-Net that is told the class of what it sees."""
     torch.manual_seed(0)
-    network = ek.networks.DDPMpp(
+    network = ds.networks.DDPMpp(
         data.sample_shape,
         label_dim=len(data.class_names),
         label_dropout=0.1,
@@ -30,10 +30,10 @@ def train(data: DataSet, steps: int, batch: int = 64) -> ek.Preconditioned:
         num_blocks=1,
         dropout=0.0,
     )
-    denoiser = ek.Preconditioned(network, ek.EDMPreconditioning(sigma_data=float(data.batch().std())))
+    denoiser = ds.Preconditioned(network, ds.EDMPreconditioning(sigma_data=float(data.batch().std())))
     trainer = Trainer(
         denoiser,
-        ek.DenoisingLoss(ek.LogNormal(P_mean=-0.6, P_std=1.2), reduction="mean"),
+        ds.DenoisingLoss(ds.LogNormal(P_mean=-0.6, P_std=1.2), reduction="mean"),
         torch.optim.Adam(denoiser.parameters(), fused=True),
         Schedule(steps * batch, learning_rate=2e-3, ramp_images=20 * batch, decay_images=steps * batch),
         [EMA(denoiser, HalfLife(ramp_ratio=0.1))],
@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     rows = {"data": torch.cat([training.batch()[training.labels == k][:2] for k in range(10)])}
     for weight in (0.0, 1.0, 2.0, 4.0):
         guided = ClassifierFree(denoiser, weight)
-        x = ek.sample(guided, seeds=range(len(labels)), cond={"labels": labels}, steps=ek.EDMSteps(12)).x
+        x = ds.sample(guided, seeds=range(len(labels)), cond={"labels": labels}, steps=ds.EDMSteps(12)).x
         figures[f"recognised at {weight:g}"] = classifier.accuracy(x, labels)
         figures[f"spread at {weight:g}"] = spread(x, labels)
         rows[f"w = {weight:g}"] = torch.cat([x[labels == k][:2] for k in range(10)])

@@ -13,9 +13,9 @@ import argparse
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, HeunDiscreteScheduler, UNet2DModel
 
-import edmkit as ek
-from edmkit.interop.diffusers import from_diffusers
-from edmkit.sampling import LevelSteps
+import diffspace as ds
+from diffspace.interop.diffusers import from_diffusers
+from diffspace.sampling import LevelSteps
 
 
 def pretrained(name: str | None) -> tuple[UNet2DModel, DDPMScheduler]:
@@ -57,11 +57,11 @@ def main(arguments: list[str] | None = None) -> float:
     network, trained = pretrained(options.name)
     denoiser = from_diffusers(network, trained, rounded=True)
     steps = LevelSteps(options.steps, levels=denoiser.levels, spacing="trailing")
-    samples = ek.sample(denoiser, seeds=range(options.seeds), steps=steps, solver=ek.Heun())
+    samples = ds.sample(denoiser, seeds=range(options.seeds), steps=steps, solver=ds.Heun())
 
     scheduler = HeunDiscreteScheduler.from_config(trained.config, timestep_spacing="trailing")
     scheduler.set_timesteps(options.steps)
-    start = ek.initial_latents(range(options.seeds), denoiser.sample_shape) * scheduler.init_noise_sigma
+    start = ds.initial_latents(range(options.seeds), denoiser.sample_shape) * scheduler.init_noise_sigma
     theirs = with_diffusers(network, scheduler, start)
 
     difference = float((samples.x - theirs).abs().max())

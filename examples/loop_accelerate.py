@@ -14,18 +14,18 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch.utils.data import DataLoader, TensorDataset
 
-import edmkit as ek
-from edmkit.train import EMA, HalfLife
+import diffspace as ds
+from diffspace.train import EMA, HalfLife
 from ring import SIGMA_DATA, judge, points
 
 
-def train(x: torch.Tensor, steps: int, accelerator: Accelerator, batch: int = 256) -> ek.Preconditioned:
+def train(x: torch.Tensor, steps: int, accelerator: Accelerator, batch: int = 256) -> ds.Preconditioned:
     """The average of the weights of a network that was trained on x, in batches of `batch` over all processes."""
     set_seed(0)  # the same weights everywhere
-    network = ek.networks.MLP(x.shape[1:], width=64)
-    denoiser = ek.Preconditioned(network, ek.EDMPreconditioning(sigma_data=SIGMA_DATA)).to(accelerator.device)
+    network = ds.networks.MLP(x.shape[1:], width=64)
+    denoiser = ds.Preconditioned(network, ds.EDMPreconditioning(sigma_data=SIGMA_DATA)).to(accelerator.device)
     ema = EMA(denoiser, HalfLife(ramp_ratio=0.1))  # before `prepare`, whose autocast would be copied too
-    loss = ek.DenoisingLoss(ek.LogNormal(), weight=denoiser.weight)
+    loss = ds.DenoisingLoss(ds.LogNormal(), weight=denoiser.weight)
     loader = DataLoader(TensorDataset(x), batch_size=batch // accelerator.num_processes, shuffle=True, drop_last=True)
     optimizer = torch.optim.Adam(denoiser.parameters(), lr=2e-3)
     model, optimizer, loader = accelerator.prepare(denoiser, optimizer, loader)

@@ -13,8 +13,8 @@ import lightning
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-import edmkit as ek
-from edmkit.train import EMA, HalfLife
+import diffspace as ds
+from diffspace.train import EMA, HalfLife
 from ring import SIGMA_DATA, judge, points
 
 
@@ -23,8 +23,8 @@ class Diffusion(lightning.LightningModule):
 
     def __init__(self, network: torch.nn.Module, sigma_data: float) -> None:
         super().__init__()
-        self.denoiser = ek.Preconditioned(network, ek.EDMPreconditioning(sigma_data=sigma_data))
-        self.loss = ek.DenoisingLoss(ek.LogNormal())
+        self.denoiser = ds.Preconditioned(network, ds.EDMPreconditioning(sigma_data=sigma_data))
+        self.loss = ds.DenoisingLoss(ds.LogNormal())
         self.ema = EMA(self.denoiser, HalfLife(ramp_ratio=0.1))
         self.average = self.ema.module  # so that it is saved, and goes to the device
         self.images = 0
@@ -48,7 +48,7 @@ class Diffusion(lightning.LightningModule):
 def train(x: torch.Tensor, steps: int, batch: int = 256, precision: str = "32-true") -> Diffusion:
     """What Lightning makes of x."""
     lightning.seed_everything(0, verbose=False)
-    module = Diffusion(ek.networks.MLP(x.shape[1:], width=64), SIGMA_DATA)
+    module = Diffusion(ds.networks.MLP(x.shape[1:], width=64), SIGMA_DATA)
     loader = DataLoader(TensorDataset(x), batch_size=batch, shuffle=True, drop_last=True)
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     trainer = lightning.Trainer(accelerator="cpu", devices=1, max_steps=steps, precision=precision, **quiet)

@@ -7,17 +7,17 @@ import argparse
 
 import torch
 
-import edmkit as ek
-from edmkit.train import EMA, HalfLife
+import diffspace as ds
+from diffspace.train import EMA, HalfLife
 from ring import SIGMA_DATA, judge, points
 
 
-def train(x: torch.Tensor, steps: int, batch: int = 256) -> ek.Preconditioned:
+def train(x: torch.Tensor, steps: int, batch: int = 256) -> ds.Preconditioned:
     """The average of the weights of a network that was trained on x."""
     torch.manual_seed(0)
-    network = ek.networks.MLP(x.shape[1:], width=64)
-    denoiser = ek.Preconditioned(network, ek.EDMPreconditioning(sigma_data=SIGMA_DATA))
-    loss = ek.DenoisingLoss(ek.LogNormal())
+    network = ds.networks.MLP(x.shape[1:], width=64)
+    denoiser = ds.Preconditioned(network, ds.EDMPreconditioning(sigma_data=SIGMA_DATA))
+    loss = ds.DenoisingLoss(ds.LogNormal())
     ema = EMA(denoiser, HalfLife(ramp_ratio=0.1))
     optimizer = torch.optim.Adam(denoiser.parameters(), lr=2e-3, fused=True)
     for step in range(steps):

@@ -1,4 +1,4 @@
-"""Training with edmkit's own trainer, which is a generator: it does the steps, the caller owns the loop.
+"""Training with diffspace's own trainer, which is a generator: it does the steps, the caller owns the loop.
 
 python examples/loop_trainer.py --steps 2000
 """
@@ -9,20 +9,20 @@ from typing import get_args
 
 import torch
 
-import edmkit as ek
-from edmkit.train import EMA, HalfLife, Schedule, Trainer
-from edmkit.train.engine import Precision
+import diffspace as ds
+from diffspace.train import EMA, HalfLife, Schedule, Trainer
+from diffspace.train.engine import Precision
 from ring import SIGMA_DATA, judge, points
 
 
-def train(x: torch.Tensor, steps: int, batch: int = 256, precision: Precision = "float32") -> ek.Preconditioned:
+def train(x: torch.Tensor, steps: int, batch: int = 256, precision: Precision = "float32") -> ds.Preconditioned:
     """The average of the weights of a network that was trained on x."""
     torch.manual_seed(0)
-    network = ek.networks.MLP(x.shape[1:], width=64)
-    denoiser = ek.Preconditioned(network, ek.EDMPreconditioning(sigma_data=SIGMA_DATA))
+    network = ds.networks.MLP(x.shape[1:], width=64)
+    denoiser = ds.Preconditioned(network, ds.EDMPreconditioning(sigma_data=SIGMA_DATA))
     trainer = Trainer(
         denoiser,
-        ek.DenoisingLoss(ek.LogNormal()),
+        ds.DenoisingLoss(ds.LogNormal()),
         torch.optim.Adam(denoiser.parameters(), fused=True),
         Schedule(steps * batch, learning_rate=2e-3, ramp_images=20 * batch),
         [EMA(denoiser, HalfLife(ramp_ratio=0.1))],
@@ -38,7 +38,7 @@ def train(x: torch.Tensor, steps: int, batch: int = 256, precision: Precision = 
 
 def main(arguments: list[str] | None = None) -> float:
     """Train, judge, and return how far the error is above the attainable."""
-    parser = argparse.ArgumentParser(description="training with edmkit's trainer")
+    parser = argparse.ArgumentParser(description="training with diffspace's trainer")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--precision", default="float32", choices=get_args(Precision))
     options = parser.parse_args(arguments)

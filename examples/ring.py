@@ -2,8 +2,8 @@
 
 import torch
 
-import edmkit as ek
-from edmkit.data import named_oracle
+import diffspace as ds
+from diffspace.data import named_oracle
 
 RING = named_oracle("ring")
 """The exact denoiser of eight Gaussians of standard deviation 0.1 on the unit circle; samples of shape (1, 1, 2)."""
@@ -16,10 +16,10 @@ def points(n: int, seed: int) -> torch.Tensor:
     return RING.sample(n, generator=torch.Generator().manual_seed(seed)).float()
 
 
-def judge(denoiser: ek.Denoiser) -> float:
+def judge(denoiser: ds.Denoiser) -> float:
     """Print the error at some noise levels beside what is trivial and attainable; the mean of error/attainable − 1."""
     sigmas = torch.tensor([0.05, 0.1, 0.2, 0.5, 1.0, 2.0])
-    found = ek.loss_by_sigma(denoiser, points(4000, seed=1), sigmas=sigmas, oracle=RING)
+    found = ds.loss_by_sigma(denoiser, points(4000, seed=1), sigmas=sigmas, oracle=RING)
     assert found.attainable is not None
     print("    σ  trivial    error  attainable")
     for row in zip(found.sigma, found.trivial, found.mse, found.attainable, strict=True):

@@ -13,9 +13,9 @@ import math
 import torch
 from torch.nn.functional import avg_pool2d, interpolate
 
-import edmkit as ek
-from edmkit.data import load_data
-from edmkit.train import EMA, HalfLife
+import diffspace as ds
+from diffspace.data import load_data
+from diffspace.train import EMA, HalfLife
 
 LARGE = 10.0  # where noise hides the digit, and training still comes
 
@@ -35,14 +35,14 @@ def psnr(x: torch.Tensor, truth: torch.Tensor) -> float:
     return 10 * math.log10(4 / float((x - truth).double().square().mean()))
 
 
-def train(x: torch.Tensor, steps: int, batch: int = 64) -> ek.Preconditioned:
+def train(x: torch.Tensor, steps: int, batch: int = 64) -> ds.Preconditioned:
     """The average of the weights of a U-Net that is shown digits x beside their small versions."""
     torch.manual_seed(0)
-    network = ek.networks.DDPMpp(
+    network = ds.networks.DDPMpp(
         (1, 8, 8), image_channels=1, model_channels=16, channel_mult=(1, 2), num_blocks=1, dropout=0.0
     )
-    denoiser = ek.Preconditioned(network, ek.EDMPreconditioning(sigma_data=float(x.std())))
-    loss = ek.DenoisingLoss(ek.LogNormal(P_mean=-0.4, P_std=1.6), reduction="mean")
+    denoiser = ds.Preconditioned(network, ds.EDMPreconditioning(sigma_data=float(x.std())))
+    loss = ds.DenoisingLoss(ds.LogNormal(P_mean=-0.4, P_std=1.6), reduction="mean")
     ema = EMA(denoiser, HalfLife(ramp_ratio=0.1))
     optimizer = torch.optim.Adam(denoiser.parameters(), lr=2e-3, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -84,8 +84,8 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     truth = held_out.batch()[: options.samples]
     given = small(truth)
     cond = {"image": enlarged(given)}
-    samples = ek.sample(denoiser, seeds=range(len(truth)), cond=cond, steps=ek.EDMSteps(12)).x
-    noise = LARGE * ek.initial_latents(range(len(truth)), truth.shape[1:]).to(truth)
+    samples = ds.sample(denoiser, seeds=range(len(truth)), cond=cond, steps=ds.EDMSteps(12)).x
+    noise = LARGE * ds.initial_latents(range(len(truth)), truth.shape[1:]).to(truth)
     with torch.no_grad():
         mean = denoiser(noise, torch.tensor(LARGE), cond)
     versions = {

@@ -12,8 +12,8 @@ import argparse
 
 import torch
 
-import edmkit as ek
-from edmkit.train import EMA, HalfLife
+import diffspace as ds
+from diffspace.train import EMA, HalfLife
 
 SIDE = 8
 RADII = (1.5, 3.0)
@@ -45,10 +45,10 @@ def fitted(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return radius, (x - balls(radius, centres)).square().mean((1, 2, 3, 4)).sqrt()
 
 
-def train(steps: int, batch: int = 8) -> ek.Preconditioned:
+def train(steps: int, batch: int = 8) -> ds.Preconditioned:
     """The average of the weights of a U-Net that has seen steps·batch balls."""
     torch.manual_seed(0)
-    network = ek.networks.DDPMpp(
+    network = ds.networks.DDPMpp(
         (1, SIDE, SIDE, SIDE),
         model_channels=16,
         channel_mult=(1, 2),
@@ -56,8 +56,8 @@ def train(steps: int, batch: int = 8) -> ek.Preconditioned:
         attn_resolutions=(4,),  # between all 512 voxels it would be most of the work
         dropout=0.0,
     )
-    denoiser = ek.Preconditioned(network, ek.EDMPreconditioning(sigma_data=float(draw(1000).std())))
-    loss = ek.DenoisingLoss(ek.LogNormal(P_mean=-0.4, P_std=1.4), reduction="mean")
+    denoiser = ds.Preconditioned(network, ds.EDMPreconditioning(sigma_data=float(draw(1000).std())))
+    loss = ds.DenoisingLoss(ds.LogNormal(P_mean=-0.4, P_std=1.4), reduction="mean")
     ema = EMA(denoiser, HalfLife(ramp_ratio=0.1))
     optimizer = torch.optim.Adam(denoiser.parameters(), lr=2e-3, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -94,14 +94,14 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     denoiser = train(options.steps)
 
     held_out = draw(options.samples, torch.Generator().manual_seed(1))
-    found = ek.loss_by_sigma(denoiser, held_out, sigmas=torch.tensor([0.2, 0.5, 1.0, 2.0, 5.0]))
+    found = ds.loss_by_sigma(denoiser, held_out, sigmas=torch.tensor([0.2, 0.5, 1.0, 2.0, 5.0]))
     print("    σ  trivial    error")
     for row in zip(found.sigma, found.trivial, found.mse, strict=True):
         print("{:5.2f} {:8.4f} {:8.4f}".format(*map(float, row)))
 
-    samples = ek.sample(denoiser, seeds=range(options.samples), steps=ek.EDMSteps(18)).x
+    samples = ds.sample(denoiser, seeds=range(options.samples), steps=ds.EDMSteps(18)).x
     flat = draw(4000, torch.Generator().manual_seed(2)).flatten(1).double()
-    gaussian = ek.oracles.Gaussian(flat.mean(0).reshape(1, SIDE, SIDE, SIDE), flat.T.cov())
+    gaussian = ds.oracles.Gaussian(flat.mean(0).reshape(1, SIDE, SIDE, SIDE), flat.T.cov())
     from_gaussian = gaussian.sample(options.samples, generator=torch.Generator().manual_seed(3)).float()
     figures = {}
     for name, x in (("data", held_out), ("samples", samples), ("Gaussian", from_gaussian)):

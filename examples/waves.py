@@ -12,8 +12,8 @@ import math
 
 import torch
 
-import edmkit as ek
-from edmkit.train import EMA, HalfLife
+import diffspace as ds
+from diffspace.train import EMA, HalfLife
 
 LENGTH = 64
 FREQUENCIES = (2, 3, 4, 5, 6)
@@ -31,10 +31,10 @@ def draw(n: int, generator: torch.Generator | None = None) -> torch.Tensor:
     return waves(torch.tensor(FREQUENCIES)[chosen], torch.rand(n, generator=generator))
 
 
-def exact_denoiser(phases: int = 256) -> ek.oracles.FiniteData:
+def exact_denoiser(phases: int = 256) -> ds.oracles.FiniteData:
     """The denoiser of a grid of phases, which is that of all phases where σ is large against their distance."""
     grid = torch.cartesian_prod(torch.tensor(FREQUENCIES, dtype=torch.float32), torch.arange(phases) / phases)
-    return ek.oracles.FiniteData(waves(grid[:, 0], grid[:, 1]))
+    return ds.oracles.FiniteData(waves(grid[:, 0], grid[:, 1]))
 
 
 def power(x: torch.Tensor) -> torch.Tensor:
@@ -43,12 +43,12 @@ def power(x: torch.Tensor) -> torch.Tensor:
     return squares / squares.sum(1, keepdim=True)
 
 
-def train(steps: int, batch: int = 64) -> ek.Preconditioned:
+def train(steps: int, batch: int = 64) -> ds.Preconditioned:
     """The average of the weights of a U-Net that has seen steps·batch waves."""
     torch.manual_seed(0)
-    network = ek.networks.DDPMpp((1, LENGTH), model_channels=16, channel_mult=(1, 2, 2), num_blocks=1, dropout=0.0)
-    denoiser = ek.Preconditioned(network, ek.EDMPreconditioning(sigma_data=math.sqrt(0.5)))
-    loss = ek.DenoisingLoss(ek.LogNormal(P_mean=-0.4, P_std=1.2), reduction="mean")
+    network = ds.networks.DDPMpp((1, LENGTH), model_channels=16, channel_mult=(1, 2, 2), num_blocks=1, dropout=0.0)
+    denoiser = ds.Preconditioned(network, ds.EDMPreconditioning(sigma_data=math.sqrt(0.5)))
+    loss = ds.DenoisingLoss(ds.LogNormal(P_mean=-0.4, P_std=1.2), reduction="mean")
     ema = EMA(denoiser, HalfLife(ramp_ratio=0.1))
     optimizer = torch.optim.Adam(denoiser.parameters(), lr=2e-3, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -91,18 +91,18 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
 
     held_out = draw(options.samples, torch.Generator().manual_seed(1))
     sigmas = torch.tensor([0.2, 0.5, 1.0, 2.0, 5.0])
-    found = ek.loss_by_sigma(denoiser, held_out, sigmas=sigmas, oracle=exact_denoiser())
+    found = ds.loss_by_sigma(denoiser, held_out, sigmas=sigmas, oracle=exact_denoiser())
     assert found.attainable is not None
     print("    σ  trivial    error  attainable")
     for row in zip(found.sigma, found.trivial, found.mse, found.attainable, strict=True):
         print("{:5.2f} {:8.4f} {:8.4f}    {:8.4f}".format(*map(float, row)))
 
-    samples = ek.sample(denoiser, seeds=range(options.samples), steps=ek.EDMSteps(18)).x
+    samples = ds.sample(denoiser, seeds=range(options.samples), steps=ds.EDMSteps(18)).x
     covariance = torch.zeros(LENGTH)
     for k in FREQUENCIES:
         covariance += torch.cos(2 * math.pi * k * torch.arange(LENGTH) / LENGTH) / (2 * len(FREQUENCIES))
     places = torch.arange(LENGTH)
-    gaussian = ek.oracles.Gaussian(torch.zeros(1, LENGTH), covariance[(places[:, None] - places) % LENGTH]).sample(
+    gaussian = ds.oracles.Gaussian(torch.zeros(1, LENGTH), covariance[(places[:, None] - places) % LENGTH]).sample(
         options.samples, generator=torch.Generator().manual_seed(2)
     )
     strongest = power(samples).argmax(1)

@@ -1,5 +1,5 @@
-"""Shapes and types are checked on every call of edmkit under pytest: this runs before edmkit is imported."""
+"""Shapes and types are checked on every call of diffspace under pytest: this runs before diffspace is imported."""
 
 from jaxtyping import install_import_hook
 
-install_import_hook("edmkit", "shape_checks.check")
+install_import_hook("diffspace", "shape_checks.check")

@@ -1,6 +1,6 @@
 import pytest
 
-from edmkit.files import atomic_path, write_text
+from diffspace.files import atomic_path, write_text
 
 
 def test_success_replaces_and_leaves_nothing_else(tmp_path):

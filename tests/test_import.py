@@ -1,4 +1,4 @@
-"""What `import edmkit` costs: torch and the standard library, and little time."""
+"""What `import diffspace` costs: torch and the standard library, and little time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import json, sys, time
 import torch
 before = set(sys.modules)
 start = time.perf_counter()
-import edmkit
+import diffspace
 seconds = time.perf_counter() - start
 names = {name.partition(".")[0] for name in set(sys.modules) - before}
 print(json.dumps([seconds, sorted(names)]))
@@ -25,7 +25,7 @@ def measure():
 
 def test_import_needs_torch_and_the_standard_library_alone():
     seconds, names = measure()
-    assert set(names) - set(sys.stdlib_module_names) == {"edmkit"}
+    assert set(names) - set(sys.stdlib_module_names) == {"diffspace"}
     if seconds >= 0.3:  # once more, where the machine was busy
         seconds = min(seconds, measure()[0], measure()[0])
     assert seconds < 0.3

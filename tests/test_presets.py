@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
-from edmkit import oracles, presets, sample
-from edmkit.preconditioning import Preconditioned
-from edmkit.process import IDDPMLevels
-from edmkit.sampling import Euler, Heun
+from diffspace import oracles, presets, sample
+from diffspace.preconditioning import Preconditioned
+from diffspace.process import IDDPMLevels
+from diffspace.sampling import Euler, Heun
 
 ALL = [presets.VP, presets.VE, presets.IDDPM, presets.EDM]
 each = pytest.mark.parametrize("preset", ALL, ids=lambda preset: preset.name)

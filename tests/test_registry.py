@@ -5,28 +5,28 @@ import math
 import pytest
 import torch
 
-import edmkit as ek
-from edmkit.registry import FAMILIES, from_config, to_config
+import diffspace as ds
+from diffspace.registry import FAMILIES, from_config, to_config
 
 
 @pytest.mark.parametrize(
     ("family", "thing"),
     [
-        ("preconditioning", ek.EDMPreconditioning(0.7, sigma_max=math.inf)),
-        ("preconditioning", ek.VPPreconditioning(M=500)),
-        ("preconditioning", ek.EpsilonPrediction(ek.LevelIndex(ek.IDDPMLevels(M=10)))),
-        ("preconditioning", ek.VPrediction(ek.ContinuousTime(ek.CosineSchedule(), factor=1.0))),
-        ("preconditioning", ek.EpsilonPrediction(ek.LevelIndex(ek.DiscreteLevels((0.1, 1.0, 7.0))))),
-        ("noise", ek.LogUniform(0.1, 20.0)),
-        ("steps", ek.EDMSteps(12, rho=5.0, terminal="sigma_min")),
-        ("steps", ek.GivenSteps((3.0, 1.0, 0.0))),
-        ("solver", ek.Heun(2 / 3)),
-        ("solver", ek.LMS(3)),
-        ("solver", ek.UniPC(2, "bh1")),
-        ("solver", ek.DormandPrince(atol=math.inf)),
-        ("solver", ek.AnalyticalFirstStep(ek.IPNDM(2), 0.5)),
-        ("steps", ek.BetaSteps(7, schedule=ek.FlowSchedule(), alpha=0.4)),
-        ("schedule", ek.VPSchedule(10.0, 0.2)),
+        ("preconditioning", ds.EDMPreconditioning(0.7, sigma_max=math.inf)),
+        ("preconditioning", ds.VPPreconditioning(M=500)),
+        ("preconditioning", ds.EpsilonPrediction(ds.LevelIndex(ds.IDDPMLevels(M=10)))),
+        ("preconditioning", ds.VPrediction(ds.ContinuousTime(ds.CosineSchedule(), factor=1.0))),
+        ("preconditioning", ds.EpsilonPrediction(ds.LevelIndex(ds.DiscreteLevels((0.1, 1.0, 7.0))))),
+        ("noise", ds.LogUniform(0.1, 20.0)),
+        ("steps", ds.EDMSteps(12, rho=5.0, terminal="sigma_min")),
+        ("steps", ds.GivenSteps((3.0, 1.0, 0.0))),
+        ("solver", ds.Heun(2 / 3)),
+        ("solver", ds.LMS(3)),
+        ("solver", ds.UniPC(2, "bh1")),
+        ("solver", ds.DormandPrince(atol=math.inf)),
+        ("solver", ds.AnalyticalFirstStep(ds.IPNDM(2), 0.5)),
+        ("steps", ds.BetaSteps(7, schedule=ds.FlowSchedule(), alpha=0.4)),
+        ("schedule", ds.VPSchedule(10.0, 0.2)),
     ],
 )
 def test_objects_survive_json(family, thing):
@@ -35,7 +35,7 @@ def test_objects_survive_json(family, thing):
 
 
 def test_networks_survive_json_with_the_same_keys():
-    network = ek.networks.DDPMpp((1, 8, 8), label_dim=3, model_channels=8, channel_mult=(1, 2), num_blocks=1)
+    network = ds.networks.DDPMpp((1, 8, 8), label_dim=3, model_channels=8, channel_mult=(1, 2), num_blocks=1)
     copy = from_config("network", json.loads(json.dumps(to_config("network", network))))
     assert copy.config == network.config
     assert {k: v.shape for k, v in copy.state_dict().items()} == {k: v.shape for k, v in network.state_dict().items()}
@@ -86,9 +86,9 @@ def test_every_dataclass_of_a_family_can_be_made_from_its_defaults_or_says_what_
 
 
 def test_presets_agree_with_the_weights_of_table_1():
-    from edmkit import presets
+    from diffspace import presets
 
     sigma = torch.tensor([0.05, 0.7, 9.0], dtype=torch.float64)
     for preset in (presets.VP, presets.VE, presets.IDDPM):
-        torch.testing.assert_close(preset.preconditioning.weight(sigma), ek.InverseVariance()(sigma))
-    torch.testing.assert_close(presets.EDM.preconditioning.weight(sigma), ek.EDMWeight(0.5)(sigma))
+        torch.testing.assert_close(preset.preconditioning.weight(sigma), ds.InverseVariance()(sigma))
+    torch.testing.assert_close(presets.EDM.preconditioning.weight(sigma), ds.EDMWeight(0.5)(sigma))

@@ -2,9 +2,9 @@
 
 import pytest
 
-from edmkit import Euler, Heun
-from edmkit.samplers import Sampler, find_sampler, load_samplers
-from edmkit.sampling import AdamsBashforth, FittedSolver, OptimizedSteps
+from diffspace import Euler, Heun
+from diffspace.samplers import Sampler, find_sampler, load_samplers
+from diffspace.sampling import AdamsBashforth, FittedSolver, OptimizedSteps
 
 FITTED = FittedSolver((80.0, 1.0, 0.0), ((-79.0,), (0.25, -1.125)))
 OPTIMISED = OptimizedSteps((80.0, 3.0, 0.1, 0.0), AdamsBashforth(3, "v", "angle", 0.5))
@@ -56,10 +56,10 @@ def test_an_unknown_name_is_met_with_the_known(tmp_path):
     [
         "",
         "[]",
-        '{"format": "edmkit sampler 1"}',
-        '{"format": "edmkit sampler 2", "solver": {"kind": "heun"}, "steps": {"kind": "edm"}, "notes": {}}',
-        '{"format": "edmkit sampler 1", "solver": {"kind": "os.system"}, "steps": {"kind": "edm"}, "notes": {}}',
-        '{"format": "edmkit sampler 1", "solver": {"kind": "fitted", "levels": [1, 0], "weights": [["a"]]},'
+        '{"format": "diffspace sampler 1"}',
+        '{"format": "diffspace sampler 2", "solver": {"kind": "heun"}, "steps": {"kind": "edm"}, "notes": {}}',
+        '{"format": "diffspace sampler 1", "solver": {"kind": "os.system"}, "steps": {"kind": "edm"}, "notes": {}}',
+        '{"format": "diffspace sampler 1", "solver": {"kind": "fitted", "levels": [1, 0], "weights": [["a"]]},'
         ' "steps": {"kind": "edm"}, "notes": {}}',
     ],
 )

@@ -2,8 +2,8 @@
 
 import pytest
 
-from edmkit.process import VPSchedule
-from edmkit.sampling import (
+from diffspace.process import VPSchedule
+from diffspace.sampling import (
     AdamsBashforth,
     AnalyticalFirstStep,
     EDMSteps,
@@ -14,7 +14,7 @@ from edmkit.sampling import (
     OptimizedSteps,
     ScheduleSteps,
 )
-from edmkit.spelling import from_text, split_list, to_text
+from diffspace.spelling import from_text, split_list, to_text
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import torch
 import yaml
 from PIL import Image
 
-import edmkit as ek
-from edmkit import sampling
-from edmkit.cli.app import main
-from edmkit.cli.parsing import parse_seeds
+import diffspace as ds
+from diffspace import sampling
+from diffspace.cli.app import main
+from diffspace.cli.parsing import parse_seeds
 
 
 @pytest.fixture(scope="module")
@@ -38,25 +38,25 @@ def error_of(capsys, *arguments):
     captured = capsys.readouterr()
     lines = captured.err.strip().splitlines()
     assert len(lines) == 1, captured.err
-    assert lines[0].startswith("edmkit: ")
+    assert lines[0].startswith("diffspace: ")
     return lines[0]
 
 
 def test_train_writes_a_whole_run(digits_run):
     names = {path.name for path in digits_run.iterdir()}
     assert names == {"recipe.yaml", "config.json", "model.safetensors", "checkpoints", "log.jsonl", "run.lock"}
-    model = ek.load(digits_run)
+    model = ds.load(digits_run)
     assert model.class_names == tuple("0123456789")
     assert model.sample_shape == (1, 8, 8)
     assert model.notes == {"data": "digits", "images": 512, "steps": 8}
 
 
 def test_sigma_data_is_that_of_the_data_and_the_noise_goes_with_it(digits_run, points_run):
-    from edmkit.data import inspect, load_data
+    from diffspace.data import inspect, load_data
 
     training, _ = load_data("digits").split()
     measured = inspect(training).proposals.sigma_data.value
-    assert ek.load(digits_run).denoiser.preconditioning.sigma_data == pytest.approx(measured, rel=5e-3)
+    assert ds.load(digits_run).denoiser.preconditioning.sigma_data == pytest.approx(measured, rel=5e-3)
     noise = yaml.safe_load((digits_run / "recipe.yaml").read_text())["noise"]
     assert noise["P_mean"] == pytest.approx(-1.2 + math.log(measured / 0.5), abs=5e-3)
     assert noise["P_std"] == 1.2
@@ -125,9 +125,9 @@ def test_grid_array_and_folder_hold_the_same_samples(digits_run, tmp_path):
     assert main([*options, "--out", str(tmp_path / "singles")]) == 0
     assert main([*options, "--out", str(tmp_path / "grid.png"), "--columns", "4"]) == 0
 
-    model = ek.load(digits_run)
+    model = ds.load(digits_run)
     cond = {"labels": torch.tensor([7, 2, 7, 2])}
-    expected = model.decode(ek.sample(model, seeds=[3, 4, 5, 9], steps=ek.EDMSteps(4), cond=cond).x)
+    expected = model.decode(ds.sample(model, seeds=[3, 4, 5, 9], steps=ds.EDMSteps(4), cond=cond).x)
     with np.load(tmp_path / "x.npz") as arrays:
         assert arrays["seeds"].tolist() == [3, 4, 5, 9]
         assert arrays["labels"].tolist() == [7, 2, 7, 2]
@@ -159,38 +159,38 @@ def test_every_option_of_the_sampler_reaches_it(points_run, tmp_path):
         with np.load(tmp_path / name) as arrays:
             return torch.from_numpy(arrays["x"])
 
-    model = ek.load(points_run)
+    model = ds.load(points_run)
 
     def expected(**options):
-        return model.decode(ek.sample(model, seeds=range(10), **options).x)
+        return model.decode(ds.sample(model, seeds=range(10), **options).x)
 
     cases = [
-        (["--steps", "7"], {"steps": ek.EDMSteps(7)}),
+        (["--steps", "7"], {"steps": ds.EDMSteps(7)}),
         (
             ["--steps", "7", "--rho", "3", "--sigma-min", "0.01", "--sigma-max", "20"],
-            {"steps": ek.EDMSteps(7, 0.01, 20.0, rho=3.0)},
+            {"steps": ds.EDMSteps(7, 0.01, 20.0, rho=3.0)},
         ),
-        (["--solver", "euler", "--steps", "5"], {"steps": ek.EDMSteps(5), "solver": ek.Euler()}),
+        (["--solver", "euler", "--steps", "5"], {"steps": ds.EDMSteps(5), "solver": ds.Euler()}),
         (
             ["--solver", "unipc:k=2,variant=bh1", "--disc", "beta:alpha=0.5", "--steps", "5"],
-            {"steps": ek.BetaSteps(5, alpha=0.5), "solver": ek.UniPC(2, "bh1")},
+            {"steps": ds.BetaSteps(5, alpha=0.5), "solver": ds.UniPC(2, "bh1")},
         ),
-        (["--solver", "midpoint", "--steps", "5"], {"steps": ek.EDMSteps(5), "solver": ek.Heun(0.5)}),
-        (["--alpha", "0.7", "--steps", "5"], {"steps": ek.EDMSteps(5), "solver": ek.Heun(0.7)}),
-        (["--disc", "ve", "--steps", "5"], {"steps": ek.VESteps(5)}),
-        (["--disc", "iddpm", "--steps", "5", "--M", "100", "--j0", "2"], {"steps": ek.IDDPMSteps(5, M=100, j0=2)}),
-        (["--disc", "loglinear", "--steps", "5"], {"steps": ek.LogLinearSteps(5)}),
+        (["--solver", "midpoint", "--steps", "5"], {"steps": ds.EDMSteps(5), "solver": ds.Heun(0.5)}),
+        (["--alpha", "0.7", "--steps", "5"], {"steps": ds.EDMSteps(5), "solver": ds.Heun(0.7)}),
+        (["--disc", "ve", "--steps", "5"], {"steps": ds.VESteps(5)}),
+        (["--disc", "iddpm", "--steps", "5", "--M", "100", "--j0", "2"], {"steps": ds.IDDPMSteps(5, M=100, j0=2)}),
+        (["--disc", "loglinear", "--steps", "5"], {"steps": ds.LogLinearSteps(5)}),
         (
             ["--disc", "vp", "--beta-d", "18", "--steps", "5", "--schedule", "vp"],
-            {"steps": ek.VPSteps(5, beta_d=18.0), "process": ek.Process(ek.VPSchedule(18.0))},
+            {"steps": ds.VPSteps(5, beta_d=18.0), "process": ds.Process(ds.VPSchedule(18.0))},
         ),
         (
             ["--schedule", "cosine", "--scaling", "none", "--steps", "5"],
-            {"steps": ek.EDMSteps(5), "process": ek.Process(ek.CosineSchedule(), ek.NoScaling())},
+            {"steps": ds.EDMSteps(5), "process": ds.Process(ds.CosineSchedule(), ds.NoScaling())},
         ),
         (
             ["--steps", "5", "--S-churn", "2", "--S-min", "0.1", "--S-max", "10", "--S-noise", "1.01"],
-            {"steps": ek.EDMSteps(5), "churn": ek.Churn(2, 0.1, 10, 1.01)},
+            {"steps": ds.EDMSteps(5), "churn": ds.Churn(2, 0.1, 10, 1.01)},
         ),
     ]  # fmt: skip
     ends = []
@@ -240,7 +240,7 @@ def test_a_run_goes_on(tmp_path, capsys):
     recipe = folder / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("images: 300\n", "images: 900\n"))
     assert main(["train", "--resume", str(folder)]) == 0
-    assert ek.load(folder).notes["images"] >= 900
+    assert ds.load(folder).notes["images"] >= 900
 
 
 def test_epochs_are_turned_into_images(capsys):

@@ -1,4 +1,4 @@
-"""`edmkit ema` on a run with snapshots, and what it says to mistakes."""
+"""`diffspace ema` on a run with snapshots, and what it says to mistakes."""
 
 import json
 
@@ -6,9 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-import edmkit as ek
-from edmkit.cli.app import main
-from edmkit.train import EMA, PowerFunction, Snapshots, reconstruct
+import diffspace as ds
+from diffspace.cli.app import main
+from diffspace.train import EMA, PowerFunction, Snapshots, reconstruct
 
 LAST = 8 * 1024
 SMALL = ["--n", "40", "--sets", "2", "--steps", "2"]
@@ -19,7 +19,7 @@ def trained(tmp_path_factory):
     """A run of points with eight snapshots of two widths, of weights that wander from those of training."""
     folder = tmp_path_factory.mktemp("runs") / "roll"
     assert main(["train", "swissroll", "data.n=400", "images=1000", "--out", str(folder)]) == 0
-    denoiser = ek.load(folder).denoiser
+    denoiser = ds.load(folder).denoiser
     averages = [EMA(denoiser, PowerFunction(width)) for width in (0.05, 0.1)]
     torch.manual_seed(0)
     for k in range(128):
@@ -56,20 +56,20 @@ def test_width_writes_a_model_of_those_weights(run, capsys):
     assert main(["ema", str(run), "--width", "0.07"]) == 0
     folder = run / "ema" / f"{LAST:012d}-0.07"
     assert str(folder) in capsys.readouterr().out
-    model = ek.load(folder)
+    model = ds.load(folder)
     assert model.notes == {"data": "swissroll", "images": LAST, "ema_width": 0.07}
     expected = reconstruct(run, 0.07)
     state = model.denoiser.state_dict()
     assert state.keys() == expected.keys()
     assert all(torch.equal(state[name], expected[name]) for name in state)
-    assert model.transform == ek.load(run).transform
+    assert model.transform == ds.load(run).transform
     assert "exists already" in error_of(capsys, run, "--width", "0.07")
     assert main(["ema", str(run), "--width", "0.07", "--overwrite"]) == 0
 
 
 def test_images_choose_the_time_and_out_the_place(run, tmp_path):
     assert main(["ema", str(run), "--width", "0.05", "--images", str(LAST // 2), "--out", str(tmp_path / "m")]) == 0
-    model = ek.load(tmp_path / "m")
+    model = ds.load(tmp_path / "m")
     assert model.notes["images"] == LAST // 2
     expected = reconstruct(run, 0.05, LAST // 2)
     assert all(torch.equal(value, expected[name]) for name, value in model.denoiser.state_dict().items())

@@ -1,14 +1,14 @@
-"""`edmkit likelihood`: its figures are those of the library, and its mistakes are named."""
+"""`diffspace likelihood`: its figures are those of the library, and its mistakes are named."""
 
 import re
 
 import pytest
 import torch
 
-import edmkit as ek
-from edmkit.cli.app import main
-from edmkit.data import load_data
-from edmkit.likelihood import Hutchinson, bits_per_dim, log_likelihood
+import diffspace as ds
+from diffspace.cli.app import main
+from diffspace.data import load_data
+from diffspace.likelihood import Hutchinson, bits_per_dim, log_likelihood
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +36,12 @@ def figures(capsys, *arguments):
 
 
 def steps(n):
-    return ek.EDMSteps(n, terminal="sigma_min")
+    return ds.EDMSteps(n, terminal="sigma_min")
 
 
 def test_points_are_measured_in_nats_of_what_is_stored(points_run, capsys):
     ((mean, over, estimator, of_steps),), facts = figures(capsys, points_run, "--n", 20, "--steps", 8)
-    model, held_out = ek.load(points_run), load_data("swissroll", n=500).split()[1]
+    model, held_out = ds.load(points_run), load_data("swissroll", n=500).split()[1]
     raw = held_out.raw(torch.arange(20) * len(held_out) // 20)
     nats = {n: log_likelihood(model, model.transform.forward(raw), steps=steps(n)).log_prob for n in (4, 8)}
     expected = nats[8] + model.transform.log_volume((2,))
@@ -57,10 +57,10 @@ def test_points_are_measured_in_nats_of_what_is_stored(points_run, capsys):
 def test_images_are_measured_in_bits_of_their_classes(digits_run, capsys):
     options = ("--n", 6, "--steps", 3, "--batch", 4, "--first-seed", 5, "--solver", "heun")
     ((mean, over, estimator, _),), facts = figures(capsys, digits_run, *options)
-    model, held_out = ek.load(digits_run), load_data("digits").split()[1]
+    model, held_out = ds.load(digits_run), load_data("digits").split()[1]
     chosen = torch.arange(6) * len(held_out) // 6
     labels = {"labels": held_out.labels[chosen]}
-    common = {"seeds": range(5, 11), "trace": Hutchinson(2), "steps": steps(3), "solver": ek.Heun()}
+    common = {"seeds": range(5, 11), "trace": Hutchinson(2), "steps": steps(3), "solver": ds.Heun()}
     expected = bits_per_dim(model, held_out.raw(chosen), cond=labels, **common)
     assert mean == pytest.approx(expected.mean, abs=1e-4)
     assert over == pytest.approx(expected.mean_error, abs=1e-4)

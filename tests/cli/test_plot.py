@@ -3,8 +3,8 @@
 import pytest
 from rich.text import Text
 
-from edmkit.cli.plot import Line, plot, short
-from edmkit.cli.watch_view import duration
+from diffspace.cli.plot import Line, plot, short
+from diffspace.cli.watch_view import duration
 
 BITS = {(0, 0): 1, (0, 1): 2, (0, 2): 4, (0, 3): 64, (1, 0): 8, (1, 1): 16, (1, 2): 32, (1, 3): 128}
 

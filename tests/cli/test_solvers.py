@@ -1,4 +1,4 @@
-"""`edmkit solvers` as a person runs it: the table, the choice, the picture, and the command that it hands over."""
+"""`diffspace solvers` as a person runs it: the table, the choice, the picture, and the command that it hands over."""
 
 import json
 import shlex
@@ -6,8 +6,8 @@ import shlex
 import pytest
 from PIL import Image
 
-from edmkit.cli.app import main
-from edmkit.sampling import AdamsBashforth, EDMSteps
+from diffspace.cli.app import main
+from diffspace.sampling import AdamsBashforth, EDMSteps
 
 SMALL = ["--seeds", "0-7", "--reference-steps", "40", "--nfe", "9,5"]
 
@@ -36,7 +36,7 @@ def test_an_oracle_end_to_end(tmp_path, capsys, monkeypatch):
         )
         assert choice["rms"] <= 1.05 * least[0]
         command = f"--solver {choice['solver']} --disc {choice['steps']} --steps {choice['num_steps']}"
-        assert choice["command"] == f"edmkit sample MODEL {command}"
+        assert choice["command"] == f"diffspace sample MODEL {command}"
         assert choice["command"] in captured.out
         assert choice["reason"].split(";")[0] in captured.out  # the rest may stand in the next line
     assert "12 runs, 84 evaluations of 8 samples: as the 60 for the reference went" in captured.err
@@ -51,21 +51,21 @@ def test_the_command_that_is_recommended_runs(points_run, tmp_path, capsys, monk
     assert main(["solvers", str(points_run), *SMALL, "--batch", "3", *arguments]) == 0
     choice = json.loads(figures.read_text(encoding="utf-8"))["recommended"][-1]
     words = shlex.split(choice["command"])
-    assert words[:3] == ["edmkit", "sample", str(points_run)]
+    assert words[:3] == ["diffspace", "sample", str(points_run)]
     capsys.readouterr()
     assert main([*words[1:], "--seeds", "0-3", "--out", str(tmp_path / "x.npz")]) == 0
     assert f"{choice['num_steps']} steps, NFE {choice['nfe']}, σ 80 … 0.01 → 0" in capsys.readouterr().out
 
 
 def test_samplers_that_were_found_take_part(points_run, capsys, monkeypatch):
-    from edmkit.samplers import Sampler
-    from edmkit.sampling import GivenSteps
+    from diffspace.samplers import Sampler
+    from diffspace.sampling import GivenSteps
 
     monkeypatch.setenv("COLUMNS", "300")
     levels = tuple(EDMSteps(5).sigmas().tolist())
     Sampler(AdamsBashforth(2), GivenSteps(levels), {}).save(points_run, "quick")
     assert main(["solvers", str(points_run), *SMALL, "--solvers", "heun", "--steps", "edm"]) == 0
-    assert f"edmkit sample {points_run} --sampler quick" in capsys.readouterr().out
+    assert f"diffspace sample {points_run} --sampler quick" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_mistakes_are_told_on_one_line(arguments, message, capsys, tmp_path, mon
     assert main(["solvers", *arguments]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert message in lines[-1]
-    assert lines[-1].startswith("edmkit: ")
+    assert lines[-1].startswith("diffspace: ")
 
 
 def test_nothing_is_overwritten_unless_told(tmp_path, capsys):

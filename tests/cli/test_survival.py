@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-import edmkit as ek
-from edmkit.cli.app import main
-from edmkit.train import Checkpoints
+import diffspace as ds
+from diffspace.cli.app import main
+from diffspace.train import Checkpoints
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and limits of POSIX")
 
@@ -22,7 +22,7 @@ ENDLESS = ["images=100000000", "decay_images=0", "checkpoint_images=5000"]
 
 
 def start(folder, *words, **options):
-    command = [sys.executable, "-m", "edmkit", "train", *words, "--out", str(folder)]
+    command = [sys.executable, "-m", "diffspace", "train", *words, "--out", str(folder)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
@@ -58,9 +58,9 @@ def test_a_signal_saves_and_leaves_with_its_code(tmp_path, number, code):
     process.send_signal(number)
     printed, complaints = process.communicate(timeout=120)
     assert process.returncode == code, complaints
-    assert f"edmkit train --resume {folder}" in printed
+    assert f"diffspace train --resume {folder}" in printed
     assert "Traceback" not in complaints
-    assert Checkpoints(folder).newest().images == ek.load(folder).notes["images"] % 100_000_000 > 0
+    assert Checkpoints(folder).newest().images == ds.load(folder).notes["images"] % 100_000_000 > 0
     assert not list(folder.rglob(".*"))
 
 
@@ -71,9 +71,9 @@ def test_a_signal_ends_several_processes_together(tmp_path):
     os.killpg(process.pid, signal.SIGTERM)  # each of them has it twice: from here, and from the one that started them
     printed, complaints = process.communicate(timeout=120)
     assert process.returncode == 143, complaints
-    assert printed.count(f"edmkit train --resume {folder}") == 1
+    assert printed.count(f"diffspace train --resume {folder}") == 1
     assert "Traceback" not in complaints
-    assert Checkpoints(folder).newest().images == ek.load(folder).notes["images"]
+    assert Checkpoints(folder).newest().images == ds.load(folder).notes["images"]
 
 
 def test_a_signal_gives_up_an_evaluation_that_is_under_way(tmp_path):
@@ -97,16 +97,16 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):
     def nearly_full():
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    command = [sys.executable, "-m", "edmkit", "train", "--resume", str(folder), "images=400", "decay_images=0"]
+    command = [sys.executable, "-m", "diffspace", "train", "--resume", str(folder), "images=400", "decay_images=0"]
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=nearly_full, timeout=240)
     assert done.returncode == 1, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("edmkit: ")]
+    lines = [line for line in done.stderr.splitlines() if line.startswith("diffspace: ")]
     assert len(lines) == 1
     assert "File too large" in lines[0]
     assert "Traceback" not in done.stderr
     assert Checkpoints(folder).newest().images == 200
     assert Checkpoints(folder).newest().read()["trainer"] == kept["trainer"]
-    ek.load(folder)  # whole, be it of before or of after
+    ds.load(folder)  # whole, be it of before or of after
     assert not list(folder.rglob(".*"))
     assert main(["train", "--resume", str(folder), "images=400", "decay_images=0"]) == 0
     assert Checkpoints(folder).newest().images == 400
@@ -160,7 +160,7 @@ def test_a_recipe_changes_where_it_can(tmp_path, capsys):
     folder = trained(tmp_path / "run")
     code, said = complaint(capsys, ["train", "--resume", str(folder), "network.width=16"])
     assert code == 2
-    assert said.startswith("edmkit: network.width: 8 became 16, with which a run cannot go on")
+    assert said.startswith("diffspace: network.width: 8 became 16, with which a run cannot go on")
     assert "width: 8" in (folder / "recipe.yaml").read_text()
     code, said = complaint(capsys, ["train", "--resume", str(folder), "learning_rat=1"])
     assert code == 2
@@ -194,7 +194,7 @@ def test_a_loss_that_explodes_ends_with_one_line(tmp_path, capsys):
 def test_processes_from_one_command(tmp_path, capfd):
     assert main(["train", *SMALL, "images=200", "--processes", "2", "--out", str(tmp_path / "run")]) == 0
     assert "200 images in float32 on 2 processes on cpu (ddp, 50 samples a step)" in capfd.readouterr().out
-    assert ek.load(tmp_path / "run").notes["images"] == 200
+    assert ds.load(tmp_path / "run").notes["images"] == 200
     # the mistakes of one are those of all, and said once
     assert main(["train", *SMALL, "images=200", "--processes", "2", "--out", str(tmp_path / "run")]) == 2
     assert capfd.readouterr().err.count("exists already") == 1

@@ -1,4 +1,4 @@
-"""`edmkit watch` on runs in every state, through `main`."""
+"""`diffspace watch` on runs in every state, through `main`."""
 
 import json
 import os
@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from edmkit.cli import console
-from edmkit.cli.app import main
+from diffspace.cli import console
+from diffspace.cli.app import main
 
 SIGMA = [0.05, 0.3, 2.0]
 
@@ -59,7 +59,7 @@ def error_of(capsys, *arguments):
     captured = capsys.readouterr()
     assert captured.out == ""
     (line,) = captured.err.strip().splitlines()
-    assert line.startswith("edmkit: ")
+    assert line.startswith("diffspace: ")
     return line
 
 
@@ -107,7 +107,7 @@ def test_pictures(tmp_path, capsys):
 
 def test_in_a_pipe_it_prints_once(tmp_path):
     """As a process of its own, on a run that is not over."""
-    code = "import sys; from edmkit.cli import main; sys.exit(main())"
+    code = "import sys; from diffspace.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "watch", str(make_run(tmp_path / "digits"))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ | {"COLUMNS": "100"})
     assert (done.returncode, done.stderr) == (0, "")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from edmkit import (
+from diffspace import (
     EDMSteps,
     Euler,
     FlowSchedule,
@@ -15,7 +15,7 @@ from edmkit import (
     initial_latents,
     sample,
 )
-from edmkit.oracles import Gaussian
+from diffspace.oracles import Gaussian
 
 SIGMA_MAX, SIGMA_MIN = 80.0, 0.002
 COVARIANCE = torch.tensor([[0.5, 0.2], [0.2, 0.3]], dtype=torch.float64)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
-from edmkit import (
+from diffspace import (
     DEIS,
     IPNDM,
     LMS,

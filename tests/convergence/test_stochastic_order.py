@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from edmkit import EDMSteps, FlowSchedule, Process, VPSchedule, sample
-from edmkit.sampling import (
+from diffspace import EDMSteps, FlowSchedule, Process, VPSchedule, sample
+from diffspace.sampling import (
     DPMSolverPP2MSDE,
     DPMSolverPP3MSDE,
     DPMSolverPPSDE,

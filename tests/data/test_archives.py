@@ -16,7 +16,7 @@ import pytest
 import torch
 from image_files import pixels, png
 
-from edmkit.data import image_source, load_data, prepare
+from diffspace.data import image_source, load_data, prepare
 
 IMAGES = pixels(15, 3, 32, 32)
 LABELS = [int(label) for label in pixels(1, 15)[0] % 10]
@@ -140,7 +140,7 @@ def test_a_pickle_that_would_run_something_is_refused(
 
 class _Evil:
     def __reduce__(self):
-        return (exec, ("import sys; sys.edmkit_was_fooled = True",))
+        return (exec, ("import sys; sys.diffspace_was_fooled = True",))
 
 
 @pytest.mark.parametrize("protocol", range(6))
@@ -150,7 +150,7 @@ def test_malice_of_every_protocol(tmp_path: Path, protocol: int) -> None:
     members = {**cifar10(), "cifar-10-batches-py/batches.meta": evil}
     with pytest.raises(ValueError, match=r"batches\.meta: cannot be read: it names (builtins|__builtin__)\.exec"):
         load_data(tar(tmp_path / "x.tar.gz", members))
-    assert not hasattr(sys, "edmkit_was_fooled")
+    assert not hasattr(sys, "diffspace_was_fooled")
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,7 @@ def test_lmdb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class FakeTable:
-    """What edmkit asks of `datasets.Dataset`."""
+    """What diffspace asks of `datasets.Dataset`."""
 
     def __init__(self, rows: list[dict], names: list[str] | None) -> None:
         self.rows, self.column_names, self._fingerprint = rows, list(rows[0]), "f"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from edmkit.data import ArrayFile, DataSet, inspect
+from diffspace.data import ArrayFile, DataSet, inspect
 
 RNG = np.random.default_rng(0)
 
@@ -95,7 +95,7 @@ def test_reals_are_standardised_by_channel(tmp_path: Path, shape: tuple) -> None
 
 
 def test_the_moments_of_many_chunks_are_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edmkit.data.arrays._CHUNK", 30)
+    monkeypatch.setattr("diffspace.data.arrays._CHUNK", 30)
     array = RNG.normal(1e6, 1e-2, (1001, 3))  # so far from 0 that sums of squares would have no digit left
     data = load(tmp_path, array)
     assert np.allclose(data.transform.shift, array.mean(0), rtol=1e-15)
@@ -175,7 +175,7 @@ def test_npy_is_mapped_not_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_values_that_are_not_finite(tmp_path: Path, bad: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edmkit.data.arrays._CHUNK", 30)
+    monkeypatch.setattr("diffspace.data.arrays._CHUNK", 30)
     array = noise(50, 3, 4)
     array[17, 1, 2] = array[17, 2, 0] = array[40, 0, 0] = bad
     with pytest.raises(ValueError, match=r"x\.npy: 3 of 600 values are not finite; the first is at index \(17, 1, 2\)"):

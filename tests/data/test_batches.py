@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edmkit.data import DataSet, InMemory, batches
-from edmkit.transform import Transform
+from diffspace.data import DataSet, InMemory, batches
+from diffspace.transform import Transform
 
 
 def numbered(n: int, labels: bool = False) -> DataSet:

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edmkit.data import PIXELS, DataSet, InMemory
-from edmkit.data.order import permutation
-from edmkit.transform import Transform
+from diffspace.data import PIXELS, DataSet, InMemory
+from diffspace.data.order import permutation
+from diffspace.transform import Transform
 
 
 def make(sizes: list[int] | None = None, n: int = 10) -> DataSet:

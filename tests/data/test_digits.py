@@ -5,7 +5,7 @@ import hashlib
 import torch
 from sklearn.datasets import load_digits
 
-from edmkit.data import Digits
+from diffspace.data import Digits
 
 
 def test_digits_are_scikit_learns() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from edmkit.data import ImageFolder, InMemory, inspect
+from diffspace.data import ImageFolder, InMemory, inspect
 
 RNG = np.random.default_rng(0)
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from edmkit.data import ImageFolder
-from edmkit.data.images import image_suffixes
+from diffspace.data import ImageFolder
+from diffspace.data.images import image_suffixes
 
 
 def load(folder: Path, **options: object) -> torch.Tensor:

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from edmkit.data import ArrayFile, Digits, ImageFolder, InMemory, SwissRoll, inspect
-from edmkit.data.dataset import PIXELS, DataSet
-from edmkit.transform import Transform
+from diffspace.data import ArrayFile, Digits, ImageFolder, InMemory, SwissRoll, inspect
+from diffspace.data.dataset import PIXELS, DataSet
+from diffspace.transform import Transform
 
 
 @pytest.fixture(autouse=True)
 def _fewer_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edmkit.data.learnable._REFERENCES", 512)
-    monkeypatch.setattr("edmkit.data.learnable._QUERIES", 128)
+    monkeypatch.setattr("diffspace.data.learnable._REFERENCES", 512)
+    monkeypatch.setattr("diffspace.data.learnable._QUERIES", 128)
 
 
 def of(values: torch.Tensor, labels: list[int] | None = None, transform: Transform | None = None) -> DataSet:

@@ -13,8 +13,8 @@ import pytest
 import torch
 from image_files import as_the_reference, pixels, write_zip
 
-from edmkit.data import ImageZip, Latents, encode, encoding, image_source, inspect, load_data, verify
-from edmkit.data.manifest import manifest_text
+from diffspace.data import ImageZip, Latents, encode, encoding, image_source, inspect, load_data, verify
+from diffspace.data.manifest import manifest_text
 
 IMAGES = pixels(35, 8, 8, 3)
 LABELS = [i % 3 for i in range(35)]
@@ -196,7 +196,7 @@ def test_folders_that_are_not_what_was_written(source, tmp_path: Path) -> None:
     manifest, array = manifest_file.read_bytes(), array_file.read_bytes()
     for content in (b"{", b"[]", b"{}", manifest.replace(b'"count": 35', b'"count": 36'), manifest_text({"count": 1})):
         manifest_file.write_bytes(content)
-        with pytest.raises(ValueError, match=r"manifest\.json: is not what `edmkit data encode` wrote"):
+        with pytest.raises(ValueError, match=r"manifest\.json: is not what `diffspace data encode` wrote"):
             load_data(tmp_path / "out")
     changed = {k: v for k, v in json.loads(manifest).items() if k != "sha256"} | {"count": 36}
     manifest_file.write_bytes(manifest_text(changed))

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from image_files import as_the_reference, pixels, png, write_zip
 from PIL import Image
 
-from edmkit.data import ImageFolder, ImageZip, InMemory, folder, prepare
-from edmkit.data.files import FolderFiles
-from edmkit.data.names import Names, NumberedNames
-from edmkit.data.zip_files import ZipFiles
+from diffspace.data import ImageFolder, ImageZip, InMemory, folder, prepare
+from diffspace.data.files import FolderFiles
+from diffspace.data.names import Names, NumberedNames
+from diffspace.data.zip_files import ZipFiles
 
 IMAGES = pixels(40, 4, 5, 3)
 STACKED = torch.from_numpy(IMAGES).permute(0, 3, 1, 2)

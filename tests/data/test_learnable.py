@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from edmkit.data.learnable import coordinates, learnable_share, mode_variances
-from edmkit.oracles import GaussianMixture
+from diffspace.data.learnable import coordinates, learnable_share, mode_variances
+from diffspace.oracles import GaussianMixture
 
 SIGMAS = torch.logspace(-2, 1, 13, dtype=torch.float64)
 

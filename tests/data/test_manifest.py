@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from image_files import as_the_reference, pixels, write_zip
 
-from edmkit.data import ImageZip, prepare, verify
+from diffspace.data import ImageZip, prepare, verify
 
 
 @pytest.fixture

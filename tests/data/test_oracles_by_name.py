@@ -10,7 +10,7 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.mixture import GaussianMixture as Fit
 
-from edmkit.data import ORACLES, is_oracle, load_data, named_oracle
+from diffspace.data import ORACLES, is_oracle, load_data, named_oracle
 
 F64 = torch.float64
 # of GaussianMixture(10, covariance_type="full", reg_covar=0.09, random_state=0, max_iter=200) on the digits/8 − 1

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from edmkit.data import Checkerboard, EightGaussians, PointSet, SwissRoll, TwoMoons
+from diffspace.data import Checkerboard, EightGaussians, PointSet, SwissRoll, TwoMoons
 
 ALL = [SwissRoll, TwoMoons, Checkerboard, EightGaussians]
 

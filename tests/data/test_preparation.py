@@ -16,9 +16,9 @@ import torch
 from image_files import as_the_reference, pixels, png, write_zip
 from PIL import Image
 
-from edmkit.cli.app import main
-from edmkit.data import ImageFolder, ImageZip, image_source, load_data, preparation, prepare, verify
-from edmkit.data.images import ImageReader
+from diffspace.cli.app import main
+from diffspace.data import ImageFolder, ImageZip, image_source, load_data, preparation, prepare, verify
+from diffspace.data.images import ImageReader
 
 IMAGES = pixels(12, 6, 6, 3)
 LABELS = [3, 0, 5, 5, 1, 0, 3, 3, 2, 1, 0, 5]
@@ -166,7 +166,7 @@ def test_nothing_that_can_be_read(tmp_path: Path) -> None:
 
 INTERRUPTED = """
 import os, signal, sys
-from edmkit.data import image_source, prepare, preparation
+from diffspace.data import image_source, prepare, preparation
 preparation._PART = 10
 phase, number, source, destination = sys.argv[1:]
 def track(*at):

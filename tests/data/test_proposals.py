@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from edmkit.data import Proposals, SwissRoll, propose
+from diffspace.data import Proposals, SwissRoll, propose
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

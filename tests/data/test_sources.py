@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edmkit.data import SOURCES, ArrayFile, Digits, ImageFolder, SwissRoll, TwoMoons, load_data, make_source
-from edmkit.data._options import one_of, real_number, whole_number
+from diffspace.data import SOURCES, ArrayFile, Digits, ImageFolder, SwissRoll, TwoMoons, load_data, make_source
+from diffspace.data._options import one_of, real_number, whole_number
 
 
 def test_names() -> None:
@@ -87,5 +87,5 @@ def test_values_are_checked() -> None:
 
 
 def test_importing_data_imports_no_library_of_data() -> None:
-    code = "import sys, edmkit.data; print([m for m in ('PIL', 'sklearn', 'scipy') if m in sys.modules])"
+    code = "import sys, diffspace.data; print([m for m in ('PIL', 'sklearn', 'scipy') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from image_files import pixels, png
 from PIL import Image
 
-from edmkit.data import PIXELS, DataSet, InMemory, batches, image_source, inspect, load_data, make_source, prepare
-from edmkit.data.hub import HubImages
-from edmkit.data.order import windowed
-from edmkit.data.stream import ImageStream, StreamedSample
-from edmkit.data.workers import Workers
+from diffspace.data import PIXELS, DataSet, InMemory, batches, image_source, inspect, load_data, make_source, prepare
+from diffspace.data.hub import HubImages
+from diffspace.data.order import windowed
+from diffspace.data.stream import ImageStream, StreamedSample
+from diffspace.data.workers import Workers
 
 datasets = pytest.importorskip("datasets")
 
@@ -184,7 +184,7 @@ def test_a_hub_stream_knows_its_number_or_is_told(monkeypatch: pytest.MonkeyPatc
 
 
 def stream(count: int, window: int, starts: list[int]) -> ImageStream:
-    from edmkit.data.images import ImageReader
+    from diffspace.data.images import ImageReader
 
     def start(number: int):
         starts.append(number)

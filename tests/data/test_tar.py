@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from image_files import pixels, png
 
-from edmkit.cli.app import main
-from edmkit.data import ImageFolder, TarShards, batches, load_data, make_source, prepare
-from edmkit.data.cifar import CifarArchive
-from edmkit.data.tar_headers import tar_members
+from diffspace.cli.app import main
+from diffspace.data import ImageFolder, TarShards, batches, load_data, make_source, prepare
+from diffspace.data.cifar import CifarArchive
+from diffspace.data.tar_headers import tar_members
 
 IMAGES = pixels(12, 4, 5, 3)
 LABELS = [3, 0, 5, 5, 1, 0, 3, 3, 2, 1, 0, 5]

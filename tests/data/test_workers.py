@@ -9,8 +9,8 @@ import pytest
 import torch
 from image_files import as_the_reference, pixels, write_zip
 
-from edmkit.data import ImageZip, batches
-from edmkit.data.workers import Workers
+from diffspace.data import ImageZip, batches
+from diffspace.data.workers import Workers
 
 IMAGES = pixels(40, 12, 10, 3)
 
@@ -42,7 +42,7 @@ def test_one_worker_is_no_thread() -> None:
 
 
 def test_quick_work_stays_on_one_thread_and_slow_work_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edmkit.data.workers._processors", lambda: 3)
+    monkeypatch.setattr("diffspace.data.workers._processors", lambda: 3)
     here = threading.get_ident()
     assert set(Workers().map(lambda _: threading.get_ident(), range(50))) == {here}
     slow = threading.Event()
@@ -54,7 +54,7 @@ def test_quick_work_stays_on_one_thread_and_slow_work_does_not(monkeypatch: pyte
 
 
 def test_processes_that_train_together_share_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
-    from edmkit.data.workers import _processors
+    from diffspace.data.workers import _processors
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
     assert _processors() == 16

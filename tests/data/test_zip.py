@@ -16,8 +16,8 @@ import pytest
 import torch
 from image_files import as_the_reference, pixels, png, write_zip
 
-from edmkit.data import DataSet, ImageFolder, ImageZip, InMemory, batches, load_data, make_source
-from edmkit.data.zip_files import ZipFiles
+from diffspace.data import DataSet, ImageFolder, ImageZip, InMemory, batches, load_data, make_source
+from diffspace.data.zip_files import ZipFiles
 
 IMAGES = pixels(12, 4, 5, 3)
 LABELS = [3, 0, 5, 5, 1, 0, 3, 3, 2, 1, 0, 5]

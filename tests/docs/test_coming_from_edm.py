@@ -11,7 +11,7 @@ import pytest
 import typer
 from PIL import Image
 
-from edmkit.cli.app import app, main
+from diffspace.cli.app import app, main
 
 PAGE = Path(__file__).parents[2] / "docs" / "coming-from-edm.md"
 # NVlabs/edm, commit 008a4e5: the names of the options of its programs, without what --help adds
@@ -29,7 +29,7 @@ REFERENCE = {
 def sections() -> Iterator[tuple[str, str, list[tuple[str, str, str]]]]:
     """The program, our command, and the rows of each table."""
     for part in PAGE.read_text(encoding="utf-8").split("\n## ")[1:]:
-        heading = re.match(r"(\S+): `edmkit ([\w ]+)`", part)
+        heading = re.match(r"(\S+): `diffspace ([\w ]+)`", part)
         assert heading is not None
         rows = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in part.splitlines() if "|" in line]
         assert all(len(row) == 3 for row in rows)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import edmkit as ek
-from edmkit.train import EMA
+import diffspace as ds
+from diffspace.train import EMA
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ENGINES = ("plain", "trainer", "lightning", "accelerate")
@@ -50,14 +50,14 @@ def test_loop_comes_near_the_attainable_error(loop, engine):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_mixed_precision_rounds_neither_sigma_nor_x(loop, engine, monkeypatch):
     seen = []
-    forward = ek.Preconditioned.forward
+    forward = ds.Preconditioned.forward
 
     def recording(self, x, sigma, cond=None):
         product = torch.mm(torch.ones(1, 1), torch.ones(1, 1))
         seen.append((x.detach(), sigma.detach(), product.dtype))
         return forward(self, x, sigma, cond)
 
-    monkeypatch.setattr(ek.Preconditioned, "forward", recording)
+    monkeypatch.setattr(ds.Preconditioned, "forward", recording)
     train, x = loop(engine)["train"], torch.randn(64, 1, 1, 2)
     if engine == "lightning":
         train(x, steps=2, batch=32, precision="bf16-mixed")
@@ -83,11 +83,11 @@ def test_fabric_rounds_the_arguments_of_forward():
     """Why the page says to wrap the network and not the denoiser; where it fails, the page can be shorter."""
     lightning = pytest.importorskip("lightning")
     seen = {}
-    network = ek.networks.MLP((2,), width=8)
+    network = ds.networks.MLP((2,), width=8)
     network.register_forward_pre_hook(lambda module, args: seen.update(c_noise=args[1].detach()))
     fabric = lightning.Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
     x, sigma = torch.randn(3, 2), torch.tensor([0.123456, 1.23456, 12.3456], dtype=torch.float64)
-    fabric.setup(ek.Preconditioned(network, ek.EDMPreconditioning()))(x, sigma)
+    fabric.setup(ds.Preconditioned(network, ds.EDMPreconditioning()))(x, sigma)
     torch.testing.assert_close(seen["c_noise"], sigma.bfloat16().log().float() / 4, rtol=2e-2, atol=0)
     assert (seen["c_noise"] - sigma.log().float() / 4).abs().max() > 1e-4
 

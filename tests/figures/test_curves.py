@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from edmkit.figures import Curves, curves_figure
-from edmkit.figures.curves import smooth
-from edmkit.figures.draw_curves import shrinking_error
+from diffspace.figures import Curves, curves_figure
+from diffspace.figures.curves import smooth
+from diffspace.figures.draw_curves import shrinking_error
 
 SIGMA = [0.1, 1.0, 10.0]
 

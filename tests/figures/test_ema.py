@@ -1,8 +1,8 @@
 import pytest
 
-from edmkit.figures import draw_ema_sweep
-from edmkit.figures.style import new_figure
-from edmkit.metrics import FrechetScore
+from diffspace.figures import draw_ema_sweep
+from diffspace.figures.style import new_figure
+from diffspace.metrics import FrechetScore
 
 
 def score(value, std=0.4):

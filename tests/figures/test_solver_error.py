@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from edmkit.data import named_oracle
-from edmkit.figures import draw_pareto, draw_solver_error
-from edmkit.figures.style import PALETTE, new_figure
-from edmkit.metrics import Candidate, compare_solvers, pareto
-from edmkit.sampling import AdamsBashforth, EDMSteps, Euler, Heun, reference
+from diffspace.data import named_oracle
+from diffspace.figures import draw_pareto, draw_solver_error
+from diffspace.figures.style import PALETTE, new_figure
+from diffspace.metrics import Candidate, compare_solvers, pareto
+from diffspace.sampling import AdamsBashforth, EDMSteps, Euler, Heun, reference
 
 
 @pytest.fixture(scope="module")

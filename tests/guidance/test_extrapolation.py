@@ -6,10 +6,10 @@ import pytest
 import torch
 from small_networks import make_denoiser
 
-from edmkit import EDMPreconditioning, Preconditioned, networks, sample
-from edmkit.guidance import AutoGuidance, ClassifierFree, Interval
-from edmkit.oracles import ByClass, Gaussian
-from edmkit.sampling import EDMSteps, Euler
+from diffspace import EDMPreconditioning, Preconditioned, networks, sample
+from diffspace.guidance import AutoGuidance, ClassifierFree, Interval
+from diffspace.oracles import ByClass, Gaussian
+from diffspace.sampling import EDMSteps, Euler
 
 MEAN = torch.tensor([0.5, -0.2], dtype=torch.float64)
 NARROW = Gaussian(MEAN, torch.tensor([[0.05, 0.02], [0.02, 0.04]], dtype=torch.float64))

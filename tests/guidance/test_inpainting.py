@@ -6,11 +6,11 @@ import math
 import pytest
 import torch
 
-from edmkit import Process, VPSchedule, sample, step_noise
-from edmkit.figures import affine_ends
-from edmkit.guidance import MMPS, Mask, Replacement, repaint
-from edmkit.oracles import Gaussian, GaussianMixture
-from edmkit.sampling import EDMSteps, Euler, Heun
+from diffspace import Process, VPSchedule, sample, step_noise
+from diffspace.figures import affine_ends
+from diffspace.guidance import MMPS, Mask, Replacement, repaint
+from diffspace.oracles import Gaussian, GaussianMixture
+from diffspace.sampling import EDMSteps, Euler, Heun
 
 RHO, STD, KNOWN = 0.8, 0.5, 0.6
 COVARIANCE = STD**2 * torch.tensor([[1, RHO], [RHO, 1]], dtype=torch.float64)

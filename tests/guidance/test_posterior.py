@@ -7,11 +7,11 @@ import torch
 from small_networks import make_denoiser
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from edmkit import EDMPreconditioning, Preconditioned, networks, sample
-from edmkit.figures import affine_ends, posterior_error
-from edmkit.guidance import DPS, MMPS, AveragePooling, Mask, Matrix, PiGDM
-from edmkit.oracles import Gaussian, GaussianMixture
-from edmkit.sampling import EDMSteps
+from diffspace import EDMPreconditioning, Preconditioned, networks, sample
+from diffspace.figures import affine_ends, posterior_error
+from diffspace.guidance import DPS, MMPS, AveragePooling, Mask, Matrix, PiGDM
+from diffspace.oracles import Gaussian, GaussianMixture
+from diffspace.sampling import EDMSteps
 
 D = 6
 PLACES = torch.arange(D, dtype=torch.float64)

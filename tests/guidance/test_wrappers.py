@@ -8,8 +8,8 @@ import pytest
 import torch
 from small_networks import make_denoiser
 
-from edmkit import DenoisingLoss, IDDPMPreconditioning, LogNormal, encode, networks, sample, sample_states
-from edmkit.guidance import (
+from diffspace import DenoisingLoss, IDDPMPreconditioning, LogNormal, encode, networks, sample, sample_states
+from diffspace.guidance import (
     DPS,
     MMPS,
     AutoGuidance,
@@ -21,8 +21,8 @@ from edmkit.guidance import (
     PiGDM,
     Replacement,
 )
-from edmkit.oracles import ByClass, Gaussian, GaussianMixture
-from edmkit.sampling import Churn, EDMSteps, Euler
+from diffspace.oracles import ByClass, Gaussian, GaussianMixture
+from diffspace.sampling import Churn, EDMSteps, Euler
 
 MEANS = torch.tensor([[0.8, 0.1], [-0.6, 0.6], [-0.2, -0.8]], dtype=torch.float64)
 STDS = torch.tensor([0.1, 0.3, 0.2], dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Networks of diffusers as denoisers: sampled by edmkit they go where diffusers' own schedulers go."""
+"""Networks of diffusers as denoisers: sampled by diffspace they go where diffusers' own schedulers go."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import pytest
 import torch
 from diffusers_models import dit, pixart, run, sd3, sigmas_of, text_unet, unet
 
-import edmkit as ek
-from edmkit.interop.diffusers import from_diffusers, read_scheduler
-from edmkit.preconditioning import EDMPreconditioning, FlowPrediction, InterpolatedIndex, LevelIndex, VPrediction
-from edmkit.sampling import LevelSteps
+import diffspace as ds
+from diffspace.interop.diffusers import from_diffusers, read_scheduler
+from diffspace.preconditioning import EDMPreconditioning, FlowPrediction, InterpolatedIndex, LevelIndex, VPrediction
+from diffspace.sampling import LevelSteps
 
 diffusers = pytest.importorskip("diffusers")
 
 LINEAR = {"beta_start": 1e-4, "beta_end": 0.02}
-SOLVERS = {"euler": ek.Euler(), "heun": ek.Heun(), "2m": ek.DPMSolverPP2M()}
+SOLVERS = {"euler": ds.Euler(), "heun": ds.Heun(), "2m": ds.DPMSolverPP2M()}
 # each scheduler with options of its own, the solver that it is, and what it divides x by
 SCHEDULERS = {
     "ddim": ("DDIMScheduler", {"clip_sample": False}, "euler"),
@@ -49,11 +49,11 @@ def compare(model, scheduler, solver, channels=3, cond=None, conditions=None, **
     levels = levels_of(scheduler)
     x = noise(channels) * math.sqrt(1 + levels[0] ** 2)
     theirs = run(model, scheduler, x if scaled_by_sigma(scheduler) else noise(channels), **conditions or {})
-    ours = ek.sample(
+    ours = ds.sample(
         from_diffusers(model, scheduler, **options),
         x=x,
         sigma_start=levels[0],
-        steps=ek.GivenSteps(levels),
+        steps=ds.GivenSteps(levels),
         solver=SOLVERS[solver],
         cond=cond,
         clip=True,  # their levels are in float32, and may be a last digit outside the table
@@ -86,16 +86,16 @@ def test_a_comparison_sees_another_solver_another_prediction_and_another_time(ne
     scheduler.set_timesteps(5)
     assert compare(network, scheduler, "heun", rounded=True) < 1e-6
     levels = sigmas_of(scheduler)
-    given = {"x": 157.0 * noise(), "sigma_start": levels[0], "steps": ek.GivenSteps(levels), "clip": True}
-    right = ek.sample(from_diffusers(network, scheduler), **given).x
+    given = {"x": 157.0 * noise(), "sigma_start": levels[0], "steps": ds.GivenSteps(levels), "clip": True}
+    right = ds.sample(from_diffusers(network, scheduler), **given).x
     wrong = diffusers.HeunDiscreteScheduler(**LINEAR)
     table = torch.tensor([1.2 * s for s in from_diffusers(network, scheduler).levels.sigmas], dtype=torch.float64)
     shifted = from_diffusers(network, scheduler)
-    shifted.preconditioning = VPrediction(InterpolatedIndex(ek.DiscreteLevels(tuple(table.tolist()))))
+    shifted.preconditioning = VPrediction(InterpolatedIndex(ds.DiscreteLevels(tuple(table.tolist()))))
     for other in (
-        ek.sample(from_diffusers(network, scheduler), **given, solver=ek.Euler()).x,
-        ek.sample(from_diffusers(network, wrong), **given).x,
-        ek.sample(shifted, **given).x,
+        ds.sample(from_diffusers(network, scheduler), **given, solver=ds.Euler()).x,
+        ds.sample(from_diffusers(network, wrong), **given).x,
+        ds.sample(shifted, **given).x,
     ):
         assert float((other - right).abs().max() / right.abs().max()) > 1e-3
 
@@ -117,11 +117,11 @@ def test_float32(network):
     levels = sigmas_of(scheduler)
     start = levels[0] * noise(dtype=torch.float32)
     theirs = run(model, scheduler, start)
-    ours = ek.sample(
+    ours = ds.sample(
         from_diffusers(model, scheduler),
         x=start,
         sigma_start=levels[0],
-        steps=ek.GivenSteps(levels),
+        steps=ds.GivenSteps(levels),
         clip=True,
     )
     assert ours.x.dtype == torch.float64
@@ -186,7 +186,7 @@ def test_the_discrete_heun_sampler_for_a_pretrained_ddpm(network):
     scheduler = diffusers.HeunDiscreteScheduler(**LINEAR, timestep_spacing="trailing")
     scheduler.set_timesteps(18)
     denoiser = from_diffusers(network, scheduler, rounded=True)
-    ours = ek.sample(denoiser, latents=noise(), steps=LevelSteps(18, levels=denoiser.levels, spacing="trailing"))
+    ours = ds.sample(denoiser, latents=noise(), steps=LevelSteps(18, levels=denoiser.levels, spacing="trailing"))
     theirs = run(network, scheduler, noise() * scheduler.init_noise_sigma)
     assert ours.nfe == len(scheduler.timesteps) == 35
     assert float((ours.x - theirs).abs().max() / theirs.abs().max()) < 1e-6
@@ -267,11 +267,11 @@ def test_flow_matching():
     theirs = run(model, scheduler, noise(4), **cond)
     denoiser = from_diffusers(model, scheduler)
     start = noise(4) * (1 + levels[0])
-    steps = ek.GivenSteps(levels)
-    ours = ek.sample(denoiser, x=start, sigma_start=levels[0], steps=steps, solver=ek.Euler(), cond=cond).x
+    steps = ds.GivenSteps(levels)
+    ours = ds.sample(denoiser, x=start, sigma_start=levels[0], steps=steps, solver=ds.Euler(), cond=cond).x
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     assert denoiser.sigma_max == math.inf
-    assert read_scheduler(scheduler) == FlowPrediction(ek.ContinuousTime(ek.FlowSchedule(), 1000.0, 1e-3))
+    assert read_scheduler(scheduler) == FlowPrediction(ds.ContinuousTime(ds.FlowSchedule(), 1000.0, 1e-3))
     dpm = diffusers.DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True)
     assert read_scheduler(dpm) == read_scheduler(scheduler)
 
@@ -284,8 +284,8 @@ def test_edm_schedulers(network, prediction):
     start = 80.0 * noise()
     theirs = run(network, scheduler, start)
     denoiser = from_diffusers(network, scheduler)
-    ours = ek.sample(
-        denoiser, x=start, sigma_start=levels[0], steps=ek.GivenSteps(levels), solver=ek.Euler(), clip=True
+    ours = ds.sample(
+        denoiser, x=start, sigma_start=levels[0], steps=ds.GivenSteps(levels), solver=ds.Euler(), clip=True
     )
     assert float((ours.x - theirs).abs().max() / theirs.abs().max()) < 1e-6
     assert (denoiser.sigma_min, denoiser.sigma_max) == (0.002, 80.0)
@@ -359,7 +359,7 @@ def test_sizes(network):
     assert from_diffusers(network, scheduler).sample_shape == (3, 8, 8)
     assert from_diffusers(unet(sample_size=(8, 16)), scheduler).sample_shape == (3, 8, 16)
     assert from_diffusers(unet(sample_size=None), scheduler).sample_shape is None
-    wide = ek.sample(from_diffusers(network, scheduler), seeds=[0], shape=(3, 16, 8), steps=ek.EDMSteps(2))
+    wide = ds.sample(from_diffusers(network, scheduler), seeds=[0], shape=(3, 16, 8), steps=ds.EDMSteps(2))
     assert wide.x.shape == (1, 3, 16, 8)
 
 
@@ -372,7 +372,7 @@ def test_half_precision_and_gradients():
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, full, rtol=0, atol=0.05)
     denoiser = from_diffusers(unet(torch.float32), scheduler)
-    out = ek.sample(denoiser, seeds=[0], steps=ek.EDMSteps(2), grad=True).x.sum()
+    out = ds.sample(denoiser, seeds=[0], steps=ds.EDMSteps(2), grad=True).x.sum()
     out.backward()
     assert all(p.grad is not None for p in denoiser.network.model.conv_in.parameters())
 

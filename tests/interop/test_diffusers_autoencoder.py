@@ -4,9 +4,9 @@ import pytest
 import torch
 from diffusers_models import autoencoder
 
-from edmkit.interop.diffusers import Autoencoder
-from edmkit.protocols import Encoder
-from edmkit.transform import Transform
+from diffspace.interop.diffusers import Autoencoder
+from diffspace.protocols import Encoder
+from diffspace.transform import Transform
 
 pytest.importorskip("diffusers")
 

@@ -1,4 +1,4 @@
-"""Solvers of edmkit as schedulers in the pipelines of diffusers: the end is that of edmkit's own `sample`."""
+"""Solvers of diffspace as schedulers in the pipelines of diffusers: the end is that of diffspace's own `sample`."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import torch
 from diffusers_models import run, sd3, text_unet, unet
 from two_m import TwoM
 
-import edmkit as ek
-from edmkit.interop.diffusers import from_diffusers, to_diffusers
-from edmkit.protocols import Increment, Request
-from edmkit.sampling import LevelSteps
+import diffspace as ds
+from diffspace.interop.diffusers import from_diffusers, to_diffusers
+from diffspace.protocols import Increment, Request
+from diffspace.sampling import LevelSteps
 
 diffusers = pytest.importorskip("diffusers")
 
 LINEAR = {"beta_start": 1e-4, "beta_end": 0.02}
-SOLVERS = {"euler": ek.Euler(), "heun": ek.Heun(), "midpoint": ek.Heun(alpha=0.5), "2m": ek.DPMSolverPP2M()}
+SOLVERS = {"euler": ds.Euler(), "heun": ds.Heun(), "midpoint": ds.Heun(alpha=0.5), "2m": ds.DPMSolverPP2M()}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def unclamped(monkeypatch, pipeline, **call):
 @pytest.mark.parametrize("rounded", [False, True])
 def test_inside_a_ddpm_pipeline(network, monkeypatch, solver, prediction, rounded):
     trained = diffusers.DDPMScheduler(**LINEAR, prediction_type=prediction)
-    steps = ek.EDMSteps(5)
+    steps = ds.EDMSteps(5)
     pipeline = diffusers.DDPMPipeline(network, to_diffusers(solver, steps, trained, rounded=rounded))
     theirs = unclamped(
         monkeypatch, pipeline, batch_size=2, generator=torch.Generator().manual_seed(3), num_inference_steps=5
@@ -60,7 +60,7 @@ def test_inside_a_ddpm_pipeline(network, monkeypatch, solver, prediction, rounde
     # a pipeline that does not scale its noise takes it for x/√(σ² + 1)
     drawn = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(3))
     x = drawn.double() * (1 + levels[0] ** 2) ** 0.5
-    ours = ek.sample(denoiser, x=x, sigma_start=levels[0], steps=ek.GivenSteps(tuple(levels)), solver=solver)
+    ours = ds.sample(denoiser, x=x, sigma_start=levels[0], steps=ds.GivenSteps(tuple(levels)), solver=solver)
     assert len(pipeline.scheduler.timesteps) == ours.nfe
     assert len(pipeline.scheduler.sigmas) == ours.nfe + 1
     assert pipeline.scheduler.timesteps.dtype == (torch.int64 if rounded else torch.float32)
@@ -72,7 +72,7 @@ def test_inside_a_ddim_pipeline(network, monkeypatch):
     pipeline = diffusers.DDIMPipeline(network, trained)
     ours = diffusers.DDIMPipeline(network, trained)
     levels = from_diffusers(network, trained).levels
-    ours.scheduler = to_diffusers(ek.Euler(), LevelSteps(8, levels=levels, spacing="trailing"), trained, rounded=True)
+    ours.scheduler = to_diffusers(ds.Euler(), LevelSteps(8, levels=levels, spacing="trailing"), trained, rounded=True)
     ends = [
         unclamped(monkeypatch, p, generator=torch.Generator().manual_seed(3), num_inference_steps=8)
         for p in (pipeline, ours)
@@ -100,7 +100,7 @@ def test_inside_the_loop_of_stable_diffusion():
     trained = diffusers.PNDMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     draws = torch.Generator().manual_seed(2)
     text, latents = torch.randn(4, 5, 12, generator=draws), torch.randn(2, 4, 8, 8, generator=draws)
-    scheduler = to_diffusers(ek.Heun(), ek.EDMSteps(), trained)
+    scheduler = to_diffusers(ds.Heun(), ds.EDMSteps(), trained)
     theirs = text_loop(model, scheduler, latents, text, 3.0, 6)
     inner = from_diffusers(model, trained)
 
@@ -109,7 +109,7 @@ def test_inside_the_loop_of_stable_diffusion():
         return without + 3.0 * (with_text - without)
 
     guided.sigma_min, guided.sigma_max = inner.sigma_min, inner.sigma_max
-    ours = ek.sample(guided, latents=latents, steps=ek.EDMSteps(6)).x.float()
+    ours = ds.sample(guided, latents=latents, steps=ds.EDMSteps(6)).x.float()
     torch.testing.assert_close(theirs, ours, rtol=1e-5, atol=1e-5)
 
 
@@ -122,18 +122,18 @@ def test_a_network_of_flow():
         "pooled_projections": torch.randn(2, 6, generator=draws),
     }
     latents = torch.randn(2, 4, 8, 8, generator=draws)
-    scheduler = to_diffusers(ek.Heun(), ek.EDMSteps(5), trained)
+    scheduler = to_diffusers(ds.Heun(), ds.EDMSteps(5), trained)
     theirs = run(model, scheduler, latents * scheduler.init_noise_sigma, **cond)
-    ours = ek.sample(from_diffusers(model, trained), latents=latents, steps=ek.EDMSteps(5), cond=cond).x
+    ours = ds.sample(from_diffusers(model, trained), latents=latents, steps=ds.EDMSteps(5), cond=cond).x
     torch.testing.assert_close(theirs, ours.float(), rtol=1e-5, atol=1e-5)
 
 
 def test_edm_data_end_unscaled(network):
     trained = diffusers.EDMEulerScheduler(sigma_data=0.7)
     latents = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(2))
-    scheduler = to_diffusers(ek.Heun(), ek.EDMSteps(5), trained)
+    scheduler = to_diffusers(ds.Heun(), ds.EDMSteps(5), trained)
     theirs = run(network, scheduler, latents * scheduler.init_noise_sigma)
-    ours = ek.sample(from_diffusers(network, trained), latents=latents, steps=ek.EDMSteps(5)).x
+    ours = ds.sample(from_diffusers(network, trained), latents=latents, steps=ds.EDMSteps(5)).x
     torch.testing.assert_close(theirs, ours.float(), rtol=1e-5, atol=1e-4)
 
 
@@ -161,17 +161,17 @@ class Ancestral:
 
 def test_the_generator_of_the_pipeline_draws_the_noise_of_the_steps(network, monkeypatch):
     trained = diffusers.DDPMScheduler(**LINEAR, prediction_type="v_prediction")
-    pipeline = diffusers.DDPMPipeline(network, to_diffusers(Ancestral(), ek.EDMSteps(4), trained))
+    pipeline = diffusers.DDPMPipeline(network, to_diffusers(Ancestral(), ds.EDMSteps(4), trained))
     theirs = unclamped(
         monkeypatch, pipeline, batch_size=2, generator=torch.Generator().manual_seed(3), num_inference_steps=4
     )
     generator = torch.Generator().manual_seed(3)
     drawn = [torch.randn(2, 3, 8, 8, generator=generator) for _ in range(4)]
-    ours = ek.sample(
+    ours = ds.sample(
         from_diffusers(network, trained),
         x=drawn[0].double() * (1 + 80.0**2) ** 0.5,
         sigma_start=80.0,
-        steps=ek.EDMSteps(4),
+        steps=ds.EDMSteps(4),
         solver=Ancestral(),
         noise=lambda step, like: drawn[1 + step],
     )
@@ -182,13 +182,13 @@ def test_the_generator_of_the_pipeline_draws_the_noise_of_the_steps(network, mon
 def test_a_run_from_the_middle_and_from_a_changed_sample(network):
     """As image-to-image and inpainting do it."""
     trained = diffusers.DDPMScheduler(**LINEAR, prediction_type="v_prediction")
-    scheduler = to_diffusers(ek.Heun(), ek.EDMSteps(6), trained)
+    scheduler = to_diffusers(ds.Heun(), ds.EDMSteps(6), trained)
     scheduler.set_timesteps(6)
     draws = torch.Generator().manual_seed(2)
     image, noise, change = (torch.randn(2, 3, 8, 8, generator=draws) for _ in range(3))
     first = 2 * scheduler.order
     denoiser = from_diffusers(network, trained)
-    levels = ek.EDMSteps(6).sigmas((denoiser.sigma_min, denoiser.sigma_max))
+    levels = ds.EDMSteps(6).sigmas((denoiser.sigma_min, denoiser.sigma_max))
     sigma = float(levels[2])
     for set_begin in (True, False):
         scheduler.set_timesteps(6)
@@ -201,32 +201,32 @@ def test_a_run_from_the_middle_and_from_a_changed_sample(network):
             if i == 1:  # at the end of a step, where the sample is x/√(σ² + 1)
                 sample = sample + 0.1 * change
         x = (image + sigma * noise).double()
-        x = ek.sample(denoiser, x=x, sigma_start=sigma, steps=ek.GivenSteps(tuple(levels[2:4].tolist()))).x
+        x = ds.sample(denoiser, x=x, sigma_start=sigma, steps=ds.GivenSteps(tuple(levels[2:4].tolist()))).x
         x = x + 0.1 * change.double() * (1 + float(levels[3]) ** 2) ** 0.5
-        rest = ek.GivenSteps(tuple(levels[3:].tolist()))
-        ours = ek.sample(denoiser, x=x, sigma_start=float(levels[3]), steps=rest).x
+        rest = ds.GivenSteps(tuple(levels[3:].tolist()))
+        ours = ds.sample(denoiser, x=x, sigma_start=float(levels[3]), steps=rest).x
         torch.testing.assert_close(sample, ours.float(), rtol=1e-5, atol=1e-5)
 
 
 def test_the_number_of_steps(network):
     trained = diffusers.DDPMScheduler(**LINEAR)
-    scheduler = to_diffusers(ek.Heun(), ek.EDMSteps(4), trained)
+    scheduler = to_diffusers(ds.Heun(), ds.EDMSteps(4), trained)
     assert (len(scheduler.timesteps), scheduler.order, len(scheduler)) == (7, 2, 1000)
     scheduler.set_timesteps(1)
     assert len(scheduler.timesteps) == 1
     scheduler.set_timesteps()
     assert scheduler.num_inference_steps == 4
-    given = to_diffusers(ek.Euler(), ek.GivenSteps((10.0, 1.0, 0.0)), trained)
+    given = to_diffusers(ds.Euler(), ds.GivenSteps((10.0, 1.0, 0.0)), trained)
     given.set_timesteps(2)
     with pytest.raises(ValueError, match="num_inference_steps: 3; GivenSteps has 2 steps"):
         given.set_timesteps(3)
-    ends_above_zero = to_diffusers(ek.Euler(), ek.EDMSteps(3, terminal="sigma_min"), trained)
+    ends_above_zero = to_diffusers(ds.Euler(), ds.EDMSteps(3, terminal="sigma_min"), trained)
     assert float(ends_above_zero.sigmas[-1]) == from_diffusers(network, trained).sigma_min
 
 
 def test_its_config_is_saved_and_read(tmp_path):
     trained = diffusers.DDIMScheduler(**LINEAR, prediction_type="v_prediction", steps_offset=1)
-    scheduler = to_diffusers(ek.Heun(alpha=0.5), ek.EDMSteps(4, rho=5.0), trained, rounded=True)
+    scheduler = to_diffusers(ds.Heun(alpha=0.5), ds.EDMSteps(4, rho=5.0), trained, rounded=True)
     assert scheduler.config.prediction_type == "v_prediction"
     scheduler.save_pretrained(tmp_path)
     again = type(scheduler).from_pretrained(tmp_path)
@@ -237,11 +237,11 @@ def test_its_config_is_saved_and_read(tmp_path):
     assert back.config.prediction_type == "v_prediction"
     assert back.config.steps_offset == 1
     torch.testing.assert_close(back.alphas_cumprod, trained.alphas_cumprod)
-    to_diffusers(TwoM(), ek.EDMSteps(4), trained).save_pretrained(tmp_path)  # a solver that no file can name
+    to_diffusers(TwoM(), ds.EDMSteps(4), trained).save_pretrained(tmp_path)  # a solver that no file can name
 
 
 def test_a_finished_scheduler_can_be_copied_and_used_again(network):
-    scheduler = to_diffusers(ek.Heun(), ek.EDMSteps(3), diffusers.DDPMScheduler(**LINEAR))
+    scheduler = to_diffusers(ds.Heun(), ds.EDMSteps(3), diffusers.DDPMScheduler(**LINEAR))
     start = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(2))
     sample = start
     for t in scheduler.timesteps:
@@ -253,7 +253,7 @@ def test_a_finished_scheduler_can_be_copied_and_used_again(network):
 
 def test_errors():
     trained = diffusers.DDPMScheduler(**LINEAR)
-    scheduler = to_diffusers(ek.Heun(), ek.EDMSteps(3), trained)
+    scheduler = to_diffusers(ds.Heun(), ds.EDMSteps(3), trained)
     x = torch.randn(1, 3, 8, 8)
     first = scheduler.timesteps[0]
     with pytest.raises(ValueError, match="timestep: 5; want those of timesteps in order, of which"):
@@ -268,7 +268,7 @@ def test_errors():
     with pytest.raises(ValueError, match=r"timesteps: \[5\]; want some of those"):
         scheduler.add_noise(x, x, torch.tensor([5]))
     with pytest.raises(ValueError, match="sigma_max: 200 is outside"):
-        to_diffusers(ek.Heun(), ek.EDMSteps(3, sigma_max=200.0), trained)
+        to_diffusers(ds.Heun(), ds.EDMSteps(3, sigma_max=200.0), trained)
     for timestep in scheduler.timesteps[1:]:
         scheduler.step(x, timestep, x)
     with pytest.raises(ValueError, match="timestep: the run has ended; call set_timesteps"):
@@ -278,7 +278,7 @@ def test_errors():
 def test_solvers_that_no_pipeline_can_run():
     trained = diffusers.DDPMScheduler(**LINEAR)
 
-    class Adaptive(ek.Euler):
+    class Adaptive(ds.Euler):
         def evaluations(self, to_zero):
             return None
 
@@ -288,6 +288,6 @@ def test_solvers_that_no_pipeline_can_run():
             return (yield from super().step(path, 2 * x, t, t_next, memory))
 
     with pytest.raises(ValueError, match="solver: Adaptive chooses its evaluations by a tolerance"):
-        to_diffusers(Adaptive(), ek.EDMSteps(3), trained)
+        to_diffusers(Adaptive(), ds.EDMSteps(3), trained)
     with pytest.raises(ValueError, match="solver: Early changes the state before it asks for D"):
-        to_diffusers(Early(), ek.EDMSteps(3), trained)
+        to_diffusers(Early(), ds.EDMSteps(3), trained)

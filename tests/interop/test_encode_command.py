@@ -1,4 +1,4 @@
-"""`edmkit data encode` with an autoencoder of diffusers, and back from latents to pixels."""
+"""`diffspace data encode` with an autoencoder of diffusers, and back from latents to pixels."""
 
 from pathlib import Path
 
@@ -7,9 +7,9 @@ import torch
 from diffusers_models import autoencoder
 from image_files import as_the_reference, pixels, write_zip
 
-from edmkit.cli.app import main
-from edmkit.data import load_data
-from edmkit.interop.diffusers import Autoencoder
+from diffspace.cli.app import main
+from diffspace.data import load_data
+from diffspace.interop.diffusers import Autoencoder
 
 pytest.importorskip("diffusers")
 

@@ -5,8 +5,8 @@ import torch
 from reference_pickle import write_snapshot
 from small_networks import make_denoiser
 
-import edmkit as ek
-from edmkit.interop import convert
+import diffspace as ds
+from diffspace.interop import convert
 
 
 def outputs(denoiser, labels=None):
@@ -27,10 +27,10 @@ def test_every_protocol_gives_the_same_model(tmp_path, protocol):
 @pytest.mark.parametrize(
     "choice",
     [
-        ek.EDMPreconditioning(0.6, 0.01, 50.0),
-        ek.VPPreconditioning(19.0, 0.2, 1e-4, 500),
-        ek.VEPreconditioning(0.03, 90.0),
-        ek.IDDPMPreconditioning(100, 0.002, 0.009),
+        ds.EDMPreconditioning(0.6, 0.01, 50.0),
+        ds.VPPreconditioning(19.0, 0.2, 1e-4, 500),
+        ds.VEPreconditioning(0.03, 90.0),
+        ds.IDDPMPreconditioning(100, 0.002, 0.009),
     ],
     ids=lambda choice: type(choice).__name__,
 )
@@ -40,10 +40,10 @@ def test_every_preconditioning_with_its_settings(tmp_path, choice):
     assert model.denoiser.preconditioning == choice
     assert torch.equal(outputs(model), outputs(denoiser))
     variance = [line for line in report.ignored if "learned variance" in line]
-    assert len(variance) == (2 if isinstance(choice, ek.IDDPMPreconditioning) else 0)
+    assert len(variance) == (2 if isinstance(choice, ds.IDDPMPreconditioning) else 0)
 
 
-@pytest.mark.parametrize("network", [ek.networks.DDPMpp, ek.networks.NCSNpp, ek.networks.ADM])
+@pytest.mark.parametrize("network", [ds.networks.DDPMpp, ds.networks.NCSNpp, ds.networks.ADM])
 def test_every_architecture_with_classes_and_augmentation(tmp_path, network):
     denoiser = make_denoiser(network, label_dim=3, augment_dim=9, label_dropout=0.2, model_channels=64)
     model, report = convert(write_snapshot(tmp_path / "x.pkl", denoiser))
@@ -57,7 +57,7 @@ def test_every_architecture_with_classes_and_augmentation(tmp_path, network):
 
 def test_the_model_is_in_the_space_of_pixels_and_samples(tmp_path):
     model, _ = convert(write_snapshot(tmp_path / "x.pkl", make_denoiser()))
-    samples = ek.sample(model, seeds=range(2), steps=ek.EDMSteps(2))
+    samples = ds.sample(model, seeds=range(2), steps=ds.EDMSteps(2))
     assert model.decode(samples.x).dtype == torch.uint8
     assert (model.sigma_min, model.sigma_max) == (0.0, math.inf)
     assert model.transform.forward(torch.tensor([[0], [255]], dtype=torch.uint8)).tolist() == [[-1.0], [1.0]]

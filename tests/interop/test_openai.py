@@ -2,8 +2,8 @@ import pytest
 import torch
 from guided_diffusion import forward, random_state
 
-import edmkit as ek
-from edmkit.interop import convert
+import diffspace as ds
+from diffspace.interop import convert
 
 
 def saved(tmp_path, state):
@@ -44,7 +44,7 @@ def test_the_other_order_of_channels_is_another_network(tmp_path):
 
 def test_levels_are_those_of_the_betas(tmp_path):
     path = saved(tmp_path, random_state(128, (1,), 1, set()))
-    assert convert(path, size=8, betas="cosine")[0].denoiser.preconditioning == ek.IDDPMPreconditioning()
+    assert convert(path, size=8, betas="cosine")[0].denoiser.preconditioning == ds.IDDPMPreconditioning()
     linear = convert(path, size=8, betas="linear")[0]
     betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
     a = (1 - betas).cumprod(0)
@@ -52,7 +52,7 @@ def test_levels_are_those_of_the_betas(tmp_path):
     assert linear.sigma_max == pytest.approx(float(((1 - a[-1]) / a[-1]).sqrt()))
     # of 4000 steps, every fourth: its time is a whole number
     many = convert(path, size=8, betas="cosine", num_steps=4000)[0]
-    table = ek.IDDPMLevels(4000).table()
+    table = ds.IDDPMLevels(4000).table()
     assert many.sigma_min == float(table[0])
     assert float(many.denoiser.preconditioning.c_noise(table[400])) == 100.0
 

@@ -19,8 +19,8 @@ import torch
 from reference_pickle import reference_modules, snapshot, write_snapshot
 from small_networks import make_denoiser
 
-from edmkit.interop import convert
-from edmkit.interop.files import read_content
+from diffspace.interop import convert
+from diffspace.interop.files import read_content
 
 
 class Calls:
@@ -263,7 +263,7 @@ DEEP = {
 }
 READ_ALL = """
 import collections, pathlib, resource, sys, time
-from edmkit.interop import convert
+from diffspace.interop import convert
 pages = int(open("/proc/self/statm").read().split()[0])
 resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (300 << 20),) * 2)
 outcomes = collections.Counter()

@@ -2,8 +2,8 @@ import pytest
 import torch
 from score_sde import forward, random_modules
 
-import edmkit as ek
-from edmkit.interop import convert
+import diffspace as ds
+from diffspace.interop import convert
 
 PLAN = (16, (1, 2), 2, {1})
 
@@ -34,12 +34,12 @@ def test_outputs_are_those_of_a_plain_forward_pass(tmp_path, fourier):
         if fourier:  # their data are in [0, 1] with noise of σ/2, and the network centres them
             theirs = x + sigma.reshape(2, 1, 1, 1) * forward(modules, x, (sigma / 2).log(), *PLAN[1:], fourier=True)
         else:
-            t = ek.VPSchedule().sigma_inv(sigma)
+            t = ds.VPSchedule().sigma_inv(sigma)
             scaled = x / (sigma**2 + 1).sqrt().reshape(2, 1, 1, 1)
             theirs = x - sigma.reshape(2, 1, 1, 1) * forward(modules, scaled, 999 * t, *PLAN[1:], fourier=False)
     assert (theirs - x).std() > 0.1
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
-    assert choice == (ek.VEPreconditioning(0.02, 100.0) if fourier else ek.VPPreconditioning())
+    assert choice == (ds.VEPreconditioning(0.02, 100.0) if fourier else ds.VPPreconditioning())
     assert report.architecture == ("ncsnpp" if fourier else "ddpmpp")
     assert "'optimizer' of the checkpoint" in report.ignored
 

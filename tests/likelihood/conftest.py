@@ -2,7 +2,7 @@ import pytest
 import torch
 from plain_denoisers import check, gaussian_of, mixture_of
 
-from edmkit.oracles import Gaussian, GaussianMixture
+from diffspace.oracles import Gaussian, GaussianMixture
 
 
 @pytest.fixture(scope="session")

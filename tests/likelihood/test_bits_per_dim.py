@@ -6,11 +6,11 @@ import pytest
 import torch
 from scipy import integrate, stats
 
-from edmkit import EDMPreconditioning, EDMSteps, Heun, Model, Preconditioned
-from edmkit.likelihood import Hutchinson, bits_per_dim, log_likelihood
-from edmkit.networks import MLP
-from edmkit.oracles import FiniteData, Gaussian
-from edmkit.transform import PIXELS, Transform
+from diffspace import EDMPreconditioning, EDMSteps, Heun, Model, Preconditioned
+from diffspace.likelihood import Hutchinson, bits_per_dim, log_likelihood
+from diffspace.networks import MLP
+from diffspace.oracles import FiniteData, Gaussian
+from diffspace.transform import PIXELS, Transform
 
 SIGMA_MIN = 0.002
 

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from edmkit import EDMSteps
-from edmkit.likelihood import ExactTrace, GaussianPrior, Hutchinson, bits_per_dim, log_likelihood
-from edmkit.transform import PIXELS, Transform
+from diffspace import EDMSteps
+from diffspace.likelihood import ExactTrace, GaussianPrior, Hutchinson, bits_per_dim, log_likelihood
+from diffspace.transform import PIXELS, Transform
 
 X = torch.zeros(2, 2, dtype=torch.float64)
 SHORT = EDMSteps(2, 0.01, 10.0, terminal="sigma_min")

@@ -7,10 +7,21 @@ import pytest
 import torch
 from small_networks import make_denoiser
 
-from edmkit import EDMSteps, Euler, FlowSchedule, GivenSteps, Heun, LogLinearSteps, Process, VPSchedule, encode, sample
-from edmkit.likelihood import GaussianPrior, Hutchinson, log_likelihood
-from edmkit.oracles import ByClass, Gaussian
-from edmkit.sampling import AdamsBashforth
+from diffspace import (
+    EDMSteps,
+    Euler,
+    FlowSchedule,
+    GivenSteps,
+    Heun,
+    LogLinearSteps,
+    Process,
+    VPSchedule,
+    encode,
+    sample,
+)
+from diffspace.likelihood import GaussianPrior, Hutchinson, log_likelihood
+from diffspace.oracles import ByClass, Gaussian
+from diffspace.sampling import AdamsBashforth
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
 LOW, HIGH = torch.tensor(SIGMA_MIN).double(), torch.tensor(SIGMA_MAX).double()

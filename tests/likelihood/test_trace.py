@@ -4,10 +4,10 @@ import pytest
 import torch
 from scipy import stats
 
-from edmkit import EDMSteps, GivenSteps, Heun
-from edmkit.likelihood import ExactTrace, Hutchinson, log_likelihood
-from edmkit.likelihood.trace import WithLogDensity
-from edmkit.oracles import Gaussian
+from diffspace import EDMSteps, GivenSteps, Heun
+from diffspace.likelihood import ExactTrace, Hutchinson, log_likelihood
+from diffspace.likelihood.trace import WithLogDensity
+from diffspace.oracles import Gaussian
 
 STEPS = EDMSteps(8, 0.01, 10.0, terminal="sigma_min")
 
@@ -99,7 +99,7 @@ def test_probes_stay_the_same_so_that_the_integral_converges(mixture, plain_mixt
 
 
 def test_probes_belong_to_the_seed_and_are_none_of_the_sampler():
-    from edmkit import initial_latents, step_noise
+    from diffspace import initial_latents, step_noise
 
     trace = Hutchinson(3, "gaussian")
     together = trace.vectors([5, 2, 8], (2, 2))

@@ -3,7 +3,7 @@
 import pytest
 from real_digits import Digits, split_digits
 
-from edmkit.metrics import Classifier, train_classifier
+from diffspace.metrics import Classifier, train_classifier
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from real_digits import Digits
 
-from edmkit.metrics import Classifier, FeatureExtractor, train_classifier
+from diffspace.metrics import Classifier, FeatureExtractor, train_classifier
 
 
 def test_recognises_held_out_digits(classifier: Classifier, digits: Digits) -> None:

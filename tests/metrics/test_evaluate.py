@@ -8,7 +8,7 @@ import torch
 from real_digits import Digits
 from scipy import stats
 
-from edmkit.metrics import (
+from diffspace.metrics import (
     Classifier,
     FeatureStatistics,
     Identity,

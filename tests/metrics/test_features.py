@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from edmkit.metrics import PCA, FeatureExtractor, Identity, default_extractor
-from edmkit.metrics.features import fingerprint, in_batches
+from diffspace.metrics import PCA, FeatureExtractor, Identity, default_extractor
+from diffspace.metrics.features import fingerprint, in_batches
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

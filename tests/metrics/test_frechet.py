@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from edmkit.metrics import FeatureStatistics, frechet_distance
+from diffspace.metrics import FeatureStatistics, frechet_distance
 
 
 def gaussian(mean: Tensor, covariance: Tensor) -> FeatureStatistics:

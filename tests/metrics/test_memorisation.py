@@ -7,7 +7,7 @@ import pytest
 import torch
 from real_digits import Digits
 
-from edmkit.metrics import memorisation, nearest_neighbours
+from diffspace.metrics import memorisation, nearest_neighbours
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

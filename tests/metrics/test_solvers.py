@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from edmkit.metrics.solvers import (
+from diffspace.metrics.solvers import (
     Candidate,
     Measurement,
     SolverComparison,
@@ -21,10 +21,10 @@ from edmkit.metrics.solvers import (
     plan_runs,
     recommend,
 )
-from edmkit.oracles import Gaussian
-from edmkit.protocols import Request
-from edmkit.registry import SOLVERS
-from edmkit.sampling import (
+from diffspace.oracles import Gaussian
+from diffspace.protocols import Request
+from diffspace.registry import SOLVERS
+from diffspace.sampling import (
     AdamsBashforth,
     AnalyticalFirstStep,
     EDMSteps,
@@ -37,7 +37,7 @@ from edmkit.sampling import (
     VESteps,
     initial_latents,
 )
-from edmkit.spelling import from_text
+from diffspace.spelling import from_text
 
 F64 = torch.float64
 VARIANCES = np.array([0.5, 0.02])

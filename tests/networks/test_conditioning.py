@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edmkit.networks import ADM, MLP, DDPMpp, NCSNpp
-from edmkit.networks.conditioning import ConditionedNetwork
+from diffspace.networks import ADM, MLP, DDPMpp, NCSNpp
+from diffspace.networks.conditioning import ConditionedNetwork
 
 LABELS, AUGMENT = 5, 3
 MAKERS: dict[str, Callable[..., ConditionedNetwork]] = {
@@ -223,7 +223,7 @@ def test_networks_compile_into_one_graph() -> None:
     # in a process of its own: the checks of shapes that the tests run with cannot be traced
     code = """
         import torch
-        from edmkit.networks import ADM, MLP, DDPMpp, NCSNpp
+        from diffspace.networks import ADM, MLP, DDPMpp, NCSNpp
 
         conditions = dict(label_dim=3, augment_dim=2, label_dropout=0.5)
         networks = [

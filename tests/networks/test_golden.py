@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from edmkit import EDMPreconditioning, Preconditioned, VEPreconditioning, VPPreconditioning
-from edmkit.networks import ADM, DDPMpp, NCSNpp, paper_network
+from diffspace import EDMPreconditioning, Preconditioned, VEPreconditioning, VPPreconditioning
+from diffspace.networks import ADM, DDPMpp, NCSNpp, paper_network
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "networks.json").read_text(encoding="utf-8"))
 CASES: dict[str, dict[str, Any]] = GOLDEN["cases"]

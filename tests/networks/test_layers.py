@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edmkit.networks import styles
-from edmkit.networks.blocks import UNetBlock
-from edmkit.networks.layers import (
+from diffspace.networks import styles
+from diffspace.networks.blocks import UNetBlock
+from diffspace.networks.layers import (
     Conv,
     FourierEmbedding,
     PositionalEmbedding,
@@ -23,7 +23,7 @@ from edmkit.networks.layers import (
     xavier,
     zeros,
 )
-from edmkit.networks.styles import Style
+from diffspace.networks.styles import Style
 
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}

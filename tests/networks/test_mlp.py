@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from edmkit.networks import MLP
+from diffspace.networks import MLP
 
 
 @pytest.mark.parametrize("shape", [(1,), (7,), (2, 3), [1, 4, 4]])

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edmkit.networks import ADM, PAPER_NETWORKS, DDPMpp, NCSNpp, paper_network
-from edmkit.networks.unet import UNet
+from diffspace.networks import ADM, PAPER_NETWORKS, DDPMpp, NCSNpp, paper_network
+from diffspace.networks.unet import UNet
 
 NETWORKS = {"ddpmpp": DDPMpp, "ncsnpp": NCSNpp, "adm": ADM}
 every_network = pytest.mark.parametrize("kind", NETWORKS.values(), ids=NETWORKS)

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edmkit.networks import DDPMpp, use_winograd
-from edmkit.networks.winograd import WinogradConv, _Differentiable, transformed, winograd
-from edmkit.train import EMA
+from diffspace.networks import DDPMpp, use_winograd
+from diffspace.networks.winograd import WinogradConv, _Differentiable, transformed, winograd
+from diffspace.train import EMA
 
 
 def relative_error(x: Tensor, exact: Tensor) -> float:
@@ -132,7 +132,7 @@ def test_it_compiles_into_one_graph() -> None:
     # in a process of its own: the checks of shapes that the tests run with cannot be traced
     code = """
         import torch
-        from edmkit.networks import DDPMpp, use_winograd
+        from diffspace.networks import DDPMpp, use_winograd
 
         network = DDPMpp((1, 8, 8), model_channels=64, channel_mult=(1,), num_blocks=1).eval()
         for p in network.parameters():

@@ -7,8 +7,8 @@ import scipy.integrate
 import scipy.stats
 import torch
 
-from edmkit.objective import AdaptiveNoise, DenoisingLoss, IDDPMUniform, LogNormal, LogUniform, UniformWeight
-from edmkit.preconditioning import EDMPreconditioning, Preconditioned
+from diffspace.objective import AdaptiveNoise, DenoisingLoss, IDDPMUniform, LogNormal, LogUniform, UniformWeight
+from diffspace.preconditioning import EDMPreconditioning, Preconditioned
 
 BASE = LogNormal()
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from edmkit.objective import loss_by_sigma
-from edmkit.oracles import Gaussian
+from diffspace.objective import loss_by_sigma
+from diffspace.oracles import Gaussian
 
 VARIANCES = torch.tensor([0.5, 0.02, 2.0], dtype=torch.float64)
 MEAN = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)

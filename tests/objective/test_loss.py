@@ -13,7 +13,7 @@ import scipy.integrate
 import scipy.stats
 import torch
 
-from edmkit.objective import (
+from diffspace.objective import (
     DenoisingLoss,
     EDMWeight,
     IDDPMUniform,
@@ -23,14 +23,14 @@ from edmkit.objective import (
     UniformWeight,
     VPUniform,
 )
-from edmkit.oracles import Gaussian
-from edmkit.preconditioning import (
+from diffspace.oracles import Gaussian
+from diffspace.preconditioning import (
     EDMPreconditioning,
     IDDPMPreconditioning,
     VEPreconditioning,
     VPPreconditioning,
 )
-from edmkit.process import IDDPMLevels
+from diffspace.process import IDDPMLevels
 
 COVARIANCE = torch.tensor([[0.5, 0.2], [0.2, 0.3]], dtype=torch.float64)
 DATA = Gaussian(torch.tensor([0.3, -0.2], dtype=torch.float64), COVARIANCE)

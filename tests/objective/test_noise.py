@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edmkit.objective import IDDPMUniform, LogNormal, LogUniform, VPUniform
-from edmkit.process import IDDPMLevels
+from diffspace.objective import IDDPMUniform, LogNormal, LogUniform, VPUniform
+from diffspace.process import IDDPMLevels
 
 
 def vp_time(sigma, beta_d=19.9, beta_min=0.1):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from edmkit.objective import IDDPMUniform, LogNormal, LogUniform, SigmaBins
+from diffspace.objective import IDDPMUniform, LogNormal, LogUniform, SigmaBins
 
 
 def by_hand(edges, sigma, value):

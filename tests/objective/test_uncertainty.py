@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from edmkit.objective import DenoisingLoss, EDMWeight, LogNormal, LogUniform, Uncertainty
+from diffspace.objective import DenoisingLoss, EDMWeight, LogNormal, LogUniform, Uncertainty
 
 DIMS = 6
 WEIGHT = EDMWeight(0.5)

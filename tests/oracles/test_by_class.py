@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from edmkit.oracles import ByClass, FiniteData, Gaussian, GaussianMixture
+from diffspace.oracles import ByClass, FiniteData, Gaussian, GaussianMixture
 
 
 def test_each_class_is_answered_by_its_own_oracle():

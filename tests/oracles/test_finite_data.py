@@ -11,7 +11,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from edmkit.oracles import FiniteData, GaussianMixture
+from diffspace.oracles import FiniteData, GaussianMixture
 
 F64 = torch.float64
 

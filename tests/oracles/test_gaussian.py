@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 import torch
 
-from edmkit.oracles import Gaussian
+from diffspace.oracles import Gaussian
 
 F64 = torch.float64
 MEAN = torch.tensor([[0.3, -1.0], [2.0, 0.1]], dtype=F64)

@@ -11,7 +11,7 @@ import scipy.special
 import scipy.stats
 import torch
 
-from edmkit.oracles import Gaussian, GaussianMixture
+from diffspace.oracles import Gaussian, GaussianMixture
 
 F64 = torch.float64
 MEANS = torch.tensor([[0.0, 2.0], [-1.5, -0.5], [3.0, 0.0]], dtype=F64)

@@ -8,8 +8,8 @@ import jaxtyping
 import pytest
 import torch
 
-from edmkit.oracles import FiniteData, Gaussian, GaussianMixture
-from edmkit.protocols import Denoiser
+from diffspace.oracles import FiniteData, Gaussian, GaussianMixture
+from diffspace.protocols import Denoiser
 
 F64 = torch.float64
 

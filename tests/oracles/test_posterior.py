@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from edmkit.oracles import Gaussian, GaussianMixture
+from diffspace.oracles import Gaussian, GaussianMixture
 
 A = torch.tensor([[1.0, 0.5, 0.0], [0.0, 1.0, -1.0]], dtype=torch.float64)
 MEAN = torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from edmkit import (
+from diffspace import (
     Churn,
     EDMSchedule,
     EDMSteps,
@@ -23,7 +23,7 @@ from edmkit import (
     VPSteps,
     sample,
 )
-from edmkit.oracles import GaussianMixture
+from diffspace.oracles import GaussianMixture
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "samplers.json").read_text())
 MIXTURE = GaussianMixture(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from edmkit import (
+from diffspace import (
     IPNDM,
     LMS,
     DPMSolver2,
@@ -19,7 +19,7 @@ from edmkit import (
     count_evaluations,
     sample,
 )
-from edmkit.oracles import GaussianMixture
+from diffspace.oracles import GaussianMixture
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "solvers.json").read_text())
 MIXTURE = GaussianMixture(

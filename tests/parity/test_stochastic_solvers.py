@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from edmkit import EDMSteps, sample
-from edmkit.oracles import GaussianMixture
-from edmkit.sampling import DPMSolverPP2MSDE, DPMSolverPP3MSDE, EulerAncestral
+from diffspace import EDMSteps, sample
+from diffspace.oracles import GaussianMixture
+from diffspace.sampling import DPMSolverPP2MSDE, DPMSolverPP3MSDE, EulerAncestral
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "solvers.json").read_text())
 MIXTURE = GaussianMixture(

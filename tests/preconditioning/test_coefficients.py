@@ -8,7 +8,7 @@ import mpmath
 import pytest
 import torch
 
-from edmkit.preconditioning import (
+from diffspace.preconditioning import (
     ContinuousTime,
     EDMPreconditioning,
     EpsilonPrediction,
@@ -20,7 +20,7 @@ from edmkit.preconditioning import (
     VPrediction,
     X0Prediction,
 )
-from edmkit.process import CosineSchedule, DiscreteLevels, FlowSchedule, IDDPMLevels, VPSchedule
+from diffspace.process import CosineSchedule, DiscreteLevels, FlowSchedule, IDDPMLevels, VPSchedule
 
 SIGMAS = torch.logspace(-6, 6, 61, dtype=torch.float64)
 

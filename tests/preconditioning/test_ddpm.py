@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from edmkit import EDMSteps, Heun, sample
-from edmkit.oracles import Gaussian
-from edmkit.preconditioning import InterpolatedIndex, LevelIndex, ddpm_preconditioning, from_ddpm
-from edmkit.process import DiscreteLevels, IDDPMLevels
+from diffspace import EDMSteps, Heun, sample
+from diffspace.oracles import Gaussian
+from diffspace.preconditioning import InterpolatedIndex, LevelIndex, ddpm_preconditioning, from_ddpm
+from diffspace.process import DiscreteLevels, IDDPMLevels
 
 MEAN = torch.tensor([[0.3, -0.1, 0.2]], dtype=torch.float64)
 ROOT = torch.tensor([[0.5, 0, 0], [0.2, 0.3, 0], [-0.4, 0.1, 0.6]], dtype=torch.float64)

@@ -10,7 +10,7 @@ import jaxtyping
 import pytest
 import torch
 
-from edmkit.preconditioning import (
+from diffspace.preconditioning import (
     EDMPreconditioning,
     EpsilonPrediction,
     FlowPrediction,
@@ -21,7 +21,7 @@ from edmkit.preconditioning import (
     VPrediction,
     X0Prediction,
 )
-from edmkit.protocols import Denoiser
+from diffspace.protocols import Denoiser
 
 ALL = [
     EDMPreconditioning(),
@@ -180,7 +180,7 @@ def test_a_network_that_returns_another_shape():
 COMPILATION = """
 import torch, warnings
 warnings.simplefilter("error")
-from edmkit.preconditioning import *
+from diffspace.preconditioning import *
 
 class Network(torch.nn.Module):
     def __init__(self):

@@ -11,8 +11,8 @@ import math
 import pytest
 import torch
 
-from edmkit.oracles import Gaussian
-from edmkit.preconditioning import (
+from diffspace.oracles import Gaussian
+from diffspace.preconditioning import (
     ContinuousTime,
     EDMPreconditioning,
     EpsilonPrediction,
@@ -25,7 +25,7 @@ from edmkit.preconditioning import (
     VPrediction,
     X0Prediction,
 )
-from edmkit.process import CosineSchedule, DiscreteLevels, IDDPMLevels
+from diffspace.process import CosineSchedule, DiscreteLevels, IDDPMLevels
 
 MEAN = torch.tensor([[0.3, -0.1, 0.2]], dtype=torch.float64)
 ROOT = torch.tensor([[0.5, 0, 0], [0.2, 0.3, 0], [-0.4, 0.1, 0.6]], dtype=torch.float64)

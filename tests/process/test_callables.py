@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edmkit.process import (
+from diffspace.process import (
     CallableScaling,
     CallableSchedule,
     CosineSchedule,

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edmkit.process import DiscreteLevels, IDDPMLevels, nearest_level, round_to_levels
+from diffspace.process import DiscreteLevels, IDDPMLevels, nearest_level, round_to_levels
 
 several = settings(max_examples=50, deadline=None)
 TABLE = IDDPMLevels().table()

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from edmkit.process import (
+from diffspace.process import (
     CallableScaling,
     CosineSchedule,
     EDMSchedule,

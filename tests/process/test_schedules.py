@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edmkit.process import CosineSchedule, EDMSchedule, FlowSchedule, VESchedule, VPSchedule
+from diffspace.process import CosineSchedule, EDMSchedule, FlowSchedule, VESchedule, VPSchedule
 
 EPS = sys.float_info.epsilon
 

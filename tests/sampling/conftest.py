@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from edmkit.oracles import GaussianMixture
+from diffspace.oracles import GaussianMixture
 
 
 @pytest.fixture(scope="session")

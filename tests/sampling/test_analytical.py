@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from edmkit import (
+from diffspace import (
     IPNDM,
     AdamsBashforth,
     AnalyticalFirstStep,
@@ -20,7 +20,7 @@ from edmkit import (
     initial_latents,
     sample,
 )
-from edmkit.oracles import Gaussian
+from diffspace.oracles import Gaussian
 
 SOLVERS = [Euler(), Heun(), IPNDM(3), AdamsBashforth(3, "x0"), DPMSolver2(), UniPC(2)]
 LATENTS = initial_latents(range(5), (2,)).double()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from edmkit import (
+from diffspace import (
     Churn,
     EDMPreconditioning,
     EDMSteps,
@@ -15,7 +15,7 @@ from edmkit import (
     VPSchedule,
     sample,
 )
-from edmkit.oracles import FiniteData, GaussianMixture
+from diffspace.oracles import FiniteData, GaussianMixture
 
 SEEDS = tuple(range(100, 164))
 CHURN = Churn(S_churn=4.0, S_tmax=50.0, S_noise=1.003)

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from edmkit import initial_latents, step_noise
-from edmkit.sampling.brownian import BrownianPath
+from diffspace import initial_latents, step_noise
+from diffspace.sampling.brownian import BrownianPath
 
 COUNT = 20_000  # numbers of one seed, each a path of its own
 CLOCKS = [0.0, 1e-50, 1e-9, 0.3, 0.302, 1.0, math.exp(1 / 512), 7.5, 1e4, 1e50]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from edmkit import (
+from diffspace import (
     Churn,
     CosineSchedule,
     DiscreteLevels,

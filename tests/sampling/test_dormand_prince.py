@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from edmkit import (
+from diffspace import (
     DormandPrince,
     EDMSteps,
     GivenSteps,
@@ -15,7 +15,7 @@ from edmkit import (
     initial_latents,
     sample,
 )
-from edmkit.oracles import Gaussian, GaussianMixture
+from diffspace.oracles import Gaussian, GaussianMixture
 
 LATENTS = initial_latents(range(6), (2,)).double()
 GAUSSIAN = Gaussian(torch.tensor([0.3, -0.5]).double(), torch.tensor([[0.5, 0.2], [0.2, 0.3]]).double())

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from edmkit import (
+from diffspace import (
     CosineSchedule,
     EDMSteps,
     Euler,
@@ -24,8 +24,8 @@ from edmkit import (
     count_evaluations,
     sample,
 )
-from edmkit.registry import SOLVERS as NAMED_SOLVERS
-from edmkit.registry import STEPS as NAMED_STEPS
+from diffspace.registry import SOLVERS as NAMED_SOLVERS
+from diffspace.registry import STEPS as NAMED_STEPS
 
 LATENTS = torch.tensor([[0.5, -1.2], [1.4, 0.3], [-3.0, 2.5]], dtype=torch.float64)
 SOLVERS = {"Euler": Euler(), "Heun": Heun(), "midpoint": Heun(1 / 2), "Ralston": Heun(2 / 3), "a tenth": Heun(0.1)}

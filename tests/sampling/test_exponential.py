@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.integrate import quad
 
-from edmkit import (
+from diffspace import (
     DEIS,
     LMS,
     AdamsBashforth,
@@ -21,7 +21,7 @@ from edmkit import (
     UniPC,
     sample,
 )
-from edmkit.sampling.quadrature import exponential_moments, phi
+from diffspace.sampling.quadrature import exponential_moments, phi
 
 
 @pytest.mark.parametrize("z", [-30.0, -3.0, -1.0, -0.999, -1e-3, 0.0, 1e-9, 0.3, 0.999, 1.0, 2.0, 12.0])

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from edmkit import (
+from diffspace import (
     EDMSteps,
     Euler,
     GivenSteps,
@@ -17,7 +17,7 @@ from edmkit import (
     initial_latents,
     sample,
 )
-from edmkit.oracles import Gaussian
+from diffspace.oracles import Gaussian
 
 GAUSSIAN = Gaussian(torch.tensor([0.3, -0.5]), torch.tensor([[0.5, 0.2], [0.2, 0.3]]))
 LATENTS = initial_latents(range(8), (2,)).double()

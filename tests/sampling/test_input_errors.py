@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from edmkit import EDMSteps, Heun, sample
+from diffspace import EDMSteps, Heun, sample
 
 ONE = torch.zeros(1, 2, dtype=torch.float64)
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from plain_denoisers import mixture_of
 
-from edmkit import EDMSteps, Euler, FlowSchedule, GivenTimes, Heun, Process, VPSchedule, encode, sample
-from edmkit.sampling import decode, interpolate
+from diffspace import EDMSteps, Euler, FlowSchedule, GivenTimes, Heun, Process, VPSchedule, encode, sample
+from diffspace.sampling import decode, interpolate
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
 COUNTS = (48, 96, 192)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from edmkit import DiscreteLevels, IDDPMLevels, IDDPMSteps
-from edmkit.sampling import LevelSteps
+from diffspace import DiscreteLevels, IDDPMLevels, IDDPMSteps
+from diffspace.sampling import LevelSteps
 
 LEVELS = DiscreteLevels(tuple((n + 1) / 10 for n in range(10)))  # σ_n = (n + 1)/10
 

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from edmkit.oracles import Gaussian
-from edmkit.sampling import EDMSteps, end_point_error, initial_latents, reference, sample
+from diffspace.oracles import Gaussian
+from diffspace.sampling import EDMSteps, end_point_error, initial_latents, reference, sample
 
 GAUSSIAN = Gaussian(torch.tensor([0.3, -0.5]), torch.tensor([[0.5, 0.2], [0.2, 0.3]]))
 LATENTS = initial_latents(range(16), (2,)).double()

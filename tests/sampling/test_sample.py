@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-import edmkit as ek
+import diffspace as ds
 
 
 class Recording(torch.nn.Module):
@@ -27,16 +27,16 @@ class Recording(torch.nn.Module):
 
 def test_a_full_euler_step_to_zero_lands_on_D(mixture):
     latents = torch.randn(6, 2, dtype=torch.float64)
-    samples = ek.sample(mixture, latents=latents, steps=ek.EDMSteps(1), solver=ek.Euler(), trajectory=True)
+    samples = ds.sample(mixture, latents=latents, steps=ds.EDMSteps(1), solver=ds.Euler(), trajectory=True)
     assert samples.nfe == 1
     torch.testing.assert_close(samples.x, mixture(80 * latents, torch.tensor(80.0)), rtol=1e-13, atol=1e-13)
     torch.testing.assert_close(samples.x, samples.trajectory.denoised[0], rtol=1e-13, atol=1e-13)
 
 
 def test_states_are_what_sample_is_built_on(mixture):
-    options = {"seeds": range(4), "shape": (2,), "steps": ek.EDMSteps(5), "process": ek.Process(ek.VPSchedule())}
-    states = list(ek.sample_states(mixture, **options))
-    samples = ek.sample(mixture, trajectory=True, **options)
+    options = {"seeds": range(4), "shape": (2,), "steps": ds.EDMSteps(5), "process": ds.Process(ds.VPSchedule())}
+    states = list(ds.sample_states(mixture, **options))
+    samples = ds.sample(mixture, trajectory=True, **options)
     assert [state.step for state in states] == [0, 1, 2, 3, 4, 5]
     assert [state.nfe for state in states] == [0, 2, 4, 6, 8, 9]
     assert torch.equal(states[-1].x, samples.x)
@@ -44,7 +44,7 @@ def test_states_are_what_sample_is_built_on(mixture):
     assert states[0].denoised is None
     assert [state.sigma for state in states] == samples.sigmas.tolist()
     torch.testing.assert_close(
-        states[0].x.std(), torch.tensor(80.0).double() * ek.initial_latents(range(4), (2,)).double().std()
+        states[0].x.std(), torch.tensor(80.0).double() * ds.initial_latents(range(4), (2,)).double().std()
     )
     for before, after in itertools.pairwise(states):
         expected = mixture(before.x, torch.tensor(before.sigma, dtype=torch.float64))
@@ -56,7 +56,7 @@ def test_gradients_flow_end_to_end_when_asked():
     latents = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
 
     def loss(z):
-        return ek.sample(denoiser, latents=z, steps=ek.EDMSteps(4, 0.1, 3.0), grad=True).x.square().sum()
+        return ds.sample(denoiser, latents=z, steps=ds.EDMSteps(4, 0.1, 3.0), grad=True).x.square().sum()
 
     assert torch.autograd.gradcheck(loss, (latents,), atol=1e-6)
     (slope,) = torch.autograd.grad(loss(latents), denoiser.layer.bias)
@@ -73,14 +73,14 @@ def test_gradients_flow_end_to_end_when_asked():
 def test_no_gradients_by_default_and_no_mode_leaks():
     denoiser = Recording()
     latents = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
-    for state in ek.sample_states(denoiser, latents=latents, steps=ek.EDMSteps(4)):
+    for state in ds.sample_states(denoiser, latents=latents, steps=ds.EDMSteps(4)):
         assert torch.is_grad_enabled()
         assert denoiser.training
         assert denoiser.dropout.training
         assert state.step == 0 or not state.x.requires_grad
     assert not any(denoiser.grads)
     with torch.no_grad():
-        ek.sample(denoiser, latents=latents.detach(), steps=ek.EDMSteps(2), grad=True)
+        ds.sample(denoiser, latents=latents.detach(), steps=ds.EDMSteps(2), grad=True)
         assert not torch.is_grad_enabled()
 
 
@@ -89,38 +89,38 @@ def test_dropout_is_off_and_modes_are_restored():
     denoiser.dropout.eval()
     denoiser.train(True)
     denoiser.dropout.train(False)
-    first = ek.sample(denoiser, seeds=[0], shape=(2,)).x
+    first = ds.sample(denoiser, seeds=[0], shape=(2,)).x
     assert not any(a or b for a, b in denoiser.modes)
     assert denoiser.training
     assert not denoiser.dropout.training
     denoiser.train()
-    assert torch.equal(first, ek.sample(denoiser, seeds=[0], shape=(2,)).x)
+    assert torch.equal(first, ds.sample(denoiser, seeds=[0], shape=(2,)).x)
 
 
 def test_partial_sampling_spaces_the_steps_anew(mixture):
     x = mixture.sample(5, generator=torch.Generator().manual_seed(0)) + 3.0 * torch.randn(5, 2, dtype=torch.float64)
-    fine = ek.sample(mixture, x=x, sigma_start=3.0, steps=ek.EDMSteps(400))
-    coarse = ek.sample(mixture, x=x, sigma_start=3.0, steps=ek.EDMSteps(40))
+    fine = ds.sample(mixture, x=x, sigma_start=3.0, steps=ds.EDMSteps(400))
+    coarse = ds.sample(mixture, x=x, sigma_start=3.0, steps=ds.EDMSteps(40))
     assert coarse.sigmas[0] == 3.0
     assert len(coarse.sigmas) == 41
     torch.testing.assert_close(coarse.x, fine.x, rtol=0, atol=5e-3)
     with pytest.raises(ValueError, match="sigma_start"):
-        ek.sample(mixture, x=x, sigma_start=0.001, steps=ek.EDMSteps(40))
+        ds.sample(mixture, x=x, sigma_start=0.001, steps=ds.EDMSteps(40))
     with pytest.raises(ValueError, match="sigma_start"):
-        ek.sample(mixture, x=x)
+        ds.sample(mixture, x=x)
 
 
 def test_a_non_monotone_schedule_takes_given_times():
     """σ(t) = t(2 − t)·(…) that rises, falls and rises again: no inverse, but the ODE does not mind."""
-    gaussian = ek.oracles.Gaussian(torch.zeros(2), 0.5 * torch.eye(2))
-    wavy = ek.Process(sigma=lambda t: t + 0.3 * torch.sin(4 * t))
+    gaussian = ds.oracles.Gaussian(torch.zeros(2), 0.5 * torch.eye(2))
+    wavy = ds.Process(sigma=lambda t: t + 0.3 * torch.sin(4 * t))
     latents = torch.randn(4, 2, dtype=torch.float64)
     times = torch.linspace(3.0, 0.0, 1201, dtype=torch.float64)
     start = float(wavy.sigma(3.0))
-    samples = ek.sample(gaussian, latents=latents, process=wavy, steps=ek.GivenTimes(tuple(times.tolist())))
+    samples = ds.sample(gaussian, latents=latents, process=wavy, steps=ds.GivenTimes(tuple(times.tolist())))
     torch.testing.assert_close(samples.x, gaussian.flow(start * latents, start, 0.0), rtol=0, atol=2e-3)
     with pytest.raises(ValueError, match="increasing"):
-        ek.sample(gaussian, latents=latents, process=wavy, steps=ek.EDMSteps(5, 0.1, 2.0))
+        ds.sample(gaussian, latents=latents, process=wavy, steps=ds.EDMSteps(5, 0.1, 2.0))
 
 
 def test_ranges_are_errors_or_clipped():
@@ -131,27 +131,27 @@ def test_ranges_are_errors_or_clipped():
             return 0.5 * x
 
     options = {"seeds": [0], "shape": (2,)}
-    assert ek.sample(Ranged(), **options).sigmas[0] == 50.0
+    assert ds.sample(Ranged(), **options).sigmas[0] == 50.0
     with pytest.raises(ValueError, match=r"sigma_max: 60 is outside the model's range \[0.02, 50\]"):
-        ek.sample(Ranged(), steps=ek.EDMSteps(5, sigma_max=60.0), **options)
-    clipped = ek.sample(Ranged(), steps=ek.EDMSteps(5, 0.001, 60.0), clip=True, **options)
+        ds.sample(Ranged(), steps=ds.EDMSteps(5, sigma_max=60.0), **options)
+    clipped = ds.sample(Ranged(), steps=ds.EDMSteps(5, 0.001, 60.0), clip=True, **options)
     assert clipped.sigmas[[0, -2]].tolist() == pytest.approx([50.0, 0.02], rel=1e-14)
 
 
 def test_discrete_models_are_asked_only_at_their_levels():
-    levels = ek.IDDPMLevels(M=50)
+    levels = ds.IDDPMLevels(M=50)
     asked = []
 
     class Discrete:
-        sigma_min, sigma_max = ek.LevelIndex(levels).sigma_range
-        round_sigma = staticmethod(ek.LevelIndex(levels).round_sigma)
+        sigma_min, sigma_max = ds.LevelIndex(levels).sigma_range
+        round_sigma = staticmethod(ds.LevelIndex(levels).round_sigma)
 
         def __call__(self, x, sigma, cond=None):
             asked.append(float(sigma))
             return 0.5 * x
 
-    churn = ek.Churn(S_churn=5, S_tmax=50.0)
-    ek.sample(Discrete(), seeds=range(3), shape=(2,), steps=ek.EDMSteps(12), solver=ek.Euler(), churn=churn)
+    churn = ds.Churn(S_churn=5, S_tmax=50.0)
+    ds.sample(Discrete(), seeds=range(3), shape=(2,), steps=ds.EDMSteps(12), solver=ds.Euler(), churn=churn)
     table = levels.table()
     assert max(float((table / sigma - 1).abs().min()) for sigma in asked) < 1e-12
 
@@ -172,20 +172,20 @@ def test_discrete_models_are_asked_only_at_their_levels():
 )
 def test_mistakes_are_named(options, message):
     with pytest.raises(ValueError, match=message):
-        ek.sample(lambda x, sigma, cond=None: x, **options)
+        ds.sample(lambda x, sigma, cond=None: x, **options)
 
 
 def test_denoisers_that_misbehave_are_named():
     with pytest.raises(ValueError, match="denoiser: returned shape"):
-        ek.sample(lambda x, sigma, cond=None: x[:1], seeds=[0, 1], shape=(2,))
+        ds.sample(lambda x, sigma, cond=None: x[:1], seeds=[0, 1], shape=(2,))
     with pytest.raises(FloatingPointError, match="not finite"):
-        ek.sample(lambda x, sigma, cond=None: x / 0.0, seeds=[0, 1], shape=(2,))
+        ds.sample(lambda x, sigma, cond=None: x / 0.0, seeds=[0, 1], shape=(2,))
 
 
 def test_score_is_that_of_the_oracle(mixture):
     x = torch.randn(7, 2, dtype=torch.float64)
     for sigma in (torch.tensor(0.3, dtype=torch.float64), torch.linspace(0.1, 3, 7, dtype=torch.float64)):
-        torch.testing.assert_close(ek.score(mixture)(x, sigma), mixture.score(x, sigma), rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(ds.score(mixture)(x, sigma), mixture.score(x, sigma), rtol=1e-10, atol=1e-10)
 
 
 def test_the_state_may_be_float32_and_the_network_sees_it(mixture):
@@ -195,8 +195,8 @@ def test_the_state_may_be_float32_and_the_network_sees_it(mixture):
         seen.append((x.dtype, sigma.dtype))
         return mixture(x, sigma)
 
-    single = ek.sample(denoiser, seeds=range(5), shape=(2,), dtype=torch.float32).x
-    double = ek.sample(mixture, seeds=range(5), shape=(2,)).x
+    single = ds.sample(denoiser, seeds=range(5), shape=(2,), dtype=torch.float32).x
+    double = ds.sample(mixture, seeds=range(5), shape=(2,)).x
     assert set(seen) == {(torch.float32, torch.float32)}
     assert double.dtype == torch.float64
     torch.testing.assert_close(single.double(), double, rtol=1e-3, atol=1e-3)
@@ -204,11 +204,11 @@ def test_the_state_may_be_float32_and_the_network_sees_it(mixture):
 
 def test_progress_is_told_every_state(mixture):
     told = []
-    ek.sample(
+    ds.sample(
         mixture,
         seeds=range(5),
         shape=(2,),
-        steps=ek.EDMSteps(3),
+        steps=ds.EDMSteps(3),
         batch_size=2,
         progress=lambda i, s: told.append((i, s.step)),
     )
@@ -217,7 +217,7 @@ def test_progress_is_told_every_state(mixture):
 
 def test_encoding_needs_steps_that_do_not_end_at_zero(mixture):
     with pytest.raises(ValueError, match="sigma_min"):
-        ek.encode(mixture, torch.zeros(1, 2), steps=ek.EDMSteps(5))
+        ds.encode(mixture, torch.zeros(1, 2), steps=ds.EDMSteps(5))
 
 
 def test_large_requests_in_batches_with_their_conditions(mixture):
@@ -227,13 +227,13 @@ def test_large_requests_in_batches_with_their_conditions(mixture):
     shift = torch.linspace(-1, 1, 23, dtype=torch.float64)
     options = {
         "cond": {"shift": shift},
-        "churn": ek.Churn(S_churn=4, S_noise=1.003),
+        "churn": ds.Churn(S_churn=4, S_noise=1.003),
         "trajectory": True,
         "shape": (2,),
         "seeds": range(23),
     }
-    whole = ek.sample(shifted, steps=ek.EDMSteps(5), **options)
-    parts = ek.sample(shifted, steps=ek.EDMSteps(5), batch_size=6, **options)
+    whole = ds.sample(shifted, steps=ds.EDMSteps(5), **options)
+    parts = ds.sample(shifted, steps=ds.EDMSteps(5), batch_size=6, **options)
     assert torch.equal(whole.x, parts.x)
     assert torch.equal(whole.trajectory.x, parts.trajectory.x)
     assert torch.equal(whole.trajectory.denoised, parts.trajectory.denoised)

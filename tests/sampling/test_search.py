@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from edmkit import (
+from diffspace import (
     EDMSteps,
     FlowSchedule,
     GivenSteps,
@@ -16,7 +16,7 @@ from edmkit import (
     initial_latents,
     sample,
 )
-from edmkit.sampling import (
+from diffspace.sampling import (
     AdamsBashforth,
     FittedSolver,
     OptimizedSteps,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from edmkit import (
+from diffspace import (
     DEIS,
     IPNDM,
     LMS,

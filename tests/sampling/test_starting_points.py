@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from edmkit import (
+from diffspace import (
     DiscreteLevels,
     EDMPreconditioning,
     EDMSteps,
@@ -19,7 +19,7 @@ from edmkit import (
     initial_latents,
     sample,
 )
-from edmkit.oracles import Gaussian
+from diffspace.oracles import Gaussian
 
 PROCESSES = {"EDM": Process(), "VP": Process(VPSchedule())}
 EVERY_PROCESS = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)

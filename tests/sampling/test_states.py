@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from edmkit import (
+from diffspace import (
     Churn,
     EDMPreconditioning,
     EDMSteps,

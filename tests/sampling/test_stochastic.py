@@ -6,8 +6,8 @@ import pytest
 import torch
 from two_m import TwoM
 
-from edmkit import Churn, EDMSteps, Euler, FlowSchedule, GivenTimes, Heun, Process, VPSchedule, encode, sample
-from edmkit.sampling import (
+from diffspace import Churn, EDMSteps, Euler, FlowSchedule, GivenTimes, Heun, Process, VPSchedule, encode, sample
+from diffspace.sampling import (
     DPMSolverPP2MSDE,
     DPMSolverPP3MSDE,
     DPMSolverPPSDE,
@@ -16,7 +16,7 @@ from edmkit.sampling import (
     PredictorCorrector,
     sample_states,
 )
-from edmkit.sampling.brownian import BrownianPath
+from diffspace.sampling.brownian import BrownianPath
 
 SOLVERS = {
     "ancestral": EulerAncestral(),
@@ -182,7 +182,7 @@ def test_the_corrector_draws_other_noise_each_time():
             return drawn[-1] * math.sqrt(end - start)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edmkit.sampling.run.BrownianPath", Watched)
+        patch.setattr("diffspace.sampling.run.BrownianPath", Watched)
         sample(constant, seeds=[0], shape=(5000,), steps=steps(4, "sigma_min"), solver=PredictorCorrector(3))
     z = torch.cat(drawn)
     assert len(z) == 16

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edmkit import initial_latents, random_labels, step_noise
-from edmkit.sampling.streams import _mix
+from diffspace import initial_latents, random_labels, step_noise
+from diffspace.sampling.streams import _mix
 
 M32 = 2**32
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from edmkit import (
+from diffspace import (
     BetaSteps,
     CosineSchedule,
     EDMSchedule,
@@ -23,7 +23,7 @@ from edmkit import (
     VPSchedule,
     VPSteps,
 )
-from edmkit.sampling.beta_distribution import beta_quantile
+from diffspace.sampling.beta_distribution import beta_quantile
 
 RANGED = [EDMSteps, LogLinearSteps, VESteps, VPSteps, IDDPMSteps, ScheduleSteps, BetaSteps]
 U = IDDPMLevels().table().flip(0).tolist()  # u_0, u_1, …, u_999, falling

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from edmkit.train.checkpoint import Checkpoints
+from diffspace.train.checkpoint import Checkpoints
 
 STEP = 100
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from edmkit.train import Processes, Run, apply_overrides, make_recipe
+from diffspace.train import Processes, Run, apply_overrides, make_recipe
 
 CONFIG = {
     "data": {"source": "digits"},

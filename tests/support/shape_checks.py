@@ -1,4 +1,4 @@
-"""The type checker that jaxtyping's import hook applies to edmkit in tests: an int passes for a float (PEP 484)."""
+"""The type checker that jaxtyping's import hook applies to diffspace in tests: an int passes for a float (PEP 484)."""
 
 from beartype import BeartypeConf, beartype
 

@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from edmkit.train import Processes, Run, make_recipe
+from diffspace.train import Processes, Run, make_recipe
 
 if __name__ == "__main__":
     recipe = make_recipe(json.loads(Path(sys.argv[1]).read_text()))

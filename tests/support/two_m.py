@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from edmkit.protocols import Request
+from diffspace.protocols import Request
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import pytest
 import torch
 import yaml
 
-from edmkit.data.augmentation import Augmentation
-from edmkit.loading import load
-from edmkit.train import Processes, Run, apply_overrides, make_recipe
+from diffspace.data.augmentation import Augmentation
+from diffspace.loading import load
+from diffspace.train import Processes, Run, apply_overrides, make_recipe
 
 CONFIG = {
     "data": {"source": "digits"},

@@ -5,10 +5,10 @@ import math
 
 import torch
 
-import edmkit as ek
-from edmkit.data.augmentation import Augmentation
-from edmkit.networks import MLP
-from edmkit.train import EMA, HalfLife, Schedule, Trainer
+import diffspace as ds
+from diffspace.data.augmentation import Augmentation
+from diffspace.networks import MLP
+from diffspace.train import EMA, HalfLife, Schedule, Trainer
 
 IMAGES, BATCH = 60_000, 64
 
@@ -25,7 +25,7 @@ def batches():
         yield shaded(BATCH, torch.Generator().manual_seed(k)), None
 
 
-class Untold(ek.DenoisingLoss):
+class Untold(ds.DenoisingLoss):
     def terms(self, denoiser, x0, sigma, cond=None, *, noise):
         return super().terms(denoiser, x0, sigma, noise=noise)
 
@@ -35,8 +35,8 @@ def trained(*, told):
     augmentation = Augmentation(xflip=math.inf, yflip=math.inf)
     torch.manual_seed(0)
     network = MLP((1, 4, 4), width=64, depth=2, augment_dim=augmentation.label_dim)
-    denoiser = ek.Preconditioned(network, ek.EDMPreconditioning(0.5))
-    objective = (ek.DenoisingLoss if told else Untold)(ek.LogNormal())
+    denoiser = ds.Preconditioned(network, ds.EDMPreconditioning(0.5))
+    objective = (ds.DenoisingLoss if told else Untold)(ds.LogNormal())
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
     schedule = Schedule(IMAGES, 4e-3, ramp_images=2_000, decay_images=IMAGES // 2)
     averages = [EMA(denoiser, HalfLife(5_000))]
@@ -58,7 +58,7 @@ def test_flips_leak_only_into_a_model_that_is_not_told_of_them():
     assert orientations(shaded(n, torch.Generator().manual_seed(9))) == (1.0, 1.0)
 
     def made(model, **cond):
-        return orientations(ek.sample(model, shape=(1, 4, 4), seeds=range(n), steps=ek.EDMSteps(12), **cond).x)
+        return orientations(ds.sample(model, shape=(1, 4, 4), seeds=range(n), steps=ds.EDMSteps(12), **cond).x)
 
     told = trained(told=True)
     left, top = made(told)

@@ -14,8 +14,8 @@ import pytest
 import torch
 from kill_saves import equal, state
 
-import edmkit.train.checkpoint as module
-from edmkit.train.checkpoint import Checkpoints, kept, verify
+import diffspace.train.checkpoint as module
+from diffspace.train.checkpoint import Checkpoints, kept, verify
 
 SUPPORT = Path(__file__).parents[1] / "support"
 
@@ -122,7 +122,7 @@ def test_a_checkpoint_in_anothers_place_or_of_a_later_format_is_passed_over(tmp_
     manifest = json.loads((folder / "000000000200" / "manifest.json").read_text())
     later = module.manifest_text({**{k: v for k, v in manifest.items() if k != "sha256"}, "images": 300, "format": 2})
     (folder / "000000000300" / "manifest.json").write_bytes(later)
-    assert "has format 2; this edmkit knows 1" in newest(tmp_path)[1][0]
+    assert "has format 2; this diffspace knows 1" in newest(tmp_path)[1][0]
 
 
 def test_if_none_is_whole_all_reasons_are_given(tmp_path):
@@ -411,7 +411,7 @@ def test_a_process_that_ends_ends_its_save_first(tmp_path):
 import sys
 from pathlib import Path
 from kill_saves import state
-from edmkit.train.checkpoint import Checkpoints
+from diffspace.train.checkpoint import Checkpoints
 Checkpoints(Path(sys.argv[1])).save(100, state(100))
 sys.exit(3)
 """

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from edmkit.train import Draws
+from diffspace.train import Draws
 
 GOLDEN = {
     "seed": 1607864244,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from edmkit.train import (
+from diffspace.train import (
     EMA,
     HalfLife,
     PowerFunction,

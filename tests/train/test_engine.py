@@ -5,19 +5,19 @@ import math
 import pytest
 import torch
 
-import edmkit as ek
-from edmkit.networks import MLP
-from edmkit.train import EMA, HalfLife, NonFinite, Schedule, Trainer
+import diffspace as ds
+from diffspace.networks import MLP
+from diffspace.train import EMA, HalfLife, NonFinite, Schedule, Trainer
 
 
 def make_trainer(total=4_000, seed=0, ramp=400, decay=0, width=32):
     torch.manual_seed(0)
     network = MLP((2,), width=width)
-    denoiser = ek.Preconditioned(network, ek.EDMPreconditioning(0.5))
+    denoiser = ds.Preconditioned(network, ds.EDMPreconditioning(0.5))
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
     schedule = Schedule(total, 2e-3, ramp_images=ramp, decay_images=decay)
     averages = [EMA(denoiser, HalfLife(200))]
-    return Trainer(denoiser, ek.DenoisingLoss(ek.LogNormal()), optimizer, schedule, averages, seed=seed)
+    return Trainer(denoiser, ds.DenoisingLoss(ds.LogNormal()), optimizer, schedule, averages, seed=seed)
 
 
 def blobs(batch=100, start=0):
@@ -62,7 +62,7 @@ def test_training_on_a_gaussian_approaches_the_exact_denoiser():
     """For data N(0, σ_d²) the ideal F is 0 at every σ, and its loss is d = 2, which nothing beats."""
     trainer = make_trainer(total=60_000, ramp=4_000, decay=30_000)
     losses = [float(p.loss) for p in trainer.run(blobs())]
-    oracle = ek.oracles.Gaussian(torch.zeros(2), 0.25 * torch.eye(2))
+    oracle = ds.oracles.Gaussian(torch.zeros(2), 0.25 * torch.eye(2))
     x, sigma = torch.randn(500, 2, generator=torch.Generator().manual_seed(1)), torch.tensor(0.5)
     learnt = trainer.averages[0].module(x, sigma)
     assert math.isclose(sum(losses[-200:]) / 200, 2.0, abs_tol=0.06)

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from edmkit.data import DataSet, InMemory
-from edmkit.objective import EDMWeight, LogNormal
-from edmkit.train import HeldOut
-from edmkit.transform import Transform
+from diffspace.data import DataSet, InMemory
+from diffspace.objective import EDMWeight, LogNormal
+from diffspace.train import HeldOut
+from diffspace.transform import Transform
 
 STD = 0.4
 

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from edmkit.train import lock
-from edmkit.train.lock import RunLock
+from diffspace.train import lock
+from diffspace.train.lock import RunLock
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and locks of POSIX")
 
 HOLD = """
 import os, runpy, sys, time
-RunLock = runpy.run_path(sys.argv[1])["RunLock"]  # without edmkit, whose import takes seconds
+RunLock = runpy.run_path(sys.argv[1])["RunLock"]  # without diffspace, whose import takes seconds
 with RunLock(sys.argv[2]):
     child = os.fork() if sys.argv[3:] == ["fork"] else -1
     if child:

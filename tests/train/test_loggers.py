@@ -1,4 +1,4 @@
-"""Logs read back: by edmkit, by TensorBoard's own reader, and from a stand-in for wandb."""
+"""Logs read back: by diffspace, by TensorBoard's own reader, and from a stand-in for wandb."""
 
 import json
 import math
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edmkit.train import JSONLines, Logger, LogReader, TensorBoard, WandB
-from edmkit.train.loggers import scalars
+from diffspace.train import JSONLines, Logger, LogReader, TensorBoard, WandB
+from diffspace.train.loggers import scalars
 
 TRAINING = {
     "step": 3,
@@ -157,7 +157,7 @@ def test_wandb_is_told_the_same(tmp_path, wandb):
         log.close()
     first, second = (call[1] for call in wandb if call[0] == "init")
     assert first == second  # the same run goes on
-    assert (first["name"], first["project"], first["resume"]) == ("digits", "edmkit", "allow")
+    assert (first["name"], first["project"], first["resume"]) == ("digits", "diffspace", "allow")
     assert first["config"] == {"batch_size": 64}
     assert ("define_metric", ("*",), {"step_metric": "images"}) in wandb
     logged = next(call[1] for call in wandb if call[0] == "log")

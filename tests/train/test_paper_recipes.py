@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from edmkit.data import Augmentation
-from edmkit.networks import paper_network
-from edmkit.registry import to_config
-from edmkit.train import FROM_DATA, Processes, Run, apply_overrides, make_recipe, read_recipe
+from diffspace.data import Augmentation
+from diffspace.networks import paper_network
+from diffspace.registry import to_config
+from diffspace.train import FROM_DATA, Processes, Run, apply_overrides, make_recipe, read_recipe
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 

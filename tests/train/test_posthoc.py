@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from edmkit.train import EMA, PowerFunction, Reconstruction, Snapshots, attainable, reconstruct
-from edmkit.train.posthoc import correlation, mismatch, solve
+from diffspace.train import EMA, PowerFunction, Reconstruction, Snapshots, attainable, reconstruct
+from diffspace.train.posthoc import correlation, mismatch, solve
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "phema.json").read_text(encoding="utf-8"))
 TRACKED = (0.05, 0.1)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import edmkit as ek
-from edmkit.train import Checkpoints
+import diffspace as ds
+from diffspace.train import Checkpoints
 
 SCRIPT = Path(__file__).parents[1] / "support" / "train_here.py"
 CONFIG = {
@@ -98,7 +98,7 @@ def test_losses_and_weights_are_those_of_one_process(alone, tmp_path, count, str
         assert apart(first[part], second[part]) < 1e-5
     assert second["optimizer"].keys() == first["optimizer"].keys()
     x, sigma = torch.randn(4, 1, 8, 8), torch.tensor(0.7)
-    torch.testing.assert_close(ek.load(folder)(x, sigma), ek.load(alone)(x, sigma), rtol=0, atol=1e-5)
+    torch.testing.assert_close(ds.load(folder)(x, sigma), ds.load(alone)(x, sigma), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])

@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from edmkit.train import apply_overrides, changes, make_recipe, parse_override, read_recipe
+from diffspace.train import apply_overrides, changes, make_recipe, parse_override, read_recipe
 
 MINIMAL = {
     "data": {"source": "digits"},

@@ -4,10 +4,10 @@ import json
 import pytest
 import torch
 
-import edmkit as ek
-from edmkit.data import batches, load_data
-from edmkit.loading import load
-from edmkit.train import Checkpoints, HeldOut, Processes, Run, apply_overrides, make_recipe
+import diffspace as ds
+from diffspace.data import batches, load_data
+from diffspace.loading import load
+from diffspace.train import Checkpoints, HeldOut, Processes, Run, apply_overrides, make_recipe
 
 CONFIG = {
     "data": {"source": "eight-gaussians", "n": 500},
@@ -38,7 +38,7 @@ def test_a_run_leaves_a_model_that_loads(tmp_path):
     assert model.notes["images"] == 1000
     logged = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert logged[-1]["images"] == 1000
-    assert ek.load is load
+    assert ds.load is load
 
 
 def test_an_existing_folder_is_left_alone(tmp_path):
@@ -150,7 +150,7 @@ def test_a_run_begins_with_the_weights_of_a_model(tmp_path):
     assert second.transfer(plain.trainer.denoiser.network) == ("map_label.weight", "map_label.bias")
     assert plain.transfer(first.trainer.denoiser.network) == ()  # what is left over there does not matter
     with pytest.raises(ValueError, match=r"transfer: \S+ has shape \(\d.* there and"):
-        second.transfer(ek.networks.MLP((2,), width=32))
+        second.transfer(ds.networks.MLP((2,), width=32))
     with pytest.raises(ValueError, match="transfer: a Linear has no weight of a MLP"):
         second.transfer(torch.nn.Linear(2, 2))
 

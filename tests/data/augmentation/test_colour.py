@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from edmkit.data.augmentation import Augmentation
+from diffspace.data.augmentation import Augmentation
 
 COLOURS = ("brightness", "contrast", "lumaflip", "hue", "saturation")
 

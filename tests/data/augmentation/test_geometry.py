@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from edmkit.data.augmentation import Augmentation
-from edmkit.data.augmentation.geometry import _SYM6, affine, reflected, shift, warp
+from diffspace.data.augmentation import Augmentation
+from diffspace.data.augmentation.geometry import _SYM6, affine, reflected, shift, warp
 
 SIZES = [(1, 1), (1, 5), (2, 2), (3, 8), (8, 8), (16, 11)]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from edmkit.data.augmentation import Augmentation
+from diffspace.data.augmentation import Augmentation
 
 CASES = json.loads((Path(__file__).parents[2] / "golden" / "augment.json").read_text())["cases"]
 PARAMETERS = {

@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from edmkit.data.augmentation import Augmentation
+from diffspace.data.augmentation import Augmentation
 
 MULTIPLIERS = (
     "xflip",

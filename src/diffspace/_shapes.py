@@ -1,0 +1,24 @@
+"""Shape annotations: `Float[Tensor, "batch *dims"]`, checked when tests run, free otherwise.
+
+Where jaxtyping has been imported before diffspace (the test suite does), the annotations are jaxtyping's own and
+its import hook checks every call. Elsewhere `Float[...]` is just `Tensor`, and jaxtyping need not be installed.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+__all__ = ["Bool", "Float", "Int", "Shaped", "Tensor"]
+
+if TYPE_CHECKING or "jaxtyping" in sys.modules:
+    from jaxtyping import Bool, Float, Int, Shaped
+else:
+
+    class _Unchecked:
+        def __class_getitem__(cls, item: Any) -> type[Tensor]:
+            return Tensor
+
+    Bool = Float = Int = Shaped = _Unchecked

@@ -1,0 +1,161 @@
+"""`diffspace data`: data sets as the reference stores them, made and checked."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+__all__ = ["data_app"]
+
+data_app = typer.Typer(
+    name="data", help="Prepare data sets of images, and check them.", no_args_is_help=True, rich_markup_mode="rich"
+)
+
+
+def _size(text: str | None) -> int | tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
+    if match is None:
+        raise ValueError(f"--size: {text!r}; want HEIGHTxWIDTH such as 64x64, or one number for both")
+    return int(match[1]) if match[2] is None else (int(match[1]), int(match[2]))
+
+
+@data_app.command("prepare")
+def prepare_command(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A folder or .zip of images, an .npy/.npz of uint8, cifar-10-python.tar.gz, "
+            "train-images-idx3-ubyte.gz, tar shards, an LMDB folder, or hf:owner/name.",
+            show_default=False,
+        ),
+    ],
+    destination: Annotated[
+        Path, typer.Argument(metavar="DEST", help="A .zip archive, or a folder.", show_default=False)
+    ],
+    size: Annotated[str | None, typer.Option(metavar="HxW", help="Height and width of all images.")] = None,
+    crop: Annotated[
+        Literal["center", "square", "wide", "pad", "none"] | None,
+        typer.Option(help="How an image comes to the size: center unless given."),
+    ] = None,
+    channels: Annotated[
+        Literal["auto", "grayscale", "RGB", "RGBA"], typer.Option(help="auto: grayscale if every image is.")
+    ] = "auto",
+    classes: Annotated[Literal["auto", "none"], typer.Option(help="auto: from dataset.json, or sub-folders.")] = "auto",
+    on_error: Annotated[
+        Literal["raise", "skip"], typer.Option(help="What to do about images that cannot be read.")
+    ] = "raise",
+    max_images: Annotated[int | None, typer.Option(help="No more than the first of them.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what was prepared there before.")] = False,
+) -> None:
+    """Write images as uncompressed PNGs of one size with their labels, as a .zip or a folder.
+
+    Interrupted, it leaves DEST.partial, and the same command goes on from there.
+    """
+    from diffspace.cli.console import err, out, progress_bar
+    from diffspace.data import image_source, prepare
+
+    images = image_source(source, size=_size(size), crop=crop, channels=channels, classes=classes, on_error=on_error)
+    with progress_bar("images") as bar:
+        task = bar.add_task("headers", total=None, info="")
+        done = prepare(
+            images,
+            destination,
+            max_images=max_images,
+            overwrite=overwrite,
+            track=lambda phase, n, total: bar.update(task, description=phase, completed=n, total=total),
+        )
+    for note in done.notes:
+        err.print(f"note: {note}", markup=False)
+    if done.left_out:
+        err.print(f"note: {_left_out(done.left_out)}", markup=False)
+    labels = "with labels" if done.labelled else "without labels"
+    shape = "×".join(map(str, done.shape))
+    out.print(f"{done.path}: {done.images} images of {shape} {labels}; sha256 {done.sha256}", markup=False)
+
+
+@data_app.command("encode")
+def encode_command(
+    source: Annotated[str, typer.Argument(help="Images, as for `prepare`.", show_default=False)],
+    destination: Annotated[Path, typer.Argument(metavar="DEST", help="A folder.", show_default=False)],
+    encoder: Annotated[
+        str,
+        typer.Option(
+            help="An AutoencoderKL of diffusers: a folder, a Hub id, or owner/name:vae for a sub-folder.",
+            show_default=False,
+        ),
+    ],
+    size: Annotated[str | None, typer.Option(metavar="HxW", help="Height and width of all images.")] = None,
+    crop: Annotated[
+        Literal["center", "square", "wide", "pad", "none"] | None,
+        typer.Option(help="How an image comes to the size: center unless given."),
+    ] = None,
+    classes: Annotated[Literal["auto", "none"], typer.Option(help="auto: from dataset.json, or sub-folders.")] = "auto",
+    on_error: Annotated[
+        Literal["raise", "skip"], typer.Option(help="What to do about images that cannot be read.")
+    ] = "raise",
+    batch: Annotated[int, typer.Option(help="Images that are encoded at once.")] = 32,
+    precision: Annotated[Literal["float16", "float32"], typer.Option(help="In which latents are kept.")] = "float16",
+    mirror: Annotated[bool, typer.Option("--mirror", help="The latents of mirror images as well.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the best there is.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what was prepared there before.")] = False,
+) -> None:
+    """Write the latents of images, with their labels and the statistics of each channel, for training on them.
+
+    Interrupted, it leaves DEST.partial, and the same command goes on from there.
+    """
+    from diffspace.cli.console import err, out, progress_bar
+    from diffspace.data import encode, image_source
+    from diffspace.interop.diffusers import Autoencoder
+    from diffspace.train import choose_device
+
+    images = image_source(source, size=_size(size), crop=crop, channels="RGB", classes=classes, on_error=on_error)
+    autoencoder = Autoencoder.load(encoder).to(choose_device(device))
+    with progress_bar("images") as bar:
+        task = bar.add_task("encoding", total=None, info="")
+        done = encode(
+            images,
+            autoencoder,
+            destination,
+            name=encoder,
+            batch_size=batch,
+            precision=precision,
+            mirror=mirror,
+            overwrite=overwrite,
+            track=lambda n, total: bar.update(task, completed=n, total=total),
+        )
+    for note in done.notes:
+        err.print(f"note: {note}", markup=False)
+    shape = "×".join(map(str, done.shape))
+    mean, std = (
+        " ".join(f"{v:.3g}" for v in values.tolist()) for values in (done.moments.mean, done.moments.var.sqrt())
+    )
+    out.print(f"{done.path}: latents of {shape} of {done.images} images; sha256 {done.sha256}", markup=False)
+    out.print(f"mean of each channel {mean}; standard deviation {std}", markup=False)
+
+
+@data_app.command("verify")
+def verify_command(
+    path: Annotated[Path, typer.Argument(metavar="DEST", help="What `prepare` wrote.", show_default=False)],
+) -> None:
+    """Read every file and compare its hash with the manifest; exit code 1 if one is not what was written."""
+    from diffspace.cli.console import err, out, progress_bar
+    from diffspace.data import verify
+
+    with progress_bar("files") as bar:
+        task = bar.add_task("reading", total=None, info="")
+        problems = verify(path, lambda n, total: bar.update(task, completed=n, total=total))
+    for problem in problems:
+        err.print(f"diffspace: {problem}", markup=False)
+    if problems:
+        raise typer.Exit(1)
+    out.print(f"{path}: every file is what was written", markup=False)
+
+
+def _left_out(names: tuple[str, ...], most: int = 10) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"images that cannot be read, left out: {len(names)}: {', '.join(names[:most])}{more}"

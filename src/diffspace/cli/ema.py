@@ -1,0 +1,203 @@
+"""`diffspace ema`: averages of the weights of any width after training, and which width is best."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from diffspace.cli.scoring import Batch, Device, FirstSeed, Scoring, Sets, Size, Steps
+
+if TYPE_CHECKING:
+    from diffspace.metrics import FrechetScore
+    from diffspace.model import Model
+    from diffspace.train import Reconstruction, Snapshot
+
+__all__ = ["ema_command"]
+
+SWEEP, PICTURE, MODELS = "ema.json", "ema.png", "ema"
+
+
+def ema_command(
+    run: Annotated[Path, typer.Argument(help="Folder of a training run with snapshots.")],
+    width: Annotated[
+        float | None, typer.Option(help="Write the model that an average of this relative width would have given.")
+    ] = None,
+    sweep: Annotated[
+        str | None, typer.Option(help="Widths such as 0.03,0.05,0.1 to be scored; writes ema.json and ema.png.")
+    ] = None,
+    listing: Annotated[bool, typer.Option("--list", help="List the snapshots.")] = False,
+    images: Annotated[int | None, typer.Option(help="As after so many images. Default: the last snapshots.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the model. Default: ema/ with images and width, within the run.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    n: Size = None,
+    sets: Sets = None,
+    steps: Steps = None,
+    first_seed: FirstSeed = None,
+    batch: Batch = None,
+    device: Device = None,
+) -> None:
+    """Make the average of any width from the snapshots of a run, or score several and name the best."""
+    from diffspace.cli.runs import open_recipe
+    from diffspace.train import Reconstruction, Snapshots
+
+    if (width is not None) + (sweep is not None) + listing != 1:
+        raise ValueError("--width, --sweep, --list: give one of them")
+    scoring = {"n": n, "sets": sets, "steps": steps, "first_seed": first_seed, "batch": batch}
+    if sweep is None:
+        _check_effect("--sweep", scoring | {"device": device})
+    if width is None:
+        _check_effect("--width", {"out": out})
+    if listing:
+        _check_effect("--width or --sweep", {"images": images, "overwrite": overwrite or None})
+    if not run.is_dir():
+        raise ValueError(f"RUN: there is no folder {run}")
+    snapshots = Snapshots(run).all()
+    if listing:
+        _list(snapshots)
+    elif width is not None:
+        _write(run, Reconstruction.plan(snapshots, width, images), out, overwrite)
+    else:
+        plans = [Reconstruction.plan(snapshots, each, images) for each in _parse_widths(sweep or "")]
+        for name in (SWEEP, PICTURE):
+            if (run / name).exists() and not overwrite:
+                raise ValueError(f"--sweep: {run / name} exists already; add --overwrite to replace it")
+        _sweep(run, plans, Scoring.of(open_recipe(run), **scoring), device)
+
+
+def _check_effect(mode: str, options: Mapping[str, object]) -> None:
+    """ValueError where an option was given that needs a mode which was not chosen."""
+    for name, value in options.items():
+        if value is not None:
+            raise ValueError(f"--{name.replace('_', '-')}: has no effect without {mode}")
+
+
+def _parse_widths(text: str) -> list[float]:
+    """`0.03,0.05` as widths, rising, each once."""
+    try:
+        return sorted({float(word) for word in text.split(",")})
+    except ValueError:
+        raise ValueError(f"--sweep: {text!r}; want widths such as 0.03,0.05,0.1") from None
+
+
+def _list(snapshots: Sequence[Snapshot]) -> None:
+    from diffspace.cli.console import out as stdout
+    from diffspace.cli.console import table
+    from diffspace.train import attainable
+
+    rows = []
+    for images in sorted({s.images for s in snapshots}):
+        here = [s for s in snapshots if s.images == images]
+        size = sum(s.path.stat().st_size for s in here) / 1e6
+        rows.append((str(images), ", ".join(f"{s.width:g}" for s in here), f"{size:.2f}"))
+    stdout.print(table(("images", "widths", "MB"), rows))
+    low, high = attainable(snapshots, snapshots[-1].images)
+    stdout.print(f"after {snapshots[-1].images} images, widths of {low:.3g} to {high:.3g} can be reconstructed")
+
+
+def _average(run: Path, model: Model, plan: Reconstruction) -> Model:
+    """The model with the weights of an average in place of its own."""
+    from diffspace.model import Model
+
+    try:
+        model.denoiser.load_state_dict(plan.compute())
+    except RuntimeError as error:
+        raise ValueError(f"{run}: its snapshots are not of its model: {str(error).splitlines()[-1].strip()}") from None
+    notes = {name: value for name, value in model.notes.items() if name != "steps"}
+    notes |= {"images": plan.images, "ema_width": plan.width}
+    return Model(model.denoiser, model.transform, model.class_names, notes).eval()
+
+
+def _write(run: Path, plan: Reconstruction, out: Path | None, overwrite: bool) -> None:
+    from diffspace.cli.console import out as stdout
+    from diffspace.cli.output import check_model_folder
+    from diffspace.loading import load
+
+    folder = run / MODELS / f"{plan.images:012d}-{plan.width!r}" if out is None else out
+    check_model_folder("--out", folder, overwrite)
+    _average(run, load(run), plan).save(folder)
+    stdout.print(
+        f"{folder}: width {plan.width:g} after {plan.images} images, of {len(plan.parts)} snapshots; "
+        f"its profile is matched to {plan.mismatch:.1e}",
+        markup=False,
+    )
+
+
+def _sweep(
+    run: Path,
+    plans: Sequence[Reconstruction],
+    scoring: Scoring,
+    device: str | None,
+) -> None:
+    """Score each width, and the run's own average beside them."""
+    from diffspace.cli.console import out as stdout
+    from diffspace.cli.console import progress_bar, table
+    from diffspace.figures import draw_ema_sweep
+    from diffspace.figures.style import new_figure
+    from diffspace.files import atomic_path, write_text
+    from diffspace.loading import load
+    from diffspace.train import choose_device
+
+    model = load(run, device=choose_device(device))
+    scores: list[tuple[FrechetScore, ...]] = []
+    with progress_bar("steps") as bar:
+        own = scoring(model, *scoring.watch(bar, "the run's own average: "))
+        for i, plan in enumerate(plans, 1):
+            tell, show = scoring.watch(bar, f"width {plan.width:g} ({i} of {len(plans)}): ")
+            tell("reading snapshots")
+            scores.append(scoring(_average(run, model, plan), tell, show).frechet)
+    first = [each[0] for each in scores]
+    best = min(range(len(plans)), key=lambda i: first[i].value)
+    record: dict[str, Any] = {
+        "images": plans[0].images,
+        "snapshots": len({s for plan in plans for s in plan.parts}),
+        "seeds": own.seeds,
+        "steps": scoring.steps,
+        "own": {"images": model.notes.get("images"), "frechet": [dataclasses.asdict(f) for f in own.frechet]},
+        "widths": [
+            {"width": plan.width, "mismatch": plan.mismatch, "frechet": [dataclasses.asdict(f) for f in each]}
+            for plan, each in zip(plans, scores, strict=True)
+        ],
+        "best": plans[best].width,
+    }
+    write_text(run / SWEEP, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    figure = new_figure(6, 4)
+    ax = figure.subplots()
+    alike = model.notes.get("images") == plans[0].images
+    draw_ema_sweep(ax, [plan.width for plan in plans], first, own.frechet[0] if alike else None)
+    ax.set_title(f"{own.frechet[0].sets} × {own.frechet[0].n} samples after {plans[0].images} images")
+    with atomic_path(run / PICTURE) as temporary:
+        figure.savefig(temporary, format="png", dpi=160)
+
+    headings = ("width", *(f"Fréchet distance, {f.extractor}" for f in own.frechet), "of real", "mismatch")
+    rows = [
+        (f"{plan.width:g}", *map(_cell, each), f"{each[0].ratio:.2f}", f"{plan.mismatch:.1e}")
+        for plan, each in zip(plans, scores, strict=True)
+    ]
+    after = f", after {model.notes['images']} images" if "images" in model.notes else ""
+    rows.append((f"the run's own{after}", *map(_cell, own.frechet), f"{own.frechet[0].ratio:.2f}", ""))
+    stdout.print(table(headings, rows))
+    near = [
+        f"{plan.width:g}"
+        for i, (plan, score) in enumerate(zip(plans, first, strict=True))
+        if i != best and score.value - first[best].value <= math.hypot(_error(score), _error(first[best]))
+    ]
+    others = f"; {', '.join(near)} within the standard error" if near else ""
+    stdout.print(f"best width: {plans[best].width:g}{others}", markup=False)
+    stdout.print(f"{run / SWEEP}, {run / PICTURE}", markup=False)
+
+
+def _error(score: FrechetScore) -> float:
+    """The standard error of the mean over the sets, 0 where there is but one."""
+    return 0.0 if score.value_std is None else score.value_std / math.sqrt(score.sets)
+
+
+def _cell(score: FrechetScore) -> str:
+    return f"{score.value:.4g}" + (f" ± {_error(score):.2g}" if score.value_std is not None else "")

@@ -1,0 +1,77 @@
+"""The `--fit` of `diffspace solvers`: a fitted solver for each budget, kept beside the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffspace.cli.console import err, progress_bar
+from diffspace.data import is_oracle
+from diffspace.metrics import Candidate
+from diffspace.samplers import Sampler, load_samplers
+from diffspace.sampling import fit_solver, reference, sample
+
+if TYPE_CHECKING:
+    import torch
+
+    from diffspace.protocols import Cond, Denoiser
+
+__all__ = ["fit_candidates"]
+
+
+def fit_candidates(
+    denoiser: Denoiser,
+    source: str,
+    seeds: Sequence[int],
+    cond: Cond | None,
+    budgets: Sequence[int],
+    reference_steps: int,
+    device: torch.device,
+    *,
+    batch: int | None,
+    overwrite: bool,
+) -> list[Candidate]:
+    """Fit a solver of so many evaluations for each budget, and write those of a model to its samplers.
+
+    ValueError, before any work, where a file is there already.
+    """
+    keep = not is_oracle(source) and Path(source).exists()
+    names = {budget: f"fitted-{budget}" for budget in budgets}
+    taken = sorted(set(names.values()) & set(load_samplers(source))) if keep else []
+    if taken and not overwrite:
+        raise ValueError(f"--fit: {source} has {', '.join(taken)} already; add --overwrite to find them anew")
+    candidates = []
+    with progress_bar("evaluations") as bar:
+        task = bar.add_task("exact paths", total=reference_steps // 2 * 3, info="")
+
+        def advance(_: int, state: Any) -> None:
+            bar.update(task, advance=min(state.step, 1))
+
+        truth = reference(
+            denoiser,
+            seeds=seeds,
+            cond=cond,
+            num_steps=reference_steps,
+            trajectory=True,
+            batch_size=batch,
+            device=device,
+            progress=advance,
+        )
+        for budget, name in names.items():
+
+            def show(i: int, iterations: int, rms: float, name: str = name) -> None:
+                bar.update(task, description=name, completed=i, total=iterations, info=f"RMS {rms:.2e}")
+
+            fitted = fit_solver(denoiser, budget, truth, batch_size=batch, progress=show)
+            error = truth.error_of(
+                sample(denoiser, latents=truth.latents, cond=cond, solver=fitted, batch_size=batch, device=device).x
+            )
+            sampler = Sampler.of(fitted, {"nfe": budget, "fit_seeds": len(seeds), "fit_rms": error.rms})
+            if keep:
+                path = sampler.save(source, name, overwrite=overwrite)
+                bar.console.print(f"{path}: RMS {error.rms:.2e} on the seeds of the fit", markup=False, highlight=False)
+            candidates.append(Candidate(name, sampler.solver, sampler.steps))
+    if not keep:
+        err.print("note: what was fitted is not kept, since there is no folder of a model to keep it in", markup=False)
+    return candidates

@@ -1,0 +1,108 @@
+"""`diffspace watch`: the curves of a run, in the terminal while it goes on, or as a picture."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from diffspace.figures import Curves
+
+__all__ = ["watch_command"]
+
+
+def watch_command(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, made by `diffspace train`.")],
+    out: Annotated[Path | None, typer.Option(help="Draw the curves into a picture (x.png) instead.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is at --out.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print the curves once and stop.")] = False,
+    every: Annotated[float, typer.Option(help="Seconds between two looks at the log.")] = 2.0,
+) -> None:
+    """Draw loss, held-out loss, error by noise level and more, until the run ends or Ctrl-C. Several are compared."""
+    from diffspace.cli.console import out as stdout
+    from diffspace.cli.watch_view import view
+
+    if not 0.1 <= every <= 3600:
+        raise ValueError(f"--every: {every}; want 0.1 to 3600 seconds")
+    if out is not None and once:
+        raise ValueError("--once: has no effect with --out")
+    watched = [_Watched(folder, name) for folder, name in zip(runs, _names(runs), strict=True)]
+    if out is not None:
+        _draw([one.curves() for one in watched], out, overwrite)
+        stdout.print(str(out), markup=False)
+        return
+    if overwrite:
+        raise ValueError("--overwrite: has no effect without --out")
+
+    def picture(curves: list[Curves]) -> object:
+        silent = [one.silent() for one in watched]
+        return view(curves, silent, stdout.width - 1, stdout.height if stdout.is_terminal else 32)
+
+    if once or not stdout.is_terminal:
+        stdout.print(picture([one.curves() for one in watched]))
+        return
+    from rich.live import Live
+
+    with Live(console=stdout, auto_refresh=False, vertical_overflow="crop") as live:
+        try:
+            while True:
+                curves = [one.curves() for one in watched]
+                live.update(picture(curves), refresh=True)  # type: ignore[arg-type]
+                if all(run.finished for run in curves):
+                    return
+                time.sleep(every)
+        except KeyboardInterrupt:
+            return
+
+
+class _Watched:
+    """A run's folder, whose log is read as it grows."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        from diffspace.train import RECIPE, LogReader, read_recipe
+        from diffspace.train.run import LOG
+
+        if not folder.is_dir():
+            raise ValueError(f"{folder}: there is no such folder")
+        recipe, log = folder / RECIPE, folder / LOG
+        if not recipe.is_file() and not log.is_file() and any(folder.iterdir()):
+            raise ValueError(f"{folder}: is not the folder of a training run: it has no {RECIPE} and no {LOG}")
+        self._name, self._log, self._reader = name, log, LogReader(log)
+        images = read_recipe(recipe).get("images") if recipe.is_file() else None
+        self._total = images if isinstance(images, int) else None
+
+    def curves(self) -> Curves:
+        from diffspace.figures import Curves
+
+        return Curves.of(self._name, self._reader.read(), self._total)
+
+    def silent(self) -> float:
+        """For how many seconds nothing has been logged."""
+        try:
+            return time.time() - self._log.stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+
+
+def _names(runs: list[Path]) -> list[str]:
+    """The last parts of the paths, as many as tell them apart."""
+    parts = [run.resolve().parts for run in runs]
+    for count in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(p[-count:]) for p in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise ValueError(f"runs: {runs[0]} is named twice")
+
+
+def _draw(curves: list[Curves], path: Path, overwrite: bool) -> None:
+    from diffspace.cli.output import check_target
+    from diffspace.figures import curves_figure
+    from diffspace.files import atomic_path
+
+    check_target("--out", path, ".png", overwrite)
+    figure = curves_figure(curves)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=140)

@@ -1,0 +1,239 @@
+"""Arrays in .npy and .npz files as a data set."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from diffspace._shapes import Int, Shaped, Tensor
+from diffspace.data._options import one_of
+from diffspace.data.dataset import DataSet
+from diffspace.data.moments import channel_moments, standardising
+from diffspace.transform import Transform
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.lib.npyio import NpzFile
+
+__all__ = ["ArrayFile"]
+
+_Layout = Literal["channels-first", "channels-last", "no-channels"]
+_KEYS = ("x", "images", "arr_0")
+_LABEL_KEYS = ("labels", "y")
+_COLOURS = (1, 3, 4)
+_CHUNK = 2**22
+_EXACT = 2**53  # integers beyond it are not exact in float64
+
+
+@dataclass(frozen=True)
+class ArrayFile:
+    """The samples in an array (n, *dims) of integers or real numbers, from a .npy or .npz file.
+
+    A .npy file is read through a memory map, so that it may exceed the memory. Nothing is unpickled.
+
+    - `key`: the array in a .npz file. None: "x", "images" or "arr_0", the first that is there.
+    - `layout`: where the channels are. "channels-first" (n, C, …), "channels-last" (n, …, C), "no-channels"
+      (n, …), which gains one. "auto": of three or more dimensions the last holds the channels if its length
+      is 1, 3 or 4 and that of the first is not (the other way round they are the first; both is an error);
+      two dimensions of bytes are grayscale images; all else is channels-first.
+    - `normalize`: how the model sees the values. "auto": bytes and booleans in [−1, 1], by the range of their
+      type; real numbers within [−1, 1] stay as they are, those within [0, 1] become 2x − 1, and both count as
+      bounded; all else is standardised. "standardize": each channel to mean 0 and standard deviation 0.5 (the
+      sigma_data of the paper). "none": as they are.
+    - `classes`: "auto" takes class labels from "labels" or "y" in a .npz file, integers or strings of shape
+      (n,); "none" does not.
+    """
+
+    path: str | Path
+    key: str | None = None
+    layout: Literal["auto", "channels-first", "channels-last", "no-channels"] = "auto"
+    normalize: Literal["auto", "standardize", "none"] = "auto"
+    classes: Literal["auto", "none"] = "auto"
+
+    def __post_init__(self) -> None:
+        one_of("layout", self.layout, ("auto", "channels-first", "channels-last", "no-channels"))
+        one_of("normalize", self.normalize, ("auto", "standardize", "none"))
+        one_of("classes", self.classes, ("auto", "none"))
+
+    def load(self) -> DataSet:
+        """Open the file, look through its values, and settle the transform."""
+        path = Path(self.path).expanduser()
+        array, labels = self._open(path)
+        if array.ndim == 0 or array.size == 0:
+            raise ValueError(f"{path}: an array of shape {array.shape}; want (n, *dims) with nothing of length 0")
+        dtype = _kept_as(path, array.dtype)
+        layout = self._layout(path, array)
+        rows = _ArrayRows(array, dtype, layout)
+        transform, note = self._transform(path, rows, array.dtype)
+        notes = [note]
+        if self.layout == "auto" and array.ndim > 2:
+            notes.append(f"array of shape {array.shape} read as {layout} (option layout)")
+        class_numbers, class_names = (None, ()) if labels is None else _classes(path, labels, len(array))
+        return DataSet(path.stem, rows, transform, class_numbers, class_names, tuple(notes))
+
+    def _open(self, path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
+        import numpy as np
+
+        try:
+            with path.open("rb") as file:
+                if file.read(2) == b"PK":  # a .npz is a zip file
+                    file.seek(0)
+                    with np.load(file, allow_pickle=False) as archive:
+                        return self._members(archive)
+            if self.key is not None:
+                raise ValueError(f"key={self.key!r} has no effect on a .npy file, which holds one array")
+            return np.lib.format.open_memmap(path, mode="r"), None
+        except OSError as error:
+            raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from None
+        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            what = "holds Python objects" if "object" in str(error).lower() else error
+            raise ValueError(f"{path}: cannot be read: {what}") from None
+
+    def _members(self, archive: NpzFile) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
+        wanted = _KEYS if self.key is None else (self.key,)
+        key = next((key for key in wanted if key in archive.files), None)
+        if key is None:
+            there = ", ".join(map(repr, archive.files))
+            raise ValueError(f"there is no array {' or '.join(map(repr, wanted))}, but {there}; give key=")
+        label_key = next((k for k in _LABEL_KEYS if k in archive.files and k != key), None)
+        labels = archive[label_key] if label_key is not None and self.classes == "auto" else None
+        return archive[key], labels
+
+    def _layout(self, path: Path, array: np.ndarray[Any, Any]) -> _Layout:
+        if self.layout != "auto":
+            if self.layout == "channels-last" and array.ndim < 3:
+                raise ValueError(f"layout: 'channels-last' has no effect on an array of shape {array.shape}")
+            if self.layout == "channels-first" and array.ndim < 2:
+                raise ValueError(f"layout: an array of shape {array.shape} has no channels")
+            return self.layout
+        if array.ndim == 1 or (array.ndim == 3 and array.dtype.itemsize == 1):
+            return "no-channels"
+        if array.ndim > 3 and array.shape[-1] in _COLOURS:
+            if array.shape[1] in _COLOURS:
+                raise ValueError(
+                    f"{path}: dimension 1 or the last of shape {array.shape} may hold the channels; "
+                    "give layout='channels-first' or 'channels-last'"
+                )
+            return "channels-last"
+        return "channels-first"
+
+    def _transform(self, path: Path, rows: _ArrayRows, stored: np.dtype[Any]) -> tuple[Transform, str]:
+        """The transform, and a sentence that says what it does."""
+        name = str(rows.dtype)
+        kind: Literal["integer", "real"] = "real" if rows.dtype.kind == "f" else "integer"
+        lowest, highest = _type_range(stored)
+        if self.normalize == "auto" and lowest is not None and highest is not None and stored.itemsize == 1:
+            half = (highest - lowest) / 2
+            transform = Transform((lowest + half,), (half,), lowest, highest, kind, name)
+            return transform, f"the range of {stored}, {lowest:g} … {highest:g}, becomes −1 … 1"
+
+        moments = channel_moments(_chunks(rows))
+        low, high = moments.low, moments.high
+        if not bool(torch.isfinite(moments.mean).all()):
+            raise _not_finite(path, rows)
+        least, most = float(low.min()), float(high.max())
+        if kind == "integer" and max(-least, most) > _EXACT:
+            raise ValueError(f"{path}: integers in [{least:g}, {most:g}] exceed ±2^53; store real numbers")
+        if self.normalize == "none":
+            return Transform((0.0,), (1.0,), lowest, highest, kind, name), "values stay as they are"
+        if self.normalize == "auto" and kind == "real" and most <= 1 and least >= 0:
+            return Transform((0.5,), (0.5,), 0.0, 1.0, kind, name), "real numbers within 0 … 1 become −1 … 1"
+        if self.normalize == "auto" and kind == "real" and most <= 1 and least >= -1:
+            note = "real numbers within −1 … 1 stay as they are"
+            return Transform((0.0,), (1.0,), -1.0, 1.0, kind, name), note
+        note = "each channel is standardised to mean 0 and standard deviation 0.5"
+        return Transform(*standardising(moments), lowest, highest, kind, name), note
+
+
+@dataclass(frozen=True, eq=False)
+class _ArrayRows:
+    """Rows of an array, which may be a memory map."""
+
+    array: np.ndarray[Any, Any]
+    dtype: np.dtype[Any]
+    layout: _Layout
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        dims: tuple[int, ...] = self.array.shape[1:]
+        if self.layout == "channels-first":
+            return dims
+        return (1, *dims) if self.layout == "no-channels" else (dims[-1], *dims[:-1])
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def read(self, indices: Int[Tensor, "batch"]) -> Shaped[Tensor, "batch *dims"]:
+        values = torch.from_numpy(self.array[indices.numpy()].astype(self.dtype, copy=False))
+        if self.layout == "channels-first":
+            return values
+        return values[:, None] if self.layout == "no-channels" else values.movedim(-1, 1)
+
+
+def _kept_as(path: Path, stored: np.dtype[Any]) -> np.dtype[Any]:
+    """The type of this machine that torch has, and that holds what is stored."""
+    import numpy as np
+
+    if stored.kind == "b" or stored == np.uint8:
+        return np.dtype(np.uint8)
+    if stored.kind == "u":
+        return np.dtype(np.int32 if stored.itemsize == 2 else np.int64)
+    if stored.kind == "i":
+        return np.dtype(f"i{stored.itemsize}")
+    if stored.kind == "f":
+        return np.dtype(f"f{min(stored.itemsize, 8)}")
+    raise ValueError(f"{path}: holds {stored} values; want integers, booleans or real numbers")
+
+
+def _type_range(stored: np.dtype[Any]) -> tuple[float, float] | tuple[None, None]:
+    """The least and the greatest value of a type that is narrow enough to mean something by them."""
+    import numpy as np
+
+    if stored.kind == "b":
+        return 0.0, 1.0
+    if stored.kind == "f" or stored.itemsize > 2:
+        return None, None
+    return float(np.iinfo(stored).min), float(np.iinfo(stored).max)
+
+
+def _chunks(rows: _ArrayRows) -> Iterator[Tensor]:
+    step = max(1, _CHUNK * len(rows) // rows.array.size)
+    for begin in range(0, len(rows), step):
+        yield rows.read(torch.arange(begin, min(begin + step, len(rows))))
+
+
+def _not_finite(path: Path, rows: _ArrayRows) -> ValueError:
+    """What to say of values that are not finite: how many, and where the first is."""
+    import numpy as np
+
+    count, first = 0, None
+    step = max(1, _CHUNK * len(rows) // rows.array.size)
+    for begin in range(0, len(rows), step):
+        bad = np.argwhere(~np.isfinite(rows.array[begin : begin + step]))
+        if first is None and len(bad):
+            first = (begin + int(bad[0][0]), *map(int, bad[0][1:]))
+        count += len(bad)
+    return ValueError(f"{path}: {count} of {rows.array.size} values are not finite; the first is at index {first}")
+
+
+def _classes(path: Path, labels: np.ndarray[Any, Any], n: int) -> tuple[Tensor, tuple[str, ...]]:
+    """Class numbers and names from integers, booleans or strings."""
+    import numpy as np
+
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.dtype.kind == "S":
+        labels = np.char.decode(labels, "utf-8")
+    if labels.shape != (n,) or labels.dtype.kind not in "biuU":
+        raise ValueError(
+            f"{path}: labels of shape {labels.shape} and type {labels.dtype}; want integers or strings "
+            f"of shape ({n},), or classes='none'"
+        )
+    values, numbers = np.unique(labels, return_inverse=True)
+    return torch.from_numpy(numbers.astype(np.int64)), tuple(str(value) for value in values)

@@ -1,0 +1,116 @@
+"""Point sets in the plane, drawn from a seed.
+
+Each shape is centred and scaled so that, without noise, the standard deviation of its coordinates (over both)
+is exactly 0.5, the sigma_data of the paper. Isotropic Gaussian noise of standard deviation `noise` is added,
+in the same units, so that sigma_data is √(0.25 + noise²).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from diffspace._shapes import Float, Tensor
+from diffspace.data._options import real_number, whole_number
+from diffspace.data.dataset import DataSet, InMemory
+from diffspace.transform import Transform
+
+__all__ = ["Checkerboard", "EightGaussians", "PointSet", "SwissRoll", "TwoMoons"]
+
+
+@dataclass(frozen=True)
+class PointSet(ABC):
+    """n points of shape (2,) from `seed`, with Gaussian noise of standard deviation `noise`."""
+
+    n: int = 20_000
+    seed: int = 0
+    noise: float = 0.0
+
+    name: ClassVar[str]
+    class_names: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        whole_number("n", self.n, least=1)
+        whole_number("seed", self.seed, least=0)
+        real_number("noise", self.noise, least=0.0)
+
+    @abstractmethod
+    def _shape(self, u: Float[Tensor, "n"], v: Float[Tensor, "n"]) -> tuple[Float[Tensor, "n 2"], Tensor | None]:
+        """Points without noise and their classes, from independent u and v, uniform in [0, 1)."""
+
+    def load(self) -> DataSet:
+        """Draw the points."""
+        generator = torch.Generator().manual_seed(self.seed)
+        u, v = torch.rand(2, self.n, dtype=torch.float64, generator=generator)
+        points, labels = self._shape(u, v)
+        points = points + self.noise * torch.randn(self.n, 2, dtype=torch.float64, generator=generator)
+        return DataSet(self.name, InMemory(points.float()), Transform(), labels, self.class_names)
+
+
+@dataclass(frozen=True)
+class SwissRoll(PointSet):
+    """(t·cos t, t·sin t) with t uniform in [3π/2, 9π/2]: one and a half turns of a spiral."""
+
+    noise: float = 0.02
+
+    name: ClassVar[str] = "swissroll"
+
+    def _shape(self, u: Float[Tensor, "n"], v: Float[Tensor, "n"]) -> tuple[Float[Tensor, "n 2"], Tensor | None]:
+        t = 1.5 * math.pi * (1 + 2 * u)
+        mean = (2.0, 2 / (3 * math.pi))
+        variance = (9.75 * math.pi**2 - mean[0] ** 2 - mean[1] ** 2) / 2
+        return _centred(t * t.cos(), t * t.sin(), mean, variance), None
+
+
+@dataclass(frozen=True)
+class TwoMoons(PointSet):
+    """Two half circles that reach into each other: (cos θ, sin θ) and (1 − cos θ, ½ − sin θ); two classes."""
+
+    noise: float = 0.03
+
+    name: ClassVar[str] = "two-moons"
+    class_names: ClassVar[tuple[str, ...]] = ("upper", "lower")
+
+    def _shape(self, u: Float[Tensor, "n"], v: Float[Tensor, "n"]) -> tuple[Float[Tensor, "n 2"], Tensor | None]:
+        lower, angle = u >= 0.5, math.pi * v
+        x = torch.where(lower, 1 - angle.cos(), angle.cos())
+        y = torch.where(lower, 0.5 - angle.sin(), angle.sin())
+        variance = (0.75 + 0.5625 - 1 / math.pi) / 2
+        return _centred(x, y, (0.5, 0.25), variance), lower.long()
+
+
+@dataclass(frozen=True)
+class Checkerboard(PointSet):
+    """Uniform on the eight dark squares of a board of 4 × 4."""
+
+    name: ClassVar[str] = "checkerboard"
+
+    def _shape(self, u: Float[Tensor, "n"], v: Float[Tensor, "n"]) -> tuple[Float[Tensor, "n 2"], Tensor | None]:
+        square = (8 * u).floor()
+        column = (square / 2).floor()
+        row = 2 * (square % 2) + column % 2
+        return _centred(column + (8 * u - square), row + v, (2.0, 2.0), 16 / 12), None
+
+
+@dataclass(frozen=True)
+class EightGaussians(PointSet):
+    """Eight points on a circle, blurred by the noise; the classes are their numbers."""
+
+    noise: float = 0.05
+
+    name: ClassVar[str] = "eight-gaussians"
+    class_names: ClassVar[tuple[str, ...]] = tuple("01234567")
+
+    def _shape(self, u: Float[Tensor, "n"], v: Float[Tensor, "n"]) -> tuple[Float[Tensor, "n 2"], Tensor | None]:
+        number = (8 * u).long()
+        angle = number * (math.pi / 4)
+        return _centred(angle.cos(), angle.sin(), (0.0, 0.0), 0.5), number
+
+
+def _centred(x: Tensor, y: Tensor, mean: tuple[float, float], variance: float) -> Float[Tensor, "n 2"]:
+    """Points with this mean and this variance of a coordinate, moved to mean 0 and standard deviation 0.5."""
+    return 0.5 / math.sqrt(variance) * torch.stack([x - mean[0], y - mean[1]], 1)

@@ -1,0 +1,81 @@
+"""What each transform of an augmentation does to an image, and which labels tell the network of it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from diffspace._shapes import Float, Tensor
+from diffspace.data.augmentation import Augmentation
+from diffspace.figures.samples import to_pixels
+from diffspace.figures.style import GRAY, INK, new_figure
+from diffspace.transform import Transform
+
+__all__ = ["augmentation_figure"]
+
+_STEPS = (-2, -1, 0, 1, 2)
+_FLIPS = ("xflip", "yflip", "lumaflip")
+_ANGLES = {"rotate_frac": "rotate_frac_max", "hue": "hue_max"}
+
+
+def augmentation_figure(
+    image: Float[Tensor, "channels height width"], transform: Transform, augmentation: Augmentation
+) -> Figure:
+    """The image, given in the model's space, under each transform that is on, with the labels below each picture.
+
+    A row is a transform, a column a step of its parameter from −2 to 2, 0 being the image as it is: a standard
+    deviation, a third of the largest angle, half of the largest shift, a quarter turn.
+    """
+    augmentation.check_shape(image.shape)
+    names = augmentation.enabled
+    rows = -(-len(names) // 2)
+    width = len(_STEPS)
+    aspect = image.shape[1] / image.shape[2]
+    figure = new_figure(10.5, (0.84 * aspect + 0.12) * rows + 0.3)
+    axes = figure.subplots(rows, 2 * width + 1, squeeze=False, width_ratios=[1] * width + [0.2] + [1] * width)
+    for ax in axes.flat:
+        ax.set_axis_off()
+        ax.set_box_aspect(aspect)
+    for number, name in enumerate(names):
+        block, row = divmod(number, rows)
+        for column, step in enumerate(_STEPS):
+            ax = axes[row, block * (width + 1) + column]
+            if row == 0:
+                title = f"{step}".replace("-", "−") if step else "0: as it is"
+                ax.set_title(title, fontsize=7.5, loc="center", fontweight="normal", pad=3)
+            if column == 0:
+                ax.text(-0.12, 0.5, name, transform=ax.transAxes, fontsize=8.5, ha="right", va="center", color=INK)
+            w = _parameter(augmentation, name, step)
+            if w is not None:
+                _draw(ax, image, transform, augmentation, {name: w})
+    return figure
+
+
+def _parameter(augmentation: Augmentation, name: str, step: int) -> Tensor | None:
+    """The parameter of a transform at a step; None where it has no such step."""
+    if name in _FLIPS:
+        return torch.tensor([float(step)]) if step in (0, 1) else None
+    if name == "rotate_int":
+        return torch.tensor([float(step % 4)]) if step > -2 else None
+    if name in _ANGLES:
+        return torch.tensor([step / 3 * math.pi * float(getattr(augmentation, _ANGLES[name]))])
+    pairs = {"aniso": (step, math.pi / 6), "translate_int": (step / 2, step / 2), "translate_frac": (step, step / 2)}
+    return torch.tensor([pairs.get(name, float(step))], dtype=torch.float64)
+
+
+def _draw(
+    ax: Axes, image: Tensor, transform: Transform, augmentation: Augmentation, parameters: dict[str, Tensor]
+) -> None:
+    x, labels = augmentation.apply(image[None], parameters)
+    (name,) = parameters
+    place = sum(augmentation.label_dims[other] for other in augmentation.enabled[: augmentation.enabled.index(name)])
+    own = labels[0, place : place + augmentation.label_dims[name]].tolist()
+    pixels = to_pixels(transform.inverse(x), transform)[0]
+    ax.imshow(pixels, cmap="gray" if pixels.ndim == 2 else None, vmin=0, vmax=255, interpolation="nearest")
+    text = ", ".join(f"{value:.3g}".replace("-", "−") for value in (0.0 if abs(v) < 5e-4 else v for v in own))
+    ax.text(
+        0.5, -0.03, text, transform=ax.transAxes, fontsize=6.5, ha="center", va="top", color=INK if any(own) else GRAY
+    )

@@ -1,0 +1,118 @@
+"""How far a solver ends from the exact solution, over the evaluations it spends (Figure 2 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from diffspace.figures.style import GRAY, INK, PALETTE, tidy
+from diffspace.metrics import Measurement, SolverComparison, pareto
+
+__all__ = ["draw_errors", "draw_pareto", "draw_solver_error"]
+
+_TICKS = (1, 2, 3, 5, 8, 10, 15, 20, 35, 50, 79, 100, 200, 500)
+
+
+def _lines(comparison: SolverComparison) -> dict[tuple[str, str], list[Measurement]]:
+    """The measurements of each candidate that did not fail, by rising NFE, each once."""
+    lines: dict[tuple[str, str], list[Measurement]] = {}
+    for row in sorted(comparison.within(max(comparison.budgets)), key=lambda row: row.nfe):
+        line = lines.setdefault((row.candidate.name, row.candidate.steps_name), [])
+        if row.error.rms > 0 and (not line or line[-1].nfe < row.nfe):  # 0 has no place on a logarithmic axis
+            line.append(row)
+    return {key: line for key, line in lines.items() if line}
+
+
+def _curve(line: Sequence[Measurement]) -> tuple[list[int], list[float]]:
+    return [row.nfe for row in line], [row.error.rms for row in line]
+
+
+def _axes(ax: Axes, nfes: Sequence[int], unit: str) -> None:
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    if nfes:
+        ticks = [t for t in _TICKS if min(nfes) <= t <= max(nfes)]
+        ax.set_xticks(ticks, [str(t) for t in ticks])
+    ax.set_xticks([], minor=True)
+    ax.set_xlabel("evaluations of the denoiser (NFE)")
+    ax.set_ylabel(unit)
+    tidy(ax)
+
+
+def draw_solver_error(ax: Axes, comparison: SolverComparison, unit: str = "RMS distance of end points") -> None:
+    """A line for each candidate; both axes logarithmic, where a straight line of slope −p is a solver of order p."""
+    draw_errors(ax, {name: _curve(line) for (name, _), line in _lines(comparison).items()}, unit)
+
+
+def draw_errors(ax: Axes, curves: Mapping[str, tuple[Sequence[int], Sequence[float]]], unit: str) -> None:
+    """A line for each name through (evaluations, errors); both axes logarithmic."""
+    for (name, curve), colour in zip(curves.items(), PALETTE, strict=False):
+        ax.plot(*curve, color=colour, marker="o", ms=3.5, label=name)
+    _axes(ax, [nfe for nfes, _ in curves.values() for nfe in nfes], unit)
+    ax.legend(fontsize=8)
+
+
+def draw_pareto(
+    ax: Axes,
+    comparison: SolverComparison,
+    *,
+    beside: tuple[str, str] = ("heun", "edm"),
+    unit: str = "RMS distance of end points",
+) -> None:
+    """The front of least error for the evaluations, numbered, with a key at its right side; all others in grey.
+
+    `beside` names the solver and the steps of one line to compare with, where it is there. The dotted line is the
+    reference's own error: nothing below it is known.
+    """
+    lines = _lines(comparison)
+    for key, line in lines.items():
+        if key != beside:
+            ax.plot(*_curve(line), color=GRAY, alpha=0.35, linewidth=0.7, zorder=1)
+    if beside in lines:
+        ax.plot(*_curve(lines[beside]), color=PALETTE[1], linewidth=1.4, marker="o", ms=3, zorder=3)
+        last = lines[beside][-1]
+        clear = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1}
+        _write(ax, ", ".join(beside), (last.nfe, last.error.rms), "data", (4, 9), PALETTE[1], ha="right", bbox=clear)
+    best = pareto(comparison, margin=0.05)  # a step of less would have a number for nothing
+    front = [row for row in best if row.error.rms > 0]
+    ax.plot(*_curve(front), color=PALETTE[0], linewidth=2, marker="o", ms=11, zorder=4)
+    for i, row in enumerate(best):
+        if row.error.rms > 0:
+            where = row.nfe, row.error.rms
+            _write(ax, str(i + 1), where, "data", (0, -0.5), "white", ha="center", va="center", fontweight="bold")
+        key_text = f"{i + 1}  NFE {row.nfe}" + ("" if row.error.rms > 0 else ": no error")
+        key_text += f"\n    {row.candidate.name.replace(':', ' ')}\n    {row.candidate.steps_name.replace(':', ' ')}"
+        _write(ax, key_text, (1.02, 1 - i / max(8, len(best))), "axes fraction", (0, 0), PALETTE[0], va="top")
+    rows = [row for line in lines.values() for row in line]
+    _axes(ax, [row.nfe for row in rows], unit)
+    if front:  # what is far above it says nothing
+        low, high = front[-1].error.rms, max(row.error.rms for row in rows)
+        ax.set_ylim(low / 2, min(high, 10 * front[0].error.rms) * 1.5)
+    floor = comparison.reference_error.rms
+    if front and floor > ax.get_ylim()[0]:
+        ax.axhline(floor, color=INK, linewidth=0.8, linestyle=":")
+        ax.text(0.99, floor, "the reference's own error", transform=ax.get_yaxis_transform(), ha="right", fontsize=7)
+
+
+def _write(
+    ax: Axes,
+    text: str,
+    where: tuple[float, float],
+    coordinates: str,
+    offset: tuple[float, float],
+    colour: str,
+    **style: Any,
+) -> None:
+    ax.annotate(
+        text,
+        where,
+        xycoords=coordinates,
+        xytext=offset,
+        textcoords="offset points",
+        fontsize=7,
+        color=colour,
+        zorder=5,
+        **style,
+    )

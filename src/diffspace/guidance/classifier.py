@@ -1,0 +1,67 @@
+"""Guidance by the gradient of a log-probability."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from diffspace._shapes import Float, Tensor
+from diffspace.guidance.weights import GuidanceWeight, check_weight, guided_rows, weight_at
+from diffspace.guidance.wrapper import Wrapper, column, record, tracked
+from diffspace.protocols import Cond, Denoiser
+
+__all__ = ["ClassifierGuidance", "LogProb"]
+
+LogProb = Callable[[Tensor, Tensor, Cond | None], Tensor]
+"""ln p(y | x; σ) of shape (B,) from (x, sigma, cond), differentiable by x, which is noisy and unscaled."""
+
+
+class ClassifierGuidance(Wrapper):
+    """D(x; σ) + w(σ)·σ²·∇ₓ ln p(y | x; σ) (Dhariwal & Nichol 2021, Sec. 4; Eq. 3 for the score).
+
+    With w = 1 and the exact classifier of noisy x it is the conditional denoiser, by Bayes' rule. `log_prob` is called
+    as (x, sigma, cond) and gives (B,), where sample b must not depend on the other samples. `weight` is a number or a
+    function of σ; where it is 0, no gradient is taken. Conditions named in `classifier_only` (the labels, mostly) are
+    not told to the denoiser. Gradients are taken locally, so it works where none are recorded; where they are, the
+    result is differentiable.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        log_prob: LogProb,
+        weight: GuidanceWeight = 1.0,
+        *,
+        classifier_only: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(denoiser)
+        if not callable(log_prob):
+            raise ValueError(f"log_prob: {type(log_prob).__name__}; want a function of (x, sigma, cond)")
+        self.log_prob = log_prob
+        self.guidance_weight = check_weight(weight)
+        self.classifier_only = tuple(classifier_only)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch *dims"],
+        sigma: Float[Tensor, ""] | Float[Tensor, "batch"],
+        cond: Cond | None = None,
+    ) -> Float[Tensor, "batch *dims"]:
+        """The guided D(x; σ)."""
+        told = {name: value for name, value in (cond or {}).items() if name not in self.classifier_only}
+        denoised: Tensor = self.denoiser(x, sigma, told or None)
+        weight = weight_at(self.guidance_weight, sigma)
+        if guided_rows(weight, neutral=0.0) is None:
+            return denoised
+        return denoised + column(weight * sigma**2, denoised) * self._gradient(x, sigma, cond).to(denoised)
+
+    def _gradient(self, x: Tensor, sigma: Tensor, cond: Cond | None) -> Tensor:
+        recording = torch.is_grad_enabled()
+        with torch.enable_grad():
+            at = tracked(x, recording)
+            value = self.log_prob(at, sigma, cond)
+            if value.shape != (len(x),):
+                raise ValueError(f"log_prob: shape {tuple(value.shape)}; want ({len(x)},), one for each sample")
+            (slope,) = torch.autograd.grad(record("log_prob", value).sum(), at, create_graph=recording)
+        return slope

@@ -1,0 +1,243 @@
+"""Samples of the posterior p(x₀ | y) of a linear inverse problem y = A(x₀) + n, n ~ N(0, σ_y²·I).
+
+The score of p(x | y) is that of p(x) plus ∇ₓ ln p(y | x). With p(x₀ | x) taken for N(D, C),
+
+    p(y | x) ≈ N(y; A·D(x), S),  S = σ_y²·I + A·C·Aᵀ,
+
+and with S held fixed in the derivative the conditional denoiser is
+
+    D(x; σ, y) = D + V·Aᵀ·S⁻¹·(y − A·D),  V = σ²·(∂D/∂x)ᵀ,
+
+where V is Cov[x₀ | x] of the exact denoiser (Tweedie's formula of second order). Three choices of C are three methods:
+C = 0 is DPS, C = r²·I is ΠGDM, C = V is MMPS, which is exact for a Gaussian prior. Products with V are vector-Jacobian
+products of D, so each costs a backward pass; the adjoint of A comes with them.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+
+from diffspace._shapes import Float, Tensor
+from diffspace.guidance.operators import LinearOperator
+from diffspace.guidance.weights import GuidanceWeight, as_factor, check_weight, guided_rows, weight_at
+from diffspace.guidance.wrapper import Wrapper, column, record, tracked
+from diffspace.preconditioning import Preconditioned
+from diffspace.protocols import Cond, Denoiser
+
+__all__ = ["DPS", "MMPS", "PiGDM"]
+
+Product = Callable[[Tensor], Tensor]
+
+
+class _Posterior(Wrapper, ABC):
+    """D + w(σ)·V·Aᵀ·S⁻¹·(y − A·D), whose S is the subclass's."""
+
+    iterations = 0
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        operator: LinearOperator,
+        y: Float[Tensor, "rows *measured"],
+        sigma_y: float,
+        weight: GuidanceWeight,
+    ) -> None:
+        super().__init__(denoiser)
+        if not callable(operator):
+            raise ValueError(f"operator: {type(operator).__name__}; want a linear function of x")
+        if not (math.isfinite(sigma_y) and sigma_y >= 0):
+            raise ValueError(f"sigma_y: {sigma_y}; want a finite number, not negative")
+        if y.ndim == 0 or not bool(torch.isfinite(y).all()):
+            raise ValueError("y: want finite measurements with a first dimension, of 1 or one row for each sample")
+        self.operator = operator
+        self.y = y
+        self.sigma_y = sigma_y
+        self.guidance_weight = check_weight(weight)
+
+    @abstractmethod
+    def _covariance(self, adjoint: Product, through: Product, sigma: Tensor) -> Product | None:
+        """The product with C·Aᵀ, of those with Aᵀ and with V·Aᵀ; None where C = 0."""
+
+    def _whitened(self, residual: Tensor, covariance: Product | None, origin: Tensor) -> Tensor:
+        """S⁻¹·residual."""
+        noise = self.sigma_y**2
+        if covariance is None:
+            return residual / noise
+        offset = self.operator(torch.zeros_like(origin[:1]))  # not 0 where A is affine
+        return _conjugate_gradients(
+            lambda v: noise * v + (self.operator(covariance(v)) - offset).to(v), residual, self.iterations
+        )
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch *dims"],
+        sigma: Float[Tensor, ""] | Float[Tensor, "batch"],
+        cond: Cond | None = None,
+    ) -> Float[Tensor, "batch *dims"]:
+        """D(x; σ, y)."""
+        weight = weight_at(self.guidance_weight, sigma)
+        if guided_rows(weight, neutral=0.0) is None:
+            unguided: Tensor = self.denoiser(x, sigma, cond)
+            return unguided
+        recording = torch.is_grad_enabled()
+        with torch.enable_grad():
+            at = tracked(x, recording)
+            denoised: Tensor = record("denoiser", self.denoiser(at, sigma, cond))
+            measured = record("operator", self.operator(denoised))
+        if len(measured) != len(x) or len(self.y) not in (1, len(x)) or self.y.shape[1:] != measured.shape[1:]:
+            raise ValueError(
+                f"y: shape {tuple(self.y.shape)}; want {tuple(measured.shape)}, as the operator gives it, or 1 row"
+            )
+
+        def pull(v: Tensor, to: Tensor) -> Tensor:
+            (slope,) = torch.autograd.grad(measured, to, v.to(measured), retain_graph=True, create_graph=recording)
+            return slope
+
+        def through(v: Tensor) -> Tensor:
+            return column(sigma**2, x) * pull(v, at)
+
+        predicted, result = (measured, denoised) if recording else (measured.detach(), denoised.detach())
+        covariance = self._covariance(lambda v: pull(v, denoised), through, sigma)
+        whitened = self._whitened(self.y.to(predicted) - predicted, covariance, result)
+        return result + as_factor(weight, result) * through(whitened).to(result)
+
+
+class DPS(_Posterior):
+    """Diffusion posterior sampling (Chung et al. 2023, arXiv:2209.14687, Theorem 1): S = σ_y²·I.
+
+    D + w·V·Aᵀ·(y − A·D)/σ_y². It takes D for x₀ itself, so the measurement counts too much wherever x₀ is still
+    uncertain, that is σ_y² ≪ A·Cov[x₀ | x]·Aᵀ: samples have too little variance, even of a Gaussian, and the ODE is
+    stiff with a rate of Cov/σ_y², which needs small steps. `weight` below 1 (a number or a function of σ) tempers both;
+    the paper's algorithm, which divides by ‖y − A·D‖ and tunes a factor for each task and number of steps, does the
+    same.
+
+    One evaluation and one backward pass. `y` is (1 or B, *measured); `sigma_y` is positive.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        operator: LinearOperator,
+        y: Float[Tensor, "rows *measured"],
+        sigma_y: float,
+        *,
+        weight: GuidanceWeight = 1.0,
+    ) -> None:
+        super().__init__(denoiser, operator, y, sigma_y, weight)
+        if sigma_y == 0:
+            raise ValueError("sigma_y: 0; DPS divides by it; want a positive number")
+
+    def _covariance(self, adjoint: Product, through: Product, sigma: Tensor) -> None:
+        return None
+
+
+class PiGDM(_Posterior):
+    """Pseudoinverse guidance, ΠGDM (Song et al., ICLR 2023): S = σ_y²·I + r²·A·Aᵀ, r² = σ²σ_d²/(σ² + σ_d²).
+
+    r² is the variance of x₀ given x for data of variance σ_d² in every direction, for which it is exact. `sigma_data`
+    is read from the model where that states it. S is inverted by up to `iterations` conjugate gradients on A alone,
+    which end early (after one for masks and pooling).
+
+    One evaluation and one backward pass. `y` is (1 or B, *measured); `sigma_y` may be 0.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        operator: LinearOperator,
+        y: Float[Tensor, "rows *measured"],
+        sigma_y: float,
+        *,
+        sigma_data: float | None = None,
+        weight: GuidanceWeight = 1.0,
+        iterations: int = 50,
+    ) -> None:
+        super().__init__(denoiser, operator, y, sigma_y, weight)
+        if sigma_data is None:
+            modules = denoiser.modules() if isinstance(denoiser, torch.nn.Module) else ()
+            inner = next((m for m in modules if isinstance(m, Preconditioned)), None)
+            sigma_data = getattr(inner and inner.preconditioning, "sigma_data", None)
+            if sigma_data is None:
+                raise ValueError("sigma_data: the denoiser does not state the standard deviation of its data; want it")
+        if not (math.isfinite(sigma_data) and sigma_data > 0):
+            raise ValueError(f"sigma_data: {sigma_data}; want a positive finite number")
+        self.sigma_data = float(sigma_data)
+        self.iterations = _at_least_one(iterations)
+
+    def _covariance(self, adjoint: Product, through: Product, sigma: Tensor) -> Product:
+        variance = sigma**2 * (self.sigma_data**2 / (sigma**2 + self.sigma_data**2))
+
+        def product(v: Tensor) -> Tensor:
+            pulled = adjoint(v)
+            return column(variance, pulled) * pulled
+
+        return product
+
+
+class MMPS(_Posterior):
+    """Moment matching posterior sampling (Rozet et al. 2024, arXiv:2405.13712): S = σ_y²·I + A·V·Aᵀ.
+
+    E[x₀ | x, y] itself where x₀ given x is Gaussian, so for a Gaussian prior. S is inverted by up to `iterations`
+    conjugate gradients, each a backward pass; they end early where S has fewer different eigenvalues. The Jacobian of a
+    network is not quite symmetric: a direction that it takes for one of no positive variance is left out.
+
+    One evaluation and up to `iterations` + 1 backward passes. `y` is (1 or B, *measured); `sigma_y` may be 0.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        operator: LinearOperator,
+        y: Float[Tensor, "rows *measured"],
+        sigma_y: float,
+        *,
+        weight: GuidanceWeight = 1.0,
+        iterations: int = 5,
+    ) -> None:
+        super().__init__(denoiser, operator, y, sigma_y, weight)
+        self.iterations = _at_least_one(iterations)
+
+    def _covariance(self, adjoint: Product, through: Product, sigma: Tensor) -> Product:
+        return through
+
+
+def _at_least_one(iterations: int) -> int:
+    if iterations < 1:
+        raise ValueError(f"iterations: {iterations}; want at least 1")
+    return iterations
+
+
+def _conjugate_gradients(product: Product, b: Tensor, iterations: int) -> Tensor:
+    """S⁻¹·b for each sample apart, S given by products with it, from 0 on.
+
+    A sample is done when its residual is rounding, or when a direction has no positive curvature: other samples do not
+    change it, and differentiating meets no 0/0.
+    """
+
+    def dot(u: Tensor, v: Tensor) -> Tensor:
+        return column((u * v).flatten(1).sum(1), u)
+
+    def ratio(above: Tensor, below: Tensor, where: Tensor) -> Tensor:
+        return torch.where(where, above / torch.where(where, below, 1.0), 0.0)
+
+    solution, residual, direction = torch.zeros_like(b), b, b
+    squared = dot(b, b)
+    least = (4 * torch.finfo(b.dtype).eps) ** 2 * squared.detach()
+    active = torch.ones_like(squared, dtype=torch.bool)
+    for _ in range(iterations):
+        active = active & (squared > least)
+        if not bool(active.any()):
+            break
+        image = product(direction)
+        curvature = dot(direction, image)
+        active = active & (curvature > 0)
+        step = ratio(squared, curvature, active)
+        solution = solution + step * direction
+        residual = residual - step * image
+        previous, squared = squared, dot(residual, residual)
+        direction = residual + ratio(squared, previous, active) * direction
+    return solution

@@ -1,0 +1,55 @@
+"""Estimates held within the range of the data."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from diffspace._shapes import Float, Tensor
+from diffspace.guidance.wrapper import Wrapper, column
+from diffspace.protocols import Cond, Denoiser
+
+__all__ = ["DynamicThresholding"]
+
+
+class DynamicThresholding(Wrapper):
+    """clip(D, −s, s)·bound/s with s = max(bound, `percentile` of |D|) for each sample (Saharia et al. 2022, Sec. 2.3).
+
+    For data in [−bound, bound] in the model's space, where strong guidance leads outside: static clipping saturates
+    what is there, this scales it back. `percentile` is a share from 0 to 1 (1: the greatest |D|, nothing is clipped),
+    with linear interpolation between the values of a sample. None is static clipping, s = bound.
+    """
+
+    def __init__(self, denoiser: Denoiser, percentile: float | None = 0.995, bound: float = 1.0) -> None:
+        super().__init__(denoiser)
+        if percentile is not None and not 0 <= percentile <= 1:
+            raise ValueError(f"percentile: {percentile}; want a share from 0 to 1, or None for static clipping")
+        if not (math.isfinite(bound) and bound > 0):
+            raise ValueError(f"bound: {bound}; want a positive finite number")
+        self.percentile = percentile
+        self.bound = bound
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch *dims"],
+        sigma: Float[Tensor, ""] | Float[Tensor, "batch"],
+        cond: Cond | None = None,
+    ) -> Float[Tensor, "batch *dims"]:
+        """D(x; σ) within ±bound."""
+        denoised: Tensor = self.denoiser(x, sigma, cond)
+        if self.percentile is None:
+            return denoised.clamp(-self.bound, self.bound)
+        scale = column(_percentile(denoised.flatten(1).abs(), self.percentile).clamp_min(self.bound), denoised)
+        return torch.minimum(torch.maximum(denoised, -scale), scale) * (self.bound / scale)
+
+
+def _percentile(values: Tensor, share: float) -> Tensor:
+    """The quantile of each row, between its two order statistics around share·(d − 1).
+
+    By the few values above it: `torch.quantile` sorts all, and refuses more than 2²⁴.
+    """
+    place = share * (values.shape[1] - 1)
+    below = math.floor(place)
+    top = values.topk(values.shape[1] - below, dim=1, sorted=True).values
+    return torch.lerp(top[:, -1], top[:, max(top.shape[1] - 2, 0)], place - below)

@@ -1,0 +1,41 @@
+"""What the density at the upper end of the ODE is taken to be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from diffspace._shapes import Float, Tensor
+
+__all__ = ["GaussianPrior", "Prior"]
+
+Prior: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""ln p(x; σ) in nats, of shape (B,), for x of shape (B, *dims) and σ of shape (); an oracle's `log_prob` is one."""
+
+
+@dataclass(frozen=True)
+class GaussianPrior:
+    """N(mean, (σ² + std²)·I) at noise σ.
+
+    The default, N(0, σ²I), is where `sample` starts: the log-likelihood is then that of the sampler's own output, and
+    the prior makes no error. As the density of the data with noise σ it leaves out their mean μ and covariance Σ, and
+    is lower by ½·(‖μ‖² + ½·tr Σ²/σ²)/σ² nats, on average over the data and to leading order. `mean` and `std`, one
+    number each in the model's space, put them in; any function of (x, sigma), such as
+    `oracles.Gaussian(mean, covariance).log_prob`, serves where one number is not enough.
+    """
+
+    mean: float = 0.0
+    std: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.mean):
+            raise ValueError(f"mean: {self.mean}; want a finite number")
+        if not (math.isfinite(self.std) and self.std >= 0):
+            raise ValueError(f"std: {self.std}; want a finite number, not negative")
+
+    def __call__(self, x: Float[Tensor, "batch *dims"], sigma: Float[Tensor, ""]) -> Float[Tensor, "batch"]:
+        flat = x.reshape(len(x), -1) - self.mean
+        variance = sigma.to(x) ** 2 + self.std**2
+        return -0.5 * (flat.square().sum(1) / variance + flat.shape[1] * (2 * math.pi * variance).log())

@@ -1,0 +1,188 @@
+"""tr ∂D/∂x: exactly, or by Hutchinson's estimator. Both are quadratic forms vᵀ(∂D/∂x)v."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+
+from diffspace._shapes import Float, Tensor
+from diffspace.protocols import Cond, Denoiser
+from diffspace.sampling.streams import step_noise
+
+__all__ = ["ExactTrace", "Hutchinson", "Trace", "WithLogDensity"]
+
+
+@runtime_checkable
+class Trace(Protocol):
+    """A way to take tr J of the Jacobian J = ∂D/∂x of each sample, from vᵀJv for some vectors v.
+
+    `chunk` is the number of products vᵀJ that are made at a time, `estimates` the number of traces that come out for
+    each sample, `seeded` whether the vectors are drawn by the seeds of the samples.
+    """
+
+    @property
+    def chunk(self) -> int: ...
+
+    @property
+    def estimates(self) -> int: ...
+
+    @property
+    def seeded(self) -> bool: ...
+
+    def vectors(self, seeds: Sequence[int] | None, shape: Sequence[int]) -> Float[Tensor, "vectors _ *dims"]:
+        """The vectors v for each sample, or with a second dimension of 1 for all of them."""
+        ...
+
+    def traces(self, forms: Float[Tensor, "vectors batch"]) -> Float[Tensor, "estimates batch"]:
+        """tr J from vᵀJv of every vector."""
+        ...
+
+
+def _check_chunk(chunk: int) -> None:
+    if chunk < 1:
+        raise ValueError(f"chunk: {chunk}; want at least 1")
+
+
+@dataclass(frozen=True)
+class ExactTrace:
+    """tr J = Σ_i e_iᵀJe_i: d vector-Jacobian products in each evaluation, for small d.
+
+    `chunk` of them are made at a time; more are faster and take more memory.
+    """
+
+    chunk: int = 64
+
+    def __post_init__(self) -> None:
+        _check_chunk(self.chunk)
+
+    @property
+    def estimates(self) -> int:
+        return 1
+
+    @property
+    def seeded(self) -> bool:
+        return False
+
+    def vectors(self, seeds: Sequence[int] | None, shape: Sequence[int]) -> Float[Tensor, "vectors 1 *dims"]:
+        d = math.prod(shape)
+        return torch.eye(d).reshape(d, 1, *shape)
+
+    def traces(self, forms: Float[Tensor, "vectors batch"]) -> Float[Tensor, "1 batch"]:
+        return forms.sum(0, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Hutchinson:
+    """tr J ≈ vᵀJv with E[vvᵀ] = I (Hutchinson 1990): `probes` estimates for each sample, one product each.
+
+    A sample's probes are addressed by its seed, do not depend on its batch and stay the same along its whole way, so
+    that the ODE remains smooth. The variance of one, with S = ½(J + Jᵀ):
+
+    - "rademacher", v_i = ±1: 2·(‖S‖² − Σ S_ii²), none at all where S is diagonal;
+    - "gaussian", v ~ N(0, I): 2·‖S‖²;
+    - "sphere", v uniform on ‖v‖² = d: 2d/(d + 2)·(‖S‖² − (tr S)²/d), below "gaussian" for every S, and none where S is
+      a multiple of I, which it nearly is at both ends of the range of σ.
+
+    Two probes or more give a standard error. In a few dimensions "rademacher" has only 2^(d−1) different probes, which
+    repeat by chance and make it too small.
+    """
+
+    probes: int = 1
+    kind: Literal["rademacher", "gaussian", "sphere"] = "rademacher"
+    chunk: int = 64
+
+    def __post_init__(self) -> None:
+        if self.probes < 1:
+            raise ValueError(f"probes: {self.probes}; want at least 1")
+        if self.kind not in ("rademacher", "gaussian", "sphere"):
+            raise ValueError(f"kind: {self.kind!r}; want 'rademacher', 'gaussian' or 'sphere'")
+        _check_chunk(self.chunk)
+
+    @property
+    def estimates(self) -> int:
+        return self.probes
+
+    @property
+    def seeded(self) -> bool:
+        return True
+
+    def vectors(self, seeds: Sequence[int] | None, shape: Sequence[int]) -> Float[Tensor, "probes batch *dims"]:
+        if seeds is None:
+            raise ValueError("seeds: Hutchinson's probes are drawn by the seed of each sample; give one for each")
+        # counted from −1 downward, away from the noise of sampling steps, on which samples may depend
+        z = torch.stack([step_noise(seeds, -1 - probe, shape) for probe in range(self.probes)])
+        if self.kind == "rademacher":
+            return torch.where(z < 0, -1.0, 1.0)
+        if self.kind == "sphere":
+            flat = z.view(*z.shape[:2], -1)
+            flat *= math.sqrt(flat.shape[2]) / torch.linalg.vector_norm(flat, dim=2, keepdim=True)
+        return z
+
+    def traces(self, forms: Float[Tensor, "vectors batch"]) -> Float[Tensor, "vectors batch"]:
+        return forms
+
+
+class WithLogDensity(torch.nn.Module):
+    """D of the state (x, ℓ₁ … ℓ_k), flattened to (B, d + k), in which ln p travels with x.
+
+    Along dx/dσ = (x − D)/σ the density changes by d ln p/dσ = −(d − tr ∂D/∂x)/σ (instantaneous change of variables).
+    With D_ℓ = ℓ + d − tr ∂D/∂x this reads dℓ/dσ = (ℓ − D_ℓ)/σ, the ODE of x. So ℓ is one more coordinate of an
+    ordinary denoiser, which any solver under any process integrates like the others; a scaling s(t) multiplies ℓ
+    as it does x, and leaves the unscaled ℓ alone. Each of k trace estimates has its own ℓ along the one way of x.
+    """
+
+    def __init__(self, denoiser: Denoiser, shape: Sequence[int], trace: Trace, vectors: Tensor) -> None:
+        super().__init__()
+        self.denoiser, self.shape, self.trace = denoiser, tuple(shape), trace
+        self.vectors = vectors
+        self.batched = True  # until the network turns out not to allow it
+
+    def forward(self, state: Tensor, sigma: Tensor, cond: Cond | None = None) -> Tensor:
+        d = math.prod(self.shape)
+        recorded = torch.is_grad_enabled()
+        x = state[:, :d].reshape(-1, *self.shape)
+        if not (recorded and x.requires_grad):
+            x = x.detach().requires_grad_()
+        with torch.enable_grad():
+            denoised = self.denoiser(x, sigma, cond)
+            if denoised.shape != x.shape:
+                raise ValueError(f"denoiser: returned shape {tuple(denoised.shape)} for x of shape {tuple(x.shape)}")
+            chunks = torch.split(self.vectors, self.trace.chunk)
+            forms = torch.cat([self._forms(denoised, x, some, recorded) for some in chunks])
+            density = state[:, d:] + (d - self.trace.traces(forms)).T
+            result = torch.cat([denoised.reshape(-1, d).to(state.dtype), density.to(state.dtype)], 1)
+        return result if recorded else result.detach()
+
+    def _forms(self, denoised: Tensor, x: Tensor, vectors: Tensor, recorded: bool) -> Tensor:
+        """vᵀJv of vectors (m, B or 1, *dims), as (m, B)."""
+        v = vectors.to(x.device, denoised.dtype).expand(-1, *x.shape)
+        products = self._products(denoised, x, v, recorded)
+        return (products * v.to(products.dtype)).reshape(len(v), len(x), -1).sum(2)
+
+    def _products(self, denoised: Tensor, x: Tensor, v: Tensor, recorded: bool) -> Tensor:
+        """vᵀJ, all at once where the operations of the network allow it, else one after the other."""
+        if self.batched and len(v) > 1:
+            try:
+                return _product(denoised, x, v, recorded, batched=True)
+            except RuntimeError:
+                # an operation without a rule for batches, or too little memory; a mistake comes up again below
+                self.batched = False
+        return torch.stack([_product(denoised, x, one, recorded) for one in v])
+
+
+def _product(denoised: Tensor, x: Tensor, v: Tensor, recorded: bool, batched: bool = False) -> Tensor:
+    product = None
+    if denoised.requires_grad:
+        (product,) = torch.autograd.grad(
+            denoised, x, v, retain_graph=True, create_graph=recorded, allow_unused=True, is_grads_batched=batched
+        )
+    if product is None:
+        raise ValueError(
+            "denoiser: has no gradient with respect to x, which its trace needs; "
+            "does it cut the graph, or run in inference mode?"
+        )
+    return product

@@ -1,0 +1,97 @@
+"""Models from wherever they are: a folder, the Hugging Face Hub, the checkpoint of others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffspace._shapes import Tensor
+from diffspace.files import has_format
+from diffspace.interop import SUFFIXES, convert
+from diffspace.interop.foreign import fit_network
+from diffspace.model import CONFIG, FORMAT, WEIGHTS, Model
+from diffspace.preconditioning import Preconditioned
+from diffspace.registry import from_config
+from diffspace.transform import Transform
+
+__all__ = ["load"]
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"source: {folder} is not a model: it has no {CONFIG}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"source: {path} is not valid JSON: {error}") from None
+    if not isinstance(config, dict) or not has_format(config.get("format"), FORMAT):
+        raise ValueError(f"source: {path} is not of the format {FORMAT!r}")
+    missing = {"network", "preconditioning", "transform", "class_names", "notes"} - set(config)
+    if missing:
+        raise ValueError(f"source: {path} lacks {', '.join(sorted(missing))}")
+    return config
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state: dict[str, Tensor] = load_file(path)
+    except FileNotFoundError:
+        raise ValueError(f"source: {path.parent} is not a model: it has no {WEIGHTS}") from None
+    except SafetensorError as error:
+        raise ValueError(f"source: {path} is damaged: {error}") from None
+    return state
+
+
+def _locate(source: str | Path) -> Path:
+    """The folder of a model: a path as it is, or the snapshot of a Hugging Face Hub repository."""
+    path = Path(source)
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise ValueError(f"source: {path} is neither a model's folder nor a checkpoint ({', '.join(SUFFIXES)})")
+    if isinstance(source, Path) or source.count("/") != 1 or source.startswith((".", "/", "~")):
+        raise ValueError(f"source: there is no folder {source}")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(source, allow_patterns=[CONFIG, WEIGHTS]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"source: {source} is neither a folder nor a repository that the Hub gives: {reason}"
+        ) from None
+
+
+def load(source: str | Path, *, device: torch.device | str | None = None) -> Model:
+    """A model in evaluation mode: of a folder, of a Hugging Face Hub repository "owner/name", or of a foreign file.
+
+    A .pkl, .pt, .pth or .safetensors file is read as `diffspace.interop.convert` does without options. ValueError where
+    there is nothing, where a file is damaged, or where weights and config do not fit.
+    """
+    path = Path(source)
+    if path.suffix in SUFFIXES and not path.is_dir():
+        model, _ = convert(path)
+    else:
+        model = _load_folder(_locate(source))
+    return model.to(device).eval() if device is not None else model.eval()
+
+
+def _load_folder(folder: Path) -> Model:
+    config = _read_config(folder)
+    state = _read_weights(folder / WEIGHTS)
+    try:
+        network = fit_network(config["network"], state)
+        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config["transform"].items()}
+        denoiser = Preconditioned(network, from_config("preconditioning", config["preconditioning"]))
+        return Model(denoiser, Transform(**settings), tuple(config["class_names"]), config["notes"])
+    except (ValueError, TypeError, AttributeError, KeyError, RuntimeError, RecursionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"source: {folder / CONFIG} and {WEIGHTS} make no model: {reason}") from None

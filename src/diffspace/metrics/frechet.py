@@ -1,0 +1,115 @@
+"""The Fréchet distance between two clouds of features, each taken as a Gaussian (Heusel et al. 2017)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from diffspace._shapes import Float, Tensor
+
+__all__ = ["FeatureStatistics", "frechet_distance"]
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureStatistics:
+    """Number, mean and scatter Σ_i (f_i − mean)(f_i − mean)ᵀ of feature vectors, in float64 on the CPU.
+
+    `of` makes them from features of shape (n, dim), `from_moments` from a known mean and covariance; `merge`
+    and `update` join those of batches as stably as if all features had been there at once.
+    """
+
+    n: int
+    mean: Float[Tensor, "dim"]
+    scatter: Float[Tensor, "dim dim"]
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise ValueError(f"n: {self.n}; want at least 1")
+        for name, value in (("mean", self.mean), ("scatter", self.scatter)):
+            if value.dtype != torch.float64 or value.device.type != "cpu":
+                raise ValueError(f"{name}: {value.dtype} on {value.device}; want torch.float64 on cpu")
+            if not bool(torch.isfinite(value).all()):
+                raise ValueError(f"{name}: holds values that are not finite")
+        if self.scatter.shape != (self.dim, self.dim):
+            raise ValueError(f"scatter: shape {tuple(self.scatter.shape)}; want {(self.dim, self.dim)} as of mean")
+
+    @classmethod
+    def of(cls, features: Float[Tensor, "n dim"]) -> FeatureStatistics:
+        """The statistics of features of shape (n, dim), n ≥ 1."""
+        if len(features) == 0:
+            raise ValueError("features: none; want at least 1")
+        wide = features.detach().to("cpu", torch.float64)
+        mean = wide.mean(0)
+        centred = wide - mean
+        return cls(len(features), mean, centred.T @ centred)
+
+    @classmethod
+    def from_moments(
+        cls, n: int, mean: Float[Tensor, "dim"], covariance: Float[Tensor, "dim dim"]
+    ) -> FeatureStatistics:
+        """From the mean and the unbiased covariance of n ≥ 2 feature vectors."""
+        if n < 2:
+            raise ValueError(f"n: {n}; a covariance is that of at least 2")
+        wide = covariance.detach().to("cpu", torch.float64)
+        if wide.shape != (len(mean), len(mean)):
+            raise ValueError(f"covariance: shape {tuple(wide.shape)}; want {(len(mean), len(mean))} as of mean")
+        if not torch.allclose(wide, wide.T, rtol=1e-5, atol=1e-6 * float(wide.abs().max())):
+            raise ValueError("covariance: not symmetric")
+        return cls(n, mean.detach().to("cpu", torch.float64), (wide + wide.T) * ((n - 1) / 2))
+
+    @property
+    def dim(self) -> int:
+        """The number of features."""
+        return self.mean.numel()
+
+    @property
+    def covariance(self) -> Float[Tensor, "dim dim"]:
+        """The unbiased covariance, scatter / (n − 1); a ValueError for n = 1."""
+        if self.n < 2:
+            raise ValueError(f"n: {self.n}; a covariance wants at least 2")
+        return self.scatter / (self.n - 1)
+
+    @cached_property
+    def root(self) -> Float[Tensor, "dim dim"]:
+        """A square R with R·Rᵀ = Σ, the covariance; a ValueError where that has a negative eigenvalue."""
+        values, vectors = torch.linalg.eigh(self.covariance)
+        largest = float(values.abs().max())
+        if float(values[0]) < -1e-6 * largest:
+            raise ValueError(f"covariance: not positive semi-definite, its lowest eigenvalue is {float(values[0]):g}")
+        # eigenvalues lost in rounding are those of a rank-deficient Σ, and their roots would not be small
+        rounding = math.ulp(1.0) * self.dim * largest
+        values = torch.where(values > rounding, values, 0.0)
+        return torch.mul(vectors, values.sqrt())
+
+    def merge(self, other: FeatureStatistics) -> FeatureStatistics:
+        """The statistics of both clouds together (Chan, Golub & LeVeque 1983, Eq. 2.1)."""
+        if self.dim != other.dim:
+            raise ValueError(f"other: {other.dim} features, but these statistics have {self.dim}")
+        n = self.n + other.n
+        delta = other.mean - self.mean
+        return FeatureStatistics(
+            n,
+            self.mean + delta * (other.n / n),
+            self.scatter + other.scatter + torch.outer(delta, delta) * (self.n * other.n / n),
+        )
+
+    def update(self, features: Float[Tensor, "n dim"]) -> FeatureStatistics:
+        """These statistics with one more batch of features of shape (n, dim)."""
+        return self.merge(FeatureStatistics.of(features))
+
+
+def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
+    """‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2(Σ_a·Σ_b)^{1/2}), in float64, for covariances of any rank.
+
+    With Σ = R·Rᵀ the trace is the minimum of ‖R_a − R_b·U‖²_F over orthogonal U, which is at the polar factor
+    of R_bᵀ·R_a. A sum of squares is neither complex nor negative and, unlike the trace as written, does not
+    lose the digits of a small distance by cancellation.
+    """
+    if a.dim != b.dim:
+        raise ValueError(f"b: {b.dim} features, but a has {a.dim}")
+    left, _, right = torch.linalg.svd(b.root.T @ a.root)
+    covariance_part = (a.root - b.root @ (left @ right)).square().sum()
+    return float((a.mean - b.mean).square().sum() + covariance_part)

@@ -1,0 +1,135 @@
+"""A trained model: a denoiser with all that is needed to use it, as one folder.
+
+The folder holds `config.json` (network, preconditioning, transform, class names) and `model.safetensors`. Nothing of it
+is executed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffspace._shapes import Float, Shaped, Tensor
+from diffspace.files import write_tensors, write_text
+from diffspace.preconditioning import Preconditioned
+from diffspace.protocols import Cond
+from diffspace.registry import to_config
+from diffspace.transform import Transform
+
+__all__ = ["CONFIG", "FORMAT", "WEIGHTS", "Model"]
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+FORMAT = "diffspace model 1"
+
+
+class Model(torch.nn.Module):
+    """A denoiser with the transform of its data, the names of its classes and notes on where it comes from.
+
+    It is a `Denoiser` in the model's space; `decode` leads back to raw values. `notes` is any JSON-able mapping that is
+    kept with the model (data set, training length, …) and changes nothing.
+    """
+
+    def __init__(
+        self,
+        denoiser: Preconditioned,
+        transform: Transform,
+        class_names: tuple[str, ...] = (),
+        notes: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.transform = transform
+        self.class_names = tuple(class_names)
+        self.notes: dict[str, Any] = dict(notes or {})
+        if denoiser.sample_shape is None:
+            raise ValueError("denoiser: its network has no config that states the shape of a sample")
+        self.sample_shape: tuple[int, ...] = denoiser.sample_shape
+        self.sigma_min, self.sigma_max = denoiser.sigma_min, denoiser.sigma_max
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch *dims"],
+        sigma: Float[Tensor, ""] | Float[Tensor, "batch"],
+        cond: Cond | None = None,
+    ) -> Float[Tensor, "batch *dims"]:
+        """D(x; σ) in the model's space."""
+        denoised: Tensor = self.denoiser(x, sigma, cond)
+        return denoised
+
+    def round_sigma(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """The nearest σ that the network knows."""
+        return self.denoiser.round_sigma(sigma)
+
+    def weight(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """The training weight λ(σ)."""
+        return self.denoiser.weight(sigma)
+
+    def decode(self, x: Float[Tensor, "batch *dims"]) -> Shaped[Tensor, "batch *dims"]:
+        """Samples as raw values: clipped and rounded where the data are."""
+        return self.transform.inverse(x)
+
+    def push(self, repo_id: str, *, private: bool | None = None) -> str:
+        """Upload the model to the Hugging Face Hub as "owner/name", with a card; returns the address.
+
+        The repository is made if it is missing. ValueError where the Hub refuses.
+        """
+        import tempfile
+
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(folder)
+            write_text(Path(folder) / "README.md", _card(self, repo_id))
+            try:
+                HfApi().create_repo(repo_id, private=private, exist_ok=True)
+                address = HfApi().upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload model")
+            except (HfHubHTTPError, HFValidationError, OSError) as error:
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise ValueError(f"repo_id: {repo_id} is not taken by the Hub: {reason}") from None
+        return str(address)
+
+    def save(self, folder: str | Path) -> None:
+        """Write `config.json` and `model.safetensors`, each atomically; the folder is made if it is missing."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {
+            "format": FORMAT,
+            "network": to_config("network", self.denoiser.network),
+            "preconditioning": to_config("preconditioning", self.denoiser.preconditioning),
+            "transform": dataclasses.asdict(self.transform),
+            "class_names": list(self.class_names),
+            "notes": self.notes,
+        }
+        text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        state = {name: value.detach().cpu().contiguous() for name, value in self.denoiser.network.state_dict().items()}
+        write_tensors(folder / WEIGHTS, state)
+        write_text(folder / CONFIG, text)
+
+
+def _card(model: Model, repo_id: str) -> str:
+    """What people see first on the Hub: what the model is, and how to draw from it."""
+    network, choice = (type(part).__name__ for part in (model.denoiser.network, model.denoiser.preconditioning))
+    facts = [f"network: {network}", f"preconditioning: {choice}", f"shape of a sample: {model.sample_shape}"]
+    facts += [f"σ range: {model.sigma_min:g} to {model.sigma_max:g}", f"classes: {len(model.class_names) or 'none'}"]
+    return "\n".join(
+        [
+            "---",
+            "library_name: diffspace",
+            "tags: [diffusion, edm]",
+            "---",
+            f"# {repo_id.split('/')[-1]}",
+            "",
+            *(f"- {fact}" for fact in facts),
+            "",
+            "```bash",
+            f"diffspace sample {repo_id}",
+            "```",
+            "",
+        ]
+    )

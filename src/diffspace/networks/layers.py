@@ -1,0 +1,206 @@
+"""The layers of the networks, with the initialisation and the parameter names of the reference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from diffspace._shapes import Float, Tensor
+
+__all__ = [
+    "Conv",
+    "FourierEmbedding",
+    "Init",
+    "PositionalEmbedding",
+    "Resample",
+    "group_norm",
+    "linear",
+    "uniform",
+    "xavier",
+    "zeros",
+]
+
+_CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+_AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+
+
+def group_norm(channels: int, eps: float = 1e-6) -> nn.GroupNorm:
+    """Group normalisation in as many groups of equal size as possible.
+
+    There are at most 32 groups, and at least 4 channels in each; fewer than 4 channels are one group.
+    """
+    most = max(1, min(32, channels // 4))
+    groups = next(n for n in range(most, 0, -1) if channels % n == 0)
+    return nn.GroupNorm(groups, channels, eps=eps)
+
+
+class Resample(nn.Module):
+    """Halves or doubles every side by a separable filter f, normalised to Σf = 1, in 1, 2 or 3 dimensions.
+
+    "down" filters and keeps every second element; "up" puts zeros between elements and filters by 2^dims·f. The filter
+    [1, 1] averages and repeats; [1, 3, 3, 1] is that of NCSN++. Checkpoints hold the outer product, `resample_filter`.
+    """
+
+    resample_filter: Tensor
+
+    def __init__(self, dims: int, resample: Literal["up", "down"] | None, filter: Sequence[float] = (1, 1)) -> None:
+        super().__init__()
+        self.dims, self.resample, self.taps = dims, resample, len(filter)
+        if resample is not None:
+            line = torch.tensor(filter, dtype=torch.float32)
+            line = line / line.sum()
+            outer = line
+            for _ in range(dims - 1):
+                outer = outer.unsqueeze(-1) * line
+            self.register_buffer("resample_filter", outer[None, None])
+
+    def forward(self, x: Float[Tensor, "batch channels *sides"]) -> Float[Tensor, "batch channels *_"]:
+        """The resampled features."""
+        if self.resample == "down":
+            return self._down(x, (self.taps - 1) // 2)
+        if self.resample == "up":
+            return self._up(x)
+        return x
+
+    def _down(self, x: Tensor, padding: int) -> Tensor:
+        if self.taps == 2:
+            return _AVERAGE[self.dims](x, 2)
+        return _CONV[self.dims](x, self._of_each(x, 1), stride=2, padding=padding, groups=x.shape[1])
+
+    def _up(self, x: Tensor) -> Tensor:
+        if self.taps == 2:
+            return F.interpolate(x, scale_factor=2.0, mode="nearest")
+        padding = (self.taps - 1) // 2
+        up = _CONV_TRANSPOSE[self.dims]
+        return up(x, self._of_each(x, 2**self.dims), stride=2, padding=padding, groups=x.shape[1])
+
+    def _of_each(self, x: Tensor, gain: float) -> Tensor:
+        """The filter, for each channel of x."""
+        return (gain * self.resample_filter).to(x.dtype).expand(x.shape[1], *self.resample_filter.shape[1:])
+
+
+class Conv(Resample):
+    """A convolution of odd kernel size that keeps every side, after halving or doubling it (`Resample`).
+
+    `fused` convolves before it halves, with the padding of both at once: the order of NCSN++'s residual encoder.
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        *,
+        resample: Literal["up", "down"] | None = None,
+        filter: Sequence[float] = (1, 1),
+        fused: bool = False,
+    ) -> None:
+        super().__init__(dims, resample, filter)
+        self.kernel, self.fused = kernel, fused
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *[kernel] * dims))
+        self.bias = nn.Parameter(torch.empty(out_channels))
+        uniform(self)
+
+    def forward(self, x: Float[Tensor, "batch channels *sides"]) -> Float[Tensor, "batch out *_"]:
+        """The convolution of the resampled input."""
+        if self.fused:
+            padding = (self.taps - 1) // 2
+            return self._down(self._convolve(x, padding), 0)
+        if self.resample == "up" and self.kernel == 1 and self.taps == 2:  # commutes, and costs 2^−dims before
+            return self._up(self._convolve(x))
+        return self._convolve(super().forward(x))
+
+    def _convolve(self, x: Tensor, more_padding: int = 0) -> Tensor:
+        return _CONV[self.dims](x, self.weight, self.bias, padding=self.kernel // 2 + more_padding)
+
+
+Layer = TypeVar("Layer", bound=Conv | nn.Linear)
+
+
+@runtime_checkable
+class Init(Protocol):
+    """Draws the weights of a layer and returns it."""
+
+    def __call__(self, layer: Layer, /) -> Layer: ...
+
+
+def xavier(layer: Layer, /, gain: float = 1.0) -> Layer:
+    """Weights uniform in ±gain·√(6/(fan_in + fan_out)), biases zero: the initialisation of DDPM++ and NCSN++."""
+    nn.init.xavier_uniform_(layer.weight, gain)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def uniform(layer: Layer, /) -> Layer:
+    """Weights and biases uniform in ±1/√fan_in: the initialisation of ADM, and of PyTorch."""
+    bound = 1 / math.sqrt(layer.weight[0].numel())
+    nn.init.uniform_(layer.weight, -bound, bound)
+    if layer.bias is not None:
+        nn.init.uniform_(layer.bias, -bound, bound)
+    return layer
+
+
+def zeros(layer: Layer, /) -> Layer:
+    """Weights and biases zero."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def linear(in_features: int, out_features: int, *, bias: bool = True) -> nn.Linear:
+    """A fully connected layer, initialised by `xavier`."""
+    return xavier(nn.Linear(in_features, out_features, bias))
+
+
+class PositionalEmbedding(nn.Module):
+    """cos(f_k·c_noise) and sin(f_k·c_noise) with f_k = 10000^(−k/m), k = 0 … n − 1, for n = channels/2 of at least 2.
+
+    DDPM++ has m = n − 1 and the sines first (`endpoint`); ADM has m = n and the cosines first.
+    """
+
+    def __init__(self, channels: int, *, endpoint: bool = True) -> None:
+        super().__init__()
+        self.channels, self.endpoint = channels, endpoint
+
+    def forward(self, c_noise: Float[Tensor, "batch"]) -> Float[Tensor, "batch channels"]:
+        """The embedding of each c_noise, in float32 or better."""
+        # c_noise reaches 999 under VP: its phase has no correct digit in half precision
+        wide = c_noise.to(torch.promote_types(c_noise.dtype, torch.float32))
+        n = self.channels // 2
+        k = torch.arange(n, dtype=wide.dtype, device=wide.device)
+        phase = torch.outer(wide, 10000.0 ** (-k / (n - 1 if self.endpoint else n)))
+        waves = (phase.sin(), phase.cos()) if self.endpoint else (phase.cos(), phase.sin())
+        return torch.cat(waves, dim=1)
+
+
+class FourierEmbedding(nn.Module):
+    """sin(2π·f_k·c_noise) and cos(2π·f_k·c_noise) with channels/2 frequencies f_k ~ N(0, 16²), drawn once, stored."""
+
+    freqs: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("freqs", 16 * torch.randn(channels // 2))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FourierEmbedding:
+        # a network in half precision keeps its frequencies: their phases would be wrong by whole turns
+        freqs = self.freqs
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.freqs.dtype.itemsize < freqs.dtype.itemsize <= 4:
+            self.freqs = freqs.to(self.freqs.device)
+        return self
+
+    def forward(self, c_noise: Float[Tensor, "batch"]) -> Float[Tensor, "batch channels"]:
+        """The embedding of each c_noise, in float32 or better."""
+        wide = c_noise.to(torch.promote_types(c_noise.dtype, torch.float32))
+        phase = torch.outer(wide, 2 * math.pi * self.freqs.to(wide.dtype))
+        return torch.cat([phase.sin(), phase.cos()], dim=1)

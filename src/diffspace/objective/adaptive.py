@@ -1,0 +1,102 @@
+"""Drawing more of the noise levels whose gradient is large, without changing its mean."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+
+from diffspace._shapes import Float, Tensor
+from diffspace.objective.noise import NoiseDistribution
+from diffspace.objective.sigma_bins import SigmaBins
+
+__all__ = ["AdaptiveNoise"]
+
+
+class AdaptiveNoise(NoiseDistribution):
+    """q(σ) = p(σ)·h(σ), with h constant on `bins` of equal probability under `base`, whose density is p.
+
+    Multiplied by p/q = 1/h, the loss and its gradient have under q the mean that they have under p, whatever h. The
+    gradient's second moment is E_p[G(σ)/h(σ)], G(σ) = E[‖g‖² | σ], and least for h ∝ √G, where it is lower by the
+    factor (E_p √G)²/E_p G. In the output F of the network, the gradient of λ‖D − y‖² has ‖g‖² = 4·(λ·c_out)²·‖D − y‖²,
+    so that the loss says what there is to know. That the way from F to the weights has the same gain at every σ is an
+    assumption (Katharopoulos and Fleuret 2018, arXiv:1803.00942, make it too). With λ = 1/c_out², as in every column of
+    Table 1, ‖g‖² is four times the loss, which varies little: there is little to gain, and more with other weights. So
+
+        h = share + (1 − share)·√G/mean(√G),
+
+    with G the mean of what `add` was given, by bin. A part `share` of the draws comes from p, so that no level starves
+    and no weight exceeds 1/share. `update` is a function of the sums alone: processes whose `statistics.sums` were
+    all-reduced before it agree. At each update, what went into the last one counts half.
+    """
+
+    def __init__(
+        self,
+        base: NoiseDistribution,
+        *,
+        bins: int = 32,
+        share: float = 0.25,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if bins < 2:
+            raise ValueError(f"bins: {bins}; want at least 2")
+        if not 0 < share <= 1:
+            raise ValueError(f"share: {share}; want a number above 0, at most 1")
+        tiny = torch.finfo(torch.float64).eps
+        ends = torch.linspace(0, 1, bins + 1, dtype=torch.float64).clamp(tiny, 1 - tiny)
+        edges = base.quantile(ends)
+        around = ends[1:-1] + 1e-9 * torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
+        below, above = base.quantile(around)
+        if not bool((below < above).all()):
+            raise ValueError(f"base: {base}; want no level of a share of its own that lies in two of the {bins} bins")
+        self.base, self.bins, self.share = base, bins, share
+        self.statistics = SigmaBins(edges=edges.tolist(), device=device)
+        self.density = torch.ones(bins, dtype=torch.float64)
+        self._past = torch.zeros_like(self.statistics.sums, device="cpu", dtype=torch.float64)
+
+    @property
+    def target(self) -> NoiseDistribution:
+        return self.base
+
+    def quantile(self, u: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        ends = (self.density / self.bins).cumsum(0)
+        ends = torch.cat([ends.new_zeros(1), ends / ends[-1]]).to(u)
+        k = torch.bucketize(u, ends[1:-1], right=True)
+        within = (u - ends[k]) / (ends[k + 1] - ends[k])
+        tiny = torch.finfo(u.dtype).eps / 2
+        return self.base.quantile(((k + within) / self.bins).clamp(tiny, 1 - tiny))
+
+    def importance(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        place = torch.bucketize(sigma, self.statistics.edges[1:-1].to(sigma), right=True)
+        return 1 / self.density.to(sigma)[place]
+
+    def add(self, sigma: Float[Tensor, "batch"], gradient: Float[Tensor, "batch"]) -> None:
+        """Take note of ‖g‖² at levels that were drawn, up to a common factor: `Terms.gradient`."""
+        self.statistics.add(sigma, gradient)
+
+    def update(self) -> None:
+        """Make h anew from what was added; a bin without draws takes the mean of the others."""
+        self._past = self._past / 2 + self.statistics.sums.cpu().to(self._past)
+        self.statistics.reset()
+        total, count = self._past
+        seen = count > 0
+        if not bool(seen.any()):
+            return
+        root = (total / count).sqrt()
+        root = torch.where(seen, root, root[seen].mean())
+        mean = float(root.mean())
+        if math.isfinite(mean) and mean > 0:
+            self.density = self.share + (1 - self.share) * root / mean
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything that changes."""
+        return {"density": self.density, "past": self._past, "sums": self.statistics.sums.clone()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on where `state_dict` stopped."""
+        for name, own in self.state_dict().items():
+            if state[name].shape != own.shape:
+                raise ValueError(f"{name}: of shape {tuple(state[name].shape)}; want {tuple(own.shape)}")
+        self.density, self._past = state["density"].to(self.density), state["past"].to(self._past)
+        self.statistics.sums.copy_(state["sums"])

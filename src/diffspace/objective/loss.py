@@ -1,0 +1,131 @@
+"""The denoising loss λ(σ)·‖D(y + n; σ) − y‖² (Eq. 2 and Section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+
+from diffspace._shapes import Float, Tensor
+from diffspace.objective.noise import NoiseDistribution
+from diffspace.objective.uncertainty import Uncertainty
+from diffspace.protocols import Cond, Denoiser
+
+__all__ = ["DenoisingLoss", "Terms", "denoising_error"]
+
+Weight = Callable[[Tensor], Tensor]
+
+
+def denoising_error(
+    denoiser: Denoiser,
+    x0: Float[Tensor, "batch *dims"],
+    sigma: Float[Tensor, "batch"],
+    cond: Cond | None = None,
+    *,
+    noise: Float[Tensor, "batch *dims"],
+) -> Float[Tensor, "batch"]:
+    """‖D(x₀ + σ·ε; σ) − x₀‖² for each sample, summed over its dimensions, with ε = `noise`."""
+    # the noise level is not rounded where the data are in half precision
+    sigma = sigma.to(x0.device, torch.promote_types(x0.dtype, torch.float32))
+    level = sigma.to(x0.dtype).reshape((-1,) + (1,) * (x0.ndim - 1))
+    denoised = denoiser(x0 + level * noise, sigma, cond)
+    if denoised.shape != x0.shape:
+        raise ValueError(f"denoiser: returned shape {tuple(denoised.shape)} for x of shape {tuple(x0.shape)}")
+    return (denoised - x0).square().reshape(len(x0), -1).sum(1)
+
+
+class Terms(NamedTuple):
+    """What one pass through the denoiser says about each sample, each of shape (B,).
+
+    `error` is ‖D − x₀‖², summed over the dimensions. `loss` is λ·‖D − x₀‖² in the loss's reduction, times p(σ)/q(σ)
+    where the noise is drawn from another distribution q: its mean estimates the loss under p, whatever the options,
+    and is what one logs. `objective` is what is minimised: `loss` itself without an `Uncertainty`. `gradient` is
+    (λ·c_out/e^u)²·‖D − x₀‖², a quarter of the squared gradient in the network's output without p/q, for
+    `AdaptiveNoise.add`; 1/c_out² is the denoiser's own weight(σ), and λ where it has none. All but the objective are
+    detached.
+    """
+
+    error: Tensor
+    loss: Tensor
+    objective: Tensor
+    gradient: Tensor
+
+
+@dataclass(frozen=True)
+class DenoisingLoss:
+    """λ(σ)·‖D(x₀ + σ·ε; σ) − x₀‖² for each sample, with σ drawn from `noise`.
+
+    `weight` is λ; None reads it from the denoiser (`denoiser.weight(sigma)`, 1/c_out² of its preconditioning),
+    and a denoiser without one is an error. `reduction` says whether a sample's squared error is summed over its
+    dimensions, as in the reference implementation, or averaged. `stratified` draws one σ in each of B intervals of
+    equal probability. With an `uncertainty` u(σ), which is trained along, the loss is λ·‖D − x₀‖²/e^u + d·u for data of
+    d dimensions (+ u where it is averaged). A noise that draws in the place of another one has its loss multiplied by
+    `noise.importance(sigma)`.
+    """
+
+    noise: NoiseDistribution
+    weight: Weight | None = None
+    reduction: Literal["sum", "mean"] = "sum"
+    stratified: bool = True
+    uncertainty: Uncertainty | None = None
+
+    def __post_init__(self) -> None:
+        if self.reduction not in ("sum", "mean"):
+            raise ValueError(f"reduction: {self.reduction!r}; want 'sum' or 'mean'")
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        x0: Float[Tensor, "batch *dims"],
+        cond: Cond | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "batch"]:
+        """The loss of each sample, of shape (B,); `generator` draws σ, then the noise, on its own device."""
+        sigma = self.noise.sample(len(x0), stratified=self.stratified, generator=generator)
+        device = x0.device if generator is None else generator.device
+        noise = torch.randn(x0.shape, dtype=x0.dtype, generator=generator, device=device).to(x0.device)
+        return self.at(denoiser, x0, sigma, cond, noise=noise)
+
+    def at(
+        self,
+        denoiser: Denoiser,
+        x0: Float[Tensor, "batch *dims"],
+        sigma: Float[Tensor, "batch"],
+        cond: Cond | None = None,
+        *,
+        noise: Float[Tensor, "batch *dims"],
+    ) -> Float[Tensor, "batch"]:
+        """The loss of each sample at noise levels and with unit-variance noise that are given."""
+        return self.terms(denoiser, x0, sigma, cond, noise=noise).objective
+
+    def terms(
+        self,
+        denoiser: Denoiser,
+        x0: Float[Tensor, "batch *dims"],
+        sigma: Float[Tensor, "batch"],
+        cond: Cond | None = None,
+        *,
+        noise: Float[Tensor, "batch *dims"],
+    ) -> Terms:
+        """The loss as in `at`, with what there is to be learnt from it beside."""
+        own: Weight | None = getattr(denoiser, "weight", None)
+        weight = self.weight if self.weight is not None else own
+        if weight is None:
+            raise ValueError("weight: the denoiser has no weight(sigma) of its own; give DenoisingLoss(weight=…)")
+        error = denoising_error(denoiser, x0, sigma, cond, noise=noise)
+        weighted = weight(sigma).to(error) * error
+        dims = x0[0].numel()
+        reduced, count = (weighted, dims) if self.reduction == "sum" else (weighted / dims, 1)
+        ratio = self.noise.importance(sigma).to(error)
+        loss = objective = ratio * reduced
+        gradient = weighted.detach()
+        if self.weight is not None and own is not None:
+            gradient = gradient * (weight(sigma) / own(sigma)).to(error)
+        if self.uncertainty is not None:
+            u = self.uncertainty(sigma.to(x0.device)).to(error)
+            objective = ratio * (reduced / u.exp() + count * u)
+            gradient = gradient * (-2 * u.detach()).exp()
+        return Terms(error.detach(), loss.detach(), objective, gradient)

@@ -1,0 +1,58 @@
+"""One exact denoiser for each class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from diffspace._shapes import Float, Tensor
+from diffspace.oracles.base import Oracle
+from diffspace.protocols import Cond, check_cond
+
+__all__ = ["ByClass"]
+
+
+class ByClass(Oracle):
+    """The exact conditional denoiser E[x₀ | x, label]: oracle number k answers for the samples of class k.
+
+    `cond["labels"]` holds class indices of shape (B,) and must be there: there is no null condition. `log_prob` is that
+    of the equal mixture of the classes.
+    """
+
+    def __init__(self, oracles: Sequence[Oracle]) -> None:
+        if not oracles:
+            raise ValueError("oracles: is empty; want one for each class")
+        shapes = {oracle.sample_shape for oracle in oracles}
+        if len(shapes) > 1:
+            raise ValueError(f"oracles: are of different sample shapes, {sorted(shapes)}")
+        super().__init__(oracles[0].sample_shape)
+        self.oracles = tuple(oracles)
+
+    def __call__(
+        self,
+        x: Float[Tensor, "batch *dims"],
+        sigma: Float[Tensor, ""] | Float[Tensor, "batch"],
+        cond: Cond | None = None,
+    ) -> Float[Tensor, "batch *dims"]:
+        labels = check_cond(cond, ("labels",), "an oracle by class").get("labels")
+        if labels is None or labels.shape != (len(x),):
+            raise ValueError(f"labels: want class indices of shape ({len(x)},)")
+        if int(labels.min()) < 0 or int(labels.max()) >= len(self.oracles):
+            raise ValueError(
+                f"labels: in [{int(labels.min())}, {int(labels.max())}]; want 0 to {len(self.oracles) - 1}"
+            )
+        levels = sigma.expand(len(x))
+        denoised = torch.empty_like(x)
+        for k, oracle in enumerate(self.oracles):
+            rows = (labels == k).nonzero().flatten()
+            if len(rows):
+                denoised[rows] = oracle(x[rows], levels[rows])
+        return denoised
+
+    def log_prob(
+        self, x: Float[Tensor, "batch *dims"], sigma: Float[Tensor, ""] | Float[Tensor, "batch"]
+    ) -> Float[Tensor, "batch"]:
+        """ln p(x; σ) of the equal mixture of the classes, in float64."""
+        joint = torch.stack([oracle.log_prob(x, sigma) for oracle in self.oracles])
+        return joint.logsumexp(0) - torch.tensor(float(len(self.oracles)), dtype=torch.float64).log()

@@ -1,0 +1,96 @@
+"""The exact denoiser of a Gaussian."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from diffspace._shapes import Float, Tensor
+from diffspace.oracles.base import Oracle, eigen, total_variances
+from diffspace.oracles.conditioning import condition
+from diffspace.protocols import Cond, check_cond
+
+__all__ = ["Gaussian"]
+
+
+class Gaussian(Oracle):
+    """N(μ, Σ) with a full covariance over the flattened dimensions of a sample.
+
+    At noise σ the density is N(μ, Σ + σ²I) and D(x; σ) = μ + Σ(Σ + σ²I)⁻¹(x − μ). With Σ = UΛUᵀ everything is
+    elementwise in the coordinates Uᵀ(x − μ). `mean` has the shape of a sample, `covariance` is (d, d), symmetric
+    and positive semi-definite. Computed in float64; results are in the dtype of x.
+    """
+
+    def __init__(self, mean: Float[Tensor, "*dims"], covariance: Float[Tensor, "d d"]) -> None:
+        d = mean.numel()
+        if covariance.shape != (d, d):
+            raise ValueError(f"covariance: shape {tuple(covariance.shape)}; want ({d}, {d}) for a mean of {d} numbers")
+        if not bool(torch.isfinite(mean).all()):
+            raise ValueError("mean: holds values that are not finite")
+        super().__init__(tuple(mean.shape))
+        self.mean = mean.to(torch.float64).reshape(-1)
+        self.variances, self.axes = eigen("covariance", covariance)
+
+    def _coordinates(self, x: Tensor) -> Tensor:
+        """Uᵀ(x − μ), of shape (B, d), in float64."""
+        return (self._flat(x) - self.mean.to(x.device)) @ self.axes.to(x.device)
+
+    def _back(self, z: Tensor, like: Tensor) -> Tensor:
+        """μ + Uz, in shape and dtype like x."""
+        return (self.mean.to(like.device) + z @ self.axes.to(like.device).T).reshape(like.shape).to(like.dtype)
+
+    def __call__(
+        self,
+        x: Float[Tensor, "batch *dims"],
+        sigma: Float[Tensor, ""] | Float[Tensor, "batch"],
+        cond: Cond | None = None,
+    ) -> Float[Tensor, "batch *dims"]:
+        check_cond(cond, (), "a Gaussian oracle")
+        variances = self.variances.to(x.device)
+        level = self._level(sigma, x)
+        gain = variances / (variances + level**2)
+        # at σ = 0 a direction without variance keeps x where the data are: 0/0 there stands for 1
+        return self._back(torch.where(level == 0, 1.0, gain) * self._coordinates(x), x)
+
+    def log_prob(
+        self, x: Float[Tensor, "batch *dims"], sigma: Float[Tensor, ""] | Float[Tensor, "batch"]
+    ) -> Float[Tensor, "batch"]:
+        """ln p(x; σ) in float64."""
+        total = total_variances(self.variances.to(x.device), self._level(sigma, x))
+        z = self._coordinates(x)
+        return -0.5 * (z**2 / total + total.log() + math.log(2 * math.pi)).sum(1)
+
+    def score(
+        self, x: Float[Tensor, "batch *dims"], sigma: Float[Tensor, ""] | Float[Tensor, "batch"]
+    ) -> Float[Tensor, "batch *dims"]:
+        """∇ₓ ln p(x; σ) = −(Σ + σ²I)⁻¹(x − μ)."""
+        total = total_variances(self.variances.to(x.device), self._level(sigma, x))
+        return (-(self._coordinates(x) / total) @ self.axes.to(x.device).T).reshape(x.shape).to(x.dtype)
+
+    def flow(self, x: Float[Tensor, "batch *dims"], sigma_from: float, sigma_to: float) -> Float[Tensor, "batch *dims"]:
+        """The exact solution of the probability-flow ODE in unscaled x, from one noise level to another.
+
+        Each coordinate of Uᵀ(x − μ) is multiplied by √((λ + σ_to²)/(λ + σ_from²)).
+        """
+        variances = self.variances.to(x.device)
+        ratio = ((variances + sigma_to**2) / (variances + sigma_from**2)).sqrt()
+        return self._back(ratio * self._coordinates(x), x)
+
+    def posterior(
+        self, operator: Callable[[Tensor], Tensor], y: Float[Tensor, "1 *measured"], sigma_y: float
+    ) -> Gaussian:
+        """p(x₀ | y), a Gaussian too, for y = A(x₀) + n with n ~ N(0, σ_y²·I).
+
+        `operator` is A, linear or affine, from (B, *dims) to (B, *measured), here in float64. The D of the result is
+        E[x₀ | x, y] at any σ.
+        """
+        root = self.axes * self.variances.sqrt()
+        means, covariances, _ = condition(self.mean[None], root[None], self.sample_shape, operator, y, sigma_y)
+        return Gaussian(means[0].reshape(self.sample_shape), covariances[0])
+
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "{n} *dims"]:
+        """n independent draws from N(μ, Σ) in float64 on the CPU."""
+        z = torch.randn(n, self.mean.numel(), dtype=torch.float64, generator=generator)
+        return (self.mean + (z * self.variances.sqrt()) @ self.axes.T).reshape(n, *self.sample_shape)

@@ -1,0 +1,145 @@
+"""The exact denoiser of a Gaussian mixture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from diffspace._shapes import Float, Tensor
+from diffspace.oracles.base import Oracle, eigen, total_variances
+from diffspace.oracles.conditioning import condition
+from diffspace.protocols import Cond, check_cond
+
+__all__ = ["GaussianMixture"]
+
+
+class GaussianMixture(Oracle):
+    """Σ_k w_k·N(μ_k, Σ_k): D is the mean of the components' denoisers under their posterior weights at x.
+
+    `means` is (K, *dims). `stds` of shape (K,) makes the components isotropic; `covariances` of shape (K, d, d) makes
+    them full. `weights` of shape (K,) are positive and are divided by their sum; None makes them equal. Isotropic
+    mixtures are computed elementwise, so that a sample's result does not depend on its batch to the last bit.
+    Computed in float64; results are in the dtype of x.
+    """
+
+    def __init__(
+        self,
+        means: Float[Tensor, "components *dims"],
+        stds: Float[Tensor, "components"] | None = None,
+        weights: Float[Tensor, "components"] | None = None,
+        *,
+        covariances: Float[Tensor, "components d d"] | None = None,
+    ) -> None:
+        if (stds is None) == (covariances is None):
+            raise ValueError("stds, covariances: give exactly one of the two")
+        k = len(means)
+        w = torch.ones(k) if weights is None else weights
+        if w.shape != (k,) or not bool(((w > 0) & torch.isfinite(w)).all()):
+            raise ValueError(f"weights: want {k} positive numbers, one for each component")
+        if k == 0 or not bool(torch.isfinite(means).all()):
+            raise ValueError("means: want one or more, all finite")
+        super().__init__(tuple(means.shape[1:]))
+        self.means = means.to(torch.float64).reshape(k, -1)
+        self.weights = w.to(torch.float64) / w.to(torch.float64).sum()
+        self.axes: Tensor | None = None
+        d = self.means.shape[1]
+        if covariances is None:
+            if stds is None or stds.shape != (k,) or not bool(((stds >= 0) & torch.isfinite(stds)).all()):
+                raise ValueError(f"stds: want {k} numbers, none negative, one for each component")
+            self.variances = stds.to(torch.float64)[:, None] ** 2
+        else:
+            if covariances.shape != (k, d, d):
+                raise ValueError(f"covariances: shape {tuple(covariances.shape)}; want {(k, d, d)}")
+            self.variances, self.axes = eigen("covariances", covariances)
+        # everything full is computed in the coordinates U_kᵀ(x − E[x₀]), all of them by one product with [U_1 … U_K]
+        self._origin, self._centres, self._basis = torch.zeros(d, dtype=torch.float64), self.means, None
+        if self.axes is not None:
+            self._origin = self.weights @ self.means
+            self._basis = self.axes.permute(1, 0, 2).reshape(d, k * d)
+            self._centres = torch.einsum("kd,kde->ke", self.means - self._origin, self.axes)
+
+    def _components(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Offsets in the components' axes, their total variances, and ln w_k·p_k(x; σ); (B, K, …)."""
+        flat, centres = self._flat(x) - self._origin.to(x.device), self._centres.to(x.device)
+        if self._basis is None:
+            offsets = flat[:, None, :] - centres
+        else:
+            offsets = torch.addmm(-centres.flatten(), flat, self._basis.to(x.device)).reshape(-1, *centres.shape)
+        total = total_variances(self.variances.to(x.device), self._level(sigma, x)[:, :, None])
+        d = offsets.shape[2]
+        log_det = total.log().sum(2) * (d / total.shape[2])
+        joint = self.weights.to(x.device).log() - 0.5 * (
+            (offsets.square() * (1 / total)).sum(2) + log_det + d * math.log(2 * math.pi)
+        )
+        return offsets, total, joint
+
+    def _average(self, joint: Tensor, vectors: Tensor) -> Tensor:
+        """The posterior mean of vectors (B, K, d) given in the components' axes, (B, d) in those of x."""
+        weighted = joint.softmax(1)[:, :, None] * vectors
+        return weighted.sum(1) if self._basis is None else weighted.flatten(1) @ self._basis.to(joint.device).T
+
+    def __call__(
+        self,
+        x: Float[Tensor, "batch *dims"],
+        sigma: Float[Tensor, ""] | Float[Tensor, "batch"],
+        cond: Cond | None = None,
+    ) -> Float[Tensor, "batch *dims"]:
+        check_cond(cond, (), "a Gaussian mixture oracle")
+        offsets, total, joint = self._components(x, sigma)
+        gain = self.variances.to(x.device) / total
+        denoised = self._average(joint, torch.addcmul(self._centres.to(x.device), gain, offsets))
+        return (self._origin.to(x.device) + denoised).reshape(x.shape).to(x.dtype)
+
+    def log_prob(
+        self, x: Float[Tensor, "batch *dims"], sigma: Float[Tensor, ""] | Float[Tensor, "batch"]
+    ) -> Float[Tensor, "batch"]:
+        """ln p(x; σ) in float64."""
+        return self._components(x, sigma)[2].logsumexp(1)
+
+    def score(
+        self, x: Float[Tensor, "batch *dims"], sigma: Float[Tensor, ""] | Float[Tensor, "batch"]
+    ) -> Float[Tensor, "batch *dims"]:
+        """∇ₓ ln p(x; σ), the posterior mean of −(Σ_k + σ²I)⁻¹(x − μ_k)."""
+        offsets, total, joint = self._components(x, sigma)
+        return self._average(joint, -offsets / total).reshape(x.shape).to(x.dtype)
+
+    def posterior(
+        self, operator: Callable[[Tensor], Tensor], y: Float[Tensor, "1 *measured"], sigma_y: float
+    ) -> GaussianMixture:
+        """p(x₀ | y), a mixture too, for y = A(x₀) + n with n ~ N(0, σ_y²·I), as `Gaussian.posterior`."""
+        k, d = self.means.shape
+        axes = torch.eye(d, dtype=torch.float64).expand(k, d, d) if self.axes is None else self.axes
+        roots = axes * self.variances.sqrt().expand(k, d)[:, None, :]
+        means, covariances, evidence = condition(self.means, roots, self.sample_shape, operator, y, sigma_y)
+        if not bool(torch.isfinite(evidence).all()):
+            raise ValueError(
+                f"sigma_y: {sigma_y}; y has no density under some component; want noise, or variance in A(x)"
+            )
+        weights = (self.weights.log() + evidence).softmax(0)
+        alive = weights > 0  # what has underflowed is no component
+        return GaussianMixture(
+            means[alive].reshape(-1, *self.sample_shape), weights=weights[alive], covariances=covariances[alive]
+        )
+
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "{n} *dims"]:
+        """n independent draws from the mixture in float64 on the CPU."""
+        which = torch.multinomial(self.weights, n, replacement=True, generator=generator)
+        z = torch.randn(n, self.means.shape[1], dtype=torch.float64, generator=generator) * self.variances[which].sqrt()
+        if self.axes is not None:
+            z = torch.einsum("be,bde->bd", z, self.axes[which])
+        return (self.means[which] + z).reshape(n, *self.sample_shape)
+
+    def mean(self) -> Float[Tensor, "*dims"]:
+        """E[x₀]."""
+        return (self.weights[:, None] * self.means).sum(0).reshape(self.sample_shape)
+
+    def covariance(self) -> Float[Tensor, "d d"]:
+        """Cov[x₀] over the flattened dimensions."""
+        centred = self.means - self.mean().reshape(-1)
+        between = torch.einsum("k,kd,ke->de", self.weights, centred, centred)
+        d = self.means.shape[1]
+        axes = torch.eye(d, dtype=torch.float64).expand(len(self.means), d, d) if self.axes is None else self.axes
+        spread = self.variances.expand(-1, d)
+        return between + torch.einsum("k,kde,ke,kfe->df", self.weights, axes, spread, axes)

@@ -1,0 +1,202 @@
+"""The preconditionings of Table 1, and ε-, v-, x₀- and flow-prediction as choices of the same four functions."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import torch
+
+from diffspace._shapes import Float, Tensor
+from diffspace.preconditioning import coefficients as c
+from diffspace.preconditioning.times import ContinuousTime, LevelIndex, TimeMap
+from diffspace.process import FlowSchedule, IDDPMLevels, VPSchedule
+
+__all__ = [
+    "EDMPreconditioning",
+    "EpsilonPrediction",
+    "FlowPrediction",
+    "IDDPMPreconditioning",
+    "Preconditioning",
+    "VEPreconditioning",
+    "VPPreconditioning",
+    "VPrediction",
+    "X0Prediction",
+]
+
+
+class Preconditioning(ABC):
+    """The four functions c_skip, c_out, c_in, c_noise of Eq. 7, and the σ for which the network is made."""
+
+    @property
+    @abstractmethod
+    def sigma_range(self) -> tuple[float, float]:
+        """(σ_min, σ_max) of the network."""
+
+    @abstractmethod
+    def coefficients(self, sigma: Float[Tensor, "*batch"]) -> c.Coefficients:
+        """c_skip, c_out and c_in at σ."""
+
+    @abstractmethod
+    def c_noise(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """What the network is told of σ."""
+
+    def round_sigma(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """The nearest σ that the network knows; σ itself where it was trained on a continuum."""
+        return sigma
+
+    def weight(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """The training weight λ(σ) = 1/c_out(σ)² of Table 1."""
+        return self.coefficients(sigma).c_out ** -2
+
+
+def _log(sigma: Tensor) -> Tensor:
+    # finite at σ = 0, where c_out = 0 makes D = x whatever the network says
+    return sigma.clamp_min(torch.finfo(torch.float32).tiny).log()
+
+
+def _check_range(sigma_min: float, sigma_max: float) -> None:
+    if not 0 <= sigma_min < sigma_max:
+        raise ValueError(f"sigma_min, sigma_max: {sigma_min}, {sigma_max}; want 0 <= sigma_min < sigma_max")
+
+
+@dataclass(frozen=True)
+class EDMPreconditioning(Preconditioning):
+    """The paper's: c_noise = ¼·ln σ, the others from σ_data, the standard deviation of the data (Table 1, EDM)."""
+
+    sigma_data: float = 0.5
+    sigma_min: float = 0.0
+    sigma_max: float = math.inf
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.sigma_data) and self.sigma_data > 0):
+            raise ValueError(f"sigma_data: {self.sigma_data}; want a positive finite number")
+        _check_range(self.sigma_min, self.sigma_max)
+
+    @property
+    def sigma_range(self) -> tuple[float, float]:
+        return self.sigma_min, self.sigma_max
+
+    def coefficients(self, sigma: Float[Tensor, "*batch"]) -> c.Coefficients:
+        return c.edm(sigma, self.sigma_data)
+
+    def c_noise(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        return _log(sigma) / 4
+
+
+@dataclass(frozen=True)
+class VEPreconditioning(Preconditioning):
+    """c_skip = 1, c_out = σ, c_in = 1, c_noise = ln(½σ) (Table 1, VE)."""
+
+    sigma_min: float = 0.02
+    sigma_max: float = 100.0
+
+    def __post_init__(self) -> None:
+        _check_range(self.sigma_min, self.sigma_max)
+
+    @property
+    def sigma_range(self) -> tuple[float, float]:
+        return self.sigma_min, self.sigma_max
+
+    def coefficients(self, sigma: Float[Tensor, "*batch"]) -> c.Coefficients:
+        return c.ve(sigma)
+
+    def c_noise(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        return _log(sigma / 2)
+
+
+class _TimedPreconditioning(Preconditioning):
+    """A network that is told a time: range, rounding and c_noise come from the map of σ to it."""
+
+    times: TimeMap
+
+    @property
+    def sigma_range(self) -> tuple[float, float]:
+        return self.times.sigma_range
+
+    def c_noise(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        return self.times.c_noise(sigma)
+
+    def round_sigma(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        return self.times.round_sigma(sigma)
+
+
+@dataclass(frozen=True)
+class EpsilonPrediction(_TimedPreconditioning):
+    """F predicts ε from x/√(σ² + 1): D = x − σ·F. Any DDPM is this with its own levels (`LevelIndex`)."""
+
+    times: TimeMap = field(default_factory=ContinuousTime)
+
+    def coefficients(self, sigma: Float[Tensor, "*batch"]) -> c.Coefficients:
+        return c.epsilon(sigma)
+
+
+@dataclass(frozen=True)
+class VPrediction(_TimedPreconditioning):
+    """F predicts v = (ε − σ·x₀)/√(σ² + 1) from x/√(σ² + 1) (Salimans and Ho 2022)."""
+
+    times: TimeMap = field(default_factory=ContinuousTime)
+
+    def coefficients(self, sigma: Float[Tensor, "*batch"]) -> c.Coefficients:
+        return c.v(sigma)
+
+
+@dataclass(frozen=True)
+class X0Prediction(_TimedPreconditioning):
+    """F predicts x₀ from x/√(σ² + 1): D = F."""
+
+    times: TimeMap = field(default_factory=ContinuousTime)
+
+    def coefficients(self, sigma: Float[Tensor, "*batch"]) -> c.Coefficients:
+        return c.x0(sigma)
+
+
+def _flow_time() -> ContinuousTime:
+    return ContinuousTime(FlowSchedule(), factor=1.0, t_min=0.0)
+
+
+@dataclass(frozen=True)
+class FlowPrediction(_TimedPreconditioning):
+    """F predicts the velocity ε − x₀ from x/(1 + σ) = (1 − t)·x₀ + t·ε, with t = σ/(1 + σ) (rectified flow)."""
+
+    times: TimeMap = field(default_factory=_flow_time)
+
+    def coefficients(self, sigma: Float[Tensor, "*batch"]) -> c.Coefficients:
+        return c.flow(sigma)
+
+
+@dataclass(frozen=True)
+class VPPreconditioning(_TimedPreconditioning):
+    """ε-prediction with c_noise = (M − 1)·σ⁻¹(σ) of the VP schedule (Table 1, VP)."""
+
+    beta_d: float = 19.9
+    beta_min: float = 0.1
+    epsilon_t: float = 1e-5
+    M: int = 1000
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.epsilon_t < 1:
+            raise ValueError(f"epsilon_t: {self.epsilon_t}; want a time from 0 to less than 1")
+        if self.M < 2:
+            raise ValueError(f"M: {self.M}; want at least 2")
+        times = ContinuousTime(VPSchedule(self.beta_d, self.beta_min), self.M - 1, self.epsilon_t)
+        object.__setattr__(self, "times", times)
+
+    def coefficients(self, sigma: Float[Tensor, "*batch"]) -> c.Coefficients:
+        return c.epsilon(sigma)
+
+
+@dataclass(frozen=True)
+class IDDPMPreconditioning(_TimedPreconditioning):
+    """ε-prediction with c_noise = M − 1 − argmin_{j<M} |u_j − σ| (Table 1, iDDPM + DDIM)."""
+
+    M: int = 1000
+    C_1: float = 0.001
+    C_2: float = 0.008
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "times", LevelIndex(IDDPMLevels(self.M, self.C_1, self.C_2)))
+
+    def coefficients(self, sigma: Float[Tensor, "*batch"]) -> c.Coefficients:
+        return c.epsilon(sigma)

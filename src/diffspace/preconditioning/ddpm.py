@@ -1,0 +1,123 @@
+"""Any pretrained DDPM as a denoiser: its levels are σ_n = √((1 − a_n)/a_n), a_n the falling table of ᾱ.
+
+With the network's ε, v or x₀ at x/√(σ² + 1) and index n, D(x; σ) is x − σ·ε, x/(σ² + 1) − σ·v/√(σ² + 1) or x₀.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+
+from diffspace._shapes import Float, Tensor
+from diffspace.preconditioning.choices import EpsilonPrediction, Preconditioning, VPrediction, X0Prediction
+from diffspace.preconditioning.preconditioned import Preconditioned
+from diffspace.preconditioning.times import InterpolatedIndex, LevelIndex, TimeMap
+from diffspace.process import DiscreteLevels
+from diffspace.protocols import Cond
+
+__all__ = ["Predicts", "ZeroSNR", "ddpm_preconditioning", "from_ddpm", "index_or_time", "without_variance"]
+
+Predicts = Literal["epsilon", "v", "x0"]
+ZeroSNR = Literal["clip", "leave_out"]
+
+_PREDICTIONS: Mapping[str, Callable[[TimeMap], Preconditioning]] = {
+    "epsilon": EpsilonPrediction,
+    "v": VPrediction,
+    "x0": X0Prediction,
+}
+# the a that diffusers puts in place of 0 where it works with σ: the least positive number of float16, σ = 4096
+_LEAST = 2.0**-24
+
+
+def ddpm_preconditioning(
+    alphas_cumprod: Float[Tensor, "levels"],
+    *,
+    predicts: Predicts = "epsilon",
+    rounded: bool = False,
+    zero_snr: ZeroSNR | None = None,
+) -> Preconditioning:
+    """The preconditioning of a DDPM with the falling table a_n = `alphas_cumprod`.
+
+    Between the trained levels the network is told an index interpolated in ln σ (`InterpolatedIndex`); with `rounded`
+    it is told the nearest one, and `sample` rounds its steps to the trained σ_n (`LevelIndex`).
+
+    Where the last a is 0 (zero terminal SNR) that level has σ = ∞, which is no level to start from. `zero_snr="clip"`
+    puts σ = 4096 (a = 2⁻²⁴) in its place, or twice the level below where that is above 4096; "leave_out" ends the
+    range one level below. None clips for v and x₀, and leaves out for ε, which says nothing about the data in pure
+    noise. ValueError where it is given without effect.
+    """
+    if predicts not in _PREDICTIONS:
+        raise ValueError(f"predicts: {predicts!r}; want 'epsilon', 'v' or 'x0'")
+    if zero_snr not in (None, "clip", "leave_out"):
+        raise ValueError(f"zero_snr: {zero_snr!r}; want 'clip', 'leave_out' or None")
+    a = alphas_cumprod.detach().to("cpu", torch.float64)
+    if len(a) > 1 and a[-1] == 0:
+        if zero_snr == "leave_out" or (zero_snr is None and predicts == "epsilon"):
+            a = a[:-1]
+        else:
+            below = a[-2:-1]
+            a = torch.cat([a[:-1], torch.where(below > _LEAST, _LEAST, below / 4)])
+    elif zero_snr is not None:
+        raise ValueError(f"zero_snr: {zero_snr!r} has no effect; the last of alphas_cumprod is not 0")
+    levels = DiscreteLevels.from_alphas_cumprod(a)
+    return _PREDICTIONS[predicts](LevelIndex(levels) if rounded else InterpolatedIndex(levels))
+
+
+def index_or_time(c_noise: Float[Tensor, "batch"], rounded: bool) -> Tensor:
+    """What a network of the DDPM kind is told: an index as an integer where σ is rounded, else the time as it is."""
+    return c_noise.round().long() if rounded else c_noise
+
+
+def without_variance(output: Tensor, channels: int) -> Tensor:
+    """The first half of an output with twice the channels, whose second half is a learned variance."""
+    return output[:, :channels] if output.ndim > 1 and output.shape[1] == 2 * channels else output
+
+
+class _Function(torch.nn.Module):
+    """A function of (x, t) as a network."""
+
+    def __init__(
+        self, function: Callable[..., Tensor], shape: tuple[int, ...] | None, rounded: bool, dtype: torch.dtype | None
+    ) -> None:
+        super().__init__()
+        self.function = function
+        self.config = {"shape": shape}
+        self.rounded = rounded
+        self.dtype = dtype
+
+    def forward(self, x: Tensor, c_noise: Tensor, cond: Cond | None = None) -> Tensor:
+        # a function of (x, t) alone is not to know of conditions
+        conditions: tuple[Any, ...] = (cond,) if cond else ()
+        inner = x if self.dtype is None else x.to(self.dtype)
+        time = c_noise.to(torch.promote_types(inner.dtype, torch.float32))
+        output = self.function(inner, index_or_time(time, self.rounded), *conditions)
+        return without_variance(output, x.shape[1])
+
+
+def from_ddpm(
+    function: Callable[..., Tensor],
+    alphas_cumprod: Float[Tensor, "levels"],
+    *,
+    predicts: Predicts = "epsilon",
+    rounded: bool = False,
+    zero_snr: ZeroSNR | None = None,
+    shape: tuple[int, ...] | None = None,
+    dtype: torch.dtype | None = None,
+) -> Preconditioned:
+    """Any callable ε_θ(x, t) with its table of ᾱ as a denoiser: D(x; σ_n) = x − σ_n·ε_θ(x/√(σ_n² + 1), n).
+
+    `function` is called with x of shape (B, *dims) and t of shape (B,), and with the named conditions as a third
+    argument where there are any. It predicts ε, v or x₀; a second half of its channels, a learned variance, is
+    ignored. t is an integer with `rounded`, else a real number (`ddpm_preconditioning`, which has `zero_snr` too).
+
+    `shape` is that of one sample. A module computes in the dtype of its parameters; `dtype` is that of the x which
+    any other function is given, float32 where it is None.
+    """
+    plain = not isinstance(function, torch.nn.Module) or next(function.parameters(), None) is None
+    if dtype is not None and not plain:
+        raise ValueError(f"dtype: {dtype} has no effect; a module computes in the dtype of its parameters")
+    choice = ddpm_preconditioning(alphas_cumprod, predicts=predicts, rounded=rounded, zero_snr=zero_snr)
+    inner = (torch.float32 if dtype is None else dtype) if plain else None
+    return Preconditioned(_Function(function, shape, rounded, inner), choice)

@@ -1,0 +1,73 @@
+"""A raw network F made a denoiser D (Eq. 7)."""
+
+from __future__ import annotations
+
+import torch
+
+from diffspace._shapes import Float, Tensor
+from diffspace.preconditioning.choices import Preconditioning
+from diffspace.process import NoiseLevels
+from diffspace.protocols import Cond
+
+__all__ = ["Preconditioned"]
+
+
+class Preconditioned(torch.nn.Module):
+    """D(x; σ) = c_skip(σ)·x + c_out(σ)·F(c_in(σ)·x; c_noise(σ)) (Eq. 7).
+
+    `network` is called as F(c_in·x, c_noise, cond), c_in·x in the dtype of its own parameters, c_noise of shape (B,)
+    in float32 or better, which time indices need. The arithmetic around it is in float32, or float64 where x is.
+    The model's σ range, the rounding of σ and the training weight are those of the preconditioning.
+    """
+
+    def __init__(self, network: torch.nn.Module, preconditioning: Preconditioning) -> None:
+        super().__init__()
+        self.network = network
+        self.preconditioning = preconditioning
+        self.sigma_min, self.sigma_max = preconditioning.sigma_range
+
+    @property
+    def sample_shape(self) -> tuple[int, ...] | None:
+        """The shape of one sample, where the network states it."""
+        shape = getattr(self.network, "config", {}).get("shape")
+        return None if shape is None else tuple(shape)
+
+    @property
+    def levels(self) -> NoiseLevels | None:
+        """The table of noise levels of the training, where the network knows one."""
+        levels: NoiseLevels | None = getattr(getattr(self.preconditioning, "times", None), "levels", None)
+        return levels
+
+    def round_sigma(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """The nearest σ that the network knows."""
+        return self.preconditioning.round_sigma(sigma)
+
+    def weight(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """The training weight λ(σ) that goes with the preconditioning."""
+        return self.preconditioning.weight(sigma)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch *dims"],
+        sigma: Float[Tensor, ""] | Float[Tensor, "batch"],
+        cond: Cond | None = None,
+    ) -> Float[Tensor, "batch *dims"]:
+        """D(x; σ) for unscaled x of shape (B, *dims) and σ of shape () or (B,)."""
+        if sigma.ndim > 1 or (sigma.ndim == 1 and len(sigma) != len(x)):
+            raise ValueError(f"sigma: shape {tuple(sigma.shape)}; want () or ({len(x)},), one for each sample of x")
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        # the coefficients are a few numbers: float64, where the device has it, costs nothing
+        levels = sigma.to(x.device, dtype if x.device.type == "mps" else torch.float64).expand(len(x))
+        shape = (-1,) + (1,) * (x.ndim - 1)
+        c_skip, c_out, c_in = (c.to(dtype).reshape(shape) for c in self.preconditioning.coefficients(levels))
+        c_noise = self.preconditioning.c_noise(levels)
+
+        parameter = next(self.network.parameters(), None)
+        inner = dtype if parameter is None else parameter.dtype
+        wide = x.to(dtype)
+        output: Tensor = self.network(
+            (c_in * wide).to(inner), c_noise.to(torch.promote_types(inner, torch.float32)), cond
+        )
+        if output.shape != x.shape:
+            raise ValueError(f"network: returned shape {tuple(output.shape)} for input of shape {tuple(x.shape)}")
+        return (c_skip * wide + c_out * output.to(dtype)).to(x.dtype)

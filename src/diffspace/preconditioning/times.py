@@ -1,0 +1,120 @@
+"""c_noise of a network that was trained on times or on time indices: the map from σ to what it is told."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from diffspace._shapes import Float, Tensor
+from diffspace.process import NoiseLevels, VPSchedule, nearest_level, round_to_levels
+from diffspace.protocols import Schedule
+
+__all__ = ["ContinuousTime", "InterpolatedIndex", "LevelIndex", "TimeMap"]
+
+
+@runtime_checkable
+class TimeMap(Protocol):
+    """σ to c_noise, with the range of σ and the levels that the network knows."""
+
+    @property
+    def sigma_range(self) -> tuple[float, float]: ...
+
+    def c_noise(self, sigma: Tensor) -> Tensor: ...
+
+    def round_sigma(self, sigma: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class ContinuousTime:
+    """c_noise = factor·σ⁻¹(σ), for times between t_min and t_max of a schedule.
+
+    The defaults are those of VP in Table 1: factor = M − 1 = 999 and t from ε_t = 1e-5 to 1.
+    """
+
+    schedule: Schedule = field(default_factory=VPSchedule)
+    factor: float = 999.0
+    t_min: float = 1e-5
+    t_max: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.t_min < self.t_max:
+            raise ValueError(f"t_min, t_max: {self.t_min}, {self.t_max}; want 0 <= t_min < t_max")
+        if not math.isfinite(self.factor) or self.factor == 0:
+            raise ValueError(f"factor: {self.factor}; want a finite number other than 0")
+        low, high = self.sigma_range
+        if not 0 <= low < high:
+            raise ValueError(
+                f"schedule: σ goes from {low:g} at t_min to {high:g} at t_max; want it to rise from 0 or above"
+            )
+
+    @property
+    def sigma_range(self) -> tuple[float, float]:
+        ends = self.schedule.sigma(torch.tensor([self.t_min, self.t_max], dtype=torch.float64))
+        return float(ends[0]), float(ends[1])
+
+    def c_noise(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        return self.factor * self.schedule.sigma_inv(sigma)
+
+    def round_sigma(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        return sigma
+
+
+class _Tabled:
+    """Declares the table of level indices, which is none of their options."""
+
+    _table: Tensor
+
+
+@dataclass(frozen=True)
+class _Index(_Tabled):
+    """What is common to the networks that are told an index into a table of trained levels."""
+
+    levels: NoiseLevels
+
+    def __post_init__(self) -> None:
+        # made here and not when first asked for: torch.compile and torch.export can then trace its users
+        object.__setattr__(self, "_table", self.levels.table())
+
+    @property
+    def sigma_range(self) -> tuple[float, float]:
+        return float(self._table[0]), float(self._table[-1])
+
+    def _table_for(self, sigma: Tensor) -> Tensor:
+        return self._table.to(sigma.device, torch.promote_types(sigma.dtype, torch.float32))
+
+
+@dataclass(frozen=True)
+class LevelIndex(_Index):
+    """c_noise = n, the index of the trained level nearest to σ; `round_sigma` gives that level itself."""
+
+    def c_noise(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        return nearest_level(self._table_for(sigma), sigma).to(sigma.dtype)
+
+    def round_sigma(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        return round_to_levels(self._table_for(sigma), sigma)
+
+
+@dataclass(frozen=True)
+class InterpolatedIndex(_Index):
+    """c_noise = n + ln(σ/σ_n)/ln(σ_{n+1}/σ_n), the index of the trained levels made continuous in ln σ.
+
+    A trained level has its own whole number. Outside the table c_noise is that of its nearer end. For networks that
+    take a time that is no integer, as the sinusoidal embeddings of DDPM do.
+    """
+
+    def c_noise(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        table = self._table_for(sigma)
+        if len(table) == 1:
+            return torch.zeros_like(sigma)
+        within = sigma.to(table.dtype).clamp(table[0], table[-1]).contiguous()
+        upper = torch.searchsorted(table, within).clamp_min(1)
+        lower = upper - 1
+        # ratios and not differences of logarithms, which in float32 would blur the index at neighbouring levels
+        share = (within / table[lower]).log() / (table[upper] / table[lower]).log()
+        return (lower + share).to(sigma.dtype)
+
+    def round_sigma(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        return sigma

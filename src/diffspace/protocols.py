@@ -1,0 +1,199 @@
+"""The structural types on which the parts of diffspace meet.
+
+Nothing has to inherit from these: a plain function is a valid `Denoiser`, any `torch.nn.Module` with the right
+`forward` is a valid `Network`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
+
+from torch import Tensor
+
+__all__ = [
+    "Cond",
+    "Denoiser",
+    "Encoder",
+    "Increment",
+    "Network",
+    "Point",
+    "Request",
+    "Scaling",
+    "Schedule",
+    "SigmaPath",
+    "Solver",
+    "Step",
+    "TimeSteps",
+    "check_cond",
+    "sigma_range",
+]
+
+Cond: TypeAlias = Mapping[str, Tensor]
+"""Named conditions with leading dimension B: "labels", "augment", "image", …"""
+
+Real = TypeVar("Real", float, Tensor)
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """D(x; σ): the estimate of x₀ from x = x₀ + σε (Eq. 2 of the paper).
+
+    x is the *unscaled* state x_t / s(t), of shape (B, *dims); sigma is a tensor of shape () or (B,); the result
+    is like x. Optional attributes that tools read where they exist: `sigma_min` and `sigma_max` (floats, the
+    range on which D is defined), `round_sigma(sigma)` (the nearest noise level that the network knows),
+    `weight(sigma)` (the training weight λ), `sample_shape` (the shape of one sample, without the batch).
+    """
+
+    def __call__(self, x: Tensor, sigma: Tensor, cond: Cond | None = None, /) -> Tensor: ...
+
+
+@runtime_checkable
+class Network(Protocol):
+    """F(c_in·x; c_noise): the raw network inside a preconditioned denoiser (Eq. 7); c_noise has shape (B,)."""
+
+    def __call__(self, x: Tensor, c_noise: Tensor, cond: Cond | None = None, /) -> Tensor: ...
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """From data to the latents on which a model works, and back: `decode(encode(x))` is near x.
+
+    Latents are standardised: each channel by its own shift and scale, so that a model need know but one σ_data.
+    An encoder may be uncertain of its latents; it then gives their mean, or with `noise` of unit variance and their
+    shape a draw. `decode` takes any latents, such as samples.
+    """
+
+    def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor: ...
+
+    def decode(self, z: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """The noise schedule σ(t), its derivative and its inverse, on floats and on tensors alike."""
+
+    @property
+    def scaling(self) -> Scaling:
+        """The s(t) that the schedule is customarily used with."""
+        ...
+
+    def sigma(self, t: Real) -> Real: ...
+
+    def sigma_dot(self, t: Real) -> Real: ...
+
+    def sigma_inv(self, sigma: Real) -> Real: ...
+
+
+@runtime_checkable
+class Scaling(Protocol):
+    """The signal scaling s(t) and its derivative, given t and the schedule's σ(t) and σ̇(t)."""
+
+    def s(self, t: Real, sigma: Real) -> Real: ...
+
+    def s_dot(self, t: Real, sigma: Real, sigma_dot: Real) -> Real: ...
+
+
+class Point(NamedTuple):
+    """A process at one time: σ, s, and the ODE of Algorithm 1 there, dx/dt = a·x − b·D(x/s; σ)."""
+
+    sigma: float
+    s: float
+    a: float
+    b: float
+
+
+@runtime_checkable
+class SigmaPath(Protocol):
+    """What a solver needs of a process: the coefficients of its ODE at any time t > 0, and (σ, s) at any t ≥ 0.
+
+    `steps_left(t)` counts the steps of the run from the one that begins at t to the last.
+    """
+
+    def at(self, t: float) -> Point: ...
+
+    def level(self, t: float) -> tuple[float, float]: ...
+
+    def steps_left(self, t: float) -> int: ...
+
+
+class Request(NamedTuple):
+    """What a solver asks of the driver: D at the unscaled state x and noise level sigma.
+
+    sigma is a tensor of shape (B,) where samples are at levels of their own. A solver that has the answer without an
+    evaluation says it in `known`, for the states that the driver hands out, and goes on with it whatever it is sent.
+    """
+
+    x: Tensor
+    sigma: float | Tensor
+    known: Tensor | None = None
+
+
+class Increment(NamedTuple):
+    """What a stochastic solver asks of the driver: B(end) − B(start) of each sample's own Brownian motion B.
+
+    The clock is the solver's choice, any function of σ or t that is not negative: B(0) = 0 and the variance of an
+    increment is |end − start|. Whatever the steps, one seed has one B. Those that one run asks for must not overlap,
+    since noise that is given instead of B is drawn anew for each.
+    """
+
+    start: float
+    end: float
+
+
+Step: TypeAlias = Generator[Request | Increment, Tensor, tuple[Tensor, Any]]
+"""The coroutine of one step: it asks, is answered, and returns the new state and what is to be remembered."""
+
+
+@runtime_checkable
+class Solver(Protocol):
+    """One step of a solver as a coroutine: it yields a `Request` and is sent D, and returns the new state.
+
+    `order` is the global order of convergence, for a stochastic solver the weak one. `memory` is whatever a multistep
+    solver carries from step to step, None at the start; a single-step solver returns None, and only such solvers can
+    follow churn. A stochastic solver yields an `Increment` where it wants noise. A solver that takes fewer evaluations
+    in the first step than it declares for each has an attribute `spared`, the number of them.
+    """
+
+    @property
+    def order(self) -> int: ...
+
+    @property
+    def multistep(self) -> bool: ...
+
+    @property
+    def stochastic(self) -> bool: ...
+
+    def evaluations(self, to_zero: bool) -> int | None:
+        """Denoiser evaluations in one step, whose end is at σ=0 or not; None where a tolerance decides."""
+        ...
+
+    def step(self, path: SigmaPath, x: Tensor, t: float, t_next: float, memory: Any) -> Step:
+        """From the scaled state x at t to the scaled state at t_next, where σ may be 0."""
+        ...
+
+
+@runtime_checkable
+class TimeSteps(Protocol):
+    """Where the steps are put: N+1 noise levels from σ_max down to the terminal one, in float64."""
+
+    @property
+    def num_steps(self) -> int: ...
+
+    def sigmas(self, model_range: tuple[float, float] = ..., *, start: float | None = ..., clip: bool = ...) -> Tensor:
+        """The levels, within `model_range`; re-spaced to begin at `start` where one is given."""
+        ...
+
+
+def sigma_range(denoiser: object) -> tuple[float, float]:
+    """The (σ_min, σ_max) on which a denoiser is defined; (0, ∞) where it does not say."""
+    return float(getattr(denoiser, "sigma_min", 0.0)), float(getattr(denoiser, "sigma_max", float("inf")))
+
+
+def check_cond(cond: Cond | None, known: tuple[str, ...], who: str) -> Cond:
+    """The condition as a mapping; a ValueError names what `who` does not know."""
+    unknown = sorted(set(cond or ()) - set(known))
+    if unknown:
+        allowed = ", ".join(known) if known else "no conditions"
+        raise ValueError(f"cond: {who} does not know {', '.join(map(repr, unknown))}; it takes {allowed}")
+    return cond or {}

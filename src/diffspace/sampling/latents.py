@@ -1,0 +1,80 @@
+"""Ways between two latents that stay where Gaussian noise lies."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+
+from diffspace._shapes import Float, Tensor
+
+__all__ = ["interpolate"]
+
+
+def interpolate(
+    a: Float[Tensor, "*dims"],
+    b: Float[Tensor, "..."],
+    n: int,
+    *,
+    kind: Literal["spherical", "mixing"] = "spherical",
+) -> Float[Tensor, "{n} *dims"]:
+    """n points from the latent a to the latent b, the ends among them: a batch for `decode` or `sample(latents=…)`.
+
+    a and b are one sample each, of any scale; all elements together are one vector. With w = i/(n − 1):
+
+    "spherical": ‖z‖ = (1 − w)·‖a‖ + w·‖b‖, and the direction turns by equal angles along the great circle. Noise in d
+    dimensions has a norm of nearly σ√d, which a straight line would leave.
+    "mixing": z = cos(½πw)·a + sin(½πw)·b, which is again N(0, σ²I) if a and b are independent draws of it.
+
+    Parallel vectors, or one that is 0, are joined by the straight line. Between opposite ones, of which no great circle
+    is the shortest, the way leads by the axis in which a is least; numbers (d = 1) are joined by the straight line.
+    Computed in float64, returned in the dtype of a; the ends are a and b themselves. ValueError for n < 2, for
+    unlike shapes and for values that are not finite.
+    """
+    if n < 2:
+        raise ValueError(f"n: {n}; want at least 2, the two ends")
+    if a.shape != b.shape or a.dtype != b.dtype:
+        raise ValueError(f"b: {tuple(b.shape)}, {b.dtype}; want the shape and dtype of a, {tuple(a.shape)}, {a.dtype}")
+    if kind not in ("spherical", "mixing"):
+        raise ValueError(f"kind: {kind!r}; want 'spherical' or 'mixing'")
+    for name, end in (("a", a), ("b", b)):
+        if not bool(torch.isfinite(end).all()):
+            raise ValueError(f"{name}: holds values that are not finite")
+    wide = a.dtype if a.device.type == "mps" else torch.float64
+    u, v = a.reshape(-1).to(wide), b.to(a.device).reshape(-1).to(wide)
+    w = torch.linspace(0, 1, n, dtype=wide, device=a.device)[:, None]
+    if kind == "mixing":
+        angle = 0.5 * math.pi * w
+        way = angle.cos() * u + angle.sin() * v
+    else:
+        way = _great_circle(u, v, w)
+    points = way.to(a.dtype).reshape(n, *a.shape)
+    points[0], points[-1] = a, b
+    return points
+
+
+def _great_circle(u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+    norm_u, norm_v = torch.linalg.vector_norm(u), torch.linalg.vector_norm(v)
+    straight = (1 - w) * u + w * v
+    if norm_u == 0 or norm_v == 0:
+        return straight
+    u, v = u / norm_u, v / norm_v
+    # v = cos θ·u + sin θ·p with p across u: exact at small and at large angles, unlike sin((1 − w)θ)/sin θ
+    across = _across(v, u)
+    sine, cosine = torch.linalg.vector_norm(across), u @ v
+    if sine <= 4 * torch.finfo(u.dtype).eps:
+        if cosine > 0 or len(u) == 1:
+            return straight
+        across = _across(torch.nn.functional.one_hot(u.abs().argmin(), len(u)).to(u), u)
+    theta = torch.atan2(sine, cosine)
+    turn = w * theta
+    direction = turn.cos() * u + turn.sin() * (across / torch.linalg.vector_norm(across))
+    points: Tensor = ((1 - w) * norm_u + w * norm_v) * direction
+    return points
+
+
+def _across(v: Tensor, u: Tensor) -> Tensor:
+    """The part of v that is at right angles to the unit vector u, orthogonalised twice against cancellation."""
+    v = v - (v @ u) * u
+    return v - (v @ u) * u

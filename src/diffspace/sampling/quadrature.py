@@ -1,0 +1,158 @@
+"""The mathematics that multistep and exponential solvers share: what a polynomial through known values integrates to.
+
+In the unscaled state x the ODE is dx/dσ = (x − D)/σ. Three changes of variables take the linear part out of it,
+d(x/m) = g dμ, each with another g to interpolate:
+
+- "epsilon":  m = 1,            g = (x − D)/σ,                        μ = σ
+- "x0":       m = σ,            g = D,                                μ = 1/σ
+- "v":        m = √(σ² + σ_d²), g = ((σ² + σ_d²)·D − σ_d²·x)/(σ·σ_d·m), μ = −arctan(σ/σ_d)
+
+("v" interpolates F of Eq. 7 with the paper's preconditioning; for σ_d = 1 it is minus the v of Salimans and Ho 2022.)
+A solver of the family takes x⁺/m⁺ = x/m + Σ_j w_j·g_j with w_j = ∫ ℓ_j(u) dμ over the step, where ℓ_j are the Lagrange
+polynomials through the nodes in a variable u(σ): σ itself, ln σ, arctan(σ/σ_d), or the time of a VP schedule.
+
+Single-step solvers in ln σ need the same integrals of powers alone, which for "epsilon" and "x0" are φ-functions.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Literal, get_args
+
+import torch
+
+from diffspace._shapes import Float, Tensor
+from diffspace.process import VPSchedule
+
+__all__ = [
+    "Exponential",
+    "Prediction",
+    "Variable",
+    "check_choice",
+    "exponential_moments",
+    "lagrange_weights",
+    "line_weights",
+    "normalizer",
+    "phi",
+    "predict",
+]
+
+Prediction = Literal["epsilon", "x0", "v"]
+Exponential = Literal["epsilon", "x0"]  # those that exponential integrators in ln σ are made for
+Variable = Literal["sigma", "log_sigma", "angle", "vp"]
+
+# DEIS places its polynomials in the time of the VP schedule that goes from σ = 0.002 to 80 (Zhang and Chen 2023)
+_VP = VPSchedule.spanning(0.002, 80.0, 1e-3)
+_POINTS = 32  # of Gauss and Legendre: exact to rounding for steps of σ by factors of up to e^12
+
+
+def check_choice(name: str, value: str, allowed: object) -> None:
+    """ValueError unless `value` is one of a Literal's."""
+    names = get_args(allowed)
+    if value not in names:
+        raise ValueError(f"{name}: {value!r}; want {', '.join(map(repr, names))}")
+
+
+def normalizer(prediction: Prediction, sigma: float, sigma_data: float = 1.0) -> float:
+    """m(σ)."""
+    if prediction == "epsilon":
+        return 1.0
+    return sigma if prediction == "x0" else math.hypot(sigma, sigma_data)
+
+
+def predict(
+    prediction: Prediction, sigma: float, x: Tensor, denoised: Tensor, sigma_data: float = 1.0
+) -> tuple[Tensor, float]:
+    """g of the unscaled x and its D at σ > 0, as a tensor and the factor on it: one pass over memory, none for "x0"."""
+    if prediction == "epsilon":
+        return torch.sub(x, denoised), 1 / sigma
+    if prediction == "x0":
+        return denoised, 1.0
+    m = math.hypot(sigma, sigma_data)
+    return torch.sub(x, denoised, alpha=(m / sigma_data) ** 2), -sigma_data / (sigma * m)
+
+
+def phi(k: int, z: float) -> float:
+    """φ_k(z) = ∫₀¹ e^{(1−u)z}·u^{k−1}/(k−1)! du = Σ_j z^j/(j+k)!, k ≥ 1 (Hochbruck and Ostermann 2010, Eq. 2.10)."""
+    if abs(z) < 1:  # where the recurrence would subtract near equals
+        return sum(z**j / math.factorial(j + k) for j in range(20))
+    value = math.expm1(z) / z
+    for i in range(1, k):
+        value = (value - 1 / math.factorial(i)) / z
+    return value
+
+
+def exponential_moments(prediction: Exponential, sigma: float, end: float, count: int) -> tuple[float, ...]:
+    """e_i = m(end)·∫ u^i/i! dμ over the step from σ to `end`, u = ln(σ/·)/h from 0 to 1, h = ln(σ/end), i < count.
+
+    If g = Σ_i c_i·u^i/i!, then x⁺ = (m⁺/m)·x + Σ_i e_i·c_i. With z = h for "epsilon" and −h for "x0", e_i is
+    −z·φ_{i+1}(z), times `end` for "epsilon".
+    """
+    h = math.log(sigma / end)
+    z, scale = (h, end) if prediction == "epsilon" else (-h, 1.0)
+    return tuple(-scale * z * phi(i + 1, z) for i in range(count))
+
+
+def line_weights(mean: float, slope: float, sigma: float, other: float, end: float) -> tuple[float, float]:
+    """What g at σ and g at another level count for, of whose line the value at σ counts `mean`, the rise `slope`.
+
+    The rise is over the step from σ to `end`, in ln σ.
+    """
+    weight = slope * math.log(sigma / end) / math.log(sigma / other)
+    return mean - weight, weight
+
+
+def _measure(prediction: Prediction, sigma: Tensor, sigma_data: float) -> Tensor:
+    """dμ/dσ."""
+    if prediction == "epsilon":
+        return torch.ones_like(sigma)
+    return -(sigma**-2) if prediction == "x0" else -sigma_data / (sigma**2 + sigma_data**2)
+
+
+def _variable(variable: Variable, sigma: Tensor, sigma_data: float) -> Tensor:
+    """u(σ)."""
+    if variable == "sigma":
+        return sigma
+    if variable == "log_sigma":
+        return sigma.log()
+    return torch.atan(sigma / sigma_data) if variable == "angle" else _VP.sigma_inv(sigma)
+
+
+def _inverse(variable: Variable, u: Tensor, sigma_data: float) -> tuple[Tensor, Tensor]:
+    """σ(u) and dσ/du."""
+    if variable == "sigma":
+        return u, torch.ones_like(u)
+    if variable == "log_sigma":
+        return u.exp(), u.exp()
+    if variable == "angle":
+        return sigma_data * u.tan(), sigma_data / u.cos() ** 2
+    return _VP.sigma(u), _VP.sigma_dot(u)
+
+
+@functools.cache
+def _legendre() -> tuple[Tensor, Tensor]:
+    """Points and weights of Gauss's quadrature on [0, 1], by the eigenvalues of Jacobi's matrix (Golub and Welsch)."""
+    k = torch.arange(1, _POINTS, dtype=torch.float64)
+    off = k / (4 * k**2 - 1).sqrt()
+    values, vectors = torch.linalg.eigh(torch.diag(off, 1) + torch.diag(off, -1))
+    return 0.5 * (values + 1), vectors[0] ** 2
+
+
+def lagrange_weights(
+    prediction: Prediction, variable: Variable, nodes: Float[Tensor, "k"], end: Float[Tensor, ""], sigma_data: float
+) -> Float[Tensor, "k"]:
+    """w_j = ∫ ℓ_j(u) dμ from σ = nodes[0] to `end`, for the polynomial through the nodes; differentiable in all σ.
+
+    In float64. `end` may be 0 for "epsilon" and "v" in a variable that is finite there ("sigma", "angle").
+    """
+    points, weights = _legendre()
+    u = _variable(variable, nodes, sigma_data)
+    u_end = _variable(variable, end, sigma_data)
+    at = u[0] + (u_end - u[0]) * points
+    sigma, slope = _inverse(variable, at, sigma_data)
+    measure = weights * slope * _measure(prediction, sigma, sigma_data) * (u_end - u[0])
+    k = len(nodes)
+    others = [[i for i in range(k) if i != j] for j in range(k)]
+    basis = [((at[:, None] - u[rest]) / (u[j] - u[rest])).prod(1) for j, rest in enumerate(others)]
+    return torch.stack(basis) @ measure

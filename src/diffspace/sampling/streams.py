@@ -1,0 +1,69 @@
+"""One random stream for each sample, so that a sample does not depend on its batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from diffspace._shapes import Float, Int, Tensor
+
+__all__ = ["initial_latents", "random_labels", "step_noise", "substreams"]
+
+_MASK = 0xFFFFFFFF
+
+
+def _seeded(generator: torch.Generator, seed: int) -> torch.Generator:
+    # the CPU generator of torch reads 32 bits; the reference implementation cuts seeds in the same way
+    return generator.manual_seed(seed & _MASK)
+
+
+def _normal(seeds: Iterable[int], shape: Sequence[int]) -> Tensor:
+    """For each seed the first normal draw of its own stream."""
+    generator, size = torch.Generator(), tuple(shape)
+    return torch.stack([torch.randn(size, generator=_seeded(generator, seed)) for seed in seeds])
+
+
+def _mix(value: int) -> int:
+    """A bijection of 32-bit integers that scatters neighbours (xor-shift and odd multipliers)."""
+    value &= _MASK
+    value = ((value ^ (value >> 16)) * 0x7FEB352D) & _MASK
+    value = ((value ^ (value >> 15)) * 0x846CA68B) & _MASK
+    return value ^ (value >> 16)
+
+
+def initial_latents(seeds: Sequence[int], shape: Sequence[int]) -> Float[Tensor, "batch *dims"]:
+    """Unit-variance float32 latents on the CPU, each the first draw of its own seed's generator."""
+    if len(seeds) == 0:
+        raise ValueError("seeds: is empty; want at least one")
+    return _normal(seeds, shape)
+
+
+def random_labels(seeds: Sequence[int], shape: Sequence[int], num_classes: int) -> Int[Tensor, "batch"]:
+    """A class for each seed: the draw that follows its latents of the given shape."""
+    if num_classes < 1:
+        raise ValueError(f"num_classes: {num_classes}; want at least 1")
+    generator, labels = torch.Generator(), []
+    for seed in seeds:
+        torch.randn(tuple(shape), generator=_seeded(generator, seed))
+        labels.append(torch.randint(num_classes, (), generator=generator))
+    return torch.stack(labels)
+
+
+def substreams(seeds: Sequence[int], index: int) -> tuple[int, ...]:
+    """For each seed the seed of its stream number `index`, which may be negative.
+
+    A hash that is one-to-one in the seed at a given index and in the index for a given seed: the streams of one index
+    never meet, nor do those of one seed.
+    """
+    salt = _mix(index + 0x9E3779B9)
+    return tuple(_mix(seed ^ salt) for seed in seeds)
+
+
+def step_noise(seeds: Sequence[int], step: int, shape: Sequence[int]) -> Float[Tensor, "batch *dims"]:
+    """Unit-variance float32 noise on the CPU for one step of a run, addressed by (seed, step).
+
+    It is the first draw of the seed's stream number `step`: samples of one step never share noise, nor do the steps of
+    one sample.
+    """
+    return _normal(substreams(seeds, step), shape)

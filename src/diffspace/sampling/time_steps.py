@@ -1,0 +1,369 @@
+"""Where the steps are put: the sequences of noise levels of Table 1, "Time steps".
+
+Every class gives N levels from σ_max down, then the terminal one. `terminal="zero"` ends at σ = 0 after the N levels
+i/(N−1), i < N; `terminal="sigma_min"` spaces the N+1 levels by i/N and ends at σ_min, for encoding and for
+measurements of convergence.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal
+
+import torch
+
+from diffspace._shapes import Float, Tensor
+from diffspace.process import IDDPMLevels, NoiseLevels, VPSchedule
+from diffspace.protocols import Schedule
+from diffspace.sampling.beta_distribution import beta_quantile
+
+__all__ = [
+    "BetaSteps",
+    "EDMSteps",
+    "GivenSteps",
+    "GivenTimes",
+    "IDDPMSteps",
+    "LevelSteps",
+    "LogLinearSteps",
+    "ScheduleSteps",
+    "VESteps",
+    "VPSteps",
+]
+
+_ANY = (0.0, math.inf)
+
+
+@dataclass(frozen=True)
+class RangedSteps(ABC):
+    """N steps over a range of σ.
+
+    `sigma_min` and `sigma_max` of None stand for the paper's default of that column, as far as the model's own range
+    allows. An explicit value outside the model's range is an error, unless it is clipped on demand.
+    """
+
+    num_steps: int = 18
+    sigma_min: float | None = None
+    sigma_max: float | None = None
+    terminal: Literal["zero", "sigma_min"] = "zero"
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise ValueError(f"num_steps: {self.num_steps}; want at least 1")
+        for name, value in (("sigma_min", self.sigma_min), ("sigma_max", self.sigma_max)):
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name}: {value}; want a positive finite number")
+        if self.sigma_min is not None and self.sigma_max is not None and self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min: {self.sigma_min}; want less than sigma_max = {self.sigma_max}")
+        if self.terminal not in ("zero", "sigma_min"):
+            raise ValueError(f"terminal: {self.terminal!r}; want 'zero' or 'sigma_min'")
+
+    @abstractmethod
+    def default_range(self) -> tuple[float, float]:
+        """The paper's (σ_min, σ_max) of this column."""
+
+    @abstractmethod
+    def _place(self, fractions: list[float], low: float, high: float, first: float) -> list[float]:
+        """The levels at the given shares of the way from `first` to `low`; `high` is the σ_max of the whole range."""
+
+    def resolve(self, model_range: tuple[float, float] = _ANY, *, clip: bool = False) -> tuple[float, float]:
+        """(σ_min, σ_max) for a model defined on `model_range`."""
+        least, greatest = model_range
+
+        def end(name: str, value: float | None, default: float) -> float:
+            if value is not None and not least <= value <= greatest and not clip:
+                raise ValueError(f"{name}: {value:g} is outside the model's range [{least:g}, {greatest:g}]")
+            return min(max(default if value is None else value, least), greatest)
+
+        low, high = self.default_range()
+        low, high = end("sigma_min", self.sigma_min, low), end("sigma_max", self.sigma_max, high)
+        if not low < high:
+            raise ValueError(f"sigma_min: {low:g}; want less than sigma_max = {high:g}")
+        return low, high
+
+    def sigmas(
+        self, model_range: tuple[float, float] = _ANY, *, start: float | None = None, clip: bool = False
+    ) -> Float[Tensor, "levels"]:
+        """The N+1 levels in float64, from `start` (default σ_max) to the terminal one."""
+        low, high = self.resolve(model_range, clip=clip)
+        first = high if start is None else start
+        if not low < first <= model_range[1]:
+            raise ValueError(
+                f"sigma_start: {first:g}; want more than sigma_min = {low:g} and at most {model_range[1]:g}"
+            )
+        to_zero = self.terminal == "zero"
+        last = self.num_steps - 1 if to_zero else self.num_steps
+        levels = self._place([i / max(last, 1) for i in range(last + 1)], low, high, first)
+        # rounding may have left the range, and a table may not have the level of a given state
+        levels[0] = min(levels[0], first) if start is None else start
+        levels[-1] = max(levels[-1], low)
+        return torch.tensor([*levels, 0.0] if to_zero else levels, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class EDMSteps(RangedSteps):
+    """σ_i = (σ_max^{1/ρ} + i/(N−1)·(σ_min^{1/ρ} − σ_max^{1/ρ}))^ρ (Eq. 5)."""
+
+    rho: float = 7.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (math.isfinite(self.rho) and self.rho > 0):
+            raise ValueError(f"rho: {self.rho}; want a positive finite number")
+
+    def default_range(self) -> tuple[float, float]:
+        return 0.002, 80.0
+
+    def _place(self, fractions: list[float], low: float, high: float, first: float) -> list[float]:
+        a, b = math.pow(first, 1 / self.rho), math.pow(low, 1 / self.rho)
+        return [math.pow(a + fraction * (b - a), self.rho) for fraction in fractions]
+
+
+@dataclass(frozen=True)
+class LogLinearSteps(RangedSteps):
+    """σ_i = σ_max·(σ_min/σ_max)^{i/(N−1)}: equal steps in ln σ, that is in log-SNR, over the paper's EDM range.
+
+    Others call them exponential steps.
+    """
+
+    def default_range(self) -> tuple[float, float]:
+        return 0.002, 80.0
+
+    def _place(self, fractions: list[float], low: float, high: float, first: float) -> list[float]:
+        return [first * math.pow(low / first, fraction) for fraction in fractions]
+
+
+@dataclass(frozen=True)
+class VESteps(LogLinearSteps):
+    """σ_i² = σ_max²·(σ_min²/σ_max²)^{i/(N−1)} (Table 1, VE): equal steps in ln σ, over the range of VE models."""
+
+    def default_range(self) -> tuple[float, float]:
+        return 0.02, 100.0
+
+
+class _InTime(RangedSteps):
+    """Equal steps in the time t of a schedule: σ(t_i), t_i from σ⁻¹(σ_max) to σ⁻¹(σ_min)."""
+
+    @abstractmethod
+    def _schedule(self, low: float, high: float) -> Schedule: ...
+
+    def _place(self, fractions: list[float], low: float, high: float, first: float) -> list[float]:
+        schedule = self._schedule(low, high)
+        start, end = schedule.sigma_inv(first), schedule.sigma_inv(low)
+        return [schedule.sigma(start + fraction * (end - start)) for fraction in fractions]
+
+
+@dataclass(frozen=True)
+class VPSteps(_InTime):
+    """σ(t_i) of the VP schedule with t_i = 1 + i/(N−1)·(ε_s − 1) (Table 1, VP).
+
+    Where the range is not that of β_d and β_min, both are recomputed so that σ(ε_s) = σ_min and σ(1) = σ_max.
+    """
+
+    beta_d: float = 19.9
+    beta_min: float = 0.1
+    epsilon_s: float = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        VPSchedule(self.beta_d, self.beta_min)
+        if not 0 < self.epsilon_s < 1:
+            raise ValueError(f"epsilon_s: {self.epsilon_s}; want a time between 0 and 1")
+
+    def default_range(self) -> tuple[float, float]:
+        schedule = VPSchedule(self.beta_d, self.beta_min)
+        return schedule.sigma(self.epsilon_s), schedule.sigma(1.0)
+
+    def _schedule(self, low: float, high: float) -> VPSchedule:
+        if (low, high) == self.default_range():
+            return VPSchedule(self.beta_d, self.beta_min)
+        return VPSchedule.spanning(low, high, self.epsilon_s)
+
+
+@dataclass(frozen=True)
+class ScheduleSteps(_InTime):
+    """σ(t_i) at equal steps in the time t of any schedule, over the paper's EDM range.
+
+    `FlowSchedule()` makes the even steps of flow matching, `EDMSchedule()` even steps in σ.
+    """
+
+    schedule: Schedule = field(default_factory=VPSchedule)
+
+    def default_range(self) -> tuple[float, float]:
+        return 0.002, 80.0
+
+    def _schedule(self, low: float, high: float) -> Schedule:
+        return self.schedule
+
+
+@dataclass(frozen=True)
+class BetaSteps(ScheduleSteps):
+    """σ(t_i) with t_i spread as the quantiles of a Beta distribution over the times of a schedule (Lee et al. 2024).
+
+    t_i = t_min + (t_max − t_min)·Q(1 − i/(N−1)), where Q is the quantile function of Beta(α, β): α and β below 1 put
+    steps near both ends, at 1 they are even. ValueError where two levels would fall in one.
+    """
+
+    alpha: float = 0.6
+    beta: float = 0.6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, value in (("alpha", self.alpha), ("beta", self.beta)):
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name}: {value}; want a positive finite number")
+
+    def _place(self, fractions: list[float], low: float, high: float, first: float) -> list[float]:
+        # the share of the way down, 1 − Q(1 − f) of Beta(α, β), is the quantile at f of Beta(β, α)
+        levels = super()._place([beta_quantile(f, self.beta, self.alpha) for f in fractions], low, high, first)
+        if any(a <= b for a, b in pairwise(levels)):
+            raise ValueError(f"alpha, beta: {self.alpha:g} and {self.beta:g} put two of the levels in one place")
+        return levels
+
+
+class _TabledSteps(RangedSteps):
+    """N of the levels of a table, chosen by index; with a range given, of those inside it."""
+
+    @abstractmethod
+    def _falling_levels(self) -> list[float]:
+        """The table from its highest level down."""
+
+    @abstractmethod
+    def _choose(self, count: int, size: int) -> list[int]:
+        """Rising indices of `count` levels into a falling table of `size`."""
+
+    def _place(self, fractions: list[float], low: float, high: float, first: float) -> list[float]:
+        table = [level for level in self._falling_levels() if low <= level <= first]
+        if len(table) < len(fractions):
+            raise ValueError(f"num_steps: {self.num_steps}; only {len(table)} levels lie in [{low:g}, {first:g}]")
+        return [table[index] for index in self._choose(len(fractions), len(table))]
+
+
+@dataclass(frozen=True)
+class IDDPMSteps(_TabledSteps):
+    """N of the levels u_j, evenly by index: u_⌊j₀ + (M−1−j₀)/(N−1)·i + ½⌋ (Table 1, iDDPM + DDIM).
+
+    With a range given, the indices run over the u_j inside it. ValueError where N exceeds the number of levels.
+    """
+
+    M: int = 1000
+    C_1: float = 0.001
+    C_2: float = 0.008
+    j0: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        IDDPMLevels(self.M, self.C_1, self.C_2)
+        if not 0 <= self.j0 < self.M - 1:
+            raise ValueError(f"j0: {self.j0}; want an index from 0 to M − 2 = {self.M - 2}")
+
+    def _falling_levels(self) -> list[float]:
+        levels: list[float] = IDDPMLevels(self.M, self.C_1, self.C_2).table().tolist()
+        return levels[::-1]
+
+    def default_range(self) -> tuple[float, float]:
+        u = self._falling_levels()
+        return u[-1], u[self.j0]
+
+    def _choose(self, count: int, size: int) -> list[int]:
+        return [math.floor(i / max(count - 1, 1) * (size - 1) + 0.5) for i in range(count)]
+
+
+@dataclass(frozen=True)
+class LevelSteps(_TabledSteps):
+    """N of the M levels that a model was trained on, chosen by their index n as in Lin et al. 2024, Table 2.
+
+    - "linspace": n = (M−1)·(1 − i/(N−1)), rounded: both ends, evenly; only σ_max for N = 1.
+    - "leading": n = (N−1−i)·⌊M/N⌋ + `offset`: ends at n = `offset`, and begins well below σ_max.
+    - "trailing": n = M − i·M/N, rounded, − 1: begins at σ_max, ends well above σ_min.
+
+    The default range is the whole table. With a range given, M counts the levels inside it. A model states its table
+    as `levels` where it knows one. ValueError where N exceeds the number of levels.
+    """
+
+    levels: NoiseLevels = field(default_factory=IDDPMLevels)
+    spacing: Literal["linspace", "leading", "trailing"] = "linspace"
+    offset: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.spacing not in ("linspace", "leading", "trailing"):
+            raise ValueError(f"spacing: {self.spacing!r}; want 'linspace', 'leading' or 'trailing'")
+        if self.spacing == "trailing" and self.terminal == "sigma_min":
+            raise ValueError("terminal: 'sigma_min' is not reached by spacing='trailing'; want 'zero'")
+        if self.offset < 0 or (self.offset > 0 and (self.spacing != "leading" or self.terminal == "sigma_min")):
+            raise ValueError(f"offset: {self.offset}; want 0, or more with spacing='leading' and terminal='zero'")
+
+    def _falling_levels(self) -> list[float]:
+        levels: list[float] = self.levels.table().tolist()
+        return levels[::-1]
+
+    def default_range(self) -> tuple[float, float]:
+        table = self._falling_levels()
+        return table[-1], table[0]
+
+    def _choose(self, count: int, size: int) -> list[int]:
+        # round() takes a half to the even neighbour, as numpy does in the schedulers that use these names
+        if self.spacing == "linspace":
+            # an N of 1 is the highest level, though linspace(0, M − 1, 1) would be the lowest
+            gap = (size - 1) / max(count - 1, 1)
+            n = [round(i * gap) for i in reversed(range(count))] if count > 1 else [size - 1]
+        elif self.spacing == "leading":
+            n = [i * (size // count) + self.offset for i in reversed(range(count))]
+        else:
+            gap = size - (size - size / count)  # the difference as numpy's arange rounds it, which decides at a half
+            n = [round(size - i * gap) - 1 for i in range(count)]
+        if n[0] >= size:
+            raise ValueError(f"offset: {self.offset}; with {count} steps it leads beyond the {size} levels")
+        return [size - 1 - index for index in n]
+
+
+@dataclass(frozen=True)
+class GivenSteps:
+    """Levels given one by one, falling to the terminal one, which may be 0."""
+
+    levels: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        falling = all(a > b for a, b in zip(self.levels, self.levels[1:], strict=False))
+        if len(self.levels) < 2 or not falling or self.levels[-1] < 0 or not math.isfinite(self.levels[0]):
+            raise ValueError("levels: want at least two finite noise levels, falling, none negative")
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.levels) - 1
+
+    def sigmas(
+        self, model_range: tuple[float, float] = _ANY, *, start: float | None = None, clip: bool = False
+    ) -> Float[Tensor, "levels"]:
+        """The levels as given; `start`, where given, must be the first of them."""
+        least, greatest = model_range
+        levels = torch.tensor(self.levels, dtype=torch.float64)
+        positive = levels[levels > 0]
+        if clip:
+            levels = torch.where(levels > 0, levels.clamp(least, greatest), levels)
+        elif bool(((positive < least) | (positive > greatest)).any()):
+            raise ValueError(
+                f"levels: from {self.levels[0]:g} to {float(positive[-1]):g}, outside the model's range "
+                f"[{least:g}, {greatest:g}]"
+            )
+        if start is not None and not math.isclose(start, self.levels[0], rel_tol=1e-9):
+            raise ValueError(f"sigma_start: {start:g}; the given levels begin at {self.levels[0]!r}")
+        return levels
+
+
+@dataclass(frozen=True)
+class GivenTimes:
+    """Times t given one by one, for a process whose σ(t) has no inverse; the last may have σ(t) = 0."""
+
+    times: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.times) < 2 or not all(math.isfinite(t) for t in self.times):
+            raise ValueError("times: want at least two finite times")
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.times) - 1

@@ -1,0 +1,89 @@
+"""From a recipe and data to a trainer."""
+
+from __future__ import annotations
+
+import torch
+
+from diffspace.data import DataSet
+from diffspace.networks import use_winograd
+from diffspace.objective import AdaptiveNoise, DenoisingLoss, NoiseDistribution, Uncertainty
+from diffspace.preconditioning import Preconditioned
+from diffspace.registry import from_config
+from diffspace.train.ema import EMA, HalfLife, PowerFunction, Profile
+from diffspace.train.engine import Schedule, Trainer
+from diffspace.train.parallel import Processes
+from diffspace.train.recipe import Recipe
+
+__all__ = ["make_denoiser", "make_trainer"]
+
+
+def make_denoiser(recipe: Recipe, data: DataSet) -> Preconditioned:
+    """The denoiser of a recipe on the CPU, its weights drawn by the recipe's seed."""
+    config = {
+        **recipe.network,
+        "shape": list(data.sample_shape),
+        "label_dim": len(data.class_names),
+        "augment_dim": 0 if recipe.augment is None else recipe.augment.label_dim,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        network = from_config("network", config)
+    return Preconditioned(network, from_config("preconditioning", recipe.preconditioning))
+
+
+def make_trainer(recipe: Recipe, denoiser: Preconditioned, processes: Processes) -> Trainer:
+    """What trains a denoiser as a recipe says, on the device of the process.
+
+    ValueError for an option that has no effect there.
+    """
+    device = processes.device
+    if processes.sharded and recipe.uncertainty:
+        raise ValueError("uncertainty: is not to be had with strategy fsdp; want ddp")
+    denoiser.to(device)
+    _check_arithmetic(recipe, device)
+    fits = device.type == "cpu" and recipe.precision == "float32"
+    if recipe.winograd and not (fits and use_winograd(denoiser.network)):
+        raise ValueError("winograd: has no effect here; it is for wide U-Nets in float32 on a CPU")
+    profiles: list[Profile] = [
+        HalfLife(recipe.ema_halflife_images, recipe.ema_ramp_ratio),
+        *(PowerFunction(width) for width in recipe.ema_widths),
+    ]
+    averages = [EMA(denoiser, profile) for profile in profiles]
+    for module in (denoiser, *(average.module for average in averages)):
+        processes.shard(module)
+    if recipe.compile:
+        denoiser.network.compile()
+
+    noise: NoiseDistribution = from_config("noise", recipe.noise)
+    if recipe.adaptive_noise:
+        noise = AdaptiveNoise(noise, device=device)
+    uncertainty = Uncertainty().to(device) if recipe.uncertainty else None
+    parameters = [*denoiser.parameters(), *(() if uncertainty is None else uncertainty.parameters())]
+    return Trainer(
+        denoiser,
+        DenoisingLoss(noise, reduction=recipe.reduction, uncertainty=uncertainty),
+        torch.optim.Adam(parameters, lr=recipe.learning_rate, betas=recipe.betas, eps=recipe.eps, fused=True),
+        Schedule(recipe.images, recipe.learning_rate, recipe.ramp_images, recipe.decay_images),
+        averages,
+        seed=recipe.seed,
+        augment=recipe.augment,
+        precision=recipe.precision,
+        micro_batch=recipe.micro_batch,
+        max_grad_norm=recipe.max_grad_norm,
+        max_skipped=recipe.max_skipped,
+        processes=processes,
+    )
+
+
+def _check_arithmetic(recipe: Recipe, device: torch.device) -> None:
+    """ValueError where the device does not have the precision; TF32 is switched as the recipe says."""
+    if recipe.precision == "float16" and device.type == "cpu":
+        raise ValueError("precision: float16 has no use on a CPU; want bfloat16 or float32")
+    if recipe.precision == "tf32" and device.type != "cuda":
+        raise ValueError(f"precision: tf32 has no effect on {device.type}; want float32")
+    if device.type == "cuda":
+        if recipe.precision == "bfloat16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+            raise ValueError("precision: this GPU has no bfloat16; want float16, tf32 or float32")
+        allowed = recipe.precision != "float32"
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+        torch.backends.cudnn.benchmark = True  # batches have one shape

@@ -1,0 +1,297 @@
+"""Checkpoints: the state of a training run on disk, whole or not at all, read without running code.
+
+`RUN/checkpoints/<images seen, 12 digits>/` holds one `.pt` file for each part of the state and `manifest.json` with
+their sizes, their SHA-256 and its own. It is written under a hidden name, brought to disk and then renamed.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffspace._version import __version__
+from diffspace.data.manifest import manifest_text
+from diffspace.train.state import State, plain, read_state, size_of, sync_folder, write_bytes, write_state
+
+__all__ = ["CHECKPOINTS", "Checkpoint", "Checkpoints", "kept", "verify"]
+
+CHECKPOINTS, MANIFEST, FORMAT = "checkpoints", "manifest.json", 1
+_NEW = ".new"  # another checkpoint of as many images, about to take the place of the first
+_NAME = re.compile(rf"(\d{{12,}})({re.escape(_NEW)})?")
+
+
+class _Damage(ValueError):
+    """A file is not what was written; other ValueErrors are of files that cannot be judged here and now."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in which every file is what was written; `verify` and `Checkpoints.newest` make it."""
+
+    path: Path
+    images: int
+    parts: tuple[str, ...]
+    score: float | None = None
+
+    def read(self) -> dict[str, State]:
+        """The parts by name, tensors on the CPU; ValueError names a file that no state can be read from."""
+        return {part: read_state(self.path / f"{part}.pt") for part in self.parts}
+
+
+def verify(path: Path) -> Checkpoint:
+    """The checkpoint in a folder, read in full and compared with its manifest; ValueError names what is wrong."""
+    manifest = _manifest(path)
+    for name, entry in manifest["files"].items():
+        file = path / name
+        with _reading(file):
+            size = file.stat().st_size
+            if size != entry["bytes"]:
+                raise _Damage(f"{file}: has {size} bytes where {entry['bytes']} were written")
+            with file.open("rb") as content:
+                digest = hashlib.file_digest(content, "sha256").hexdigest()
+        if digest != entry["sha256"]:
+            raise _Damage(f"{file}: is not what was written, by its SHA-256")
+    parts = tuple(name.removesuffix(".pt") for name in manifest["files"])
+    return Checkpoint(path, manifest["images"], parts, manifest["score"])
+
+
+def kept(scores: Mapping[int, float | None], keep_last: int, keep_every_images: int) -> set[int]:
+    """Which checkpoints stay, of those with the images and the scores given.
+
+    The last `keep_last`; the first at or after each multiple of `keep_every_images` (0: none); the one with the lowest
+    score, the first of equals.
+    """
+    images = sorted(scores)
+    keep = set(images[-keep_last:])
+    if keep_every_images:
+        first: dict[int, int] = {}
+        for n in images:
+            first.setdefault(n // keep_every_images, n)
+        keep |= {n for multiple, n in first.items() if multiple > 0}
+    scored = [(score, n) for n, score in scores.items() if score is not None]
+    return keep | ({min(scored)[1]} if scored else set())
+
+
+class Checkpoints:
+    """The checkpoints of the run in `folder`, for one process at a time to write.
+
+    After each save stay the last `keep_last`, the first at or after each multiple of `keep_every_images` (0: none) and
+    the best by score; what is damaged goes, and so does what a killed process left half-written. With `asynchronous`,
+    `save` copies the state to the memory of the CPU and returns, and a thread writes it; call `close` at the end, which
+    raises what went wrong.
+    """
+
+    def __init__(self, folder: Path, keep_last: int = 2, keep_every_images: int = 0, asynchronous: bool = True) -> None:
+        if keep_last < 1:
+            raise ValueError(f"keep_last: {keep_last}; want 1 or more")
+        if keep_every_images < 0:
+            raise ValueError(f"keep_every_images: {keep_every_images}; want 0 (none) or more")
+        self.path = folder / CHECKPOINTS
+        self.keep_last, self.keep_every_images, self.asynchronous = keep_last, keep_every_images, asynchronous
+        self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")  # its work is finished before an exit
+        self._pending: concurrent.futures.Future[None] | None = None
+        self._damaged: set[Path] = set()
+
+    def save(self, images: int, parts: Mapping[str, Any], *, score: float | None = None) -> None:
+        """Write the state after `images` images: parts by name, each nested dicts and lists of tensors and numbers.
+
+        A checkpoint of as many images is replaced. The lowest `score` is the best; one that is not finite is none.
+        OSError, on one line, says what could not be written and which checkpoint is whole; with `asynchronous` it comes
+        from the next call of `save`, `wait`, `close` or `newest`. ValueError names a value that no checkpoint can hold.
+        """
+        if images < 0:
+            raise ValueError(f"images: {images}; want 0 or more")
+        self.wait()
+        state = {}
+        for name, part in parts.items():
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+                raise ValueError(f"parts: {name!r}; want a name of letters, digits, - and _")
+            if not isinstance(part, Mapping):
+                raise ValueError(f"parts: {name} is a {type(part).__name__}; want a dict")
+            state[name] = plain(part, name, copied=self.asynchronous)
+        score = float(score) if score is not None and math.isfinite(score) else None
+        if self.asynchronous:
+            self._pending = self._writer.submit(self._write, images, state, score)
+        else:
+            self._write(images, state, score)
+
+    def wait(self) -> None:
+        """Return when what was handed to `save` is on disk; OSError if it could not be written."""
+        if self._pending is not None:
+            concurrent.futures.wait([self._pending])
+            pending, self._pending = self._pending, None
+            pending.result()
+
+    def close(self) -> None:
+        """`wait`, and end the thread."""
+        try:
+            self.wait()
+        finally:
+            self._writer.shutdown()
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was ever completed here."""
+        return not self._paths()
+
+    def newest(self, warn: Callable[[str], None] = warnings.warn) -> Checkpoint:
+        """The newest whole checkpoint; `warn` is told what is wrong with those that are passed over.
+
+        ValueError if none is whole, with the reasons, or if there is none.
+        """
+        self.wait()
+        return self._newest(lambda error: warn(f"{error}; this checkpoint is passed over"))
+
+    def _newest(self, pass_over: Callable[[ValueError], None]) -> Checkpoint:
+        problems = []
+        for path in reversed(self._paths()):
+            try:
+                return verify(path)
+            except ValueError as error:
+                if isinstance(error, _Damage):
+                    self._damaged.add(path)
+                problems.append(str(error))
+                pass_over(error)
+        raise ValueError(
+            f"checkpoint: none in {self.path} is whole: {'; '.join(problems)}"
+            if problems
+            else f"checkpoint: there is none in {self.path}"
+        )
+
+    def _paths(self) -> list[Path]:
+        """The folders of checkpoints that were completed, by images."""
+        try:
+            folders = [path for path in self.path.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise ValueError(f"checkpoint: {self.path} cannot be read: {error.strerror}") from None
+        return sorted(folders, key=lambda path: (_images(path), path.name))
+
+    def _write(self, images: int, state: Mapping[str, State], score: float | None) -> None:
+        target = self.path / f"{images:012d}"
+        partial = _hidden(target)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            sync_folder(self.path.parent)
+            self._tidy()
+            partial.mkdir()
+            files = {f"{name}.pt": write_state(partial / f"{name}.pt", part) for name, part in state.items()}
+            about = {"format": FORMAT, "images": images, "score": score, "files": files}
+            versions = {"diffspace": __version__, "torch": str(torch.__version__)}
+            write_bytes(partial / MANIFEST, manifest_text({**about, **versions}))
+            sync_folder(partial)
+            self._publish(partial, target)
+        except BaseException as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise OSError(self._complaint(target, state, error)) from error
+            raise
+        self._damaged.discard(target)
+        self._retain(target)
+
+    def _tidy(self) -> None:
+        """Remove what a killed process left half-written, and end the replacement that it began."""
+        for path in self.path.glob(_hidden(Path("*")).name):
+            shutil.rmtree(path)
+        for new in self.path.glob(f"*{_NEW}"):
+            if new in self._damaged:
+                _remove(new)
+            else:
+                _replace(new, new.with_suffix(""))
+
+    def _publish(self, partial: Path, target: Path) -> None:
+        """Give a complete checkpoint its name. A folder cannot be replaced at once: readers know both names."""
+        name = target.with_suffix(_NEW) if target.exists() else target
+        os.rename(partial, name)
+        sync_folder(self.path)
+        if name != target:
+            _replace(name, target)
+            sync_folder(self.path)
+
+    def _retain(self, newest: Path) -> None:
+        scores, paths = {}, {}
+        for path in self._paths():
+            try:
+                manifest = _manifest(path)
+            except _Damage:
+                self._damaged.add(path)
+                continue
+            except ValueError:
+                continue
+            if path not in self._damaged:
+                scores[manifest["images"]], paths[manifest["images"]] = manifest["score"], path
+        keep = {paths[images] for images in kept(scores, self.keep_last, self.keep_every_images)}
+        for path in {*paths.values(), *self._damaged} - keep - {newest}:
+            with contextlib.suppress(OSError):  # what cannot be removed now is tried again after the next save
+                _remove(path)
+                self._damaged.discard(path)
+
+    def _complaint(self, target: Path, state: Mapping[str, State], error: OSError) -> str:
+        other = "there is no other"
+        with contextlib.suppress(ValueError):
+            other = f"{self._newest(lambda error: None).path} is whole"
+        size = sum(size_of(part) for part in state.values()) / 1e6
+        return f"checkpoint: {target}, of {size:.1f} MB, could not be written: {error.strerror or error}; {other}"
+
+
+def _images(path: Path) -> int:
+    return int(path.name.removesuffix(_NEW))
+
+
+def _hidden(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint so that no reader takes what is left for one."""
+    if path.exists():
+        os.rename(path, _hidden(path))
+        shutil.rmtree(_hidden(path))
+
+
+def _replace(new: Path, path: Path) -> None:
+    _remove(path)
+    os.rename(new, path)
+
+
+@contextlib.contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise _Damage(f"{file}: is missing") from None
+    except OSError as error:
+        raise ValueError(f"{file}: cannot be read: {error.strerror}") from None
+
+
+def _manifest(path: Path) -> State:
+    """The manifest of a checkpoint; ValueError where it is missing, not what was written, or of another format."""
+    file = path / MANIFEST
+    with _reading(file):
+        text = file.read_bytes()
+    try:
+        manifest: State = json.loads(text)
+        whole = text == manifest_text({name: value for name, value in manifest.items() if name != "sha256"})
+    except (ValueError, AttributeError, RecursionError):
+        whole = False
+    if not whole:
+        raise _Damage(f"{file}: is not what was written, by its SHA-256")
+    if manifest.get("format") != FORMAT:
+        raise ValueError(f"{file}: has format {manifest.get('format')!r}; this diffspace knows {FORMAT}")
+    if manifest["images"] != _images(path):
+        raise _Damage(f"{file}: is of {manifest['images']} images, which the folder's name contradicts")
+    return manifest

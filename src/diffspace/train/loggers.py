@@ -1,0 +1,160 @@
+"""Where the records of a run go: a file of JSON lines, TensorBoard, Weights & Biases."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from diffspace.files import write_text
+from diffspace.train.log_reader import parse_line
+
+__all__ = ["JSONLines", "Logger", "TensorBoard", "WandB", "scalars"]
+
+
+@runtime_checkable
+class Logger(Protocol):
+    """Takes the records of a run, in order; each has at least "step" and "images"."""
+
+    def log(self, record: Mapping[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class JSONLines:
+    """A line of JSON for each record, at the end of a file, written out at once.
+
+    A run that goes on from `images` gives them: lines beyond are removed first, which the run is about to write again.
+    What a killed process left of its last line is removed in any case. Numbers that are not finite become null, for
+    JSON has none.
+    """
+
+    def __init__(self, path: Path, images: int | None = None) -> None:
+        if path.exists():
+            _cut(path, math.inf if images is None else images)
+        self._file = path.open("a", encoding="utf-8")
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(_finite(record), ensure_ascii=False, allow_nan=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class TensorBoard:
+    """The numbers of each record as scalars over the images seen, and previews as images, in `run`/tensorboard.
+
+    A record's "preview" is a path within `run`. What an earlier process wrote beyond `images` is no longer shown.
+    """
+
+    def __init__(self, run: Path, images: int | None = None) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise ValueError("tensorboard: is not installed; pip install tensorboard") from None
+        self._run = run
+        purge = None if images is None else images + 1
+        self._writer: Any = SummaryWriter(str(run / "tensorboard"), purge_step=purge)
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        images = int(record["images"])
+        for name, value in scalars(record).items():
+            self._writer.add_scalar(name, value, images)
+        if "preview" in record:
+            self._writer.add_image("preview", _pixels(self._run / record["preview"]), images, dataformats="HWC")
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class WandB:
+    """The same to Weights & Biases, with "images" as the axis, in the project `project` under the folder's name.
+
+    The run's id is kept in `run`/wandb.txt, so that one that is taken up again goes on there. What it sends a second
+    time is drawn twice, since that service forgets nothing.
+    """
+
+    def __init__(self, run: Path, *, project: str = "diffspace", config: Mapping[str, Any] | None = None) -> None:
+        try:
+            self._wandb: Any = importlib.import_module("wandb")
+        except ImportError:
+            raise ValueError("wandb: is not installed; pip install wandb") from None
+        self._folder, known = run, run / "wandb.txt"
+        if not known.exists():
+            write_text(known, uuid.uuid4().hex)
+        self._run: Any = self._wandb.init(
+            project=project,
+            name=run.resolve().name,
+            id=known.read_text(encoding="utf-8").strip(),
+            resume="allow",
+            dir=str(run),
+            config=dict(config or {}),
+        )
+        self._run.define_metric("*", step_metric="images")
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        values: dict[str, Any] = {"images": int(record["images"]), **scalars(record)}
+        if "preview" in record:
+            values["preview"] = self._wandb.Image(str(self._folder / record["preview"]))
+        self._run.log(values)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def scalars(record: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a record by name, "images" left out: {"held_out": {"loss": 1}} is {"held_out/loss": 1}.
+
+    A mapping with lists over "sigma" gives a number for each level, "loss_by_sigma/loss/σ=0.0123", without "count".
+    """
+    return {name: value for name, value in _flat(record, "") if name != "images"}
+
+
+def _flat(record: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
+    levels = record.get("sigma")
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield f"{prefix}{name}", float(value)
+        elif isinstance(value, list) and isinstance(levels, list) and name not in ("sigma", "count"):
+            for sigma, item in zip(levels, value, strict=False):
+                if item is not None:
+                    yield f"{prefix}{name}/σ={sigma:.3g}", float(item)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _cut(path: Path, images: float) -> None:
+    """Cut off a file of JSON lines at the first record beyond `images`, and what is torn at its end."""
+    end = position = 0
+    with path.open("rb+") as file:
+        for line in file:
+            position += len(line)
+            record = parse_line(line)
+            if record is None:
+                continue
+            if record.get("images", 0) > images:
+                break
+            end = position
+        file.truncate(end)
+
+
+def _pixels(path: Path) -> Any:
+    import numpy as np
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))

@@ -1,0 +1,169 @@
+"""The processes of a run: one, or several that torchrun (or whatever sets its variables) has started.
+
+What they share is torch's own: `DistributedDataParallel`, `fully_shard`, and the collectives of a process group.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal, TypeAlias
+
+import torch
+import torch.distributed as dist
+
+from diffspace._shapes import Tensor
+
+__all__ = ["Processes", "Strategy", "choose_device", "whole"]
+
+Strategy: TypeAlias = Literal["ddp", "fsdp"]
+_PATIENCE = timedelta(hours=2)  # the first process may draw and score while the others wait
+
+
+def choose_device(name: str | None = None, local_rank: int = 0) -> torch.device:
+    """The device asked for, or the best that is there; of several GPUs that of the process."""
+    if name is not None:
+        try:
+            device = torch.device(name)
+            if name == "cuda":
+                device = torch.device("cuda", local_rank)
+            torch.zeros(1, device=device).item()
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise ValueError(f"device: {name!r} is not to be had here: {str(error).splitlines()[0]}") from None
+        return device
+    if torch.cuda.is_available():
+        return torch.device("cuda", local_rank)
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def whole(value: Any) -> Tensor:
+    """All of a tensor that may be spread over processes; every one of them has to ask."""
+    everything: Tensor = value.full_tensor() if hasattr(value, "full_tensor") else value
+    return everything
+
+
+def spread_like(value: Tensor, like: Any) -> Tensor:
+    """A whole tensor on the device of another, in its layout, and spread over the processes as that one is."""
+    if not hasattr(like, "full_tensor"):
+        # optimizers of one kernel take a state for laid out as its parameter is
+        same: Tensor = torch.empty_like(like, dtype=value.dtype)
+        return same.copy_(value)
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those of a run. With one process nothing is communicated.
+
+    `strategy` says what each keeps of the model: all of it ("ddp"), or a share of weights, gradients and state of the
+    optimizer ("fsdp").
+    """
+
+    device: torch.device
+    rank: int = 0
+    count: int = 1
+    strategy: Strategy = "ddp"
+
+    @classmethod
+    @contextlib.contextmanager
+    def join(cls, device: str | None = None, strategy: Strategy = "ddp") -> Iterator[Processes]:
+        """Meet the other processes, by the variables that torchrun sets (RANK, WORLD_SIZE, …), and part."""
+        count = int(os.environ.get("WORLD_SIZE", "1"))
+        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        here = choose_device(device, local_rank)
+        if count == 1:
+            if strategy != "ddp":
+                raise ValueError(f"strategy: {strategy!r} has no effect on one process; start several")
+            yield cls(here)
+            return
+        if here.type == "mps":
+            raise ValueError("device: several processes cannot share mps; want device cpu, or one process")
+        if here.type == "cuda":
+            torch.cuda.set_device(here)
+        backend = "cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=_PATIENCE)
+        try:
+            yield cls(here, dist.get_rank(), count, strategy)
+        finally:
+            # without it, threads of gloo may abort a process that has done its work
+            dist.destroy_process_group()
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and prints."""
+        return self.rank == 0
+
+    @property
+    def sharded(self) -> bool:
+        return self.count > 1 and self.strategy == "fsdp"
+
+    def share(self, size: int) -> tuple[int, int]:
+        """(begin, end): the positions of a global batch of this size that are this process's, one more or less."""
+        return self.rank * size // self.count, (self.rank + 1) * size // self.count
+
+    def shard(self, module: torch.nn.Module) -> None:
+        """Spread the weights over the processes, where they are to keep a share each; before an optimizer is made."""
+        if not self.sharded:
+            return
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        for parameter in module.parameters():  # channels-last weights cannot be cut
+            parameter.data = parameter.data.contiguous()
+        mesh = init_device_mesh(self.device.type, (self.count,))
+        lists = [m for m in module.modules() if isinstance(m, torch.nn.ModuleList | torch.nn.ModuleDict)]
+        for block in dict.fromkeys(child for m in lists for child in m.children()):
+            fully_shard(block, mesh=mesh)
+        fully_shard(module, mesh=mesh)
+
+    def replicate(self, module: torch.nn.Module) -> torch.nn.Module:
+        """The module to call in training: its gradients are means over the processes after a backward pass."""
+        if self.count == 1 or self.sharded:
+            return module
+        from torch.nn.parallel import DistributedDataParallel
+
+        devices = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(module, device_ids=devices, gradient_as_bucket_view=True)
+
+    def accumulating(self, module: torch.nn.Module, last: bool) -> contextlib.AbstractContextManager[Any]:
+        """Around the passes of a micro-batch: gradients are exchanged in the last one only."""
+        if self.count == 1:
+            return contextlib.nullcontext()
+        if self.sharded:
+            module.set_requires_gradient_sync(last)  # type: ignore[operator]
+            return contextlib.nullcontext()
+        if last:
+            return contextlib.nullcontext()
+        quiet: contextlib.AbstractContextManager[Any] = module.no_sync()  # type: ignore[operator]
+        return quiet
+
+    def most(self, value: int) -> int:
+        """The greatest of the values that the processes bring."""
+        values = torch.tensor(value, device=self.device)
+        if self.count > 1:
+            dist.all_reduce(values, dist.ReduceOp.MAX)
+        return int(values)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over the processes, in the place of `values`."""
+        if self.count > 1:
+            dist.all_reduce(values)
+        return values
+
+    def agree(self, value: Any) -> Any:
+        """What the first process says."""
+        if self.count == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, device=torch.device("cpu"))
+        return box[0]
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.count > 1:
+            dist.barrier()
