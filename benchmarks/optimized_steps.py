@@ -12,7 +12,8 @@ import torch
 
 import diffspace as ds
 from diffspace.registry import SOLVERS
-from diffspace.sampling import EndPointError, Reference, count_evaluations, fit_solver, optimize_steps, reference
+from diffspace.sampling import count_evaluations
+from diffspace.solverlab import EndPointError, Reference, fit_solver, optimize_steps, reference
 
 BUDGETS = (6, 8, 10, 12)
 

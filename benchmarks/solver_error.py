@@ -34,9 +34,18 @@ from torch import Tensor
 
 from diffspace.data import ORACLES, is_oracle, named_oracle
 from diffspace.loading import load
-from diffspace.metrics import Candidate, compare_solvers, default_candidates, moments, recommend
 from diffspace.protocols import Denoiser
-from diffspace.sampling import EDMSteps, Euler, Reference, fit_solver, random_labels, reference, sample
+from diffspace.sampling import EDMSteps, Euler, random_labels, sample
+from diffspace.solverlab import (
+    Candidate,
+    Reference,
+    compare_solvers,
+    default_candidates,
+    fit_solver,
+    moments,
+    recommend,
+    reference,
+)
 
 ROOT = Path(__file__).parents[1]
 BUDGETS = (5, 8, 10, 12, 16, 20, 25, 35, 50, 79)

@@ -26,9 +26,10 @@ import torch
 from torch import Tensor
 
 import diffspace as ds
+from diffspace.averages import EMA, HalfLife
 from diffspace.data import load_data
 from diffspace.networks import PAPER_NETWORKS, paper_network, use_winograd
-from diffspace.train import EMA, HalfLife, Schedule, Trainer
+from diffspace.train import Schedule, Trainer
 from network_speed import Plain, resident
 
 SIGMA_DATA, RATE, HALFLIFE = 0.5, 2e-4, 500_000

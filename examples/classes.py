@@ -12,10 +12,11 @@ import argparse
 import torch
 
 import diffspace as ds
+from diffspace.averages import EMA, HalfLife
 from diffspace.data import DataSet, batches, load_data
 from diffspace.guidance import ClassifierFree
 from diffspace.metrics import train_classifier
-from diffspace.train import EMA, HalfLife, Schedule, Trainer
+from diffspace.train import Schedule, Trainer
 
 
 def train(data: DataSet, steps: int, batch: int = 64) -> ds.Preconditioned:

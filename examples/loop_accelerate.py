@@ -15,7 +15,7 @@ from accelerate.utils import set_seed
 from torch.utils.data import DataLoader, TensorDataset
 
 import diffspace as ds
-from diffspace.train import EMA, HalfLife
+from diffspace.averages import EMA, HalfLife
 from ring import SIGMA_DATA, judge, points
 
 

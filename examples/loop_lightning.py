@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import diffspace as ds
-from diffspace.train import EMA, HalfLife
+from diffspace.averages import EMA, HalfLife
 from ring import SIGMA_DATA, judge, points
 
 

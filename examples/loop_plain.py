@@ -8,7 +8,7 @@ import argparse
 import torch
 
 import diffspace as ds
-from diffspace.train import EMA, HalfLife
+from diffspace.averages import EMA, HalfLife
 from ring import SIGMA_DATA, judge, points
 
 

@@ -10,7 +10,8 @@ from typing import get_args
 import torch
 
 import diffspace as ds
-from diffspace.train import EMA, HalfLife, Schedule, Trainer
+from diffspace.averages import EMA, HalfLife
+from diffspace.train import Schedule, Trainer
 from diffspace.train.engine import Precision
 from ring import SIGMA_DATA, judge, points
 

@@ -14,8 +14,8 @@ import torch
 from torch.nn.functional import avg_pool2d, interpolate
 
 import diffspace as ds
+from diffspace.averages import EMA, HalfLife
 from diffspace.data import load_data
-from diffspace.train import EMA, HalfLife
 
 LARGE = 10.0  # where noise hides the digit, and training still comes
 

@@ -13,7 +13,7 @@ import argparse
 import torch
 
 import diffspace as ds
-from diffspace.train import EMA, HalfLife
+from diffspace.averages import EMA, HalfLife
 
 SIDE = 8
 RADII = (1.5, 3.0)

@@ -13,7 +13,7 @@ import math
 import torch
 
 import diffspace as ds
-from diffspace.train import EMA, HalfLife
+from diffspace.averages import EMA, HalfLife
 
 LENGTH = 64
 FREQUENCIES = (2, 3, 4, 5, 6)

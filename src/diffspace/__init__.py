@@ -87,7 +87,6 @@ from diffspace.sampling import LevelSteps as LevelSteps
 from diffspace.sampling import LogLinearSteps as LogLinearSteps
 from diffspace.sampling import OptimizedSteps as OptimizedSteps
 from diffspace.sampling import PredictorCorrector as PredictorCorrector
-from diffspace.sampling import Reference as Reference
 from diffspace.sampling import RungeKutta4 as RungeKutta4
 from diffspace.sampling import Samples as Samples
 from diffspace.sampling import ScheduleSteps as ScheduleSteps
@@ -98,14 +97,15 @@ from diffspace.sampling import VPSteps as VPSteps
 from diffspace.sampling import count_evaluations as count_evaluations
 from diffspace.sampling import decode as decode
 from diffspace.sampling import encode as encode
-from diffspace.sampling import fit_solver as fit_solver
 from diffspace.sampling import initial_latents as initial_latents
 from diffspace.sampling import interpolate as interpolate
-from diffspace.sampling import optimize_steps as optimize_steps
 from diffspace.sampling import random_labels as random_labels
-from diffspace.sampling import reference as reference
 from diffspace.sampling import sample as sample
 from diffspace.sampling import sample_states as sample_states
 from diffspace.sampling import score as score
 from diffspace.sampling import step_noise as step_noise
+from diffspace.solverlab import Reference as Reference
+from diffspace.solverlab import fit_solver as fit_solver
+from diffspace.solverlab import optimize_steps as optimize_steps
+from diffspace.solverlab import reference as reference
 from diffspace.transform import Transform as Transform

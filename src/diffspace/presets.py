@@ -14,7 +14,7 @@ from diffspace.preconditioning import (
 )
 from diffspace.process import EDMSchedule, Process, VESchedule, VPSchedule
 from diffspace.sampling import EDMSteps, Euler, Heun, IDDPMSteps, VESteps, VPSteps
-from diffspace.sampling.time_steps import RangedSteps
+from diffspace.sampling.steps import RangedSteps
 
 __all__ = ["EDM", "IDDPM", "VE", "VP", "Preset"]
 

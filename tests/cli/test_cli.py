@@ -52,7 +52,8 @@ def test_train_writes_a_whole_run(digits_run):
 
 
 def test_sigma_data_is_that_of_the_data_and_the_noise_goes_with_it(digits_run, points_run):
-    from diffspace.data import inspect, load_data
+    from diffspace.data import load_data
+    from diffspace.inspection import inspect
 
     training, _ = load_data("digits").split()
     measured = inspect(training).proposals.sigma_data.value

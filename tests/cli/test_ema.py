@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 import diffspace as ds
+from diffspace.averages import EMA, PowerFunction, Snapshots, reconstruct
 from diffspace.cli.app import main
-from diffspace.train import EMA, PowerFunction, Snapshots, reconstruct
 
 LAST = 8 * 1024
 SMALL = ["--n", "40", "--sets", "2", "--steps", "2"]

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from diffspace.data import ArrayFile, DataSet, inspect
+from diffspace.data import ArrayFile, DataSet
+from diffspace.inspection import inspect
 
 RNG = np.random.default_rng(0)
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from diffspace.data import ImageFolder, InMemory, inspect
+from diffspace.data import ImageFolder, InMemory
+from diffspace.inspection import inspect
 
 RNG = np.random.default_rng(0)
 

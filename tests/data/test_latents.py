@@ -13,8 +13,9 @@ import pytest
 import torch
 from image_files import as_the_reference, pixels, write_zip
 
-from diffspace.data import ImageZip, Latents, encode, encoding, image_source, inspect, load_data, verify
+from diffspace.data import ImageZip, Latents, encode, encoding, image_source, load_data, verify
 from diffspace.data.manifest import manifest_text
+from diffspace.inspection import inspect
 
 IMAGES = pixels(35, 8, 8, 3)
 LABELS = [i % 3 for i in range(35)]

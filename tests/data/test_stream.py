@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from image_files import pixels, png
 from PIL import Image
 
-from diffspace.data import PIXELS, DataSet, InMemory, batches, image_source, inspect, load_data, make_source, prepare
+from diffspace.data import PIXELS, DataSet, InMemory, batches, image_source, load_data, make_source, prepare
 from diffspace.data.hub import HubImages
 from diffspace.data.order import windowed
 from diffspace.data.stream import ImageStream, StreamedSample
 from diffspace.data.workers import Workers
+from diffspace.inspection import inspect
 
 datasets = pytest.importorskip("datasets")
 

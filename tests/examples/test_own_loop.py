@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import diffspace as ds
-from diffspace.train import EMA
+from diffspace.averages import EMA
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ENGINES = ("plain", "trainer", "lightning", "accelerate")

@@ -6,8 +6,8 @@ import torch
 from diffspace.data import named_oracle
 from diffspace.figures import draw_pareto, draw_solver_error
 from diffspace.figures.style import PALETTE, new_figure
-from diffspace.metrics import Candidate, compare_solvers, pareto
-from diffspace.sampling import AdamsBashforth, EDMSteps, Euler, Heun, reference
+from diffspace.sampling import AdamsBashforth, EDMSteps, Euler, Heun
+from diffspace.solverlab import Candidate, compare_solvers, pareto, reference
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffspace.averages import EMA
 from diffspace.networks import DDPMpp, use_winograd
 from diffspace.networks.winograd import WinogradConv, _Differentiable, transformed, winograd
-from diffspace.train import EMA
 
 
 def relative_error(x: Tensor, exact: Tensor) -> float:

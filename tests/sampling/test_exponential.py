@@ -21,7 +21,7 @@ from diffspace import (
     UniPC,
     sample,
 )
-from diffspace.sampling.quadrature import exponential_moments, phi
+from diffspace.sampling.solvers.quadrature import exponential_moments, phi
 
 
 @pytest.mark.parametrize("z", [-30.0, -3.0, -1.0, -0.999, -1e-3, 0.0, 1e-9, 0.3, 0.999, 1.0, 2.0, 12.0])

@@ -182,7 +182,7 @@ def test_the_corrector_draws_other_noise_each_time():
             return drawn[-1] * math.sqrt(end - start)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("diffspace.sampling.run.BrownianPath", Watched)
+        patch.setattr("diffspace.sampling.start.BrownianPath", Watched)
         sample(constant, seeds=[0], shape=(5000,), steps=steps(4, "sigma_min"), solver=PredictorCorrector(3))
     z = torch.cat(drawn)
     assert len(z) == 16

@@ -6,9 +6,10 @@ import math
 import torch
 
 import diffspace as ds
+from diffspace.averages import EMA, HalfLife
 from diffspace.data.augmentation import Augmentation
 from diffspace.networks import MLP
-from diffspace.train import EMA, HalfLife, Schedule, Trainer
+from diffspace.train import Schedule, Trainer
 
 IMAGES, BATCH = 60_000, 64
 

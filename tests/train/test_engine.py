@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import diffspace as ds
+from diffspace.averages import EMA, HalfLife
 from diffspace.networks import MLP
-from diffspace.train import EMA, HalfLife, NonFinite, Schedule, Trainer
+from diffspace.train import NonFinite, Schedule, Trainer
 
 
 def make_trainer(total=4_000, seed=0, ramp=400, decay=0, width=32):

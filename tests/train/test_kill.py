@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffspace.train import Checkpoints, Snapshots
+from diffspace.averages import Snapshots
+from diffspace.train import Checkpoints
 
 SCRIPT = Path(__file__).parents[1] / "support" / "kill_training.py"
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="forks and kills")

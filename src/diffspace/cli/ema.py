@@ -14,9 +14,9 @@ import typer
 from diffspace.cli.scoring import Batch, Device, FirstSeed, Scoring, Sets, Size, Steps
 
 if TYPE_CHECKING:
+    from diffspace.averages import Reconstruction, Snapshot
     from diffspace.metrics import FrechetScore
     from diffspace.model import Model
-    from diffspace.train import Reconstruction, Snapshot
 
 __all__ = ["ema_command"]
 
@@ -45,8 +45,8 @@ def ema_command(
     device: Device = None,
 ) -> None:
     """Make the average of any width from the snapshots of a run, or score several and name the best."""
+    from diffspace.averages import Reconstruction, Snapshots
     from diffspace.cli.runs import open_recipe
-    from diffspace.train import Reconstruction, Snapshots
 
     if (width is not None) + (sweep is not None) + listing != 1:
         raise ValueError("--width, --sweep, --list: give one of them")
@@ -88,9 +88,9 @@ def _parse_widths(text: str) -> list[float]:
 
 
 def _list(snapshots: Sequence[Snapshot]) -> None:
+    from diffspace.averages import attainable
     from diffspace.cli.console import out as stdout
     from diffspace.cli.console import table
-    from diffspace.train import attainable
 
     rows = []
     for images in sorted({s.images for s in snapshots}):

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from diffspace.cli.console import err, progress_bar
 from diffspace.data import is_oracle
-from diffspace.metrics import Candidate
 from diffspace.samplers import Sampler, load_samplers
-from diffspace.sampling import fit_solver, reference, sample
+from diffspace.sampling import sample
+from diffspace.solverlab import Candidate, fit_solver, reference
 
 if TYPE_CHECKING:
     import torch

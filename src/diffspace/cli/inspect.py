@@ -21,7 +21,8 @@ def inspect_command(
 ) -> None:
     """Print count, shape, range and statistics of a data set, and the settings they suggest with the reasons."""
     from diffspace.cli.console import out
-    from diffspace.data import inspect, load_data
+    from diffspace.data import load_data
+    from diffspace.inspection import inspect
     from diffspace.train import parse_override
 
     given = {}

@@ -12,7 +12,8 @@ import torch
 
 from diffspace.cli.previews import draw_preview
 from diffspace.cli.scoring import Scoring
-from diffspace.data import DataSet, Inspection, inspect
+from diffspace.data import DataSet
+from diffspace.inspection import Inspection, inspect
 from diffspace.loading import load
 from diffspace.model import Model
 from diffspace.presets import IDDPM, VE, VP

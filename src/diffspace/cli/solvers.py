@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import torch
     from rich.table import Table
 
-    from diffspace.metrics import Candidate, Measurement, Recommendation, SolverComparison
     from diffspace.protocols import Cond, Denoiser
+    from diffspace.solverlab import Candidate, Measurement, Recommendation, SolverComparison
 
 __all__ = ["found_candidates", "solvers_command"]
 
@@ -71,7 +71,7 @@ def solvers_command(
     from diffspace.cli.output import check_target
     from diffspace.cli.parsing import parse_budgets, parse_seeds
     from diffspace.files import atomic_path, write_text
-    from diffspace.metrics import STEP_FAMILIES, default_candidates, plan_runs, recommend
+    from diffspace.solverlab import STEP_FAMILIES, default_candidates, plan_runs, recommend
     from diffspace.spelling import split_list
     from diffspace.train import choose_device
 
@@ -139,8 +139,8 @@ def solvers_command(
 def found_candidates(source: str) -> list[Candidate]:
     """The samplers that were found for a model and lie beside it, by their names; an oracle has none."""
     from diffspace.data import is_oracle
-    from diffspace.metrics import Candidate
     from diffspace.samplers import load_samplers
+    from diffspace.solverlab import Candidate
 
     if is_oracle(source):
         return []
@@ -180,8 +180,7 @@ def _compare(
 ) -> SolverComparison:
     """The reference and all runs, with a bar; what they will cost is told before."""
     from diffspace.cli.console import err, progress_bar
-    from diffspace.metrics import compare_solvers, default_candidates, moments, plan_runs
-    from diffspace.sampling import reference
+    from diffspace.solverlab import compare_solvers, default_candidates, moments, plan_runs, reference
 
     with progress_bar("evaluations") as bar:
         batches = 1 if batch is None else -(-len(seeds) // batch)

@@ -1,7 +1,7 @@
-"""Data: where they come from, how they reach a model, and what they propose for it.
+"""Data: where they come from and how they reach a model.
 
 `load_data("digits")`, `load_data("path/to/images", size=64)`, `load_data("latents.npy")` give a `DataSet`;
-`batches` feeds it to training; `inspect` measures it.
+`batches` feeds it to training; `diffspace.inspection.inspect` measures it.
 """
 
 from diffspace.data.arrays import ArrayFile as ArrayFile
@@ -18,8 +18,6 @@ from diffspace.data.encoding import encode as encode
 from diffspace.data.folder import ImageFolder as ImageFolder
 from diffspace.data.folder import ImageSource as ImageSource
 from diffspace.data.folder import ImageZip as ImageZip
-from diffspace.data.inspection import Inspection as Inspection
-from diffspace.data.inspection import inspect as inspect
 from diffspace.data.latents import Latents as Latents
 from diffspace.data.manifest import verify as verify
 from diffspace.data.oracles import ORACLES as ORACLES
@@ -32,9 +30,6 @@ from diffspace.data.points import SwissRoll as SwissRoll
 from diffspace.data.points import TwoMoons as TwoMoons
 from diffspace.data.preparation import Prepared as Prepared
 from diffspace.data.preparation import prepare as prepare
-from diffspace.data.proposals import Proposal as Proposal
-from diffspace.data.proposals import Proposals as Proposals
-from diffspace.data.proposals import propose as propose
 from diffspace.data.sources import SOURCES as SOURCES
 from diffspace.data.sources import Source as Source
 from diffspace.data.sources import image_source as image_source

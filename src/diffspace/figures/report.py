@@ -16,12 +16,12 @@ from diffspace.figures.samples import draw_samples, grid, is_image, to_pixels
 from diffspace.figures.solver_error import draw_solver_error
 from diffspace.figures.style import new_figure, to_data_uri
 from diffspace.figures.trajectory import trajectory_figure
-from diffspace.metrics import Candidate, compare_solvers
 from diffspace.model import Model
 from diffspace.objective import NoiseDistribution, loss_by_sigma
 from diffspace.oracles import ByClass, FiniteData, Oracle
 from diffspace.protocols import Solver
-from diffspace.sampling import AdamsBashforth, EDMSteps, Euler, Heun, reference, sample
+from diffspace.sampling import AdamsBashforth, EDMSteps, Euler, Heun, sample
+from diffspace.solverlab import Candidate, compare_solvers, reference
 from diffspace.transform import Transform
 
 __all__ = ["render_report"]

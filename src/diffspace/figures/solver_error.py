@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from diffspace.figures.style import GRAY, INK, PALETTE, tidy
-from diffspace.metrics import Measurement, SolverComparison, pareto
+from diffspace.solverlab import Measurement, SolverComparison, pareto
 
 __all__ = ["draw_errors", "draw_pareto", "draw_solver_error"]
 

@@ -14,7 +14,7 @@ from diffspace.process import Process
 from diffspace.protocols import Cond, Denoiser, Solver, TimeSteps, sigma_range
 from diffspace.sampling import EDMSteps, GivenSteps, Samples, sample, step_noise
 from diffspace.sampling.driver import round_sigmas
-from diffspace.sampling.run import Noise
+from diffspace.sampling.start import Noise
 
 __all__ = ["Replacement", "repaint"]
 

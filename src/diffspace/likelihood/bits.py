@@ -16,8 +16,8 @@ from diffspace.likelihood.trace import Trace
 from diffspace.process import Process
 from diffspace.protocols import Cond, Denoiser, Solver, TimeSteps
 from diffspace.sampling.driver import State
+from diffspace.sampling.steps import GivenTimes
 from diffspace.sampling.streams import initial_latents, substreams
-from diffspace.sampling.time_steps import GivenTimes
 from diffspace.transform import Transform
 
 __all__ = ["BitsPerDim", "bits_per_dim"]

@@ -15,9 +15,9 @@ from diffspace.likelihood.trace import ExactTrace, Trace, WithLogDensity
 from diffspace.process import Process
 from diffspace.protocols import Cond, Denoiser, Solver, TimeSteps
 from diffspace.sampling.driver import State
-from diffspace.sampling.run import check_finite, is_finite, make_start, prepare
-from diffspace.sampling.solvers import Heun
-from diffspace.sampling.time_steps import EDMSteps, GivenTimes
+from diffspace.sampling.solvers.heun import Heun
+from diffspace.sampling.start import check_finite, is_finite, make_start, prepare
+from diffspace.sampling.steps import EDMSteps, GivenTimes
 
 __all__ = ["LogLikelihood", "log_likelihood", "standard_error"]
 

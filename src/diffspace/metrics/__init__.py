@@ -1,7 +1,4 @@
-"""Scores of samples, each beside what real data score: Fréchet distance, recognition, memorisation.
-
-And of solvers: how far from the end points of the ODE each ends, for its evaluations.
-"""
+"""Scores of samples, each beside what real data score: Fréchet distance, recognition, memorisation."""
 
 from diffspace.metrics.classifier import Classifier as Classifier
 from diffspace.metrics.classifier import train_classifier as train_classifier
@@ -21,17 +18,3 @@ from diffspace.metrics.scores import RecognisedScore as RecognisedScore
 from diffspace.metrics.scores import Row as Row
 from diffspace.metrics.scores import Scores as Scores
 from diffspace.metrics.scores import Share as Share
-from diffspace.metrics.solvers import BUDGETS as BUDGETS
-from diffspace.metrics.solvers import STEP_FAMILIES as STEP_FAMILIES
-from diffspace.metrics.solvers import Candidate as Candidate
-from diffspace.metrics.solvers import Measurement as Measurement
-from diffspace.metrics.solvers import Plan as Plan
-from diffspace.metrics.solvers import Recommendation as Recommendation
-from diffspace.metrics.solvers import Run as Run
-from diffspace.metrics.solvers import SolverComparison as SolverComparison
-from diffspace.metrics.solvers import compare_solvers as compare_solvers
-from diffspace.metrics.solvers import default_candidates as default_candidates
-from diffspace.metrics.solvers import moments as moments
-from diffspace.metrics.solvers import pareto as pareto
-from diffspace.metrics.solvers import plan_runs as plan_runs
-from diffspace.metrics.solvers import recommend as recommend

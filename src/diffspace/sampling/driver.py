@@ -14,7 +14,7 @@ from diffspace._shapes import Tensor
 from diffspace.process import Process
 from diffspace.protocols import Denoiser, Increment, Solver, TimeSteps, sigma_range
 from diffspace.sampling.churn import Churn
-from diffspace.sampling.time_steps import GivenTimes
+from diffspace.sampling.steps import GivenTimes
 
 __all__ = ["Grid", "State", "count_evaluations", "drive", "make_grid", "round_sigmas"]
 

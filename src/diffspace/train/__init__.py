@@ -7,12 +7,6 @@ from diffspace.train.checkpoint import Checkpoint as Checkpoint
 from diffspace.train.checkpoint import Checkpoints as Checkpoints
 from diffspace.train.defaults import default_config as default_config
 from diffspace.train.draws import Draws as Draws
-from diffspace.train.ema import EMA as EMA
-from diffspace.train.ema import HalfLife as HalfLife
-from diffspace.train.ema import PowerFunction as PowerFunction
-from diffspace.train.ema import Profile as Profile
-from diffspace.train.ema import exponent_to_width as exponent_to_width
-from diffspace.train.ema import width_to_exponent as width_to_exponent
 from diffspace.train.engine import NonFinite as NonFinite
 from diffspace.train.engine import Part as Part
 from diffspace.train.engine import Progress as Progress
@@ -28,9 +22,6 @@ from diffspace.train.loggers import TensorBoard as TensorBoard
 from diffspace.train.loggers import WandB as WandB
 from diffspace.train.parallel import Processes as Processes
 from diffspace.train.parallel import choose_device as choose_device
-from diffspace.train.posthoc import Reconstruction as Reconstruction
-from diffspace.train.posthoc import attainable as attainable
-from diffspace.train.posthoc import reconstruct as reconstruct
 from diffspace.train.recipe import FROM_DATA as FROM_DATA
 from diffspace.train.recipe import DataRecipe as DataRecipe
 from diffspace.train.recipe import Recipe as Recipe
@@ -45,5 +36,3 @@ from diffspace.train.run import BEST as BEST
 from diffspace.train.run import LOG as LOG
 from diffspace.train.run import RECIPE as RECIPE
 from diffspace.train.run import Run as Run
-from diffspace.train.snapshots import Snapshot as Snapshot
-from diffspace.train.snapshots import Snapshots as Snapshots

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from diffspace.averages.ema import EMA, HalfLife, PowerFunction, Profile
 from diffspace.data import DataSet
 from diffspace.networks import use_winograd
 from diffspace.objective import AdaptiveNoise, DenoisingLoss, NoiseDistribution, Uncertainty
 from diffspace.preconditioning import Preconditioned
 from diffspace.registry import from_config
-from diffspace.train.ema import EMA, HalfLife, PowerFunction, Profile
 from diffspace.train.engine import Schedule, Trainer
 from diffspace.train.parallel import Processes
 from diffspace.train.recipe import Recipe

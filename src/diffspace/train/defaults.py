@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from diffspace.data import DataSet, Inspection, Proposals
+from diffspace.data import DataSet
+from diffspace.inspection import Inspection, Proposals
 from diffspace.objective import LogNormal
 from diffspace.train.recipe import DataRecipe
 

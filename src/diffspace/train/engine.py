@@ -11,13 +11,14 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import torch
 
 from diffspace._shapes import Tensor
+from diffspace.averages.ema import EMA
 from diffspace.data.augmentation import Augmentation
 from diffspace.objective import AdaptiveNoise, DenoisingLoss, Terms
 from diffspace.preconditioning import Preconditioned
 from diffspace.protocols import Cond
+from diffspace.sharding import spread_like, whole
 from diffspace.train.draws import Draws
-from diffspace.train.ema import EMA
-from diffspace.train.parallel import Processes, spread_like, whole
+from diffspace.train.parallel import Processes
 
 __all__ = ["NonFinite", "Part", "Precision", "Progress", "Schedule", "Trainer"]
 

@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 from diffspace._shapes import Tensor
 
-__all__ = ["Processes", "Strategy", "choose_device", "whole"]
+__all__ = ["Processes", "Strategy", "choose_device"]
 
 Strategy: TypeAlias = Literal["ddp", "fsdp"]
 _PATIENCE = timedelta(hours=2)  # the first process may draw and score while the others wait
@@ -37,23 +37,6 @@ def choose_device(name: str | None = None, local_rank: int = 0) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", local_rank)
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def whole(value: Any) -> Tensor:
-    """All of a tensor that may be spread over processes; every one of them has to ask."""
-    everything: Tensor = value.full_tensor() if hasattr(value, "full_tensor") else value
-    return everything
-
-
-def spread_like(value: Tensor, like: Any) -> Tensor:
-    """A whole tensor on the device of another, in its layout, and spread over the processes as that one is."""
-    if not hasattr(like, "full_tensor"):
-        # optimizers of one kernel take a state for laid out as its parameter is
-        same: Tensor = torch.empty_like(like, dtype=value.dtype)
-        return same.copy_(value)
-    from torch.distributed.tensor import distribute_tensor
-
-    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
 
 
 @dataclass(frozen=True)

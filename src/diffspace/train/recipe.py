@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal, TypeAlias
 import pydantic
 import yaml
 
+from diffspace.averages.ema import PowerFunction
 from diffspace.data import DataSet, make_source
 from diffspace.data.augmentation import Augmentation
 from diffspace.registry import FAMILIES, nearest
-from diffspace.train.ema import PowerFunction
 from diffspace.train.engine import Precision
 from diffspace.train.parallel import Strategy
 

@@ -13,21 +13,22 @@ from typing import Any
 
 import torch
 
+from diffspace.averages.ema import PowerFunction
+from diffspace.averages.snapshots import Snapshots
 from diffspace.data import DataSet, InMemory, batches
 from diffspace.files import atomic_path, write_text
 from diffspace.model import Model
-from diffspace.sampling.run import is_finite
+from diffspace.sampling.start import is_finite
+from diffspace.sharding import whole
 from diffspace.train.build import make_denoiser, make_trainer
 from diffspace.train.checkpoint import Checkpoint, Checkpoints
-from diffspace.train.ema import PowerFunction
 from diffspace.train.engine import NonFinite, Progress
 from diffspace.train.held_out import HeldOut
 from diffspace.train.lock import LOCK, RunLock
 from diffspace.train.loggers import JSONLines, Logger, TensorBoard, WandB
-from diffspace.train.parallel import Processes, choose_device, whole
+from diffspace.train.parallel import Processes, choose_device
 from diffspace.train.recipe import Recipe, changes
 from diffspace.train.report import Meter, Report
-from diffspace.train.snapshots import Snapshots
 
 __all__ = ["BEST", "LOG", "RECIPE", "Preview", "Run", "Score"]
 

@@ -1,0 +1,172 @@
+"""Averages of any width, after training, from snapshots of a few (Karras et al. 2024, arXiv:2312.02696, Section 3.2).
+
+A snapshot taken at t with exponent γ is the mean of all weights until then under p(τ) = (γ + 1)·τ^γ/t^(γ + 1), and a
+linear combination of snapshots is the mean under the same combination of their profiles. The coefficients are those by
+which it comes nearest to the profile that is asked for, in least squares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from diffspace._shapes import Float, Tensor
+from diffspace.averages.ema import LARGEST_WIDTH, width_to_exponent
+from diffspace.averages.snapshots import Snapshot, Snapshots
+
+__all__ = ["MISMATCH", "Reconstruction", "attainable", "correlation", "mismatch", "reconstruct", "solve"]
+
+MISMATCH = 0.1
+"""Of a profile that is matched worse, ‖Σ x_i·p_i − p‖ > 0.1·‖p‖, no average is reconstructed."""
+
+
+def _profiles(times: Sequence[float], widths: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Times and exponents in float64, checked."""
+    if len(times) != len(widths) or len(times) == 0:
+        raise ValueError(f"times, widths: {len(times)} and {len(widths)} of them; want as many, and at least one")
+    if not all(time > 0 for time in times):
+        raise ValueError(f"times: {min(times)}; want positive numbers of images")
+    exponents = {width: width_to_exponent(width) for width in set(widths)}
+    return torch.tensor(times, dtype=torch.float64), torch.tensor([exponents[w] for w in widths], dtype=torch.float64)
+
+
+def correlation(
+    times: Sequence[float], widths: Sequence[float], other_times: Sequence[float], other_widths: Sequence[float]
+) -> Float[Tensor, "n m"]:
+    """⟨p_i, q_j⟩ = ∫ p_i(τ)·q_j(τ) dτ of power-function profiles, per image, in float64 (Appendix C).
+
+    With t_a ≤ t_b it is (γ_a + 1)·(γ_b + 1)/(γ_a + γ_b + 1) · (t_a/t_b)^γ_b/t_b.
+    """
+    times_a, gamma_a = (v[:, None] for v in _profiles(times, widths))
+    times_b, gamma_b = (v[None, :] for v in _profiles(other_times, other_widths))
+    late = torch.maximum(times_a, times_b)
+    gamma_late = torch.where(times_a > times_b, gamma_a, gamma_b)
+    scale = (gamma_a + 1) * (gamma_b + 1) / (gamma_a + gamma_b + 1)
+    product: Tensor = scale * torch.pow(torch.minimum(times_a, times_b) / late, gamma_late) / late
+    return product
+
+
+def solve(
+    in_times: Sequence[float], in_widths: Sequence[float], out_times: Sequence[float], out_widths: Sequence[float]
+) -> Float[Tensor, "n m"]:
+    """The coefficients x_ij, Σ_i x_ij = 1, with which n snapshots make m averages, in float64 (Appendix C).
+
+    They minimise ‖Σ_i x_ij·p_i − q_j‖², before they are divided by their sum. ValueError where two snapshots are the
+    same.
+    """
+    if len(set(zip(in_times, in_widths, strict=True))) < len(in_times):
+        raise ValueError("in_times, in_widths: a snapshot is there twice; want each once")
+    gram = correlation(in_times, in_widths, in_times, in_widths)
+    # profiles of unit norm: early ones are tall, and their squares would drown the others in rounding
+    norm = gram.diagonal().sqrt()
+    target = correlation(in_times, in_widths, out_times, out_widths) / norm[:, None]
+    x: Tensor = torch.linalg.solve(gram / (norm[:, None] * norm), target) / norm[:, None]
+    return x / x.sum(0)
+
+
+def mismatch(
+    in_times: Sequence[float], in_widths: Sequence[float], out_times: Sequence[float], out_widths: Sequence[float]
+) -> Float[Tensor, "m"]:
+    """‖Σ_i x_ij·p_i − q_j‖/‖q_j‖ with the coefficients of `solve`.
+
+    It is the relative error in what the noise of training leaves in an average; below about 1e-8 it is rounding.
+    """
+    x = solve(in_times, in_widths, out_times, out_widths)
+    gram = correlation(in_times, in_widths, in_times, in_widths)
+    cross = correlation(in_times, in_widths, out_times, out_widths)
+    out, gamma = _profiles(out_times, out_widths)
+    own = (gamma + 1) ** 2 / ((2 * gamma + 1) * out)
+    return (((x * (gram @ x - 2 * cross)).sum(0) + own) / own).clamp(min=0).sqrt()
+
+
+def attainable(snapshots: Sequence[Snapshot], images: int) -> tuple[float, float]:
+    """The least and the largest width, around those of the snapshots until `images`, with a mismatch up to `MISMATCH`.
+
+    They are known to about a hundredth of themselves.
+    """
+    times, widths = _until(snapshots, images)
+    present = [s.width for s in snapshots if s.images == images]
+    grid = sorted({*torch.logspace(-3, 0, 700, dtype=torch.float64).mul(LARGEST_WIDTH).tolist()[:-1], *present})
+    good = (mismatch(times, widths, [images] * len(grid), grid) <= MISMATCH).tolist()
+    low, high = grid.index(min(present)), grid.index(max(present))
+    while low > 0 and good[low - 1]:
+        low -= 1
+    while high + 1 < len(grid) and good[high + 1]:
+        high += 1
+    return grid[low], grid[high]
+
+
+def _until(snapshots: Sequence[Snapshot], images: int) -> tuple[list[float], list[float]]:
+    used = [s for s in snapshots if s.images <= images]
+    return [float(s.images) for s in used], [s.width for s in used]
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """The average of a width at a number of images: which snapshots make it, with which coefficients."""
+
+    width: float
+    images: int
+    parts: Mapping[Snapshot, float]
+    mismatch: float
+
+    @classmethod
+    def plan(cls, snapshots: Sequence[Snapshot], width: float, images: int | None = None) -> Reconstruction:
+        """From the snapshots until `images`, at which there has to be one; None is the last.
+
+        ValueError, which says what is possible, where there is no snapshot or the width is out of reach.
+        """
+        last = max(s.images for s in snapshots)
+        images = last if images is None else images
+        if images > last:
+            raise ValueError(f"images: {images}; the last snapshot was taken at {last}")
+        times = sorted({s.images for s in snapshots})
+        if images not in times:
+            near = ", ".join(str(t) for t in sorted(sorted(times, key=lambda t: abs(t - images))[:2]))
+            raise ValueError(f"images: {images}; there is no snapshot of them, the nearest were taken at {near}")
+        width_to_exponent(width)
+        for snapshot in snapshots:
+            if (snapshot.images, snapshot.width) == (images, width):
+                return cls(width, images, {snapshot: 1.0}, 0.0)
+        used = [s for s in snapshots if s.images <= images]
+        of = _until(snapshots, images)
+        error = float(mismatch(*of, [images], [width]))
+        if error > MISMATCH:
+            low, high = attainable(snapshots, images)
+            raise ValueError(f"width: {width:g}; the snapshots until {images} images allow {low:.3g} to {high:.3g}")
+        coefficients = solve(*of, [images], [width])[:, 0].tolist()
+        return cls(width, images, dict(zip(used, coefficients, strict=True)), error)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The state dict of the averaged module, float32; summed in float64, one snapshot in memory at a time.
+
+        ValueError names a snapshot that is damaged or of another module.
+        """
+        total: dict[str, Tensor] = {}
+        shapes: dict[str, torch.Size] = {}
+        newest = max(self.parts, key=lambda s: s.images)
+        for snapshot, coefficient in self.parts.items():
+            here = {}
+            for name, value, averaged in snapshot.tensors():
+                here[name] = value.shape
+                if shapes and shapes.get(name) != value.shape:
+                    break
+                if averaged:
+                    part = value.double().mul_(coefficient)
+                    total[name] = part if name not in total else total[name].add_(part)
+                elif snapshot == newest:
+                    total[name] = value
+            shapes = shapes or here
+            if here != shapes:
+                raise ValueError(f"snapshot: {snapshot.path} is of another network than those before it")
+        for name, value in total.items():
+            total[name] = value.float() if value.dtype == torch.float64 else value
+        return total
+
+
+def reconstruct(folder: str | Path, width: float, images: int | None = None) -> dict[str, Tensor]:
+    """The averaged weights of a width from the snapshots of a run, as `Reconstruction` says."""
+    return Reconstruction.plan(Snapshots(folder).all(), width, images).compute()

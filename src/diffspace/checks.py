@@ -1,0 +1,60 @@
+"""Checks of arguments: each raises a ValueError that names the argument, what is expected and what was given."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Collection, Iterable
+from numbers import Real
+from typing import Any, get_args
+
+__all__ = ["check_choice", "check_integer", "check_number", "nearest", "require_package"]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A phrase for an error message: the known name most like `name`, and all of them."""
+    names = sorted(known)
+    if not names:
+        return "there are none"
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}known: {', '.join(names)}"
+
+
+def check_number(name: str, value: object, interval: str = "(-inf, inf)") -> None:
+    """Check that `value` is a number in `interval`, written as in mathematics: "(0, 1]", "[0, inf)".
+
+    A parenthesis excludes its bound, a bracket includes it; NaN is in no interval, and a bool is not a number.
+    """
+    low, high = (float(bound) for bound in interval[1:-1].split(","))
+    if isinstance(value, Real) and not isinstance(value, bool):
+        above = value > low if interval[0] == "(" else value >= low
+        below = value < high if interval[-1] == ")" else value <= high
+        if above and below:
+            return
+    raise ValueError(f"{name}: expected a number in {interval}, got {value!r}")
+
+
+def check_integer(name: str, value: object, minimum: int, maximum: int | None = None) -> None:
+    """Check that `value` is an int (not a bool) from `minimum` to `maximum`."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not (whole and minimum <= value and (maximum is None or value <= maximum)):  # type: ignore[operator]
+        span = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+        raise ValueError(f"{name}: expected an integer {span}, got {value!r}")
+
+
+def check_choice(name: str, value: object, allowed: Any) -> None:
+    """Check that `value` is one of `allowed`, a collection or a `Literal`."""
+    choices: Collection[object] = get_args(allowed) or allowed
+    if value not in choices:
+        *others, last = (repr(choice) for choice in choices)
+        text = f"{', '.join(others)} or {last}" if others else last
+        raise ValueError(f"{name}: expected {text}, got {value!r}")
+
+
+def require_package(name: str, purpose: str) -> Any:
+    """Import an optional package; the ValueError says how to install it."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        raise ValueError(f"{purpose} requires the package {name}, which is not installed: pip install {name}") from None

@@ -1,0 +1,159 @@
+"""sigma_data, the σ range, P_mean and P_std, measured from samples in the model's space.
+
+Every proposal scales with the data: ten times the values give ten times the σ, and P_mean + ln 10.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from diffspace._shapes import Float, Tensor
+from diffspace.inspection.learnable import coordinates, learnable_share, mode_variances
+
+__all__ = ["Proposal", "Proposals", "propose"]
+
+_PAPER = {"sigma_data": 0.5, "sigma_min": 0.002, "sigma_max": 80.0, "P_mean": -1.2, "P_std": 1.2}
+_WIDTH = 5.0  # for images of 32×32 with σ_data = 0.5 this comes near the paper's σ_max = 80
+_FEW = 16  # samples: with fewer nothing can be said of their covariance
+_NOISE = 0.02  # learnable share below which samples pass for white noise
+_LEVELS = 48
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A value for a parameter, why, and what the paper has (Table 1)."""
+
+    name: str
+    value: float
+    reason: str
+
+    @property
+    def paper(self) -> float:
+        """The paper's value, for images with σ_data = 0.5."""
+        return _PAPER[self.name]
+
+
+class Proposals(NamedTuple):
+    """The five numbers of the EDM column that depend on the data."""
+
+    sigma_data: Proposal
+    sigma_min: Proposal
+    sigma_max: Proposal
+    P_mean: Proposal
+    P_std: Proposal
+
+    def disagreements(
+        self,
+        *,
+        sigma_data: float | None = None,
+        sigma_min: float | None = None,
+        sigma_max: float | None = None,
+        P_mean: float | None = None,
+        P_std: float | None = None,
+    ) -> tuple[str, ...]:
+        """A sentence for each value in use that is far from what was measured.
+
+        Far is: sigma_data off by a factor of more than 1.25; sigma_min more than 4 times too large and
+        sigma_max less than half (the other way they only cost steps); P_mean off by more than P_std; P_std by
+        a factor of more than 2.
+        """
+
+        def ratio(used: float, measured: float) -> float:
+            return max(used / measured, measured / used)
+
+        far: list[tuple[Proposal, float | None, Callable[[float, float], bool]]] = [
+            (self.sigma_data, sigma_data, lambda used, measured: ratio(used, measured) > 1.25),
+            (self.sigma_min, sigma_min, lambda used, measured: used > 4 * measured),
+            (self.sigma_max, sigma_max, lambda used, measured: used < measured / 2),
+            (self.P_mean, P_mean, lambda used, measured: abs(used - measured) > self.P_std.value),
+            (self.P_std, P_std, lambda used, measured: ratio(used, measured) > 2),
+        ]
+        return tuple(
+            f"{p.name} = {used:g}, but the data propose {p.value:.3g}: {p.reason}"
+            for p, used, is_far in far
+            if used is not None and is_far(used, p.value)
+        )
+
+
+def propose(x: Float[Tensor, "n *dims"], step: float | None = None) -> Proposals:
+    """The proposals for samples x of which not all elements are equal.
+
+    `step` is the distance of neighbouring values in x where they are quantised (2/255 for 8-bit images).
+    """
+    sigma_data = float(x.std(correction=0))
+    sigma_min, sigma_max = _sigma_min(sigma_data, step), _sigma_max(x)
+    P_mean, P_std = _noise_distribution(x, sigma_data, sigma_min.value, sigma_max.value)
+    reason = "the standard deviation of all elements, which gives the network an input of variance 1"
+    return Proposals(Proposal("sigma_data", sigma_data, reason), sigma_min, sigma_max, P_mean, P_std)
+
+
+def _sigma_min(sigma_data: float, step: float | None) -> Proposal:
+    """What is left of the noise at the end must not be seen."""
+    finest = _PAPER["sigma_min"] / _PAPER["sigma_data"] * sigma_data
+    if step is not None and finest < step / math.sqrt(12) and step < sigma_data / 2:
+        return Proposal("sigma_min", step / math.sqrt(12), f"the error that steps of {step:.3g} make already, step/√12")
+    return Proposal("sigma_min", finest, "the paper's fraction of sigma_data, 1/250")
+
+
+def _sigma_max(x: Tensor) -> Proposal:
+    """The noise at the start must drown the data: what of them is left there is missing from the samples.
+
+    The largest root mean square of x along any direction, times 5. Sampling starts from N(0, σ_max²), and
+    along that direction its width is then less than 2 % off that of the noisy data, √(1 + 1/25). (The largest
+    distance between two samples, technique 1 of Song and Ermon 2020, comes to nearly the same for images.)
+    """
+    flat = x.flatten(1)
+    found, tested = (flat[0::2], flat[1::2]) if len(flat) >= _FEW else (flat, flat)
+    direction = found[found.norm(dim=1).argmax()]
+    for _ in range(30):  # power iteration; every other sample tells the direction, the rest how wide it is
+        direction = torch.nn.functional.normalize(found.T @ (found @ direction), dim=0)
+    squares = torch.stack([(tested @ direction).square().mean(), flat.square().mean()])
+    width = float(squares.max().sqrt())  # the widest direction is no narrower than the mean one
+    reason = f"{_WIDTH:g} times the root mean square along the widest direction, {width:.3g}"
+    return Proposal("sigma_max", _WIDTH * width, reason)
+
+
+def _noise_distribution(x: Tensor, sigma_data: float, sigma_min: float, sigma_max: float) -> tuple[Proposal, Proposal]:
+    """Mean and standard deviation of ln σ under the density r(σ)·c_out(σ)/σ, from σ_min to σ_max.
+
+    r is the share of the loss that can be learnt. c_out/σ is the weight with which the network enters the
+    ODE, dx/dσ = (x − D)/σ: where the noise is larger than the data it falls as σ_data/σ. The standard
+    deviation is widened, where need be, until twice it reaches from P_mean to 2·sigma_data: up to there the
+    ODE still listens to the network, and a network that was never trained there says something wrong.
+    """
+    if len(x) < _FEW:
+        return _paper_values("too few samples to measure their structure", sigma_data)
+    z = coordinates(x)
+    ln_sigma = torch.linspace(math.log(sigma_min), math.log(sigma_max), _LEVELS, dtype=torch.float64)
+    sigmas = ln_sigma.exp()
+    share = learnable_share(z, sigmas)
+    best = int(share.argmax())
+    if share[best] < _NOISE:
+        return _paper_values("the samples hardly differ from white noise", sigma_data)
+
+    density = share / (1 + sigmas**2 / mode_variances(z).mean()).sqrt()
+    density = density / density.sum()
+    mean = float((density * ln_sigma).sum())
+    std = float((density * (ln_sigma - mean) ** 2).sum().sqrt())
+    reach = (math.log(2 * sigma_data) - mean) / 2
+    why_mean = (
+        "the mean of ln σ where there is something to learn, "
+        f"up to {float(share[best]):.0%} of the loss (at σ = {float(sigmas[best]):.2g})"
+    )
+    why_std = f"the spread of ln σ there is {std:.2g}"
+    if reach > std:
+        why_std += "; widened to reach up to σ = 2·sigma_data"
+    return Proposal("P_mean", mean, why_mean), Proposal("P_std", max(std, reach), why_std)
+
+
+def _paper_values(why: str, sigma_data: float) -> tuple[Proposal, Proposal]:
+    P_mean = _PAPER["P_mean"] + math.log(sigma_data / _PAPER["sigma_data"])
+    return (
+        Proposal("P_mean", P_mean, f"{why}: the paper's value, moved to this sigma_data"),
+        Proposal("P_std", _PAPER["P_std"], f"{why}: the paper's value"),
+    )

@@ -1,0 +1,153 @@
+"""How far from the truth: end points of the ODE to many digits, and the error of others against them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from diffspace._shapes import Float, Tensor
+from diffspace.protocols import Cond, Denoiser, sigma_range
+from diffspace.sampling.driver import State
+from diffspace.sampling.runs import Trajectory, sample
+from diffspace.sampling.solvers.multistep import AdamsBashforth
+from diffspace.sampling.steps import EDMSteps
+from diffspace.sampling.streams import initial_latents
+
+__all__ = ["EndPointError", "Reference", "end_point_error", "reference"]
+
+
+class EndPointError(NamedTuple):
+    """The root mean square over elements and samples, and the median over samples of each sample's root mean square.
+
+    Few samples, those that start near a boundary between two ends, make most of the first; the second is of the rest.
+    """
+
+    rms: float
+    median: float
+
+
+def end_point_error(x: Float[Tensor, "batch *dims"], exact: Float[Tensor, "batch *dims"]) -> EndPointError:
+    """The distance of end points from the exact ones."""
+    squares = (x - exact).reshape(len(x), -1).square().mean(1)
+    return EndPointError(float(squares.mean().sqrt()), float(squares.sqrt().median()))
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """End points x of the ODE from unit-variance `latents`, to within `error`, after `nfe` evaluations in all.
+
+    `error` is the distance of x from the same with half the steps: of a method of fourth order, some 16 times the
+    distance from the truth. The last step, from the lowest level to 0, is Euler's, x = D, as in every sampler. `path`
+    holds the fine run itself, where it was kept.
+    """
+
+    latents: Float[Tensor, "batch *dims"]
+    x: Float[Tensor, "batch *dims"]
+    sigmas: Float[Tensor, "levels"]
+    cond: Cond | None
+    error: EndPointError
+    nfe: int
+    path: Trajectory | None = None
+
+    @property
+    def sigma_max(self) -> float:
+        """The level at which the samples start."""
+        return float(self.sigmas[0])
+
+    def at(self, sigma: float) -> Float[Tensor, "batch *dims"]:
+        """The states on the exact paths at a level, by cubic Hermite interpolation in ln σ of the fine run.
+
+        The slopes are those of the ODE, dx/d ln σ = x − D. Below the last level before 0 it is the end points.
+        """
+        if self.path is None:
+            raise ValueError("path: the reference was made without; want trajectory=True")
+        levels = self.sigmas[:-1]
+        if sigma < float(levels[-1]):
+            return self.x
+        if not sigma <= self.sigma_max * (1 + 1e-9):
+            raise ValueError(f"sigma: {sigma:g}; the reference starts at {self.sigma_max:g}")
+        right = min(max(int((levels >= sigma).sum()), 1), len(levels) - 1)
+        left = right - 1
+        h = math.log(float(levels[right] / levels[left]))
+        u = math.log(sigma / float(levels[left])) / h
+        x = self.path.x
+        slopes = [x[i] - self.path.denoised[i] for i in (left, right)]
+        mixed = x[left] * ((1 + 2 * u) * (1 - u) ** 2) + x[right] * (u * u * (3 - 2 * u))
+        return mixed + slopes[0] * (h * u * (1 - u) ** 2) - slopes[1] * (h * u * u * (1 - u))
+
+    def error_of(self, x: Float[Tensor, "batch *dims"]) -> EndPointError:
+        """The distance of other end points from these."""
+        return end_point_error(x.to(self.x), self.x)
+
+
+class Continuous(torch.nn.Module):
+    """A denoiser at any σ, without the rounding to levels that it states, which would make σ jump.
+
+    With `batch_size` it evaluates so many samples at a time.
+    """
+
+    def __init__(self, denoiser: Denoiser, batch_size: int | None = None) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.batch_size = batch_size
+
+    def forward(self, x: Tensor, sigma: Tensor, cond: Cond | None = None) -> Tensor:
+        size = len(x) if self.batch_size is None else self.batch_size
+        if size >= len(x):
+            return self.denoiser(x, sigma, cond)
+        parts = []
+        for first in range(0, len(x), size):
+            rows = slice(first, first + size)
+            own = None if cond is None else {name: value[rows] for name, value in cond.items()}
+            parts.append(self.denoiser(x[rows], sigma, own))
+        return torch.cat(parts)
+
+
+def reference(
+    denoiser: Denoiser,
+    *,
+    shape: Sequence[int] | None = None,
+    seeds: Sequence[int] | None = None,
+    latents: Float[Tensor, "batch *dims"] | None = None,
+    cond: Cond | None = None,
+    num_steps: int = 400,
+    sigma_max: float | None = None,
+    trajectory: bool = False,
+    batch_size: int | None = None,
+    device: torch.device | str | None = None,
+    progress: Callable[[int, State], None] | None = None,
+) -> Reference:
+    """The end points that every solver of the ODE should reach, and how well they are known.
+
+    Exponential Adams–Bashforth of order 4 in x₀ with `num_steps` EDM steps, and with half of them for the error.
+    `trajectory` keeps the fine run, for `Reference.at`. Other arguments are those of `sample`. ValueError where
+    `num_steps` is odd or below 8.
+    """
+    if num_steps < 8 or num_steps % 2:
+        raise ValueError(f"num_steps: {num_steps}; want an even number of at least 8")
+    if latents is None:
+        known = getattr(denoiser, "sample_shape", None) if shape is None else shape
+        if seeds is None or known is None:
+            raise ValueError("seeds, shape: give both, or latents")
+        latents = initial_latents(seeds, known)
+    low, high = EDMSteps(sigma_max=sigma_max).resolve(sigma_range(denoiser))
+    coarse, fine = (
+        sample(
+            Continuous(denoiser),
+            latents=latents,
+            cond=cond,
+            steps=EDMSteps(n, low, high),
+            solver=AdamsBashforth(4, "x0", "log_sigma"),
+            trajectory=trajectory and n == num_steps,
+            batch_size=batch_size,
+            device=device,
+            progress=progress,
+        )
+        for n in (num_steps // 2, num_steps)
+    )
+    error = end_point_error(coarse.x, fine.x)
+    return Reference(latents, fine.x, fine.sigmas, cond, error, coarse.nfe + fine.nfe, fine.trajectory)

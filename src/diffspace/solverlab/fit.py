@@ -1,0 +1,239 @@
+"""Steps and solvers found rather than guessed: the least error of end points for a denoiser and a budget.
+
+Both searches move the noise levels by the method of Levenberg and Marquardt, with differences of whole runs as
+derivatives, so that nothing of a solver or a network has to be differentiable. A few samples that start near the
+boundary between two ends have errors far above all others; the loss Σ ln(1 + e²/c²), with c² three times the median of
+e², lets them count no more than their share.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+
+from diffspace._shapes import Tensor
+from diffspace.protocols import Denoiser, Request, SigmaPath, Solver, Step, sigma_range
+from diffspace.sampling.driver import round_sigmas
+from diffspace.sampling.runs import sample
+from diffspace.sampling.solvers.fitted import FittedSolver, OptimizedSteps
+from diffspace.sampling.solvers.multistep import epsilon_weights
+from diffspace.sampling.steps import EDMSteps, GivenSteps
+from diffspace.solverlab.end_points import Continuous, Reference
+
+__all__ = ["fit_solver", "optimize_steps"]
+
+Progress = Callable[[int, int, float], None]
+
+_LOWEST = 0.002  # of a model that names no least σ: the paper's
+_MODES = 10  # how many cosines a change of the steps is made of, where there are more steps than that
+
+
+def _squares(residuals: Tensor) -> Tensor:
+    """The mean square of each row."""
+    return residuals.reshape(len(residuals), -1).square().mean(1)
+
+
+def _scale(squares: Tensor) -> float:
+    return 3 * float(squares.median()) + torch.finfo(torch.float64).tiny
+
+
+def _robust(squares: Tensor, scale: float) -> float:
+    return float(torch.log1p(squares / scale).mean())
+
+
+class _Spacing:
+    """Levels σ_0 > … > σ_{N−1} as the exponentials of N−1 free numbers, the logarithms of the gaps in ln σ."""
+
+    def __init__(self, denoiser: object, truth: Reference, num_steps: int) -> None:
+        self.denoiser = denoiser
+        least, _ = sigma_range(denoiser)
+        self.first, self.lowest = truth.sigma_max, max(least, _LOWEST)
+        self.num_steps = num_steps
+
+    def starts(self) -> list[Tensor]:
+        """EDM steps that end at several levels, from even ones to such that crowd at the end."""
+        if self.num_steps == 1:
+            return [torch.zeros(0, dtype=torch.float64)]
+        ends = [end for end in (self.lowest, 0.02, 0.1, 0.3) if self.lowest <= end < self.first]
+        spaced = (EDMSteps(self.num_steps, end, self.first, rho=rho) for end in ends for rho in (2.5, 7.0, 20.0))
+        return [(-steps.sigmas()[:-1].log().diff()).log() for steps in spaced]
+
+    def levels(self, free: Tensor) -> tuple[float, ...]:
+        gaps = free.exp()
+        room = math.log(self.first / self.lowest)
+        gaps = gaps * min(1.0, room / max(float(gaps.sum()), room * 1e-9))
+        inner = (math.log(self.first) - gaps.cumsum(0)).exp().clamp_min(self.lowest)
+        return (self.first, *inner.tolist(), 0.0)
+
+    def known(self, free: Tensor) -> tuple[float, ...]:
+        """The levels as `sample` will take them: rounded to those that the model knows."""
+        levels = round_sigmas(self.denoiser, torch.tensor(self.levels(free), dtype=torch.float64))
+        if not bool((levels.diff() < 0).all()):
+            raise ValueError(f"num_steps: {len(levels) - 1}; the model has too few levels σ_j to tell them apart")
+        return tuple(levels.tolist())
+
+
+def _minimise(
+    residuals: Callable[[Tensor], Tensor], starts: list[Tensor], iterations: int, progress: Progress | None
+) -> Tensor:
+    """Levenberg and Marquardt on the robust loss of residuals (B, …), from the best of some starts.
+
+    What is varied are cosines of the position along the steps, which keeps many steps smooth and the runs few.
+    """
+    start = min(starts, key=lambda free: float(_squares(residuals(free)).log().mean()))
+    n = len(start)
+    positions = (torch.arange(n, dtype=torch.float64) + 0.5) / max(n, 1)
+    modes = torch.cos(math.pi * positions[:, None] * torch.arange(min(n, _MODES)))
+    at, damping, difference = torch.zeros(modes.shape[1], dtype=torch.float64), 1e-2, 1e-4
+    r = residuals(start)
+    for i in range(iterations if n else 0):
+        squares = _squares(r)
+        scale = _scale(squares)
+        loss = _robust(squares, scale)
+        if progress is not None:
+            progress(i, iterations, float(squares.mean().sqrt()))
+        unit = torch.eye(len(at), dtype=torch.float64) * difference
+        slopes = torch.stack([(residuals(start + modes @ (at + u)) - r) / difference for u in unit], -1)
+        flat, slopes = r.reshape(len(r), -1), slopes.reshape(len(r), -1, len(at))
+        trust = 1 / (1 + squares / scale)
+        normal = torch.einsum("b,bdi,bdj->ij", trust, slopes, slopes).cpu()
+        gradient = torch.einsum("b,bdi,bd->i", trust, slopes, flat).cpu()
+        diagonal = normal.diagonal().diag() + 1e-12 * normal.diagonal().max() * torch.eye(len(at))
+        for _ in range(6):
+            move = -torch.linalg.solve(normal + damping * diagonal, gradient)
+            move = move * min(1.0, 1 / max(float(move.abs().max()), 1e-30))
+            tried = residuals(start + modes @ (at + move))
+            if _robust(_squares(tried), scale) < loss:
+                break
+            damping *= 6
+        else:
+            break
+        at, r, damping = at + move, tried, max(damping / 5, 1e-6)
+    return start + modes @ at
+
+
+def optimize_steps(
+    denoiser: Denoiser,
+    solver: Solver,
+    num_steps: int,
+    truth: Reference,
+    *,
+    iterations: int = 12,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> OptimizedSteps:
+    """The N levels from which `solver` ends nearest to `truth`, and then 0.
+
+    `truth` are the end points of calibration seeds (`reference`); judge the result on others. The search takes some
+    (N + 1)·`iterations` runs. `batch_size` samples are evaluated at a time. `progress(i, iterations, rms)` is called
+    before each iteration.
+    """
+    spacing = _Spacing(denoiser, truth, num_steps)
+    smooth = Continuous(denoiser, batch_size)
+
+    def residuals(free: Tensor) -> Tensor:
+        return _end(smooth, truth, GivenSteps(spacing.levels(free)), solver) - truth.x
+
+    return OptimizedSteps(spacing.known(_minimise(residuals, spacing.starts(), iterations, progress)), solver)
+
+
+def _end(denoiser: Denoiser, truth: Reference, steps: GivenSteps, solver: Solver) -> Tensor:
+    """Where the samples end; at infinity where the solver diverges, which the search then turns away from."""
+    try:
+        run = sample(
+            denoiser,
+            latents=truth.latents,
+            cond=truth.cond,
+            steps=steps,
+            solver=solver,
+            device=truth.x.device,
+        )
+    except FloatingPointError:
+        return torch.full_like(truth.x, math.inf)
+    return run.x.to(truth.x.device)
+
+
+class _Stagewise:
+    """Makes the table of a `FittedSolver` while it samples: each row by least squares towards the exact paths.
+
+    Row i minimises Σ_b ρ(‖x + Σ_j w_j·ε_j − x*(σ_{i+1})‖²) + ridge·‖w − a‖² over the samples in `rows`, where a are
+    the weights of exponential Adams–Bashforth, which rules where the data say nothing.
+    """
+
+    multistep: ClassVar[bool] = True
+    stochastic: ClassVar[bool] = False
+    order = 1
+
+    def __init__(self, truth: Reference, rows: slice, ridge: float) -> None:
+        self.truth, self.rows, self.ridge = truth, rows, ridge
+        self.table: list[tuple[float, ...]] = []
+
+    def evaluations(self, to_zero: bool) -> int:
+        return 1
+
+    def step(
+        self, path: SigmaPath, x: Tensor, t: float, t_next: float, memory: tuple[Tensor, list[float]] | None
+    ) -> Step:
+        (sigma, _), (end, _) = path.level(t), path.level(t_next)
+        denoised = yield Request(x, sigma)
+        past, nodes = memory if memory is not None else (x.new_empty(*x.shape, 0), [])
+        past, nodes = torch.cat([past, ((x - denoised) / sigma)[..., None]], -1), [sigma, *nodes]
+        analytic = x.new_tensor(epsilon_weights(nodes, end))
+        missing = self.truth.at(end) - x
+        weights = analytic + self._regress(past, missing - past @ analytic)
+        self.table.append(tuple(weights.tolist()))
+        return x + past @ weights, (past, nodes)
+
+    def _regress(self, past: Tensor, missing: Tensor) -> Tensor:
+        """The change of weights that explains what is missing, by reweighted least squares."""
+        design = past[self.rows].reshape(len(past[self.rows]), -1, past.shape[-1])
+        wanted = missing[self.rows].reshape(len(design), -1)
+        change = wanted.new_zeros(past.shape[-1])
+        for _ in range(4):
+            squares = _squares(wanted - design @ change)
+            trust = 1 / (1 + squares / _scale(squares))
+            weighted = (design * trust[:, None, None]).flatten(0, 1)
+            normal = weighted.T @ design.flatten(0, 1)
+            eye = torch.eye(len(change), dtype=normal.dtype, device=normal.device)
+            damped = normal + self.ridge * normal.diagonal().mean() * eye
+            change = torch.linalg.solve(damped, weighted.T @ wanted.flatten())
+        return change
+
+
+def fit_solver(
+    denoiser: Denoiser,
+    num_steps: int,
+    truth: Reference,
+    *,
+    iterations: int = 8,
+    ridge: float = 1e-6,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> FittedSolver:
+    """The linear multistep solver of N evaluations, levels and weights, that ends nearest to `truth`.
+
+    For given levels the weights are found in a single run, each row by least squares towards the exact paths (`truth`
+    with its trajectory), and the levels are moved so that what remains is least. Three quarters of the samples fit the
+    weights during the search, all judge the levels; in the end all fit. `ridge` draws the weights to the analytic ones,
+    in units of the mean square of the ε_j. `batch_size` samples are evaluated at a time. Judge the result on other
+    seeds.
+    """
+    if truth.path is None:
+        raise ValueError("truth: has no trajectory; make it by reference(…, trajectory=True)")
+    spacing = _Spacing(denoiser, truth, num_steps)
+    smooth = Continuous(denoiser, batch_size)
+    some, every = slice(0, max(1, 3 * len(truth.x) // 4)), slice(None)
+
+    def run(levels: tuple[float, ...], rows: slice) -> tuple[Tensor, _Stagewise]:
+        fitting = _Stagewise(truth, rows, ridge)
+        return _end(smooth, truth, GivenSteps(levels), fitting), fitting
+
+    def residuals(free: Tensor) -> Tensor:
+        return run(spacing.levels(free), some)[0] - truth.x
+
+    levels = spacing.known(_minimise(residuals, spacing.starts(), iterations, progress))
+    _, fitting = run(levels, every)
+    return FittedSolver(levels, tuple(fitting.table))

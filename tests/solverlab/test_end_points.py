@@ -1,0 +1,73 @@
+"""The reference solution against the closed-form flow of a Gaussian."""
+
+import math
+
+import pytest
+import torch
+
+from diffspace.oracles import Gaussian
+from diffspace.sampling import EDMSteps, initial_latents, sample
+from diffspace.solverlab import end_point_error, reference
+
+GAUSSIAN = Gaussian(torch.tensor([0.3, -0.5]), torch.tensor([[0.5, 0.2], [0.2, 0.3]]))
+LATENTS = initial_latents(range(16), (2,)).double()
+
+
+@pytest.fixture(scope="module")
+def truth():
+    return reference(GAUSSIAN, latents=LATENTS, trajectory=True)
+
+
+def test_end_points_are_exact_to_the_stated_error(truth):
+    exact = GAUSSIAN(GAUSSIAN.flow(LATENTS * 80, 80.0, 0.002), torch.tensor(0.002))
+    actual = end_point_error(truth.x, exact)
+    assert actual.rms < truth.error.rms / 8 < 1e-7
+    assert truth.nfe == 600
+
+
+@pytest.mark.parametrize("sigma", [80.0, 61.3, 3.0, 0.1, 0.0021])
+def test_states_between_the_levels_are_on_the_exact_path(truth, sigma):
+    exact = GAUSSIAN.flow(LATENTS * 80, 80.0, sigma)
+    assert float((truth.at(sigma) - exact).abs().max()) < 2e-6 * float(exact.abs().max())
+
+
+def test_below_the_last_level_are_the_end_points(truth):
+    assert torch.equal(truth.at(0.0), truth.x)
+    assert torch.equal(truth.at(0.001), truth.x)
+
+
+def test_the_error_is_taken_over_elements_and_samples():
+    exact = torch.zeros(3, 2)
+    x = torch.tensor([[3.0, 4.0], [0.0, 0.0], [1.0, 1.0]])
+    error = end_point_error(x, exact)
+    assert error.rms == pytest.approx(math.sqrt((9 + 16 + 2) / 6))
+    assert error.median == pytest.approx(1.0)
+
+
+def test_error_of_a_solver_is_its_distance_from_the_flow(truth):
+    x = sample(GAUSSIAN, latents=LATENTS, steps=EDMSteps(18)).x
+    exact = end_point_error(x, GAUSSIAN.flow(LATENTS * 80, 80.0, 0.0))
+    assert truth.error_of(x).rms == pytest.approx(exact.rms, rel=1e-3)
+
+
+def test_seeds_give_the_latents_of_sample():
+    truth = reference(GAUSSIAN, seeds=range(3), num_steps=20)
+    assert torch.equal(truth.latents, initial_latents(range(3), (2,)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_steps": 9, "seeds": [1]}, "num_steps: 9"),
+        ({"num_steps": 6, "seeds": [1]}, "num_steps: 6"),
+        ({}, "seeds, shape"),
+    ],
+)
+def test_bad_requests_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        reference(GAUSSIAN, **arguments)
+
+
+def test_a_reference_without_trajectory_has_no_path():
+    with pytest.raises(ValueError, match="trajectory=True"):
+        reference(GAUSSIAN, seeds=[0], num_steps=8).at(1.0)
