@@ -28,8 +28,9 @@ def check_number(name: str, value: object, interval: str = "(-inf, inf)") -> Non
     """
     low, high = (float(bound) for bound in interval[1:-1].split(","))
     if isinstance(value, Real) and not isinstance(value, bool):
-        above = value > low if interval[0] == "(" else value >= low
-        below = value < high if interval[-1] == ")" else value <= high
+        x = float(value)
+        above = x > low if interval[0] == "(" else x >= low
+        below = x < high if interval[-1] == ")" else x <= high
         if above and below:
             return
     raise ValueError(f"{name}: expected a number in {interval}, got {value!r}")
@@ -37,8 +38,8 @@ def check_number(name: str, value: object, interval: str = "(-inf, inf)") -> Non
 
 def check_integer(name: str, value: object, minimum: int, maximum: int | None = None) -> None:
     """Check that `value` is an int (not a bool) from `minimum` to `maximum`."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not (whole and minimum <= value and (maximum is None or value <= maximum)):  # type: ignore[operator]
+    whole = isinstance(value, int) and not isinstance(value, bool) and minimum <= value
+    if not (whole and (maximum is None or value <= maximum)):  # type: ignore[operator]
         span = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
         raise ValueError(f"{name}: expected an integer {span}, got {value!r}")
 
