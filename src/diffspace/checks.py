@@ -27,7 +27,7 @@ def check_number(name: str, value: object, interval: str = "(-inf, inf)") -> Non
     A parenthesis excludes its bound, a bracket includes it; NaN is in no interval, and a bool is not a number.
     """
     low, high = (float(bound) for bound in interval[1:-1].split(","))
-    if isinstance(value, Real) and not isinstance(value, bool):
+    if not isinstance(value, bool) and isinstance(value, Real):
         x = float(value)
         above = x > low if interval[0] == "(" else x >= low
         below = x < high if interval[-1] == ")" else x <= high
