@@ -166,7 +166,6 @@ class Case:
 def variants(device: str, train: bool) -> list[str]:
     if train:
         names = ["plain float32", "diffspace float32", "diffspace bf16 autocast"]
-        names += ["diffspace Winograd"] if device == "cpu" else []
     else:
         names = ["plain float32", "diffspace float32", "diffspace float32, compiled", "diffspace bf16 autocast"]
         names += ["diffspace pure bf16", "diffspace pure bf16, compiled"]

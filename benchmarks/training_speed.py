@@ -28,7 +28,7 @@ from torch import Tensor
 import diffspace as ds
 from diffspace.averages import EMA, HalfLife
 from diffspace.data import load_data
-from diffspace.networks import PAPER_NETWORKS, paper_network, use_winograd
+from diffspace.networks import PAPER_NETWORKS, paper_network
 from diffspace.train import Schedule, Trainer
 from network_speed import Plain, resident
 
@@ -82,10 +82,8 @@ def plain_loop(options: argparse.Namespace) -> Iterator[float]:
 class Engine:
     """diffspace's loop, with the time that goes into forward, backward and optimizer taken apart."""
 
-    def __init__(self, options: argparse.Namespace, precision: str, winograd: bool, compiled: bool) -> None:
+    def __init__(self, options: argparse.Namespace, precision: str, compiled: bool = False) -> None:
         network = network_of(options)
-        if winograd:
-            use_winograd(network)
         denoiser = ds.Preconditioned(network, ds.EDMPreconditioning(SIGMA_DATA))
         average = EMA(denoiser, HalfLife(HALFLIFE, None))
         if compiled:
@@ -173,16 +171,14 @@ def main() -> None:
             print(f"{way:28}{float(done.stdout):9.0f}", flush=True)
         return
     engines = {
-        "diffspace float32": Engine(options, "float32", False, False),
-        "diffspace bfloat16": Engine(options, "bfloat16", False, False),
+        "diffspace float32": Engine(options, "float32"),
+        "diffspace bfloat16": Engine(options, "bfloat16"),
     }
-    if options.device == "cpu":
-        engines["diffspace float32, Winograd"] = Engine(options, "float32", True, False)
-    else:
-        engines["diffspace tf32"] = Engine(options, "tf32", False, False)
+    if options.device != "cpu":
+        engines["diffspace tf32"] = Engine(options, "tf32")
     if options.compile:
-        engines["diffspace float32, compiled"] = Engine(options, "float32", False, True)
-        engines["diffspace bfloat16, compiled"] = Engine(options, "bfloat16", False, True)
+        engines["diffspace float32, compiled"] = Engine(options, "float32", compiled=True)
+        engines["diffspace bfloat16, compiled"] = Engine(options, "bfloat16", compiled=True)
     loops = {"plain float32": plain_loop(options), **{name: engine.loop() for name, engine in engines.items()}}
     print(f"torch {torch.__version__}, {options.device}, {torch.get_num_threads()} threads, batch of {options.batch}")
     if options.curve:

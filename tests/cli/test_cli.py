@@ -329,7 +329,7 @@ class TestMistakes:
             (["--subdirs"], "--subdirs: has no effect on samples.png"),
             (["--columns", "3", "--out", "x.npz"], "--columns: has no effect on x.npz"),
             (["--precision", "float8"], "--precision: 'float8'"),
-            (["--winograd"], "--winograd: has no effect here"),
+            (["--winograd"], "winograd: has no effect on this network"),
             (["--columns", "0"], "--columns: 0"),
             (["--seeds", "0-3,2", "--out", "many"], "names a seed twice"),
             (["--disc", "edn"], "did you mean 'edm'"),

@@ -192,7 +192,9 @@ def open_recipe(folder: Path) -> Recipe:
     """The recipe that a run wrote; ValueError where the folder is not that of a run."""
     if not (folder / RECIPE).is_file():
         raise ValueError(f"{folder}: is not the folder of a training run: it has no {RECIPE}")
-    return make_recipe(read_recipe(folder / RECIPE))
+    config = read_recipe(folder / RECIPE)
+    config.pop("winograd", None)  # a key of version 0.1
+    return make_recipe(config)
 
 
 def read_run(folder: Path, overrides: Sequence[str]) -> Recipe:

@@ -230,11 +230,9 @@ def _prepare(network: Module, precision: str, compile: bool, winograd: bool) -> 
 
     if precision not in ("float32", "bfloat16", "float16"):
         raise ValueError(f"--precision: {precision!r}; want float32, bfloat16 or float16")
-    if winograd:
-        on_cpu = next(network.parameters()).device.type == "cpu"
-        if not on_cpu or precision != "float32" or not use_winograd(network):
-            raise ValueError("--winograd: has no effect here; it is for wide U-Nets in float32 on a CPU")
     network.to(getattr(torch, precision))
+    if winograd:
+        use_winograd(network)
     if compile:
         # on a CPU, weights as constants are kept in the layout that the kernels like best
         network.compile(options={"freezing": next(network.parameters()).device.type == "cpu"})

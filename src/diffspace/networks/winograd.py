@@ -1,4 +1,4 @@
-"""3×3 convolutions by Winograd's minimal filtering F(4×4, 3×3), on a CPU (Lavin and Gray 2016).
+"""Inference with 3×3 convolutions by Winograd's minimal filtering F(4×4, 3×3), on a CPU (Lavin and Gray 2016).
 
 Each 4×4 tile of the output is Aᵀ·[(G·g·Gᵀ) ⊙ (Bᵀ·d·B)]·A, where g is the 3×3 kernel and d the 6×6 tile of the input: 36
 multiplications in place of 144. Sums over channels make the ⊙ 36 matrix products.
@@ -7,7 +7,7 @@ multiplications in place of 144. Sums over channels make the ⊙ 36 matrix produ
 from __future__ import annotations
 
 import threading
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import nn
@@ -40,8 +40,8 @@ _G: _Matrix = [
 _A: _Matrix = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
 _CONSTANT = 7  # Aᵀ·E·A is 1 everywhere for the E that is 1 at (1, 1) alone
 
-_LEAST_CHANNELS = 64
-_TILES = 512  # taken at a time: enough for the matrix products, few enough to stay in the cache
+_MIN_CHANNELS = 64
+_TILES = 512  # in one pass: enough for the matrix products, few enough for the cache
 
 _buffers = threading.local()
 
@@ -53,14 +53,14 @@ def _square(matrix: _Matrix) -> Tensor:
 
 
 def _buffer(name: str, *shape: int) -> Tensor:
-    """Scratch memory that is kept: fresh pages for every layer would cost as much as the transforms."""
+    """Scratch memory, reused between calls: new pages for every layer would cost as much as the transforms."""
     size = torch.Size(shape).numel()
-    held: Tensor | None = getattr(_buffers, name, None)
-    if held is None or held.numel() < size:
-        with torch.inference_mode(False):  # it serves outside of that mode too
-            held = torch.empty(size)
-        setattr(_buffers, name, held)
-    return held[:size].view(shape)
+    buffer: Tensor | None = getattr(_buffers, name, None)
+    if buffer is None or buffer.numel() < size:
+        with torch.inference_mode(False):  # the buffer is used outside of that mode too
+            buffer = torch.empty(size)
+        setattr(_buffers, name, buffer)
+    return buffer[:size].view(shape)
 
 
 def transformed(weight: Float[Tensor, "out channels 3 3"]) -> Float[Tensor, "36 out channels"]:
@@ -103,61 +103,37 @@ def _(x: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
     return y[:, :height, :width].permute(0, 3, 1, 2)
 
 
-class _Differentiable(torch.autograd.Function):
-    """The convolution, whose gradient with respect to x is one as well, with the kernels turned by half a circle."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        y: Tensor = winograd(x, transformed(weight), bias)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
-        (dy,), (x, weight) = gradients, ctx.saved_tensors
-        dx = None
-        if ctx.needs_input_grad[0]:
-            dx = winograd(dy, transformed(weight.flip(2, 3)).mT, dy.new_zeros(weight.shape[1]))
-        _, dweight, dbias = torch.ops.aten.convolution_backward(
-            dy, x, weight, [len(weight)], [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [False, True, True]
-        )
-        return dx, dweight, dbias
-
-
 class WinogradConv(Conv):
-    """A `Conv` that convolves by Winograd's algorithm on a CPU in float32, and as ever elsewhere."""
+    """A `Conv` that uses Winograd's algorithm where float32 is computed on a CPU without gradients."""
 
     def __init__(self, conv: Conv) -> None:
         nn.Module.__init__(self)
         self.__dict__.update(conv.__dict__)
-        # no buffer: the average of a network has its own, or none
-        self._made: tuple[tuple[int, int], Tensor] | None = None
+        self._cache: tuple[tuple[int, int], Tensor] | None = None  # no buffer: it is no part of the state
 
     def _convolve(self, x: Tensor, more_padding: int = 0) -> Tensor:
-        elsewhere = x.device.type != "cpu" or x.dtype != torch.float32 or self.weight.dtype != torch.float32
-        if elsewhere or more_padding or torch.is_autocast_enabled("cpu"):
+        other_type = x.device.type != "cpu" or x.dtype != torch.float32 or self.weight.dtype != torch.float32
+        if other_type or more_padding or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
             return super()._convolve(x, more_padding)
-        if torch.is_grad_enabled():
-            differentiable: Tensor = _Differentiable.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
-            return differentiable
         y: Tensor = winograd(x, self._kernels(), self.bias)
         return y
 
     def _kernels(self) -> Tensor:
         """The transformed kernels, kept until the weights change."""
-        if torch.compiler.is_compiling():  # which folds constants, and cannot look at versions
+        if torch.compiler.is_compiling():  # the compiler folds constants, and cannot trace versions
             return transformed(self.weight)
         state = (self.weight.data_ptr(), self.weight._version)
-        if self._made is None or self._made[0] != state:
-            self._made = (state, transformed(self.weight))
-        return self._made[1]
+        if self._cache is None or self._cache[0] != state:
+            self._cache = (state, transformed(self.weight))
+        return self._cache[1]
 
 
-def use_winograd(network: nn.Module) -> int:
-    """Let the wide 3×3 convolutions of a U-Net of diffspace use Winograd's algorithm; the number of them is returned.
+def use_winograd(network: nn.Module) -> None:
+    """Let the wide 3×3 convolutions of a U-Net use Winograd's algorithm for inference in float32 on a CPU.
 
-    It changes what is computed on a CPU in float32, by 2e-6 of its norm, and nothing else. Inference keeps four times
-    the weights of these convolutions; docs/performance.md has what is gained.
+    Results differ by 2e-6 of their norm; memory grows by four times the weights of these convolutions.
+    docs/performance.md has the speed. Computations with gradients or in other precisions stay the same. A network
+    without such convolutions, or one that is not in float32 on a CPU, is a ValueError.
     """
     count = 0
     for parent in list(network.modules()):
@@ -165,8 +141,14 @@ def use_winograd(network: nn.Module) -> int:
             if (
                 type(layer) is Conv
                 and layer.weight.shape[2:] == (3, 3)
-                and min(layer.weight.shape[:2]) >= _LEAST_CHANNELS
+                and min(layer.weight.shape[:2]) >= _MIN_CHANNELS
+                and layer.weight.device.type == "cpu"
+                and layer.weight.dtype == torch.float32
             ):
                 setattr(parent, name, WinogradConv(layer))
                 count += 1
-    return count
+    if not count:
+        raise ValueError(
+            f"winograd: has no effect on this network; it needs a U-Net with {_MIN_CHANNELS} or more channels, "
+            "in float32 on a CPU"
+        )

@@ -6,7 +6,6 @@ import torch
 
 from diffspace.averages.ema import EMA, HalfLife, PowerFunction, Profile
 from diffspace.data import DataSet
-from diffspace.networks import use_winograd
 from diffspace.objective import AdaptiveNoise, DenoisingLoss, NoiseDistribution, Uncertainty
 from diffspace.preconditioning import Preconditioned
 from diffspace.registry import from_config
@@ -41,9 +40,6 @@ def make_trainer(recipe: Recipe, denoiser: Preconditioned, processes: Processes)
         raise ValueError("uncertainty: is not to be had with strategy fsdp; want ddp")
     denoiser.to(device)
     _check_arithmetic(recipe, device)
-    fits = device.type == "cpu" and recipe.precision == "float32"
-    if recipe.winograd and not (fits and use_winograd(denoiser.network)):
-        raise ValueError("winograd: has no effect here; it is for wide U-Nets in float32 on a CPU")
     profiles: list[Profile] = [
         HalfLife(recipe.ema_halflife_images, recipe.ema_ramp_ratio),
         *(PowerFunction(width) for width in recipe.ema_widths),

@@ -152,7 +152,6 @@ class Recipe(pydantic.BaseModel):
     augment: Annotated[Augmentation | None, pydantic.BeforeValidator(_augmentation)] = None
     precision: Precision = "float32"
     compile: bool = False
-    winograd: bool = False
     strategy: Strategy = "ddp"
     images: int = pydantic.Field(gt=0)
     batch_size: int = pydantic.Field(256, gt=0)
