@@ -212,7 +212,7 @@ def test_a_negative_condition_takes_the_place_of_none(vectors, negative_vectors,
 def test_labels_are_checked_as_the_network_does():
     x, sigma = torch.zeros(1, 3, 8, 8, dtype=torch.float64), torch.tensor(1.0)
     guided = ClassifierFree(small("mlp"), 2.0)
-    with pytest.raises(ValueError, match="labels: 4; want class indices from 0 to 3"):
+    with pytest.raises(ValueError, match="labels: expected class indices from 0 to 3, got 4"):
         guided(x, sigma, {"labels": torch.tensor([4])})
     with pytest.raises(ValueError, match="does not know 'class'"):
         guided(x, sigma, {"class": torch.zeros(1, 4)})

@@ -18,7 +18,6 @@ from diffspace.networks.layers import (
     PositionalEmbedding,
     Resample,
     group_norm,
-    linear,
     uniform,
     xavier,
     zeros,
@@ -130,7 +129,7 @@ def test_fourier_frequencies_keep_their_precision_in_half_networks() -> None:
 def test_initial_weights_are_uniform_within_the_bound() -> None:
     torch.manual_seed(0)
     cases: list[tuple[Conv | nn.Linear, float]] = [
-        (linear(200, 300), math.sqrt(6 / 500)),
+        (xavier(nn.Linear(200, 300)), math.sqrt(6 / 500)),
         (xavier(Conv(2, 30, 50, 3)), math.sqrt(6 / (80 * 9))),
         (xavier(Conv(1, 100, 300, 1), gain=math.sqrt(0.2)), math.sqrt(0.2 * 6 / 400)),
         (uniform(Conv(3, 20, 40, 3)), math.sqrt(1 / (20 * 27))),

@@ -28,10 +28,10 @@ def test_output_is_zero_at_first() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"shape": ()}, r"shape: \(\); want one or more positive integers"),
-        ({"width": 15}, "width: 15; want an even number"),
-        ({"width": 2}, "width: 2; want an integer of at least 4"),
-        ({"depth": 0}, "depth: 0"),
+        ({"shape": ()}, "shape: expected one or more positive integers, got none"),
+        ({"width": 15}, "width: expected an even number, got 15"),
+        ({"width": 2}, "width: expected an integer of at least 4, got 2"),
+        ({"depth": 0}, "depth: expected an integer of at least 1, got 0"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, object], message: str) -> None:

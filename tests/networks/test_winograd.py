@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffspace.networks import MLP, DDPMpp, use_winograd
-from diffspace.networks.winograd import WinogradConv, transformed, winograd
+from diffspace.networks.winograd import WinogradConv, convolve, transformed
 
 
 def relative_error(x: Tensor, exact: Tensor) -> float:
@@ -30,7 +30,7 @@ def test_it_is_the_convolution(size: tuple[int, int], batch: int, channels: int,
     weight = torch.randn(out, channels, 3, 3, generator=generator)
     bias = torch.randn(out, generator=generator)
     exact = F.conv2d(x.double(), weight.double(), bias.double(), padding=1)
-    y = winograd(x, transformed(weight), bias)
+    y = convolve(x, transformed(weight), bias)
     assert y.shape == exact.shape
     assert relative_error(y, exact) < 3e-6
 
@@ -39,7 +39,7 @@ def test_more_tiles_than_are_taken_at_a_time() -> None:
     generator = torch.Generator().manual_seed(0)
     x, weight = torch.randn(5, 2, 68, 64, generator=generator), torch.randn(3, 2, 3, 3, generator=generator)
     exact = F.conv2d(x.double(), weight.double(), padding=1)
-    assert relative_error(winograd(x, transformed(weight), torch.zeros(3)), exact) < 3e-6
+    assert relative_error(convolve(x, transformed(weight), torch.zeros(3)), exact) < 3e-6
 
 
 def make_network(*, fast: bool) -> DDPMpp:
@@ -114,7 +114,7 @@ def test_threads_do_not_share_scratch_memory() -> None:
 
     def work(k: int) -> None:
         exact = F.conv2d(inputs[k].double(), weight.double(), padding=1)
-        wrong.extend(k for _ in range(10) if relative_error(winograd(inputs[k], kernels, bias), exact) > 3e-6)
+        wrong.extend(k for _ in range(10) if relative_error(convolve(inputs[k], kernels, bias), exact) > 3e-6)
 
     threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
     for thread in threads:

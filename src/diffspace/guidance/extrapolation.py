@@ -9,7 +9,7 @@ import torch
 from diffspace._shapes import Float, Tensor
 from diffspace.guidance.weights import GuidanceWeight, as_factor, check_weight, guided_rows, weight_at
 from diffspace.guidance.wrapper import Wrapper
-from diffspace.networks.conditioning import ConditionedNetwork
+from diffspace.networks.embedding import ConditionedNetwork
 from diffspace.protocols import Cond, Denoiser, sigma_range
 
 __all__ = ["AutoGuidance", "ClassifierFree"]

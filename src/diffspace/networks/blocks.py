@@ -15,12 +15,12 @@ __all__ = ["UNetBlock"]
 
 
 class UNetBlock(nn.Module):
-    """Two convolutions of 3 elements a side, told the embedding between them, a skip connection, then self-attention.
+    """Two convolutions of kernel size 3 with the embedding between them, a skip connection, then self-attention.
 
     h = conv₀(silu(norm₀(x))); h = silu(norm₁(h + affine(emb))), or silu((1 + scale)·norm₁(h) + shift) with
     (scale, shift) = affine(emb) where the style has an adaptive scale; y = c·(skip(x) + conv₁(h)) with c = skip_scale.
     With `heads` > 0 the block returns c·(y + proj(softmax(q·kᵀ/√d)·v)), where q, k, v = qkv(norm₂(y)), over pixels, in
-    that many heads of d channels. `resample` halves or doubles every side in conv₀ and skip.
+    that number of heads of d channels. `resample` halves or doubles every side in conv₀ and skip.
     """
 
     def __init__(
@@ -57,13 +57,13 @@ class UNetBlock(nn.Module):
     ) -> Float[Tensor, "batch out *_"]:
         """The block applied to features x, with embedding vectors emb."""
         h = self.conv0(F.silu(self.norm0(x)))
-        told = self.affine(emb)
-        told = told.reshape(*told.shape, *[1] * (x.ndim - 2))
+        shift = self.affine(emb)
+        shift = shift.reshape(*shift.shape, *[1] * (x.ndim - 2))
         if self.style.adaptive_scale:
-            scale, shift = told.chunk(2, dim=1)
+            scale, shift = shift.chunk(2, dim=1)
             h = F.silu(shift + (1 + scale) * self.norm1(h))
         else:
-            h = F.silu(self.norm1(h + told))
+            h = F.silu(self.norm1(h + shift))
         h = self.conv1(F.dropout(h, self.dropout, self.training))
         y: Tensor = (self.skip(x) + h) * self.style.skip_scale
         return (y + self._attend(y)) * self.style.skip_scale if self.heads else y
@@ -72,7 +72,7 @@ class UNetBlock(nn.Module):
         channels = y.shape[1]
 
         def ordered(parameter: Tensor) -> Tensor:
-            # channel 3c + j of a head's qkv is its channel c of q, k or v, for j = 0, 1, 2: here q, k and v come first
+            # channel 3c + j of a head's qkv is channel c of its q, k or v (j = 0, 1, 2); this puts q, k and v first
             return parameter.reshape(self.heads, -1, 3, *parameter.shape[1:]).movedim(2, 0).reshape(3 * channels, -1)
 
         pixels = self.norm2(y).flatten(2).mT  # no copy where channels are last

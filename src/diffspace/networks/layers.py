@@ -12,18 +12,8 @@ from torch.nn import functional as F
 
 from diffspace._shapes import Float, Tensor
 
-__all__ = [
-    "Conv",
-    "FourierEmbedding",
-    "Init",
-    "PositionalEmbedding",
-    "Resample",
-    "group_norm",
-    "linear",
-    "uniform",
-    "xavier",
-    "zeros",
-]
+__all__ = ["Conv", "FourierEmbedding", "Init", "PositionalEmbedding", "Resample"]
+__all__ += ["group_norm", "largest_divisor", "uniform", "xavier", "zeros"]
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -33,18 +23,22 @@ _AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 def group_norm(channels: int, eps: float = 1e-6) -> nn.GroupNorm:
     """Group normalisation in as many groups of equal size as possible.
 
-    There are at most 32 groups, and at least 4 channels in each; fewer than 4 channels are one group.
+    There are at most 32 groups, each of at least 4 channels; fewer than 4 channels are one group.
     """
-    most = max(1, min(32, channels // 4))
-    groups = next(n for n in range(most, 0, -1) if channels % n == 0)
-    return nn.GroupNorm(groups, channels, eps=eps)
+    return nn.GroupNorm(largest_divisor(channels, min(32, channels // 4)), channels, eps=eps)
+
+
+def largest_divisor(n: int, maximum: int) -> int:
+    """The largest divisor of n that is at most `maximum`; 1 where there is none."""
+    return next((k for k in range(maximum, 1, -1) if n % k == 0), 1)
 
 
 class Resample(nn.Module):
     """Halves or doubles every side by a separable filter f, normalised to Σf = 1, in 1, 2 or 3 dimensions.
 
-    "down" filters and keeps every second element; "up" puts zeros between elements and filters by 2^dims·f. The filter
-    [1, 1] averages and repeats; [1, 3, 3, 1] is that of NCSN++. Checkpoints hold the outer product, `resample_filter`.
+    "down" filters and keeps every second element; "up" inserts zeros between elements and filters by 2^dims·f. With
+    the filter [1, 1] these are averages and repetition; NCSN++ has [1, 3, 3, 1]. None does nothing. The buffer
+    `resample_filter`, which checkpoints hold, is the outer product of f.
     """
 
     resample_filter: Tensor
@@ -71,24 +65,24 @@ class Resample(nn.Module):
     def _down(self, x: Tensor, padding: int) -> Tensor:
         if self.taps == 2:
             return _AVERAGE[self.dims](x, 2)
-        return _CONV[self.dims](x, self._of_each(x, 1), stride=2, padding=padding, groups=x.shape[1])
+        return _CONV[self.dims](x, self._filters(x, 1), stride=2, padding=padding, groups=x.shape[1])
 
     def _up(self, x: Tensor) -> Tensor:
         if self.taps == 2:
             return F.interpolate(x, scale_factor=2.0, mode="nearest")
         padding = (self.taps - 1) // 2
-        up = _CONV_TRANSPOSE[self.dims]
-        return up(x, self._of_each(x, 2**self.dims), stride=2, padding=padding, groups=x.shape[1])
+        filters = self._filters(x, 2**self.dims)
+        return _CONV_TRANSPOSE[self.dims](x, filters, stride=2, padding=padding, groups=x.shape[1])
 
-    def _of_each(self, x: Tensor, gain: float) -> Tensor:
-        """The filter, for each channel of x."""
+    def _filters(self, x: Tensor, gain: float) -> Tensor:
+        """The filter times `gain`, once for each channel of x."""
         return (gain * self.resample_filter).to(x.dtype).expand(x.shape[1], *self.resample_filter.shape[1:])
 
 
 class Conv(Resample):
-    """A convolution of odd kernel size that keeps every side, after halving or doubling it (`Resample`).
+    """`Resample`, then a convolution of odd kernel size with zero padding that keeps every side.
 
-    `fused` convolves before it halves, with the padding of both at once: the order of NCSN++'s residual encoder.
+    `fused` convolves first and then halves, with the padding of both at the start, as NCSN++'s residual encoder does.
     """
 
     def __init__(
@@ -113,7 +107,7 @@ class Conv(Resample):
         if self.fused:
             padding = (self.taps - 1) // 2
             return self._down(self._convolve(x, padding), 0)
-        if self.resample == "up" and self.kernel == 1 and self.taps == 2:  # commutes, and costs 2^−dims before
+        if self.resample == "up" and self.kernel == 1 and self.taps == 2:  # the two commute; this order is cheaper
             return self._up(self._convolve(x))
         return self._convolve(super().forward(x))
 
@@ -126,7 +120,7 @@ Layer = TypeVar("Layer", bound=Conv | nn.Linear)
 
 @runtime_checkable
 class Init(Protocol):
-    """Draws the weights of a layer and returns it."""
+    """Initialises a layer in place and returns it."""
 
     def __call__(self, layer: Layer, /) -> Layer: ...
 
@@ -156,24 +150,19 @@ def zeros(layer: Layer, /) -> Layer:
     return layer
 
 
-def linear(in_features: int, out_features: int, *, bias: bool = True) -> nn.Linear:
-    """A fully connected layer, initialised by `xavier`."""
-    return xavier(nn.Linear(in_features, out_features, bias))
-
-
 class PositionalEmbedding(nn.Module):
     """cos(f_k·c_noise) and sin(f_k·c_noise) with f_k = 10000^(−k/m), k = 0 … n − 1, for n = channels/2 of at least 2.
 
     DDPM++ has m = n − 1 and the sines first (`endpoint`); ADM has m = n and the cosines first.
     """
 
-    def __init__(self, channels: int, *, endpoint: bool = True) -> None:
+    def __init__(self, channels: int, endpoint: bool = True) -> None:
         super().__init__()
         self.channels, self.endpoint = channels, endpoint
 
     def forward(self, c_noise: Float[Tensor, "batch"]) -> Float[Tensor, "batch channels"]:
         """The embedding of each c_noise, in float32 or better."""
-        # c_noise reaches 999 under VP: its phase has no correct digit in half precision
+        # c_noise reaches 999 under VP, where half precision has no correct digit of the phase
         wide = c_noise.to(torch.promote_types(c_noise.dtype, torch.float32))
         n = self.channels // 2
         k = torch.arange(n, dtype=wide.dtype, device=wide.device)
@@ -183,7 +172,7 @@ class PositionalEmbedding(nn.Module):
 
 
 class FourierEmbedding(nn.Module):
-    """sin(2π·f_k·c_noise) and cos(2π·f_k·c_noise) with channels/2 frequencies f_k ~ N(0, 16²), drawn once, stored."""
+    """sin(2π·f_k·c_noise) and cos(2π·f_k·c_noise) with channels/2 fixed frequencies f_k ~ N(0, 16²)."""
 
     freqs: Tensor
 
@@ -192,7 +181,7 @@ class FourierEmbedding(nn.Module):
         self.register_buffer("freqs", 16 * torch.randn(channels // 2))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FourierEmbedding:
-        # a network in half precision keeps its frequencies: their phases would be wrong by whole turns
+        # a network in half precision keeps its frequencies in float32: rounded, phases would be wrong by whole turns
         freqs = self.freqs
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.freqs.dtype.itemsize < freqs.dtype.itemsize <= 4:

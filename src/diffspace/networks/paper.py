@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from diffspace.checks import check_choice
 from diffspace.networks.unet import ADM, DDPMpp, NCSNpp, UNet
 
 __all__ = ["PAPER_NETWORKS", "paper_network"]
@@ -25,16 +26,14 @@ PAPER_NETWORKS: Mapping[str, tuple[type[UNet], Mapping[str, Any]]] = {
     "afhqv2-64-ncsnpp": (NCSNpp, _AFHQ),
     "imagenet64-adm": (ADM, {"shape": (3, 64, 64), "label_dim": 1000, "dropout": 0.1}),
 }
-"""The class of each network and the options in which it departs from the defaults."""
+"""The class of each network and the options that differ from its defaults."""
 
 
 def paper_network(name: str, **options: Any) -> UNet:
-    """The network of one of the paper's experiments, with fresh weights; `options` replace its own.
+    """The network of one of the paper's experiments, a key of `PAPER_NETWORKS`, with new weights.
 
-    "cifar10-ddpmpp", "cifar10-ncsnpp" (both also with "-cond"), "ffhq64-ddpmpp", "ffhq64-ncsnpp", "afhqv2-64-ddpmpp",
-    "afhqv2-64-ncsnpp" and "imagenet64-adm".
+    `options` replace those of the paper.
     """
-    if name not in PAPER_NETWORKS:
-        raise ValueError(f"name: {name!r}; want one of {', '.join(PAPER_NETWORKS)}")
-    make, own = PAPER_NETWORKS[name]
-    return make(**{**own, **options})
+    check_choice("name", name, PAPER_NETWORKS)
+    network, paper_options = PAPER_NETWORKS[name]
+    return network(**{**paper_options, **options})

@@ -1,4 +1,4 @@
-"""What sets the U-Nets of the paper apart (Appendix F.1, Table 7)."""
+"""The differences between the U-Nets of the paper (Appendix F.1, Table 7)."""
 
 from __future__ import annotations
 
@@ -14,42 +14,25 @@ __all__ = ["ADM", "DDPMPP", "NCSNPP", "Style"]
 
 @dataclass(frozen=True)
 class Style:
-    """The choices of one architecture.
+    """The choices of one architecture."""
 
-    - `init`, `init_attention`, `init_last`: how weights are drawn in most layers, in the projection to queries, keys
-      and values, and in the last layer of each branch.
-    - `eps`: ε of the group normalisations.
-    - `skip_scale`: a sum of two branches is multiplied by it; √½ keeps the variance.
-    - `adaptive_scale`: the embedding gives each channel a scale and a shift after a normalisation, rather than a shift
-      before it.
-    - `project_resampled`: a skip connection that resamples has a 1×1 convolution also where the channels do not change.
-    - `filter`: the resampling filter.
-    - `fourier`: c_noise is embedded by twice as many random frequencies, rather than by a geometric series of them.
-    - `endpoint`: that series includes 1/10000.
-    - `late_labels`: labels are added to the embedding after its layers, without a bias.
-    - `wide_input`: the first convolution has as many channels as the first level.
-    - `residual_input`: the input, resampled by convolutions, is added to the features of every level on the way down.
-    - `attended_side`: unless told, levels of at most this longest side have attention.
-    - `attend_last`: of them only the finest, and on the way up only its last block.
-    - `separate_output`: the last normalisation and convolution stand outside of the decoder.
-    """
-
+    # how weights are initialised: in most layers, in the projection to q, k and v, in the last layer of each branch
     init: Init
     init_attention: Init
     init_last: Init
-    eps: float
-    skip_scale: float
-    adaptive_scale: bool = False
-    project_resampled: bool = True
-    filter: tuple[int, ...] = (1, 1)
-    fourier: bool = False
-    endpoint: bool = True
-    late_labels: bool = False
-    wide_input: bool = False
-    residual_input: bool = False
-    attended_side: int = 16
-    attend_last: bool = True
-    separate_output: bool = False
+    eps: float  # of the group normalisations
+    skip_scale: float  # the factor of a sum of two branches; √½ keeps the variance
+    adaptive_scale: bool = False  # the embedding scales and shifts after a normalisation, not only shifts before it
+    project_resampled: bool = True  # a skip connection that resamples always has a 1×1 convolution
+    filter: tuple[int, ...] = (1, 1)  # of the resampling
+    fourier: bool = False  # c_noise is embedded by twice the number of random frequencies, not by a geometric series
+    endpoint: bool = True  # the geometric series includes 1/10000
+    late_labels: bool = False  # labels are added after the layers of the embedding, without a bias
+    wide_input: bool = False  # the first convolution has as many channels as the first level
+    residual_input: bool = False  # the input, resampled by convolutions, is added to every level on the way down
+    attended_side: int = 16  # by default levels whose longest side is at most this have attention
+    attend_last: bool = True  # of these levels only the finest, and on the way up only its last block
+    separate_output: bool = False  # the last normalisation and convolution are not part of `dec`
 
 
 DDPMPP = Style(

@@ -73,7 +73,7 @@ def transformed(weight: Float[Tensor, "out channels 3 3"]) -> Float[Tensor, "36 
 @torch.library.custom_op(
     "diffspace::winograd", mutates_args=(), schema="(Tensor x, Tensor kernels, Tensor bias) -> Tensor"
 )
-def winograd(x: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
+def convolve(x: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
     """The convolution of x (B, C, H, W), padded by one, with transformed kernels (36, out, C); channels are last."""
     batch, channels, height, width = x.shape
     out = kernels.shape[1]
@@ -96,7 +96,7 @@ def winograd(x: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
     return y[:, :height, :width].permute(0, 3, 1, 2)
 
 
-@winograd.register_fake
+@convolve.register_fake
 def _(x: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
     batch, _, height, width = x.shape
     y = x.new_empty(batch, -(-height // 4) * 4, -(-width // 4) * 4, kernels.shape[1])
@@ -115,7 +115,7 @@ class WinogradConv(Conv):
         other_type = x.device.type != "cpu" or x.dtype != torch.float32 or self.weight.dtype != torch.float32
         if other_type or more_padding or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
             return super()._convolve(x, more_padding)
-        y: Tensor = winograd(x, self._kernels(), self.bias)
+        y: Tensor = convolve(x, self._kernels(), self.bias)
         return y
 
     def _kernels(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""What every network is told beside x: the noise level, a class, augmentation parameters."""
+"""What the networks share: the embedding of the noise level, of a class and of augmentation parameters."""
 
 from __future__ import annotations
 
@@ -12,46 +12,43 @@ from torch import nn
 from torch.nn import functional as F
 
 from diffspace._shapes import Float, Int, Tensor
+from diffspace.checks import check_integer, check_number
 from diffspace.networks.layers import Init, xavier
 from diffspace.protocols import Cond
 
-__all__ = ["ConditionedNetwork", "config_of", "require_int", "require_ints", "require_probability"]
+__all__ = ["ConditionedNetwork", "check_shape", "check_sizes", "config_of"]
 
 
-def require_int(name: str, value: int, least: int) -> None:
-    """ValueError unless `value` is an integer of at least `least`."""
-    if not isinstance(value, int) or value < least:
-        raise ValueError(f"{name}: {value!r}; want an integer of at least {least}")
+def check_sizes(name: str, values: Sequence[int]) -> None:
+    """Check that `values` holds one or more positive integers."""
+    if not values:
+        raise ValueError(f"{name}: expected one or more positive integers, got none")
+    for value in values:
+        check_integer(name, value, 1)
 
 
-def require_ints(name: str, values: Sequence[int]) -> None:
-    """ValueError unless `values` holds one or more integers, all positive."""
-    if not values or not all(isinstance(value, int) and value > 0 for value in values):
-        raise ValueError(f"{name}: {tuple(values)}; want one or more positive integers")
-
-
-def require_probability(name: str, value: float) -> None:
-    """ValueError unless `value` is in [0, 1)."""
-    if not 0 <= value < 1:
-        raise ValueError(f"{name}: {value!r}; want a number in [0, 1)")
+def check_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    """Check that a tensor has the shape."""
+    if tensor.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {tuple(tensor.shape)}")
 
 
 def config_of(network: type[nn.Module], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the given values, those of the arguments of a network's constructor, in order, with sequences as lists."""
+    """The arguments of a network's constructor, chosen from `arguments` and in its order, with sequences as lists."""
     names = inspect.signature(network).parameters
     values = ((name, arguments[name]) for name in names)
     return {name: list(value) if isinstance(value, Sequence) else value for name, value in values}
 
 
 class ConditionedNetwork(nn.Module):
-    """The base of the networks: it turns c_noise, "labels" and "augment" into one embedding vector.
+    """The base of the networks: maps c_noise, "labels" and "augment" to one embedding vector.
 
     emb = silu(W₁·silu(W₀·(map_noise(c_noise) + √label_dim·W_l·label + b_l + W_a·augment) + b₀) + b₁), or with
     `late_labels` silu(W₁·silu(W₀·(map_noise(c_noise) + W_a·augment) + b₀) + b₁ + W_l·label).
     Labels are class indices (B,) or vectors (B, label_dim); in training, each sample's label is dropped with
     probability `label_dropout`. A missing condition is zeros.
 
-    `config` holds every argument of the constructor, JSON-able: `type(network)(**network.config)` builds the
+    `config` holds every argument of the constructor in the types of JSON: `type(network)(**network.config)` builds the
     network again. `conditions` are the names of the conditions that it takes.
     """
 
@@ -70,16 +67,13 @@ class ConditionedNetwork(nn.Module):
         late_labels: bool = False,
     ) -> None:
         super().__init__()
-        require_int("label_dim", label_dim, 0)
-        require_int("augment_dim", augment_dim, 0)
-        require_probability("label_dropout", label_dropout)
+        check_integer("label_dim", label_dim, 0)
+        check_integer("augment_dim", augment_dim, 0)
+        check_number("label_dropout", label_dropout, "[0, 1)")
         if label_dropout and not label_dim:
             raise ValueError(f"label_dropout: {label_dropout} has no effect where label_dim is 0")
-        self.label_dim = label_dim
-        self.augment_dim = augment_dim
-        self.emb_channels = emb_channels
-        self.label_dropout = label_dropout
-        self.late_labels = late_labels
+        self.label_dim, self.augment_dim, self.emb_channels = label_dim, augment_dim, emb_channels
+        self.label_dropout, self.late_labels = label_dropout, late_labels
         dims = {"labels": label_dim, "augment": augment_dim}
         self.conditions = tuple(name for name, dim in dims.items() if dim)
         self.map_noise = map_noise
@@ -95,24 +89,21 @@ class ConditionedNetwork(nn.Module):
 
     def embed(self, batch: int, c_noise: Float[Tensor, "batch"], cond: Cond) -> Float[Tensor, "batch emb"]:
         """The embedding vectors of a batch; ValueError for a wrong shape."""
-        if c_noise.shape != (batch,):
-            raise ValueError(f"c_noise: shape {tuple(c_noise.shape)}; want ({batch},), one for each sample of x")
+        check_shape("c_noise", c_noise, (batch,))
         emb = self.map_noise(c_noise).to(self.map_layer0.weight.dtype)
         label = emb if self.map_label is None else self._label_vectors(cond, emb)
         if self.map_label is not None and not self.late_labels:
             emb = emb + self.map_label(label * math.sqrt(self.label_dim))
         if self.map_augment is not None and "augment" in cond:
-            augment, shape = cond["augment"], (batch, self.augment_dim)
-            if augment.shape != shape:
-                raise ValueError(f"augment: shape {tuple(augment.shape)}; want {shape}")
-            emb = emb + self.map_augment(augment.to(emb.dtype))
+            check_shape("augment", cond["augment"], (batch, self.augment_dim))
+            emb = emb + self.map_augment(cond["augment"].to(emb.dtype))
         emb = self.map_layer1(F.silu(self.map_layer0(emb)))
         if self.map_label is not None and self.late_labels:
             emb = emb + self.map_label(label)
         return F.silu(emb)
 
     def _label_vectors(self, cond: Cond, emb: Tensor) -> Tensor:
-        """The labels as vectors (B, label_dim) like emb: zeros where they are missing or dropped."""
+        """The labels as vectors (B, label_dim) in the dtype of emb: zeros where they are missing or dropped."""
         batch = len(emb)
         if "labels" not in cond:
             return emb.new_zeros(batch, self.label_dim)
@@ -123,8 +114,8 @@ class ConditionedNetwork(nn.Module):
             vectors = labels
         else:
             raise ValueError(
-                f"labels: shape {tuple(labels.shape)}, {labels.dtype}; want integers of shape ({batch},) or "
-                f"vectors of shape ({batch}, {self.label_dim})"
+                f"labels: expected integers of shape ({batch},) or vectors of shape ({batch}, {self.label_dim}), "
+                f"got {labels.dtype} of shape {tuple(labels.shape)}"
             )
         vectors = vectors.to(emb.dtype)
         if self.training and self.label_dropout:
@@ -132,11 +123,11 @@ class ConditionedNetwork(nn.Module):
         return vectors
 
     def one_hot(self, indices: Int[Tensor, "batch"]) -> Int[Tensor, "batch label_dim"]:
-        """Class indices as the vectors that the network takes for them; ValueError for one that is no class."""
-        # on other devices a look at the values would wait for them; there one_hot itself fails
+        """Class indices as one-hot vectors; ValueError for an index that is out of range."""
+        # on other devices a check would wait for the values; there F.one_hot itself fails
         if indices.device.type == "cpu" and indices.numel() and not torch.compiler.is_compiling():
             low, high = (int(index) for index in indices.aminmax())
             if low < 0 or high >= self.label_dim:
                 wrong = low if low < 0 else high
-                raise ValueError(f"labels: {wrong}; want class indices from 0 to {self.label_dim - 1}")
+                raise ValueError(f"labels: expected class indices from 0 to {self.label_dim - 1}, got {wrong}")
         return F.one_hot(indices, self.label_dim)
