@@ -11,7 +11,7 @@ import torch
 from diffspace._shapes import Tensor
 from diffspace.files import has_format
 from diffspace.interop import SUFFIXES, convert
-from diffspace.interop.foreign import fit_network
+from diffspace.interop.conversion import fit_network
 from diffspace.model import CONFIG, FORMAT, WEIGHTS, Model
 from diffspace.preconditioning import Preconditioned
 from diffspace.registry import from_config

@@ -148,7 +148,10 @@ def test_malice_of_every_protocol(tmp_path: Path, protocol: int) -> None:
     evil = pickle.dumps({"data": _Evil(), "labels": []}, protocol)
     pickletools.genops(evil)
     members = {**cifar10(), "cifar-10-batches-py/batches.meta": evil}
-    with pytest.raises(ValueError, match=r"batches\.meta: cannot be read: it names (builtins|__builtin__)\.exec"):
+    with pytest.raises(
+        ValueError,
+        match=r"batches\.meta: cannot be read: it (asks for '(builtins|__builtin__)\.exec'|has the instruction)",
+    ):
         load_data(tar(tmp_path / "x.tar.gz", members))
     assert not hasattr(sys, "diffspace_was_fooled")
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from reference_pickle import reference_modules, snapshot, write_snapshot
 from small_networks import make_denoiser
 
 from diffspace.interop import convert
-from diffspace.interop.files import read_content
+from diffspace.pickles import read_pickle
 
 
 class Calls:
@@ -109,6 +110,12 @@ def typed_storage(tensor):
     return torch.storage.TypedStorage(wrap_storage=tensor.untyped_storage(), dtype=tensor.dtype, _internal=True)
 
 
+def legacy(content):
+    stream = io.BytesIO()
+    torch.save(content, stream, _use_new_zipfile_serialization=False)
+    return stream.getvalue()
+
+
 def storage(inner):
     """A storage whose bytes are these."""
     return Calls(torch.storage._load_from_bytes, inner)
@@ -116,9 +123,7 @@ def storage(inner):
 
 def test_a_call_inside_the_bytes_of_a_storage_is_refused(refused):
     attack = Calls(os.system, f"touch {refused.marker}")
-    stream = io.BytesIO()
-    torch.save({"x": attack}, stream, _use_new_zipfile_serialization=False)
-    refused(dumps({"ema": storage(stream.getvalue())}), r"asks for '(posix|nt)\.system'")
+    refused(dumps({"ema": storage(legacy({"x": attack}))}), r"asks for '(posix|nt)\.system'")
     refused(dumps({"ema": storage(pickle.dumps(attack))}), r"asks for '(posix|nt)\.system'")
     stream = io.BytesIO()
     torch.save({"x": attack}, stream)
@@ -129,9 +134,7 @@ def test_a_call_inside_the_bytes_of_a_storage_is_refused(refused):
 
 @pytest.mark.parametrize("change", ["count", "short", "long", "dtype", "keys", "magic"])
 def test_storages_that_lie_are_refused(refused, change):
-    stream = io.BytesIO()
-    torch.save(typed_storage(torch.arange(5.0)), stream, _use_new_zipfile_serialization=False)
-    data = stream.getvalue()
+    data = legacy(typed_storage(torch.arange(5.0)))
     body = data[: -20 - 8]
     changed = {
         "count": body + struct.pack("<q", 2**60) + data[-20:],
@@ -146,9 +149,7 @@ def test_storages_that_lie_are_refused(refused, change):
 
 
 def test_the_same_bytes_decoded_again_and_again_are_refused(refused):
-    stream = io.BytesIO()
-    torch.save(typed_storage(torch.zeros(100_000)), stream, _use_new_zipfile_serialization=False)
-    data = stream.getvalue()
+    data = legacy(typed_storage(torch.zeros(100_000)))
     refused(dumps([storage(data) for _ in range(1000)]), "again and again")
 
 
@@ -230,6 +231,17 @@ MADE_BY_HAND = {
     "number without bytes": raw(name("numpy.core.multiarray", "scalar") + DTYPE + text("f8") + b"\x85RN\x86R"),
     "number of few bytes": raw(name("numpy.core.multiarray", "scalar") + DTYPE + text("f8") + b"\x85RC\x01x\x86R"),
     "array of another class": raw(name("numpy.core.multiarray", "_reconstruct") + DTYPE + b"\x85R"),
+    "array of another shape": raw(
+        *(
+            name("numpy.core.numeric", "_frombuffer"),
+            b"(C\x02xx",
+            DTYPE,
+            text("u1"),
+            b"\x85RK\x03\x85",
+            text("C"),
+            b"tR",
+        ),
+    ),
     "encoding": raw(name("_codecs", "encode") + text("x") + text("zip") + b"\x86R"),
     "set of lists": raw(name("builtins", "set") + b"]]a\x85R"),
     "bytes of a number": raw(name("builtins", "bytes") + b"J\xff\xff\xff\x7f\x85R"),
@@ -249,12 +261,17 @@ def test_extension_codes_are_refused_though_registered(refused):
         copyreg.remove_extension("os", "system", 0x7A)
 
 
+ONE_NUMBER = legacy(typed_storage(torch.zeros(1)))
 DEEP = {
     "open marks": raw(b"(" * 400_000),
     "nested tuples": raw(b"(" * 400_000 + b"t" * 400_000),
     "nested lists": raw(b"]" * 300_000 + b"a" * 299_999),
     "nested dictionaries": raw((b"}" + text("x")) * 100_000 + b"N" + b"s" * 100_000),
     "nested type": raw(DTYPE + b")" + b"\x85" * 500_000 + b"R"),
+    "many axes": raw(
+        *(REBUILD, b"(", LOAD, b"B", struct.pack("<I", len(ONE_NUMBER)), ONE_NUMBER, b"\x85RK\x00"),
+        *(b"(\x8a\x20", b"\x7f" * 32, b"q\x00", b"h\x00" * 400_000, b"tq\x01h\x01tR"),
+    ),
     "nested name": raw(b")" + b"\x85" * 500_000 + text("x") + b"\x93"),
     "nested key": raw(b"})" + b"\x85" * 500_000 + b"Ns"),
     "endless": raw(b"N0" * 2_000_000),
@@ -373,7 +390,7 @@ def test_values_come_out_as_they_went_in(tmp_path):
     path = tmp_path / "x.pkl"
     for protocol in (2, 3, 4, 5):
         path.write_bytes(pickle.dumps(values | {"again": again}, protocol))
-        read = read_content(path)
+        read = read_pickle(path)
         assert read["again"] is read["texts"]
         assert {name: read[name] for name in values} == values
 
@@ -392,14 +409,90 @@ def test_tensors_of_every_type_and_view_come_out_as_they_went_in(tmp_path):
     tensors += [torch.nn.Parameter(torch.randn(3))]
     path = tmp_path / "x.pkl"
     path.write_bytes(pickle.dumps({"x": tensors}, 4))
-    for read, tensor in zip(read_content(path)["x"], tensors, strict=True):
+    for read, tensor in zip(read_pickle(path)["x"], tensors, strict=True):
         assert read.dtype == tensor.dtype
         assert read.stride() == tensor.stride()
         assert torch.equal(read, tensor)
 
 
+def test_dictionaries_and_arrays_come_out_in_plain_form(tmp_path):
+    path = tmp_path / "x.pkl"
+    table = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    path.write_bytes(dumps({1: "a", "array": table, "turned": table.T, "bytes": b"ab"}))
+    read = read_pickle(path)
+    assert (read["1"], bytes(read["bytes"])) == ("a", b"ab")
+    for name, by_columns in (("array", False), ("turned", True)):
+        state = read[name].state
+        assert (state["dtype"], state["by_columns"], bytes(state["data"])) == ("u1", by_columns, bytes(range(6)))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_files_of_torch_come_out_as_they_went_in(tmp_path, zipped):
+    base = torch.arange(24.0).reshape(4, 6)
+    layer = torch.nn.Linear(2, 3, dtype=torch.bfloat16)
+    optimizer = torch.optim.Adam(layer.parameters())
+    layer(torch.ones(1, 2, dtype=torch.bfloat16)).sum().backward()
+    optimizer.step()
+    content = {"views": [base.T, base[1:, ::2], base[:0]], "layer": layer.state_dict(), "adam": optimizer.state_dict()}
+    path = tmp_path / "x.pt"
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    for read in (read_pickle(path), read_pickle(path.read_bytes())):
+        for ours, theirs in zip(read["views"], content["views"], strict=True):
+            assert ours.stride() == theirs.stride()
+            assert torch.equal(ours, theirs)
+        assert read["layer"].keys() == content["layer"].keys()
+        assert all(torch.equal(read["layer"][name], value) for name, value in content["layer"].items())
+        assert torch.equal(read["adam"]["state"]["0"]["exp_avg"], content["adam"]["state"][0]["exp_avg"])
+
+
+def rewritten(path, change):
+    """A zip file whose entries are what `change` makes of (name, content), with its compression."""
+    with zipfile.ZipFile(path) as archive:
+        entries = [change(name, archive.read(name)) for name in archive.namelist()]
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content, compression in entries:
+            archive.writestr(name, content, compression)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("where", "content", "compression", "message"),
+    [
+        ("/data/0", b"\0" * 10_000_000, zipfile.ZIP_DEFLATED, "compressed"),
+        ("/data.pkl", b"\x80\x02N" * 10_000_000, zipfile.ZIP_DEFLATED, "compressed"),
+        ("/data/0", b"\0" * 8, zipfile.ZIP_STORED, "storage of 4 elements in 8 bytes"),
+        ("/byteorder", b"big", zipfile.ZIP_STORED, "big-endian"),
+        ("/data.pkl", b"\x80\x02cos\nsystem\n.", zipfile.ZIP_STORED, "asks for 'os.system'"),
+        ("/data.pkl", b"\x80\x02(X\x07\0\0\0storagectorch\nFloatStorage\n", zipfile.ZIP_STORED, "cut short"),
+    ],
+)
+def test_zip_files_that_lie_are_refused(tmp_path, refused, where, content, compression, message):
+    path = tmp_path / "x.pt"
+    torch.save({"x": torch.zeros(4)}, path)
+
+    def change(name, old):
+        return (name, content, compression) if name.endswith(where) else (name, old, zipfile.ZIP_STORED)
+
+    refused(rewritten(path, change), message)
+
+
+def test_changed_zip_files_give_one_line(tmp_path, read_all):
+    path = tmp_path / "x.pt"
+    torch.save({"x": torch.zeros(2)}, path)
+    whole, random_ = path.read_bytes(), random.Random(0)
+
+    def changed():
+        data = bytearray(whole)
+        for _ in range(random_.choice([1, 3, 20])):
+            data[random_.randrange(len(data))] = random_.randrange(256)
+        return data
+
+    ends = range(2, len(whole), len(whole) // 50)
+    assert read_all([*(whole[:end] for end in ends), *(changed() for _ in range(200))]) == (0, len(ends) + 200)
+
+
 def test_strides_of_zero_do_not_make_a_small_file_large(tmp_path):
     path = tmp_path / "shared.pt"
     torch.save({f"w{i}": torch.zeros(1).expand(1000, 1000) for i in range(3)}, path)
-    with pytest.raises(ValueError, match="hold more than the file does"):
-        read_content(path)
+    with pytest.raises(ValueError, match="storage of 1 elements"):
+        read_pickle(path)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import io
 import math
-import pickle
 import tarfile
 import zlib
 from collections.abc import Mapping
@@ -20,12 +18,12 @@ from diffspace.data.dataset import InMemory
 from diffspace.data.files import Files
 from diffspace.data.folder import ImageSource
 from diffspace.data.numbered import PixelFiles
+from diffspace.pickles import PickleError, Record, read_pickle
 
 __all__ = ["CifarArchive"]
 
 _SHAPE = (3, 32, 32)
 _LARGEST = 2**28  # bytes of a member; the largest that there is, CIFAR-100's, has 155 million
-_NUMPY = {"numpy", "numpy.core.multiarray", "numpy._core.multiarray"}
 
 
 class _Contents(NamedTuple):
@@ -48,7 +46,7 @@ _KNOWN = {
 @dataclass(frozen=True)
 class CifarArchive(ImageSource):
     """The training images of CIFAR-10 or CIFAR-100, from cifar-10-python.tar.gz or cifar-100-python.tar.gz; see
-    `ImageSource` for the options. Its pickles are read by a reader that runs nothing of what they name.
+    `ImageSource` for the options.
     """
 
     @property
@@ -71,9 +69,9 @@ class CifarArchive(ImageSource):
                 raise ValueError(f"{path / folder / batch}: {where.labels}: want a list of {len(images[-1])} numbers")
             labels += numbers
         names = _dictionary(path, pickles, f"{folder}/{where.names_file}").get(where.names)
-        if not isinstance(names, list) or not all(isinstance(name, str | bytes) for name in names):
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ValueError(f"{path / folder / where.names_file}: {where.names}: want a list of strings")
-        return PixelFiles(path, InMemory(torch.cat(images)), labels, [_text(name) for name in names])
+        return PixelFiles(path, InMemory(torch.cat(images)), labels, names)
 
 
 def _unpack(path: Path) -> dict[str, bytes]:
@@ -102,64 +100,17 @@ def _dictionary(path: Path, pickles: Mapping[str, bytes], name: str) -> dict[str
     if name not in pickles:
         raise ValueError(f"{path}: has no {name}")
     try:
-        content = _Unpickler(io.BytesIO(pickles[name]), encoding="bytes").load()
-    except Exception as error:  # a pickle that is not what it should be leads its reader to anything
-        raise ValueError(f"{path / name}: cannot be read: {' '.join(str(error).split())}") from None
+        content = read_pickle(pickles[name])
+    except PickleError as error:
+        raise ValueError(f"{path / name}: cannot be read: it {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path / name}: holds no dictionary")
-    return {_text(key): value for key, value in content.items() if isinstance(key, str | bytes)}
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode("latin1") if isinstance(value, bytes) else value
-
-
-class _Inert:
-    """Stands for a function of numpy and for what it makes, and only keeps what it is given."""
-
-    __slots__ = ("arguments", "name", "state")
-
-    def __init__(self, name: str, arguments: tuple[Any, ...] = ()) -> None:
-        self.name, self.arguments, self.state = name, arguments, None
-
-    def __call__(self, *arguments: Any) -> _Inert:
-        return _Inert(self.name, arguments)
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-
-class _Encode:
-    """Makes the bytes that Python 3 writes as text in the old protocols."""
-
-    __slots__ = ()
-
-    def __call__(self, text: str, encoding: str | bytes) -> bytes:
-        return text.encode("latin1")
-
-
-class _Unpickler(pickle._Unpickler):
-    """Reads numbers, strings, lists, dictionaries and arrays; nothing that a pickle names is imported or called.
-
-    It is the reader written in Python, whose memo is a dictionary: the other one reserves whatever index it is told.
-    """
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("_codecs", "encode"):
-            return _Encode()
-        if module in _NUMPY and name in ("_reconstruct", "ndarray", "dtype"):
-            return _Inert(name)
-        raise pickle.UnpicklingError(f"it names {module}.{name}, which has no place in it")
+    return content
 
 
 def _pixels(path: Path, array: object) -> Shaped[Tensor, "n 3 32 32"]:
-    """The images in what was read of an array of bytes of shape (n, 3072)."""
-    try:
-        _, (n, length), dtype, by_columns, content = array.state  # type: ignore[attr-defined]
-        kind = _text(dtype.arguments[0])
-        good = (dtype.name, kind, by_columns, length) == ("dtype", "u1", False, math.prod(_SHAPE))
-        if not good or not isinstance(content, bytes) or len(content) != n * length or not content:
-            raise ValueError
-    except (AttributeError, IndexError, TypeError, ValueError):
-        raise ValueError(f"{path}: data: want an array of bytes of shape (n, {math.prod(_SHAPE)})") from None
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8).reshape(n, *_SHAPE)
+    """The images in an array of bytes of shape (n, 3072)."""
+    match array:
+        case Record("ndarray", {"dtype": "u1", "by_columns": False, "shape": (n, 3072), "data": data}) if n:
+            return torch.frombuffer(bytearray(data), dtype=torch.uint8).reshape(n, *_SHAPE)
+    raise ValueError(f"{path}: data: want an array of bytes of shape (n, {math.prod(_SHAPE)})")

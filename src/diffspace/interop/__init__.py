@@ -1,5 +1,5 @@
-"""Checkpoints of others, made models of ours without executing anything in them."""
+"""Checkpoints of other code bases, converted to models of diffspace without executing anything in them."""
 
-from diffspace.interop.convert import SUFFIXES as SUFFIXES
-from diffspace.interop.convert import convert as convert
-from diffspace.interop.foreign import Report as Report
+from diffspace.interop.conversion import SUFFIXES as SUFFIXES
+from diffspace.interop.conversion import Report as Report
+from diffspace.interop.conversion import convert as convert

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from diffspace._shapes import Tensor
-from diffspace.interop.foreign import Foreign
-from diffspace.interop.pickles import Inert, Refusal, shown
+from diffspace.interop.checkpoint import Checkpoint
+from diffspace.pickles import PickleError, Record, short_repr
 from diffspace.registry import from_config
 
 __all__ = ["read", "recognise"]
@@ -46,22 +46,22 @@ _SONG_STYLES: Mapping[str, dict[str, Any]] = {
 
 def recognise(content: Mapping[str, Any]) -> bool:
     """Whether this is a snapshot of a training."""
-    return isinstance(content.get("ema"), Inert)
+    return isinstance(content.get("ema"), Record)
 
 
-def read(content: Mapping[str, Any]) -> Foreign:
+def read(content: Mapping[str, Any]) -> Checkpoint:
     """The averaged network ("ema") of a snapshot."""
     whole = content["ema"]
     if whole.class_name not in _PRECONDITIONING:
-        raise ValueError(f"class {shown(whole.class_name)} is unknown; want one of {', '.join(_PRECONDITIONING)}")
+        raise ValueError(f"class {short_repr(whole.class_name)} is unknown; want one of {', '.join(_PRECONDITIONING)}")
     kind, wanted = _PRECONDITIONING[whole.class_name]
     settings = {name: _number(whole.state, name, type_) for name, type_ in wanted.items()}
     preconditioning = from_config("preconditioning", {"kind": kind, **settings})
 
     unet = _part(whole.state, "_modules").get("model")
-    if not isinstance(unet, Inert) or unet.class_name not in _NETWORKS:
-        name = unet.class_name if isinstance(unet, Inert) else unet
-        raise ValueError(f"model: {shown(name)} is unknown; want one of {', '.join(_NETWORKS)}")
+    if not isinstance(unet, Record) or unet.class_name not in _NETWORKS:
+        name = unet.class_name if isinstance(unet, Record) else unet
+        raise ValueError(f"model: {short_repr(name)} is unknown; want one of {', '.join(_NETWORKS)}")
     ignored = [f"{name!r} of the snapshot" for name in content if name != "ema"]
     ignored += [f"{name!r} of {whole.class_name}" for name in _part(whole.state, "_buffers")]
     ignored.append("the source code of the classes, which is not executed")
@@ -77,27 +77,27 @@ def read(content: Mapping[str, Any]) -> Foreign:
         if name in state and len(state[name]) == 2 * channels:
             state[name] = state[name][:channels]
             ignored.append(f"the second half of {name}: a learned variance")
-    return Foreign(
+    return Checkpoint(
         f"NVIDIA pickle, {whole.class_name} of {unet.class_name}", config, state, preconditioning, tuple(ignored)
     )
 
 
-def _config(unet: Inert) -> dict[str, Any]:
+def _config(unet: Record) -> dict[str, Any]:
     """The config of our network for the arguments with which theirs was made."""
     if unet.state.get("_init_args"):
-        raise ValueError(f"_init_args: {shown(unet.state['_init_args'])}; want arguments by name")
+        raise ValueError(f"_init_args: {short_repr(unet.state['_init_args'])}; want arguments by name")
     given = dict(_part(unet.state, "_init_kwargs"))
     size = _number(given, "img_resolution", int)
     channels = _number(given, "in_channels", int)
     if given.get("out_channels") not in (channels, 2 * channels):
-        raise ValueError(f"out_channels: {shown(given.get('out_channels'))}; want {channels} or {2 * channels}")
+        raise ValueError(f"out_channels: {short_repr(given.get('out_channels'))}; want {channels} or {2 * channels}")
     defaults = _NETWORKS[unet.class_name]
     options = {name: _like(name, given.get(name, default), default) for name, default in defaults.items()}
     style = {name: value for name, value in given.items() if name not in {*options, *_SHAPE}}
     if unet.class_name == "DhariwalUNet":
         kind = "adm"
         if style:
-            raise ValueError(f"{shown(next(iter(style)))}: is no option of a DhariwalUNet")
+            raise ValueError(f"{short_repr(next(iter(style)))}: is no option of a DhariwalUNet")
     else:
         kind = _song_kind(style)
     sides = [size >> i for i in range(len(options["channel_mult"]))]
@@ -118,44 +118,44 @@ def _song_kind(given: Mapping[str, Any]) -> str:
     # what is not given is as in DDPM++
     for name, value in (_SONG_STYLES["ddpmpp"] | plain).items():
         if name not in style:
-            raise ValueError(f"{shown(name)}: is no option of a SongUNet")
+            raise ValueError(f"{short_repr(name)}: is no option of a SongUNet")
         if value != style[name]:
-            raise ValueError(f"{name}: {shown(value)}; want {style[name]!r}, as {kind} has it")
+            raise ValueError(f"{name}: {short_repr(value)}; want {style[name]!r}, as {kind} has it")
     return kind
 
 
-def _tensors(module: Inert) -> Iterator[tuple[str, Tensor]]:
+def _tensors(module: Record) -> Iterator[tuple[str, Tensor]]:
     """Parameters and buffers under their full names. No module may occur twice, or there would be no end to some."""
     seen: set[int] = set()
     waiting = [("", module)]
     while waiting:
         prefix, module = waiting.pop()
         if id(module) in seen:
-            raise ValueError(f"{shown(prefix[:-1])}: is a module that occurs elsewhere too")
+            raise ValueError(f"{short_repr(prefix[:-1])}: is a module that occurs elsewhere too")
         seen.add(id(module))
         for name, value in {**_part(module.state, "_parameters"), **_part(module.state, "_buffers")}.items():
             if isinstance(value, Tensor):
                 yield prefix + name, value
             elif value is not None:
-                raise ValueError(f"{shown(prefix + name)}: is no tensor")
+                raise ValueError(f"{short_repr(prefix + name)}: is no tensor")
         for name, child in _part(module.state, "_modules").items():
-            if isinstance(child, Inert):
+            if isinstance(child, Record):
                 waiting.append((f"{prefix}{name}.", child))
             elif child is not None:
-                raise ValueError(f"{shown(prefix + name)}: is no module")
+                raise ValueError(f"{short_repr(prefix + name)}: is no module")
 
 
 def _part(state: Mapping[str, Any], name: str) -> dict[str, Any]:
     part = state.get(name)
     if type(part) is not dict:
-        raise Refusal(f"has an object without {name}")
+        raise PickleError(f"has an object without {name}")
     return part
 
 
 def _number(state: Mapping[str, Any], name: str, type_: Callable[[Any], Any]) -> Any:
     value = state.get(name)
     if isinstance(value, bool) or not isinstance(value, int if type_ is int else int | float):
-        raise ValueError(f"{name}: {shown(value)}; want a number")
+        raise ValueError(f"{name}: {short_repr(value)}; want a number")
     return type_(value)
 
 
@@ -164,5 +164,5 @@ def _like(name: str, value: Any, default: Any) -> Any:
     if not isinstance(default, tuple):
         return _number({name: value}, name, type(default))
     if not isinstance(value, list | tuple) or not all(type(n) is int for n in value):
-        raise ValueError(f"{name}: {shown(value)}; want whole numbers")
+        raise ValueError(f"{name}: {short_repr(value)}; want whole numbers")
     return tuple(value)

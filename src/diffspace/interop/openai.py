@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from diffspace._shapes import Tensor
-from diffspace.interop.foreign import Foreign
-from diffspace.interop.pickles import shown
+from diffspace.interop.checkpoint import Checkpoint
+from diffspace.pickles import short_repr
 from diffspace.preconditioning import EpsilonPrediction, IDDPMPreconditioning, LevelIndex, Preconditioning
 from diffspace.process import DiscreteLevels, IDDPMLevels
 
@@ -54,7 +54,7 @@ def read(
     num_heads: int | None = None,
     channels_per_head: int | None = None,
     qkv_order: str | None = None,
-) -> Foreign:
+) -> Checkpoint:
     """The network of a state dict. Names and shapes tell the architecture; what they leave open are the options.
 
     `size` is the side of the images, `channels` their channels. `betas` ("cosine" or "linear") and `num_steps` are
@@ -122,7 +122,7 @@ def read(
         **heads,
     }
     preconditioning = _preconditioning(betas, num_steps)
-    return Foreign(f"OpenAI {family}", network, ours, preconditioning, tuple(ignored), tuple(assumed))
+    return Checkpoint(f"OpenAI {family}", network, ours, preconditioning, tuple(ignored), tuple(assumed))
 
 
 class _Plan:
@@ -160,13 +160,13 @@ class _Plan:
             return f"{_ENDS[path]}.{leaf}"
         match = re.fullmatch(r"(input|output|middle)_blocks?\.(?:(\d+)\.)?(\d+)(?:\.(.+))?", path)
         if match is None:
-            raise ValueError(f"{shown(name)}: is no name of such a network")
+            raise ValueError(f"{short_repr(name)}: is no name of such a network")
         where, block, layer, inner = match[1], int(match[2] or 0), int(match[3]), match[4] or ""
         place = self._place(where, block, layer, inner, [f"{size >> i}x{size >> i}" for i in range(self.levels)])
         if inner in ("", "op", "conv"):
             return f"{place}.{leaf}"
         if inner not in _LAYERS:
-            raise ValueError(f"{shown(name)}: is no name of such a network")
+            raise ValueError(f"{short_repr(name)}: is no name of such a network")
         return f"{place}.{_LAYERS[inner]}.{leaf}"
 
     def _place(self, where: str, block: int, layer: int, inner: str, sides: list[str]) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from diffspace._shapes import Tensor
-from diffspace.interop.foreign import Foreign
-from diffspace.interop.pickles import shown
+from diffspace.interop.checkpoint import Checkpoint
+from diffspace.pickles import short_repr
 from diffspace.preconditioning import Preconditioning, VEPreconditioning, VPPreconditioning
 
 __all__ = ["read", "recognise"]
@@ -32,7 +32,7 @@ def recognise(content: Mapping[str, Any]) -> bool:
     return isinstance(ema, Mapping) and "shadow_params" in ema and isinstance(content.get("model"), Mapping)
 
 
-def read(content: Mapping[str, Any], *, size: int | None = None) -> Foreign:
+def read(content: Mapping[str, Any], *, size: int | None = None) -> Checkpoint:
     """The averaged network of a checkpoint, for images of `size` × `size`: 32 if not said, as in CIFAR-10."""
     assumed = [] if size is not None else ["size 32, which weights do not tell"]
     side = 32 if size is None else size
@@ -50,7 +50,7 @@ def read(content: Mapping[str, Any], *, size: int | None = None) -> Foreign:
     preconditioning, told = _preconditioning(walk.kind, content["model"])
     ignored = [f"{name!r} of the checkpoint" for name in content if name not in ("model", "ema")]
     ignored.append("the weights of 'model': those of its average 'ema' are taken")
-    return Foreign(
+    return Checkpoint(
         f"score_sde checkpoint, {walk.kind}", network, walk.state, preconditioning, tuple(ignored), (*assumed, told)
     )
 
@@ -68,13 +68,13 @@ def _averaged(content: Mapping[str, Any]) -> list[dict[str, Tensor]]:
             continue
         match = _MODULE.fullmatch(str(name))
         if match is None or not isinstance(value, Tensor):
-            raise ValueError(f"{shown(name)}: is no name of such a network")
+            raise ValueError(f"{short_repr(name)}: is no name of such a network")
         module = found.setdefault(int(match[1]), {})
         if match[2] == "W":
             module["W"] = value
             continue
         if not shadows or not isinstance(shadows[0], Tensor) or shadows[0].shape != value.shape:
-            raise ValueError(f"shadow_params: have no average for {shown(name)} of shape {tuple(value.shape)}")
+            raise ValueError(f"shadow_params: have no average for {short_repr(name)} of shape {tuple(value.shape)}")
         module[match[2]] = shadows.pop(0)
     if shadows:
         raise ValueError(f"shadow_params: have {len(shadows)} more tensors than the network")
@@ -157,7 +157,7 @@ class _Walk:
         for leaf in module:
             part, _, kind = leaf.partition(".")
             if part not in _BLOCK:
-                raise ValueError(f"{shown(leaf)} of {name}: is no layer of a block of BigGAN's kind")
+                raise ValueError(f"{short_repr(leaf)} of {name}: is no layer of a block of BigGAN's kind")
             self.state[f"{name}.{_BLOCK[part]}.{kind}"] = module[leaf]
         if (attention or level is not None) and self.waiting and "NIN_3.W" in self.waiting[-1][1]:
             self.attend(name, self.waiting.pop()[1])

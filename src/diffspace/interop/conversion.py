@@ -1,0 +1,177 @@
+"""Checkpoints of other code bases as models of diffspace."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffspace._shapes import Tensor
+from diffspace.interop import nvidia, openai, score_sde
+from diffspace.interop.checkpoint import Checkpoint
+from diffspace.model import Model
+from diffspace.pickles import PickleError, read_pickle, short_repr
+from diffspace.preconditioning import Preconditioned
+from diffspace.registry import from_config, to_config
+from diffspace.transform import PIXELS
+
+__all__ = ["SUFFIXES", "Report", "convert", "fit_network"]
+
+_READERS: tuple[tuple[Callable[[Mapping[str, Any]], bool], Callable[..., Checkpoint]], ...] = (
+    (nvidia.recognise, nvidia.read),
+    (openai.recognise, openai.read),
+    (score_sde.recognise, score_sde.read),
+)
+SUFFIXES = (".pkl", ".pt", ".pth", ".safetensors")
+"""How the names of checkpoints of other code bases end."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of a checkpoint: `tensors` of the file are in the model, with `parameters` numbers in all."""
+
+    source: str
+    sha256: str
+    format: str
+    architecture: str
+    network: Mapping[str, Any] = field(repr=False)
+    preconditioning: Mapping[str, Any]
+    sigma_min: float
+    sigma_max: float
+    tensors: int
+    parameters: int
+    ignored: tuple[str, ...]
+    assumed: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """The report as text, one fact a line."""
+        options = ", ".join(f"{name} {value}" for name, value in self.network.items() if value not in (None, 0, False))
+        choices = ", ".join(
+            f"{name} {value}" for name, value in self.preconditioning.items() if not isinstance(value, Mapping)
+        )
+        return [
+            f"source           {self.source}, sha256 {self.sha256[:16]}",
+            f"format           {self.format}",
+            f"architecture     {self.architecture}: {options}",
+            f"preconditioning  {choices}",
+            f"σ range          {self.sigma_min:g} … {self.sigma_max:g}",
+            f"parameters       {self.parameters:,} in {self.tensors} tensors, every one of them matched by name",
+            *(f"ignored          {what}" for what in self.ignored),
+            *(f"assumed          {what}" for what in self.assumed),
+        ]
+
+    def notes(self) -> dict[str, Any]:
+        """The part of the report that is saved with the model."""
+        return {"source": self.source, "sha256": self.sha256, "format": self.format, "assumed": list(self.assumed)}
+
+
+def convert(source: str | Path, **options: Any) -> tuple[Model, Report]:
+    """The model in a checkpoint of another code base, with a report of what was recognised, matched and ignored.
+
+    Supported are NVIDIA's pickles of EDM and its baselines, state dicts of OpenAI's improved-diffusion and
+    guided-diffusion, and checkpoints of Song's score_sde. Nothing in a file is executed. The options say what a file
+    does not (`openai.read`, `score_sde.read`). ValueError, naming the file, for anything else.
+    """
+    path = Path(source)
+    if not path.is_file():
+        raise ValueError(f"source: there is no file {path}")
+    try:
+        content = _read_content(path)
+        reader = _reader(content)
+        known = list(inspect.signature(reader).parameters)[1:]
+        given = {name: value for name, value in options.items() if value is not None}
+        for name in given:
+            if name not in known:
+                raise ValueError(f"{name}: has no effect on such a file; options: {', '.join(known) or 'none'}")
+        return _build(reader(content, **given), path)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    except (AttributeError, LookupError, RuntimeError, TypeError) as error:
+        # names and shapes of a known code base around content of another
+        reason = f"{type(error).__name__} {error}".splitlines()[0]
+        raise ValueError(f"{path}: cannot be interpreted: {reason}") from None
+
+
+def _read_content(path: Path) -> Any:
+    """What the file holds: a pickle or a file of torch.save, told by its first bytes, or safetensors."""
+    with path.open("rb") as file:
+        if file.read(2).startswith((b"\x80", b"PK")):
+            return read_pickle(path)
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise PickleError(f"is neither a pickle, nor a file of torch.save, nor safetensors: {error}") from None
+
+
+def _reader(content: Any) -> Callable[..., Checkpoint]:
+    """The function that reads this content."""
+    if not isinstance(content, Mapping):
+        raise ValueError(f"expected the checkpoint of a network, got a {type(content).__name__}")
+    for recognise, read in _READERS:
+        if recognise(content):
+            return read
+    first = ", ".join(short_repr(name) for name in list(content)[:5])
+    raise ValueError(
+        "expected a checkpoint of NVIDIA's EDM, OpenAI's improved-diffusion or guided-diffusion, or score_sde, "
+        f"got a file that holds {first or 'nothing'}"
+    )
+
+
+def _build(checkpoint: Checkpoint, path: Path) -> tuple[Model, Report]:
+    """The model with its report; ValueError unless the weights are exactly those of the network."""
+    blocks = checkpoint.network["num_blocks"] * len(checkpoint.network["channel_mult"])
+    if blocks > len(checkpoint.state):
+        raise ValueError(f"num_blocks, channel_mult: make {blocks} blocks from {len(checkpoint.state)} tensors")
+    # the filters follow from the architecture, and not every format holds them
+    network = fit_network(checkpoint.network, checkpoint.state, optional="resample_filter")
+    denoiser = Preconditioned(network, checkpoint.preconditioning)
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    report = Report(
+        source=path.name,
+        sha256=sha256,
+        format=checkpoint.format,
+        architecture=checkpoint.network["kind"],
+        network={name: value for name, value in to_config("network", network).items() if name != "kind"},
+        preconditioning=to_config("preconditioning", checkpoint.preconditioning),
+        sigma_min=denoiser.sigma_min,
+        sigma_max=denoiser.sigma_max,
+        tensors=len(checkpoint.state),
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        ignored=checkpoint.ignored,
+        assumed=checkpoint.assumed,
+    )
+    class_names = tuple(str(i) for i in range(checkpoint.network.get("label_dim", 0)))
+    return Model(denoiser, PIXELS, class_names, report.notes()).eval(), report
+
+
+def fit_network(config: Mapping[str, Any], state: Mapping[str, Tensor], optional: str | None = None) -> torch.nn.Module:
+    """The network of a config with these weights; ValueError unless they are exactly its own.
+
+    Names that end in `optional` may be missing. The network is first made without memory, because what a file says
+    may be absurd.
+    """
+    with torch.device("meta"):
+        expected = from_config("network", config).state_dict()
+    missing = [name for name in expected if name not in state and not (optional and name.endswith(optional))]
+    unknown = [name for name in state if name not in expected]
+    if missing or unknown:
+        kinds = {"missing": missing, "unknown": unknown}
+        found = [f"{len(names)} {kind}, {names[0]!r} first" for kind, names in kinds.items() if names]
+        raise ValueError(f"the weights are not those of the network: {' and '.join(found)}")
+    for name, value in state.items():
+        if value.shape != expected[name].shape:
+            raise ValueError(f"{name}: expected shape {tuple(expected[name].shape)}, got {tuple(value.shape)}")
+        if not value.dtype.is_floating_point:
+            raise ValueError(f"{name}: expected floating-point numbers, got {value.dtype}")
+    network: torch.nn.Module = from_config("network", config)
+    network.load_state_dict(state, strict=False)
+    return network

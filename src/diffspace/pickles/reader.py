@@ -1,0 +1,304 @@
+"""What the names in pickles stand for, and the three forms of file: a plain pickle, torch's zip, torch's older form."""
+
+from __future__ import annotations
+
+import io
+import math
+import mmap
+import struct
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffspace._shapes import Tensor
+from diffspace.pickles.machine import Budget, Machine, PickleError, Record, short_repr
+
+__all__ = ["read_pickle"]
+
+_MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+_LEGACY = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+"""How torch.save began before it wrote zip files: two pickles. Tensors inside of a pickle still do."""
+
+_STORAGES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+_STRUCT_CODES = dict(
+    zip(["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"], "efdbhiqBHIQ?", strict=True)
+)
+"""NumPy's types of plain numbers, and what `struct` calls them."""
+_Names = Mapping[tuple[str, str], Any]
+
+
+def read_pickle(source: Path | bytes) -> Any:
+    """The object in a file that `pickle.dump` or `torch.save` wrote, given by its path or its content.
+
+    Nothing in the file is executed or imported. Numbers, texts, lists, tuples and tensors come out as they were, bytes
+    as a memoryview, dictionaries of any class as dict with texts as keys (numbers as keys become texts), sets of texts
+    as set. Persistent objects of NVIDIA's and arrays of NumPy's plain numbers become a `Record`; the state of an array
+    ("ndarray") has "dtype", as NumPy writes it, "shape", "by_columns" and "data". PickleError for anything else.
+    """
+    if isinstance(source, bytes):
+        content, head = memoryview(source), source[:16]
+    else:
+        with source.open("rb") as file:
+            content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        head = bytes(content[:16])
+    budget = Budget(len(content))
+    if head.startswith(b"PK"):
+        return _read_zip(source if isinstance(source, Path) else io.BytesIO(source), budget)
+    if head[2:].startswith(_LEGACY):
+        return _read_legacy(content, budget)
+    names = dict(_names(budget))
+    names["torch.storage", "_load_from_bytes"] = lambda data=None: _load_storage(data, budget)
+    return Machine(content, names, budget).run()
+
+
+def _names(budget: Budget) -> _Names:
+    """The names that pickles may have, and what they stand for."""
+
+    def encode(text: Any = None, encoding: Any = None) -> memoryview:
+        """Bytes, as protocol 2 writes them."""
+        if type(text) is not str or encoding != "latin1":
+            raise PickleError("encodes something that is not bytes")
+        budget.copy(len(text))
+        return memoryview(text.encode("latin1"))
+
+    def rebuild_tensor(*arguments: Any) -> Tensor:
+        """A tensor from its storage, offset, size and stride."""
+        storage, offset, size, stride = arguments[:4]
+        size, stride, (offset,) = _lengths(size), _lengths(stride), _lengths((offset,))
+        if type(storage) is not _Storage or len(size) != len(stride):
+            raise PickleError("has a tensor of an unknown form")
+        count, held = math.prod(size), storage.elements.numel()
+        last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+        # a stride of 0 would make a tensor of any size from a small storage
+        if count > held or (count and last >= held):
+            raise PickleError(f"has a tensor of size {short_repr(size)} in a storage of {held} elements")
+        budget.copy(count * storage.elements.itemsize)  # many tensors may share a storage
+        return storage.elements.as_strided(size, stride, offset)
+
+    def reconstruct(cls: Any = None, *_: Any) -> _Array:
+        if cls is not ndarray:
+            raise PickleError("makes an array of a class that is not numpy.ndarray")
+        return _Array("ndarray")
+
+    ndarray = _empty(lambda: _Array("ndarray"), "an array")
+    dictionary = _empty(dict, "a dictionary")
+    names: dict[tuple[str, str], Any] = {("torch", name): dtype for name, dtype in _STORAGES.items()} | {
+        ("torch_utils.persistence", "_reconstruct_persistent_obj"): _persistent_object,
+        ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+        ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
+        ("torch.nn.modules.container", "ModuleDict"): _empty(lambda: Record("ModuleDict"), "a ModuleDict"),
+        ("collections", "OrderedDict"): dictionary,
+        ("dnnlib.util", "EasyDict"): dictionary,
+        ("_codecs", "encode"): encode,
+        ("numpy", "dtype"): _dtype,
+        ("numpy", "ndarray"): ndarray,
+    }
+    for builtins in ("builtins", "__builtin__"):
+        names[builtins, "set"] = _set
+        names[builtins, "bytes"] = _empty(lambda: memoryview(b""), "bytes")
+    for core in ("numpy.core", "numpy._core"):
+        names[f"{core}.multiarray", "scalar"] = _scalar
+        names[f"{core}.multiarray", "_reconstruct"] = reconstruct
+        names[f"{core}.numeric", "_frombuffer"] = _from_buffer
+    return names
+
+
+def _empty(make: Callable[[], Any], what: str) -> Callable[..., Any]:
+    """A function that makes an empty container and takes no arguments."""
+
+    def call(*arguments: Any) -> Any:
+        if arguments:
+            raise PickleError(f"makes {what} from arguments")
+        return make()
+
+    return call
+
+
+def _lengths(value: Any) -> tuple[int, ...]:
+    """The lengths of the axes of a tensor or an array."""
+    if type(value) not in (tuple, list) or len(value) > 64 or not all(type(n) is int and n >= 0 for n in value):
+        raise PickleError("has a tensor or an array of an unknown form")
+    return tuple(value)
+
+
+def _set(items: Any = ()) -> set[str]:
+    if type(items) not in (list, tuple) or not all(type(item) is str for item in items):
+        raise PickleError("has a set of something that is not text")
+    return set(items)
+
+
+def _persistent_object(meta: Any = None) -> Record:
+    """An object that was pickled with the source of its class. The source is not looked at."""
+    if type(meta) is not dict or meta.get("type") != "class" or meta.get("version") != 6:
+        raise PickleError("has a persistent object of an unknown version; expected version 6")
+    class_name, state = meta.get("class_name"), meta.get("state")
+    if type(class_name) is not str or type(state) is not dict:
+        raise PickleError("has a persistent object without class_name and state")
+    return Record(class_name, state)
+
+
+# NumPy's numbers and arrays
+
+
+class _DType(Record):
+    """One of NumPy's types of plain numbers."""
+
+    def build(self, state: Any) -> None:
+        plain = type(state) is tuple and len(state) >= 5 and all(part is None for part in state[2:5])
+        if not plain or state[1] not in ("<", ">", "|", "="):
+            raise PickleError("has a numpy.dtype with fields, or of an unknown form")
+        self.state["order"] = state[1].replace("|", "<").replace("=", "<")
+
+    @property
+    def format(self) -> str:
+        """The type in the language of `struct`."""
+        return f"{self.state.get('order', '<')}{_STRUCT_CODES[self.class_name]}"
+
+
+class _Array(Record):
+    """An array of NumPy's."""
+
+    def build(self, state: Any) -> None:
+        _, shape, dtype, by_columns, data = state
+        self.fill(data, dtype, shape, by_columns)
+
+    def fill(self, data: Any, dtype: Any, shape: Any, by_columns: Any) -> _Array:
+        """Set the values."""
+        if type(data) is str and len(data) < 256:  # bytes of Python 2
+            data = memoryview(data.encode("latin1"))
+        if not isinstance(dtype, _DType) or type(data) is not memoryview:
+            raise PickleError("has a numpy.ndarray of something that is not plain numbers")
+        if math.prod(_lengths(shape)) * struct.calcsize(dtype.format) != len(data):
+            raise PickleError(f"has a numpy.ndarray of shape {short_repr(shape)} in {len(data)} bytes")
+        self.state |= {"dtype": dtype.class_name, "shape": shape, "by_columns": by_columns is True, "data": data}
+        return self
+
+
+def _dtype(name: Any = None, *_: Any) -> _DType:
+    if type(name) is not str or name not in _STRUCT_CODES:  # a nested tuple has no bounded hash
+        raise PickleError(f"has a numpy.dtype {short_repr(name)}; expected one of {', '.join(_STRUCT_CODES)}")
+    return _DType(name)
+
+
+def _scalar(dtype: Any = None, data: Any = None) -> Any:
+    if not isinstance(dtype, _DType):
+        raise PickleError("has a number of NumPy's without its type")
+    return struct.unpack(dtype.format, data)[0]
+
+
+def _from_buffer(data: Any = None, dtype: Any = None, shape: Any = None, order: Any = None) -> _Array:
+    return _Array("ndarray").fill(data, dtype, shape, order == "F")
+
+
+# torch's tensors and files
+
+
+class _Storage:
+    """Memory of tensors, which is filled when its bytes are read."""
+
+    def __init__(self, dtype: torch.dtype, count: int, budget: Budget) -> None:
+        budget.copy(count * dtype.itemsize)
+        self.bytes = bytearray(count * dtype.itemsize)
+        self.elements = torch.frombuffer(self.bytes, dtype=dtype) if count else torch.empty(0, dtype=dtype)
+
+    def fill(self, data: bytes | memoryview) -> None:
+        if len(data) != len(self.bytes):
+            raise PickleError(f"has a storage of {self.elements.numel()} elements in {len(data)} bytes")
+        self.bytes[:] = data
+
+
+class _Storages(dict[str, _Storage]):
+    """The storages of a file by key, made when a persistent id first names them, and filled if `read` is given."""
+
+    def __init__(self, budget: Budget, read: Callable[[str], bytes] | None = None) -> None:
+        super().__init__()
+        self.budget, self.read = budget, read
+
+    def persistent(self, identity: Any) -> _Storage:
+        """The storage of ("storage", type, key, location, count, ...)."""
+        if type(identity) is not tuple or len(identity) < 5 or identity[0] != "storage":
+            raise PickleError("has a storage of an unknown form")
+        dtype, key, count = identity[1], identity[2], identity[4]
+        if type(dtype) is not torch.dtype or type(key) is not str or type(count) is not int or count < 0:
+            raise PickleError("has a storage of an unknown type")
+        if key not in self:
+            self[key] = _Storage(dtype, count, self.budget)
+            if self.read is not None:
+                self[key].fill(self.read(key))
+        return self[key]
+
+
+def _rebuild_parameter(data: Any = None, *_: Any) -> Tensor:
+    if not isinstance(data, Tensor):
+        raise PickleError("has a parameter that is not a tensor")
+    return data
+
+
+def _load_storage(data: Any, budget: Budget) -> _Storage:
+    """The storage of a tensor inside of a pickle."""
+    if type(data) is not memoryview:
+        raise PickleError("has a storage that is not made of bytes")
+    storage = _read_legacy(data, budget)
+    if type(storage) is not _Storage:
+        raise PickleError("has a storage that is something else")
+    return storage
+
+
+def _read_legacy(data: memoryview, budget: Budget) -> Any:
+    """Five pickles (magic, protocol, system, the object, keys of storages), then for each key a count and elements."""
+    storages = _Storages(budget)
+    machine = Machine(data, _names(budget), budget, storages.persistent)
+    magic, protocol, system, content, keys = (machine.run() for _ in range(5))
+    if magic != _MAGIC or protocol != _PROTOCOL:
+        raise PickleError("has a storage that torch.save did not write")
+    if type(system) is not dict or system.get("little_endian") is not True:
+        raise PickleError("has storages of a big-endian machine")
+    if type(keys) is not list or not all(type(key) is str for key in keys) or sorted(keys) != sorted(storages):
+        raise PickleError("has other storages than it names")
+    for key in keys:
+        count = machine.unsigned(8)
+        if count != storages[key].elements.numel():
+            raise PickleError(f"has a storage of {count} elements where its pickle says otherwise")
+        storages[key].fill(machine.take(len(storages[key].bytes)))
+    if machine.position != len(data):
+        raise PickleError("has bytes after its last storage")
+    return content
+
+
+def _read_zip(file: Path | io.BytesIO, budget: Budget) -> Any:
+    """A zip file with the object in NAME/data.pkl and the storages, uncompressed, in NAME/data/KEY."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entries = {entry.filename: entry for entry in archive.infolist()}
+            prefix = next(name for name in entries if name.endswith("/data.pkl")).removesuffix("data.pkl")
+
+            def read(name: str) -> bytes:
+                entry = entries[prefix + name]
+                if entry.compress_type != zipfile.ZIP_STORED:
+                    raise PickleError(f"has {short_repr(name)} compressed, which torch.save does not do")
+                return archive.read(entry)
+
+            if prefix + "byteorder" in entries and read("byteorder") != b"little":
+                raise PickleError("has storages of a big-endian machine")
+            storages = _Storages(budget, lambda key: read(f"data/{key}"))
+            return Machine(memoryview(read("data.pkl")), _names(budget), budget, storages.persistent).run()
+    except PickleError:
+        raise
+    except (zipfile.BadZipFile, struct.error, EOFError, LookupError, RuntimeError, OSError, ValueError) as error:
+        raise PickleError(f"is not a file of torch.save: {short_repr(str(error))}") from None
+    except StopIteration:
+        raise PickleError("is not a file of torch.save: has no data.pkl") from None
