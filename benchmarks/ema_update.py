@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from diffspace.averages import EMA, PowerFunction
-from diffspace.registry import from_config
+from diffspace.config import from_config
 from diffspace.train.recipe import read_recipe
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "cifar10-ddpmpp.yaml"

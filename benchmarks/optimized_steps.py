@@ -11,7 +11,7 @@ import math
 import torch
 
 import diffspace as ds
-from diffspace.registry import SOLVERS
+from diffspace.config import find, kinds
 from diffspace.sampling import count_evaluations
 from diffspace.solverlab import EndPointError, Reference, fit_solver, optimize_steps, reference
 
@@ -43,7 +43,7 @@ def main() -> None:
         "seeds": (here, reference(here, seeds=range(count))),
         "model": (there, reference(there, seeds=range(count))),
     }
-    solvers = {name: make() for name, make in SOLVERS.items() if name not in ("fitted",)}
+    solvers = {name: find("solver", name)() for name in kinds("solver") if name not in ("fitted",)}
     solvers = {n: s for n, s in solvers.items() if not s.stochastic and s.evaluations(False) is not None}
 
     print(f"{'solver':24}" + "".join(f"{f'NFE {n}':>32}" for n in BUDGETS))

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 import diffspace as ds
-from diffspace.registry import SOLVERS
+from diffspace.config import find, kinds
 
 
 def denoiser(x: Tensor, sigma: Tensor, cond: object = None) -> Tensor:
@@ -75,7 +75,7 @@ def compare(shape: tuple[int, ...], num_steps: int, rounds: int) -> None:
 def every_solver(shape: tuple[int, ...], num_steps: int, rounds: int) -> None:
     """The solvers of the registry beside Heun, in turns."""
     latents = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    solvers = {kind: make() for kind, make in SOLVERS.items() if kind != "fitted"}
+    solvers = {kind: find("solver", kind)() for kind in kinds("solver") if kind != "fitted"}
     solvers = {kind: solver for kind, solver in solvers.items() if not solver.stochastic}
     counts, first = {}, {}
     times: dict[str, list[float]] = {kind: [] for kind in solvers}

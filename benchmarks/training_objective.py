@@ -21,11 +21,11 @@ from typing import Any
 import torch
 
 from diffspace.averages import EMA, HalfLife
+from diffspace.config import from_config
 from diffspace.data import DataSet, batches
 from diffspace.inspection import inspect
 from diffspace.objective import AdaptiveNoise, DenoisingLoss, NoiseDistribution, Uncertainty, UniformWeight
 from diffspace.preconditioning import Preconditioned
-from diffspace.registry import from_config
 from diffspace.train import Schedule, default_config, make_data_recipe, make_recipe
 from diffspace.train.held_out import HeldOut
 

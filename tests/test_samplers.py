@@ -44,7 +44,7 @@ def test_names_are_names_of_files(tmp_path, name):
 
 
 def test_an_unknown_name_is_met_with_the_known(tmp_path):
-    with pytest.raises(ValueError, match="has no 'fited'; it has none"):
+    with pytest.raises(ValueError, match="has no 'fited'; there are none"):
         find_sampler(tmp_path, "fited")
     Sampler.of(FITTED).save(tmp_path, "fitted")
     with pytest.raises(ValueError, match="did you mean 'fitted'"):

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from diffspace._shapes import Tensor
+from diffspace.config import from_config
 from diffspace.files import has_format
 from diffspace.interop import SUFFIXES, convert
 from diffspace.interop.conversion import fit_network
 from diffspace.model import CONFIG, FORMAT, WEIGHTS, Model
 from diffspace.preconditioning import Preconditioned
-from diffspace.registry import from_config
 from diffspace.transform import Transform
 
 __all__ = ["load"]

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from diffspace._shapes import Float, Shaped, Tensor
+from diffspace.config import to_config
 from diffspace.files import write_tensors, write_text
 from diffspace.preconditioning import Preconditioned
 from diffspace.protocols import Cond
-from diffspace.registry import to_config
 from diffspace.transform import Transform
 
 __all__ = ["CONFIG", "FORMAT", "WEIGHTS", "Model"]

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from diffspace.checks import nearest
+from diffspace.config import from_config, to_config
 from diffspace.files import has_format, write_text
 from diffspace.protocols import Solver, TimeSteps
-from diffspace.registry import from_config, nearest, to_config
 from diffspace.sampling import FittedSolver, OptimizedSteps
 
 __all__ = ["Sampler", "find_sampler", "load_samplers"]

@@ -24,8 +24,7 @@ from diffspace import (
     count_evaluations,
     sample,
 )
-from diffspace.registry import SOLVERS as NAMED_SOLVERS
-from diffspace.registry import STEPS as NAMED_STEPS
+from diffspace.config import find, kinds
 
 LATENTS = torch.tensor([[0.5, -1.2], [1.4, 0.3], [-3.0, 2.5]], dtype=torch.float64)
 SOLVERS = {"Euler": Euler(), "Heun": Heun(), "midpoint": Heun(1 / 2), "Ralston": Heun(2 / 3), "a tenth": Heun(0.1)}
@@ -84,8 +83,9 @@ def check(steps, solver, process, terminal, dtype=torch.float64):
     return result
 
 
-NAMED = {kind: make() for kind, make in NAMED_SOLVERS.items() if kind != "fitted" and not make().stochastic}
-PLACED = [kind for kind in NAMED_STEPS if kind not in ("given", "optimized", "levels")]  # those of any range
+NAMED = {kind: find("solver", kind)() for kind in kinds("solver") if kind != "fitted"}
+NAMED = {kind: solver for kind, solver in NAMED.items() if not solver.stochastic}
+PLACED = [kind for kind in kinds("steps") if kind not in ("given", "optimized", "levels")]  # those of any range
 
 
 @pytest.mark.parametrize("solver", NAMED.values(), ids=NAMED)
@@ -95,7 +95,7 @@ def test_every_solver_of_the_registry_takes_the_evaluations_it_declares(solver):
         for n in (1, 2, 3, 4 + k) if solver.evaluations(False) else (1, 3):
             for terminal in ("zero", "sigma_min"):
                 dtype = (torch.float64, torch.float32)[(n + k) % 2]
-                check(NAMED_STEPS[kind](n, terminal=terminal), solver, Process(), terminal, dtype)
+                check(find("steps", kind)(n, terminal=terminal), solver, Process(), terminal, dtype)
 
 
 @pytest.mark.slow
@@ -105,7 +105,7 @@ def test_every_solver_of_the_registry_takes_the_evaluations_it_declares(solver):
 def test_every_solver_at_every_count(solver, kind, dtype):
     for n in range(1, 31):
         for terminal in ("zero", "sigma_min"):
-            check(NAMED_STEPS[kind](n, terminal=terminal), solver, Process(), terminal, dtype)
+            check(find("steps", kind)(n, terminal=terminal), solver, Process(), terminal, dtype)
 
 
 @pytest.mark.parametrize("n", range(1, 101))

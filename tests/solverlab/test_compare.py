@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from diffspace.config import from_text
+from diffspace.config import kinds as registered
 from diffspace.oracles import Gaussian
 from diffspace.protocols import Request
-from diffspace.registry import SOLVERS
 from diffspace.sampling import (
     AdamsBashforth,
     AnalyticalFirstStep,
@@ -36,7 +37,6 @@ from diffspace.solverlab.compare import (
     plan_runs,
     recommend,
 )
-from diffspace.spelling import from_text
 
 F64 = torch.float64
 VARIANCES = np.array([0.5, 0.02])
@@ -289,7 +289,7 @@ def test_default_candidates_are_every_solver_in_words_that_make_it():
     candidates = default_candidates(0.6, 0.1)
     kinds = {candidate.name.partition(":")[0] for candidate in candidates}
     needy = {"fitted"}  # cannot be made without its weights
-    assert kinds == set(SOLVERS) - needy
+    assert kinds == set(registered("solver")) - needy
     for candidate in candidates:
         assert from_text("solver", candidate.name) == candidate.solver
         assert from_text("steps", candidate.steps_name) == candidate.steps

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from diffspace.config import to_config
 from diffspace.data import Augmentation
 from diffspace.networks import paper_network
-from diffspace.registry import to_config
 from diffspace.train import FROM_DATA, Processes, Run, apply_overrides, make_recipe, read_recipe
 
 FOLDER = Path(__file__).parents[2] / "recipes"

@@ -32,10 +32,10 @@ def evaluate_command(
     from diffspace.cli.console import err, progress_bar, table
     from diffspace.cli.console import out as stdout
     from diffspace.cli.runs import open_recipe
+    from diffspace.config import from_config
     from diffspace.figures import render_report
     from diffspace.files import write_text
     from diffspace.loading import load
-    from diffspace.registry import from_config
     from diffspace.train import choose_device
 
     recipe = open_recipe(run)

@@ -68,8 +68,8 @@ def likelihood_command(
 
     from diffspace.cli.console import out as stdout
     from diffspace.cli.console import progress_bar, table
-    from diffspace.cli.parsing import spec
     from diffspace.cli.sample import MIDPOINTS
+    from diffspace.config import from_text
     from diffspace.likelihood import ExactTrace, Hutchinson, bits_per_dim, log_likelihood
     from diffspace.loading import load
     from diffspace.sampling import EDMSteps
@@ -83,7 +83,7 @@ def likelihood_command(
     if exact and probes is not None:
         raise ValueError("--probes: have no effect with --exact")
     time_steps = EDMSteps(steps, sigma_min, sigma_max, terminal="sigma_min")
-    stepping = spec("solver", "heun" if solver in MIDPOINTS else solver, {"alpha": MIDPOINTS.get(solver)})
+    stepping = from_text("solver", "heun" if solver in MIDPOINTS else solver, {"alpha": MIDPOINTS.get(solver)})
     held_out = _held_out(model, data, options or [])
     loaded = load(model, device=choose_device(device))
     cond_of = _conditions(loaded, held_out)

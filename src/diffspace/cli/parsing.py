@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 
 from diffspace._shapes import Int, Tensor
-from diffspace.registry import from_config, nearest
-from diffspace.spelling import split_text
+from diffspace.checks import nearest
 
-__all__ = ["parse_budgets", "parse_classes", "parse_seeds", "spec"]
+__all__ = ["parse_budgets", "parse_classes", "parse_seeds"]
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -50,16 +47,3 @@ def parse_budgets(text: str) -> list[int]:
     if not all(word.isdecimal() and int(word) > 0 for word in words):
         raise ValueError(f"--nfe: {text!r}; want numbers of evaluations such as 5,8,10")
     return sorted({int(word) for word in words})
-
-
-def spec(family: str, text: str, options: Mapping[str, Any]) -> Any:
-    """The object of a kind with those options that were given, in the word itself (`heun:alpha=0.5`) or apart.
-
-    An option that the kind does not have is an error, and so is one that is given in both places.
-    """
-    kind, written = split_text(family, text)
-    given = {name: value for name, value in options.items() if value is not None}
-    twice = sorted(set(written) & set(given))
-    if twice:
-        raise ValueError(f"{family}: {text!r} has {', '.join(twice)}, which stands apart too; give it once")
-    return from_config(family, {"kind": kind, **written, **given})

@@ -12,12 +12,12 @@ import torch
 
 from diffspace.cli.previews import draw_preview
 from diffspace.cli.scoring import Scoring
+from diffspace.config import to_config
 from diffspace.data import DataSet
 from diffspace.inspection import Inspection, inspect
 from diffspace.loading import load
 from diffspace.model import Model
 from diffspace.presets import IDDPM, VE, VP
-from diffspace.registry import to_config
 from diffspace.train import (
     FROM_DATA,
     RECIPE,

@@ -133,7 +133,8 @@ def sample_command(
     from diffspace.cli.console import out as stdout
     from diffspace.cli.console import progress_bar
     from diffspace.cli.output import Output
-    from diffspace.cli.parsing import parse_classes, parse_seeds, spec
+    from diffspace.cli.parsing import parse_classes, parse_seeds
+    from diffspace.config import from_text
     from diffspace.loading import load
     from diffspace.process import Process
     from diffspace.samplers import find_sampler
@@ -154,7 +155,7 @@ def sample_command(
         "epsilon_s": epsilon_s,
     }
     placed |= {"M": levels, "C_1": C_1, "C_2": C_2, "j0": j0} | (betas if vp_steps else {})
-    time_steps = spec("steps", discretization, placed)
+    time_steps = from_text("steps", discretization, placed)
     if sampler is not None and (solver, discretization, alpha) != ("heun", "edm", None):
         raise ValueError("--sampler: brings its own solver and steps; leave out --solver, --disc and their options")
     if sampler is not None and any(
@@ -165,15 +166,15 @@ def sample_command(
     if solver in MIDPOINTS:
         if alpha is not None and solver != "heun":
             raise ValueError(f"--alpha: {solver} has its own; give --solver heun with --alpha")
-        stepping = spec("solver", "heun", {"alpha": MIDPOINTS[solver] if alpha is None else alpha})
+        stepping = from_text("solver", "heun", {"alpha": MIDPOINTS[solver] if alpha is None else alpha})
     else:
-        stepping = spec("solver", solver, {"alpha": alpha})
+        stepping = from_text("solver", solver, {"alpha": alpha})
     if sampler is not None:
         found = find_sampler(model, sampler)
         time_steps, stepping = found.steps, found.solver
     process = Process(
-        spec("schedule", "edm" if schedule == "linear" else schedule, betas if vp_schedule else {}),
-        None if scaling is None else spec("scaling", scaling, {}),
+        from_text("schedule", "edm" if schedule == "linear" else schedule, betas if vp_schedule else {}),
+        None if scaling is None else from_text("scaling", scaling, {}),
     )
     churn = Churn(S_churn, S_tmin, S_tmax, S_noise)
     if S_churn == 0 and churn != Churn():

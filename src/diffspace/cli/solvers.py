@@ -70,9 +70,9 @@ def solvers_command(
     from diffspace.cli.fitting import fit_candidates
     from diffspace.cli.output import check_target
     from diffspace.cli.parsing import parse_budgets, parse_seeds
+    from diffspace.config import split_list
     from diffspace.files import atomic_path, write_text
     from diffspace.solverlab import STEP_FAMILIES, default_candidates, plan_runs, recommend
-    from diffspace.spelling import split_list
     from diffspace.train import choose_device
 
     budgets, seed_list = parse_budgets(nfe), parse_seeds(seeds)

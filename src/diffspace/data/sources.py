@@ -102,7 +102,7 @@ def _make(kind: Any, what: str, path: tuple[str | Path, ...], options: Mapping[s
     known = [field.name for field in fields(kind) if field.name != "path"]
     for name in given:
         if name not in known:
-            from diffspace.registry import nearest
+            from diffspace.checks import nearest
 
             hint = nearest(name, known) if known else "it has no options"
             raise ValueError(f"{name}: not an option of {what}; {hint}")

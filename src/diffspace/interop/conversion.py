@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from diffspace._shapes import Tensor
+from diffspace.config import from_config, to_config
 from diffspace.interop import nvidia, openai, score_sde
 from diffspace.interop.checkpoint import Checkpoint
 from diffspace.model import Model
 from diffspace.pickles import PickleError, read_pickle, short_repr
 from diffspace.preconditioning import Preconditioned
-from diffspace.registry import from_config, to_config
 from diffspace.transform import PIXELS
 
 __all__ = ["SUFFIXES", "Report", "convert", "fit_network"]

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from diffspace._shapes import Tensor
+from diffspace.config import from_config
 from diffspace.interop.checkpoint import Checkpoint
 from diffspace.pickles import PickleError, Record, short_repr
-from diffspace.registry import from_config
 
 __all__ = ["read", "recognise"]
 

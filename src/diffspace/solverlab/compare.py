@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 import torch
 
 from diffspace._shapes import Float, Tensor
+from diffspace.config import find, from_text, kinds, to_text
 from diffspace.protocols import Denoiser, Solver, TimeSteps, sigma_range
-from diffspace.registry import SOLVERS
 from diffspace.sampling import count_evaluations, sample
 from diffspace.solverlab.end_points import EndPointError, Reference
-from diffspace.spelling import from_text, to_text
 
 __all__ = [
     "BUDGETS",
@@ -39,7 +38,7 @@ BUDGETS = (5, 8, 10, 15, 20, 35, 50)
 """Evaluations of the denoiser at which solvers are compared by default."""
 
 STEP_FAMILIES = ("edm", "loglinear", "edm:sigma_min=0.02", "loglinear:sigma_min=0.02", "loglinear:sigma_min=0.04")
-"""The steps that every solver is tried with by default, as `spelling.from_text` reads them."""
+"""The steps that every solver is tried with by default, as `config.from_text` reads them."""
 
 _VARIANTS: Mapping[str, tuple[str, ...]] = {
     "ab": tuple(
@@ -199,16 +198,16 @@ def default_candidates(
     solvers: Iterable[str] | None = None,
     steps: Iterable[str] = STEP_FAMILIES,
 ) -> list[Candidate]:
-    """Every solver with every family of steps, in the words of `spelling.from_text`.
+    """Every solver with every family of steps, in the words of `config.from_text`.
 
-    `solvers` are by default all of the registry that can be made without being told more, some with several options;
+    `solvers` are by default all registered ones that can be made without being told more, some with several options;
     those that have a use for the mean and the standard deviation of the data are told both.
     """
     if solvers is None:
         solvers = [
             ":".join(filter(None, (kind, options.format(sigma_data=sigma_data, mean=mean))))
-            for kind, make in SOLVERS.items()
-            if all(p.default is not p.empty for p in inspect.signature(make).parameters.values())
+            for kind in kinds("solver")
+            if all(p.default is not p.empty for p in inspect.signature(find("solver", kind)).parameters.values())
             for options in _VARIANTS.get(kind, ("",))
         ]
     made = [(name, from_text("solver", name)) for name in solvers]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from diffspace.averages.ema import EMA, HalfLife, PowerFunction, Profile
+from diffspace.config import from_config
 from diffspace.data import DataSet
 from diffspace.objective import AdaptiveNoise, DenoisingLoss, NoiseDistribution, Uncertainty
 from diffspace.preconditioning import Preconditioned
-from diffspace.registry import from_config
 from diffspace.train.engine import Schedule, Trainer
 from diffspace.train.parallel import Processes
 from diffspace.train.recipe import Recipe

@@ -14,9 +14,10 @@ import pydantic
 import yaml
 
 from diffspace.averages.ema import PowerFunction
+from diffspace.checks import nearest
+from diffspace.config import FAMILIES, find
 from diffspace.data import DataSet, make_source
 from diffspace.data.augmentation import Augmentation
-from diffspace.registry import FAMILIES, nearest
 from diffspace.train.engine import Precision
 from diffspace.train.parallel import Strategy
 
@@ -48,7 +49,7 @@ def complete(family: str, config: Any) -> dict[str, Any]:
     kind = given.pop("kind", None)
     if kind not in known:
         raise ValueError(f"kind {kind!r} is unknown; {nearest(str(kind), known)}")
-    make: Any = known[kind]
+    make: Any = find(family, kind)
     hints = typing.get_type_hints(make.__init__)
     options: dict[str, Any] = {}
     for name, parameter in inspect.signature(make).parameters.items():

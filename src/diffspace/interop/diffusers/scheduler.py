@@ -14,12 +14,12 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 
 from diffspace._shapes import Tensor
+from diffspace.config import from_config, to_config
 from diffspace.interop.diffusers.convert import read_scheduler, scheduler_object
 from diffspace.interop.diffusers.turned import Course, Plan, make_plan
 from diffspace.preconditioning import Preconditioned
 from diffspace.preconditioning.ddpm import ZeroSNR, index_or_time, without_variance
 from diffspace.protocols import Solver, TimeSteps
-from diffspace.registry import from_config, to_config
 
 __all__ = ["DiffspaceScheduler", "DiffspaceSchedulerOutput"]
 

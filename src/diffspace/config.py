@@ -1,0 +1,488 @@
+"""The one way between an object, a mapping with a "kind", and a word such as `heun:alpha=0.5`.
+
+Recipes, model folders, sampler files and the command line name the library's own classes: `{"kind": "heun", "alpha":
+0.5}` takes the parameters of `Heun` and no others, with the types of its signature. An argument that is named like a
+family (`solver`, `schedule`, …) is such a mapping or word itself; one whose type is another dataclass is a mapping.
+
+`register` adds parts from other packages. Only `import_part` imports code by name, and it is called for names that the
+user has typed: a name in a file is looked up among the parts that are known, and never imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import inspect
+import json
+import math
+import re
+import sys
+import types
+import typing
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from diffspace.checks import nearest
+
+__all__ = [
+    "FAMILIES",
+    "build",
+    "complete",
+    "find",
+    "from_config",
+    "from_text",
+    "hand_over",
+    "import_part",
+    "kinds",
+    "register",
+    "split_list",
+    "to_config",
+    "to_options",
+    "to_text",
+]
+
+Part = Callable[..., Any]
+
+
+def _family(module: str, names: str) -> dict[str, Part | str]:
+    pairs = (name.split("=") for name in names.split())
+    return {kind: f"diffspace.{module}:{name}" for kind, name in pairs}
+
+
+FAMILIES: Mapping[str, dict[str, Part | str]] = {
+    "solver": _family(
+        "sampling",
+        "euler=Euler heun=Heun ab=AdamsBashforth lms=LMS deis=DEIS ipndm=IPNDM dpm2=DPMSolver2 dpm3=DPMSolver3 "
+        "dpmpp2s=DPMSolverPP2S dpmpp3s=DPMSolverPP3S dpmpp2m=DPMSolverPP2M dpmpp3m=DPMSolverPP3M unipc=UniPC "
+        "expheun=ExponentialHeun rk4=RungeKutta4 dopri5=DormandPrince afs=AnalyticalFirstStep fitted=FittedSolver "
+        "euler-ancestral=EulerAncestral dpmpp-sde=DPMSolverPPSDE dpmpp2m-sde=DPMSolverPP2MSDE "
+        "dpmpp3m-sde=DPMSolverPP3MSDE sde=GeneralSDE pc=PredictorCorrector",
+    ),
+    "steps": _family(
+        "sampling",
+        "edm=EDMSteps vp=VPSteps ve=VESteps iddpm=IDDPMSteps loglinear=LogLinearSteps schedule=ScheduleSteps "
+        "beta=BetaSteps given=GivenSteps levels=LevelSteps optimized=OptimizedSteps",
+    ),
+    "schedule": _family(
+        "process", "edm=EDMSchedule vp=VPSchedule ve=VESchedule cosine=CosineSchedule flow=FlowSchedule"
+    ),
+    "scaling": _family("process", "none=NoScaling vp=VariancePreserving flow=Interpolating"),
+    "process": _family("process", "process=Process"),
+    "levels": _family("process", "iddpm=IDDPMLevels discrete=DiscreteLevels"),
+    "times": _family("preconditioning", "continuous=ContinuousTime levels=LevelIndex interpolated=InterpolatedIndex"),
+    "preconditioning": _family(
+        "preconditioning",
+        "edm=EDMPreconditioning vp=VPPreconditioning ve=VEPreconditioning iddpm=IDDPMPreconditioning "
+        "epsilon=EpsilonPrediction v=VPrediction x0=X0Prediction flow=FlowPrediction",
+    ),
+    "noise": _family("objective", "lognormal=LogNormal loguniform=LogUniform vp=VPUniform iddpm=IDDPMUniform"),
+    "network": _family("networks", "mlp=MLP ddpmpp=DDPMpp ncsnpp=NCSNpp adm=ADM"),
+    "source": _family(
+        "data",
+        "digits=Digits swissroll=SwissRoll two-moons=TwoMoons checkerboard=Checkerboard eight-gaussians=EightGaussians",
+    ),
+    "augmentation": _family("data", "transforms=Augmentation edm=Augmentation.edm"),
+}
+"""Classes, or functions that make an object of one; those of diffspace by name, for to import them imports torch."""
+
+PLUGINS = "diffspace.plugins"
+"""The group of the entry points FAMILY.NAME = "module:Class" of other packages."""
+
+_DEFAULT_KINDS = {"process": "process", "augmentation": "transforms"}  # of a mapping without a kind
+_NAME, _MODULE_CLASS = re.compile(r"[A-Za-z0-9][\w.+-]*"), re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_at_hand: list[Part] = []
+
+
+def register(family: str, name: str, part: Part | str) -> None:
+    """Name a part of another package for recipes, model folders and the command line.
+
+    `part` is a class, a function that makes an object, or "module:Class", which is imported when it is first used.
+    Families: solver, steps, schedule, scaling, process, preconditioning, noise, network, source, augmentation.
+    """
+    if family not in FAMILIES:
+        raise ValueError(f"family: {family!r} is unknown; {nearest(family, FAMILIES)}")
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"name: expected letters, digits, '-', '_', '.' and '+', got {name!r}")
+    if not (callable(part) or (isinstance(part, str) and _MODULE_CLASS.fullmatch(part))):
+        raise ValueError(f'part: expected a class, a function or "module:Class", got {part!r}')
+    taken = FAMILIES[family].get(name, part)
+    if _path(taken) != _path(part):
+        raise ValueError(f"name: {name!r} is taken by the {family} {_path(taken)}")
+    FAMILIES[family][name] = part
+
+
+@contextlib.contextmanager
+def hand_over(parts: Iterable[Part]) -> Iterator[None]:
+    """Let files that are read within the context use these classes, registered or not."""
+    handed = list(parts)
+    _at_hand.extend(handed)
+    try:
+        yield
+    finally:
+        for part in handed:
+            _at_hand.remove(part)
+
+
+def import_part(name: str) -> Part:
+    """Import "module:Class", also from the current folder, for all that is read afterwards.
+
+    For names that the user has typed, never for one from a file.
+    """
+    if not _MODULE_CLASS.fullmatch(name):
+        raise ValueError(f"part: expected module:Class, got {name!r}")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
+    part = _load(name)
+    if part not in _at_hand:
+        _at_hand.append(part)
+    return part
+
+
+def _load(path: str) -> Part:
+    module, _, name = path.partition(":")
+    try:
+        part: Any = importlib.import_module(module)
+        for attribute in name.split("."):
+            part = getattr(part, attribute)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # of something that the module itself imports
+        raise ValueError(
+            f"{path}: there is no module {error.name}; expected module:Class, or kind:option=value"
+        ) from None
+    except AttributeError:
+        raise ValueError(f"{path}: the module {module} has no {name}") from None
+    return typing.cast(Part, part)
+
+
+def _path(part: Part | str) -> str:
+    return part if isinstance(part, str) else f"{part.__module__}:{part.__qualname__}"
+
+
+@functools.cache
+def _plugins() -> Mapping[str, Mapping[str, str]]:
+    """The entry points of installed packages, by family."""
+    from importlib.metadata import entry_points
+
+    found: dict[str, dict[str, str]] = {family: {} for family in FAMILIES}
+    for point in entry_points(group=PLUGINS):
+        family, _, name = point.name.partition(".")
+        if family not in FAMILIES or not _NAME.fullmatch(name) or not _MODULE_CLASS.fullmatch(point.value):
+            warnings.warn(f'{PLUGINS}: expected FAMILY.NAME = "module:Class", got {point}', stacklevel=2)
+        else:
+            found[family][name] = point.value
+    return found
+
+
+def kinds(family: str) -> Mapping[str, Part | str]:
+    """The names of a family, of diffspace, of installed packages and registered ones, with what they stand for."""
+    return {**_plugins()[family], **FAMILIES[family]}
+
+
+def find(family: str, kind: str, written: str = "", where: str = "") -> Part:
+    """What makes a kind: a class or function of diffspace, a registered one, an entry point, or one that is at hand.
+
+    `written` is the "module:Class" that a file has beside the kind, `where` what errors call it.
+    """
+    part = FAMILIES[family].get(kind) or kinds(family).get(kind)
+    if part is not None:
+        return _load(part) if isinstance(part, str) else part
+    for full in (True, False):  # a class may have moved to another module since its name was written
+        names = {name if full else name.rpartition(":")[2] for name in (kind, written)}
+        for part in _at_hand:
+            if (_path(part) if full else part.__name__) in names:
+                return part
+    outside = next(filter(_MODULE_CLASS.fullmatch, (written, kind)), None)
+    if outside is None:
+        raise ValueError(f"{where or family}.kind: {kind!r} is unknown; {nearest(kind, kinds(family))}")
+    raise ValueError(
+        f"{where or family}.kind: {kind!r} is not registered, and a file never imports code; install its package, "
+        f"pass parts=[{outside.rpartition(':')[2]}], or use --part {outside} if you trust that module"
+    )
+
+
+def from_config(family: str, config: Mapping[str, Any] | str, where: str = "") -> Any:
+    """The object that a mapping or a word describes; errors name keys after `where` (the family by default).
+
+    ValueError names an unknown kind or option with the nearest valid one, a value that does not fit, and an option that
+    is missing.
+    """
+    where = where or family
+    kind, options, make = _parse(family, config, where)
+    return build(make, options, where, kind)
+
+
+def from_text(family: str, text: str, options: Mapping[str, Any] | None = None) -> Any:
+    """The object of a word that the user has typed, with those options that are not None.
+
+    A kind `module:Class` is imported. An option that is given in both places is an error.
+    """
+    config = _parse_word(text, family)
+    given = {name: value for name, value in (options or {}).items() if value is not None}
+    if twice := sorted(config.keys() & given):
+        raise ValueError(f"{family}: {text!r} has {', '.join(twice)}, which is given apart too; give it once")
+    if _MODULE_CLASS.fullmatch(config.get("kind", "")):
+        import_part(config["kind"])
+    return from_config(family, config | given)
+
+
+def complete(family: str, config: Mapping[str, Any] | str, omit: Collection[str] = ()) -> dict[str, Any]:
+    """A config with every option checked and every default filled in, without those in `omit`, which are made later."""
+    kind, options, make = _parse(family, config, family)
+    if early := sorted(set(omit) & set(options)):
+        raise ValueError(f"{family}.{early[0]}: follows from the data; leave it out")
+    arguments = _arguments(make, options, family, kind, omit)
+    names = [name for name in _signature(make)[0] if name not in omit]
+    return _names(family, make) | {name: _plain(arguments[name], name) for name in names}
+
+
+def build(make: Part, options: Mapping[str, Any], where: str = "", kind: str = "") -> Any:
+    """Call `make` with options, whose types are checked; errors of its own name the option after `where` too."""
+    arguments = _arguments(make, options, where, kind)
+    try:
+        return make(**arguments)
+    except ValueError as error:
+        named = re.split(r"\W", str(error), maxsplit=1)[0] in arguments
+        raise ValueError(f"{where}{'.' if named else ': '}{error}" if where else str(error)) from None
+
+
+def _parse(family: str, config: Any, where: str) -> tuple[str, dict[str, Any], Part]:
+    """The kind, the options, and what makes the object."""
+    if isinstance(config, str):
+        config = _parse_word(config, where)
+    if not isinstance(config, Mapping):
+        raise ValueError(f"{where}: expected a kind or a mapping of options, got {config!r}")
+    options = dict(config)
+    kind, written = options.pop("kind", _DEFAULT_KINDS.get(family)), options.pop("class", "")
+    if kind is None:
+        raise ValueError(f"{where}.kind: is missing; {nearest('', kinds(family))}")
+    return str(kind), options, find(family, str(kind), str(written), where)
+
+
+def _signature(make: Part) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
+    """Parameters and their types; `**options` of a function are those of the class that it returns."""
+    parameters = dict(inspect.signature(make).parameters)
+    try:
+        hints = typing.get_type_hints(getattr(make, "__init__") if isinstance(make, type) else make)  # noqa: B009
+    except NameError:  # of names that only type checkers import
+        hints = {}
+    for name in [name for name, parameter in parameters.items() if parameter.kind is parameter.VAR_KEYWORD]:
+        del parameters[name]
+        if is_dataclass(hints.get("return")):
+            more = _signature(hints["return"])
+            parameters, hints = more[0] | parameters, more[1] | hints
+    return parameters, hints
+
+
+def _arguments(
+    make: Part, options: Mapping[str, Any], where: str, kind: str, omit: Collection[str] = ()
+) -> dict[str, Any]:
+    """Every argument, those in `omit` apart: an option as the type of its parameter has it, or the default."""
+    parameters, hints = _signature(make)
+    start = f"{where}." if where else ""
+    for name in options:
+        if name not in parameters:
+            what = f"{kind!r} has no such option" if kind else "there is no such key"
+            raise ValueError(f"{start}{name}: {what}; {nearest(name, parameters.keys() - set(omit))}")
+    arguments = {}
+    for name, parameter in parameters.items():
+        hint = hints.get(name, Any)
+        if name in options:
+            value = options[name]
+            try:
+                if (
+                    _is_part(name, hint)
+                    and isinstance(value, str | Mapping)
+                    and not _is_none(value, hint, FAMILIES[name])
+                ):
+                    value = from_config(name, value, start + name)
+                arguments[name] = _convert(value, hint, start + name)
+            except _Misfit:
+                expected = f"a {name}" if _is_part(name, hint) else _phrase(hint)
+                raise ValueError(f"{start}{name}: expected {expected}, got {value!r}") from None
+        elif name not in omit and parameter.default is parameter.empty:
+            raise ValueError(f"{start}{name}: is missing; expected {_phrase(hint)}")
+        elif name not in omit and not repr(parameter.default).startswith("<factory"):
+            arguments[name] = parameter.default
+    return arguments
+
+
+def _is_part(name: str, hint: Any) -> bool:
+    """Whether an argument holds a part of the family that it is named after, and no plain value."""
+    types_ = {get_origin(each) or each for each in (hint, *get_args(hint))}
+    return name in FAMILIES and not types_ & {int, float, bool, str, tuple, Sequence, Mapping}
+
+
+class _Misfit(Exception):
+    """A value is not of the type of its parameter."""
+
+
+def _is_none(value: Any, hint: Any, besides: Collection[str] = ()) -> bool:
+    """Whether a value stands for None where that is allowed, as "none" and "null" do unless a kind is called so."""
+    word = isinstance(value, str) and value.lower() in ("none", "null") and value not in besides
+    return (value is None or word) and types.NoneType in (hint, *get_args(hint))
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    """The value as a type has it: lists as tuples, 1 as 1.0, 1e6 as 1000000, "inf" as a number, "none" as None."""
+    origin, choices = get_origin(hint), get_args(hint)
+    if _is_none(value, hint):
+        return None
+    if origin in (Union, types.UnionType):
+        for choice in sorted(choices, key=lambda choice: type(value) is not choice):
+            with contextlib.suppress(_Misfit):
+                return _convert(value, choice, where)
+    elif origin is Literal:
+        for choice in choices:
+            if value == choice and type(value) is type(choice):
+                return value
+    elif origin in (tuple, Sequence):
+        if isinstance(value, list | tuple):
+            each = choices[:1] * len(value) if origin is Sequence or choices[-1] is ... else choices
+            if len(each) == len(value):
+                return tuple(_convert(item, choice, where) for item, choice in zip(value, each, strict=True))
+    elif hint in (int, float):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        infinite = isinstance(value, str) and value in ("inf", "-inf", "nan")
+        with contextlib.suppress(OverflowError):  # of float(10**400)
+            if (number or infinite) if hint is float else (number and value % 1 == 0):
+                return hint(value)
+    elif is_dataclass(hint) and isinstance(value, Mapping):
+        return build(typing.cast(Part, hint), value, where)
+    elif not isinstance(origin or hint, type) or _is_instance(value, origin or hint):
+        return tuple(_convert(item, Any, where) for item in value) if isinstance(value, list) else value
+    raise _Misfit
+
+
+def _is_instance(value: Any, kind: type) -> bool:
+    try:
+        return isinstance(value, kind)
+    except TypeError:  # a protocol that is not checkable at run time
+        return True
+
+
+def _phrase(hint: Any) -> str:
+    """What a type allows, for an error message."""
+    words = {int: "an integer", float: "a number", bool: "true or false", str: "text", types.NoneType: "none"}
+    choices = [choice for choice in get_args(hint) if choice is not ...]
+    if get_origin(hint) is Literal:
+        return " or ".join(map(repr, choices))
+    if get_origin(hint) in (tuple, Sequence):
+        return f"a list ({_phrase(choices[0])} each)"
+    return " or ".join(map(_phrase, choices)) if choices else words.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def to_config(family: str, thing: Any) -> dict[str, Any]:
+    """The mapping of an object, with every option, as JSON can hold it."""
+    return _names(family, type(thing)) | to_options(thing)
+
+
+def to_options(thing: Any) -> dict[str, Any]:
+    """The options of an object without its kind: its `config`, or the fields of a dataclass."""
+    options = getattr(thing, "config", None)
+    if options is None and is_dataclass(thing):
+        options = {field.name: getattr(thing, field.name) for field in fields(thing) if field.init}
+    if options is None:
+        raise ValueError(f"{type(thing).__name__}: cannot be written; make it a dataclass, or give it `config`")
+    return {name: _plain(value, name) for name, value in options.items()}
+
+
+def _names(family: str, part: Part) -> dict[str, str]:
+    """The kind of a class; beside the name of one from outside stands its module."""
+    path = _path(part)
+    for kind, known in kinds(family).items():
+        if known in (part, path) or (isinstance(known, str) and _loaded(known) is part):
+            outside = {} if path.startswith("diffspace.") else {"class": path}
+            return {} if kind == _DEFAULT_KINDS.get(family) else {"kind": kind} | outside
+    if "<" in path:  # a class within a function
+        raise ValueError(f"{family}: {part.__name__} has no name in diffspace.config, so it cannot be written")
+    return {"kind": path}
+
+
+def _loaded(path: str) -> Any:
+    """What a path names, where its module is imported already."""
+    return _load(path) if path.partition(":")[0] in sys.modules else None
+
+
+def _plain(value: Any, name: str) -> Any:
+    """A value as JSON holds it: tuples as lists, objects as mappings, infinities as words."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple | list):
+        return [_plain(item, name) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, name) for key, item in value.items()}
+    if name in FAMILIES:
+        return to_config(name, value)
+    if is_dataclass(value):
+        return to_options(value)
+    raise ValueError(f"{name}: a {type(value).__name__} cannot be written to a file")
+
+
+def _parts(text: str) -> list[str]:
+    """The text between the commas that are outside all brackets."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "[({") - (character in "])}")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts]
+
+
+def _parse_word(text: str, where: str) -> dict[str, Any]:
+    """The mapping of `kind:option=value,option=value`, where values are JSON, text, or such words in parentheses."""
+    kind, _, rest = text.partition(":")
+    if "=" in kind:
+        kind, rest = "", text
+    elif name := re.match(r"[A-Za-z_][\w.]*(?=:|$)", rest):  # module:Class, or module:Class:option=value
+        kind, rest = f"{kind}:{name[0]}", rest[name.end() + 1 :]
+    config: dict[str, Any] = {"kind": kind.strip()} if kind or not rest else {}
+    for part in _parts(rest) if rest else []:
+        option, equals, value = (piece.strip() for piece in part.partition("="))
+        if not (option and equals and value):
+            raise ValueError(f"{where}: expected kind:option=value,option=value, got {text!r}")
+        if option in config:
+            raise ValueError(f"{where}.{option}: is given twice")
+        try:
+            config[option] = json.loads(value)
+        except (json.JSONDecodeError, RecursionError):
+            inner = value[0] + value[-1] == "()"
+            config[option] = _parse_word(value[1:-1], f"{where}.{option}") if inner else value
+    return config
+
+
+def to_text(family: str, thing: Any, omit: Collection[str] = ()) -> str:
+    """The word of an object: its kind, and the options that are not defaults, without those in `omit`."""
+    config = to_config(family, thing)
+    defaults = {name: parameter.default for name, parameter in _signature(type(thing))[0].items()}
+    parts = []
+    for name, value in config.items():
+        if name in ("kind", "class", *omit) or getattr(thing, name) == defaults[name]:
+            continue
+        if isinstance(value, dict):
+            text = f"({to_text(name, getattr(thing, name))})"
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+        parts.append(f"{name}={text}")
+    return ":".join(filter(None, (config.get("kind"), ",".join(parts))))
+
+
+def split_list(text: str) -> list[str]:
+    """Several words from a list with commas: a part that is an option belongs to the word before it."""
+    words: list[str] = []
+    for part in _parts(text):
+        if words and "=" in part and ":" not in part.partition("=")[0]:
+            words[-1] += f",{part}"
+        else:
+            words.append(part)
+    return words
