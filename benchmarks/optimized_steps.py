@@ -12,7 +12,7 @@ import torch
 
 import diffspace as ds
 from diffspace.config import find, kinds
-from diffspace.sampling import count_evaluations
+from diffspace.sampling import Execution, count_evaluations
 from diffspace.solverlab import EndPointError, Reference, fit_solver, optimize_steps, reference
 
 BUDGETS = (6, 8, 10, 12)
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=256, help="seeds to search with, and as many to judge with")
     count = parser.parse_args().seeds
     here, there = ring(8, 0.1, 0.0), ring(7, 0.12, 0.3)
-    calibration = reference(here, seeds=range(10_000, 10_000 + count), trajectory=True)
+    calibration = reference(here, seeds=range(10_000, 10_000 + count), execution=Execution(trajectory=True))
     judged = {
         "seeds": (here, reference(here, seeds=range(count))),
         "model": (there, reference(there, seeds=range(count))),
@@ -55,14 +55,14 @@ def main() -> None:
             n = num_steps(solver, budget)
             found = optimize_steps(here, solver, n, calibration)
             default = {k: error(m, t, solver=solver, steps=ds.EDMSteps(n)).rms for k, (m, t) in judged.items()}
-            gained = {k: error(m, t, steps=found).rms / default[k] for k, (m, t) in judged.items()}
+            gained = {k: error(m, t, sampler=found).rms / default[k] for k, (m, t) in judged.items()}
             row += f"{default['seeds']:12.1e}{gained['seeds']:10.2f}{gained['model']:10.2f}"
             least[budget] = {k: min(least[budget][k], default[k]) for k in judged}
         print(row, flush=True)
     row = f"{'fitted, share of best':24}"
     for budget in BUDGETS:
         fitted = fit_solver(here, budget, calibration)
-        shares = {k: error(m, t, solver=fitted).rms / least[budget][k] for k, (m, t) in judged.items()}
+        shares = {k: error(m, t, sampler=fitted).rms / least[budget][k] for k, (m, t) in judged.items()}
         row += f"{least[budget]['seeds']:12.1e}{shares['seeds']:10.2f}{shares['model']:10.2f}"
     print(row)
 

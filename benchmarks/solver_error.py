@@ -35,12 +35,11 @@ from torch import Tensor
 from diffspace.data import ORACLES, is_oracle, named_oracle
 from diffspace.loading import load
 from diffspace.protocols import Denoiser
-from diffspace.sampling import EDMSteps, Euler, random_labels, sample
+from diffspace.sampling import EDMSteps, Euler, Execution, random_labels, sample
 from diffspace.solverlab import (
-    Candidate,
     Reference,
     compare_solvers,
-    default_candidates,
+    default_samplers,
     fit_solver,
     moments,
     recommend,
@@ -143,36 +142,35 @@ def theirs(denoiser: Denoiser, truth: Reference, budgets: Sequence[int]) -> dict
 
 def ours(denoiser: Denoiser, truth: Reference, budgets: Sequence[int]) -> dict[str, Row]:
     """Every solver with the paper's steps."""
-    comparison = compare_solvers(denoiser, truth, default_candidates(*moments(truth), steps=("edm",)), budgets)
+    comparison = compare_solvers(denoiser, truth, default_samplers(*moments(truth), steps=("edm",)), budgets)
     rows: dict[str, dict[int, tuple[float, float]]] = {}
     for row in comparison.rows:
-        rows.setdefault(f"{row.candidate.name}, edm", {})[row.budget] = row.error
+        rows.setdefault(f"{row.solver}, edm", {})[row.budget] = row.error
     return rows
 
 
 def chosen(
-    denoiser: Denoiser, seen: Reference, truth: Reference, budgets: Sequence[int], found: list[Candidate]
+    denoiser: Denoiser, seen: Reference, truth: Reference, budgets: Sequence[int], found: dict[str, Sampler]
 ) -> dict[str, tuple[Row, dict[int, str]]]:
     """What is recommended after some seeds, measured on other latents, with its name at each budget."""
-    comparison = compare_solvers(denoiser, seen, [*default_candidates(*moments(seen)), *found], budgets)
-    known = tuple(row for row in comparison.rows if row.candidate not in found)
+    comparison = compare_solvers(denoiser, seen, default_samplers(*moments(seen)) | found, budgets)
+    known = tuple(row for row in comparison.rows if row.name not in found)
     rows: dict[str, tuple[Row, dict[int, str]]] = {}
     for label, part in (("diffspace's choice, with --fit", comparison.rows), ("diffspace's choice", known)):
         errors, names = {}, {}
         for choice in recommend(dataclasses.replace(comparison, rows=part)):
-            candidate, nfe = choice.row.candidate, choice.row.nfe
-            (measured,) = compare_solvers(denoiser, truth, [candidate], (nfe,)).rows
+            row = choice.row
+            (measured,) = compare_solvers(denoiser, truth, {row.name: row.sampler}, (row.nfe,)).rows
             errors[choice.budget] = measured.error
-            names[choice.budget] = candidate.name if candidate.is_fixed else f"{candidate.name}, {candidate.steps_name}"
+            names[choice.budget] = row.name
         rows[label] = errors, names
     return rows
 
 
-def fitted(denoiser: Denoiser, cond: dict[str, Tensor] | None, budgets: Sequence[int]) -> list[Candidate]:
+def fitted(denoiser: Denoiser, cond: dict[str, Tensor] | None, budgets: Sequence[int]) -> dict[str, Sampler]:
     """A solver for each budget, from seeds that are used for nothing else."""
-    paths = reference(denoiser, seeds=FIT_SEEDS, cond=cond, trajectory=True)
-    solvers = {budget: fit_solver(denoiser, budget, paths) for budget in budgets}
-    return [Candidate(f"fitted-{budget}", solver, solver.steps) for budget, solver in solvers.items()]
+    paths = reference(denoiser, seeds=FIT_SEEDS, cond=cond, execution=Execution(trajectory=True))
+    return {f"fitted-{budget}": fit_solver(denoiser, budget, paths) for budget in budgets}
 
 
 def measure(name: str, budgets: Sequence[int], fit_up_to: int) -> str:

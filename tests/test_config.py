@@ -114,7 +114,6 @@ def test_presets_agree_with_the_weights_of_table_1():
         ),
         ("solver", "afs:solver=euler,sigma_data=0.5", ds.AnalyticalFirstStep(ds.Euler(), 0.5)),
         ("steps", "schedule:schedule=(vp:beta_d=10)", ds.ScheduleSteps(schedule=ds.VPSchedule(10.0))),
-        ("steps", "optimized:levels=[80.0,1.0,0.0],solver=(heun)", ds.OptimizedSteps((80.0, 1.0, 0.0), ds.Heun())),
     ],
 )
 def test_words_there_and_back(family, text, thing):

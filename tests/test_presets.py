@@ -47,9 +47,9 @@ ERRORS = {"vp": 1e-3, "ve": 3e-2, "iddpm": 1e-2, "edm": 8e-2}
 @each
 def test_solver_and_steps_are_those_of_the_column(preset):
     solver, n, level = SAMPLING[preset.name]
-    assert preset.solver == solver
-    assert preset.steps.num_steps == n
-    sigmas = preset.steps.sigmas(preset.preconditioning.sigma_range)
+    assert preset.sampler.solver == solver
+    assert preset.sampler.steps.num_steps == n
+    sigmas = preset.sampler.steps.sigmas(preset.preconditioning.sigma_range)
     expected = torch.tensor([*(level(i, n) for i in range(n)), 0.0], dtype=torch.float64)
     torch.testing.assert_close(sigmas, expected, rtol=1e-13, atol=0)
 
@@ -58,8 +58,8 @@ def test_solver_and_steps_are_those_of_the_column(preset):
 @pytest.mark.parametrize("t", [1e-3, 0.3, 1.0])
 def test_the_process_is_that_of_the_column(preset, t):
     sigma, s = PROCESSES[preset.name]
-    assert preset.process.sigma(t) == pytest.approx(sigma(t), rel=1e-14)
-    assert preset.process.s(t) == pytest.approx(s(t), rel=1e-14)
+    assert preset.sampler.process.sigma(t) == pytest.approx(sigma(t), rel=1e-14)
+    assert preset.sampler.process.s(t) == pytest.approx(s(t), rel=1e-14)
 
 
 @each
@@ -68,10 +68,12 @@ def test_the_network_knows_every_level_that_it_is_trained_on_and_sampled_at(pres
     generator = torch.Generator().manual_seed(0)
     for sigma in (
         preset.noise.sample(10_000, generator=generator),
-        preset.steps.sigmas(preset.preconditioning.sigma_range)[:-1],
+        preset.sampler.steps.sigmas(preset.preconditioning.sigma_range)[:-1],
     ):
         assert ((sigma >= low) & (sigma <= high)).all()
-        torch.testing.assert_close(preset.process.sigma(preset.process.sigma_inv(sigma)), sigma, rtol=1e-12, atol=0)
+        torch.testing.assert_close(
+            preset.sampler.process.sigma(preset.sampler.process.sigma_inv(sigma)), sigma, rtol=1e-12, atol=0
+        )
 
 
 @each
@@ -94,9 +96,9 @@ def test_every_choice_samples_a_gaussian(preset):
 
     latents = torch.randn(8, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     denoiser = Denoiser(Exact(), preset.preconditioning)
-    samples = sample(denoiser, latents=latents, steps=preset.steps, solver=preset.solver, process=preset.process)
-    n = preset.steps.num_steps
-    assert samples.nfe == (n if preset.solver == Euler() else 2 * n - 1)
-    start = preset.steps.sigmas(preset.preconditioning.sigma_range)[0].item()
+    samples = sample(denoiser, latents=latents, sampler=preset.sampler)
+    n = preset.sampler.steps.num_steps
+    assert samples.nfe == (n if preset.sampler.solver == Euler() else 2 * n - 1)
+    start = preset.sampler.steps.sigmas(preset.preconditioning.sigma_range)[0].item()
     exact = oracle.flow(latents * start, start, 0.0)
     torch.testing.assert_close(samples.x, exact, rtol=0, atol=ERRORS[preset.name])

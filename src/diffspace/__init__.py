@@ -54,8 +54,8 @@ from diffspace.protocols import Cond as Cond
 from diffspace.protocols import Denoiser as Denoiser
 from diffspace.protocols import Encoder as Encoder
 from diffspace.protocols import Network as Network
-from diffspace.samplers import Sampler as Sampler
-from diffspace.samplers import load_samplers as load_samplers
+from diffspace.sampler_files import load_samplers as load_samplers
+from diffspace.sampler_files import save_sampler as save_sampler
 from diffspace.sampling import DEIS as DEIS
 from diffspace.sampling import IPNDM as IPNDM
 from diffspace.sampling import LMS as LMS
@@ -76,6 +76,7 @@ from diffspace.sampling import DPMSolverPPSDE as DPMSolverPPSDE
 from diffspace.sampling import EDMSteps as EDMSteps
 from diffspace.sampling import Euler as Euler
 from diffspace.sampling import EulerAncestral as EulerAncestral
+from diffspace.sampling import Execution as Execution
 from diffspace.sampling import ExponentialHeun as ExponentialHeun
 from diffspace.sampling import FittedSolver as FittedSolver
 from diffspace.sampling import GeneralSDE as GeneralSDE
@@ -85,9 +86,9 @@ from diffspace.sampling import Heun as Heun
 from diffspace.sampling import IDDPMSteps as IDDPMSteps
 from diffspace.sampling import LevelSteps as LevelSteps
 from diffspace.sampling import LogLinearSteps as LogLinearSteps
-from diffspace.sampling import OptimizedSteps as OptimizedSteps
 from diffspace.sampling import PredictorCorrector as PredictorCorrector
 from diffspace.sampling import RungeKutta4 as RungeKutta4
+from diffspace.sampling import Sampler as Sampler
 from diffspace.sampling import Samples as Samples
 from diffspace.sampling import ScheduleSteps as ScheduleSteps
 from diffspace.sampling import State as State
@@ -101,6 +102,8 @@ from diffspace.sampling import initial_latents as initial_latents
 from diffspace.sampling import interpolate as interpolate
 from diffspace.sampling import random_labels as random_labels
 from diffspace.sampling import sample as sample
+from diffspace.sampling import sample_batches as sample_batches
+from diffspace.sampling import sample_from as sample_from
 from diffspace.sampling import sample_states as sample_states
 from diffspace.sampling import score as score
 from diffspace.sampling import step_noise as step_noise

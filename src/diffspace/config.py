@@ -65,7 +65,7 @@ FAMILIES: Mapping[str, dict[str, Part | str]] = {
     "steps": _family(
         "sampling",
         "edm=EDMSteps vp=VPSteps ve=VESteps iddpm=IDDPMSteps loglinear=LogLinearSteps schedule=ScheduleSteps "
-        "beta=BetaSteps given=GivenSteps levels=LevelSteps optimized=OptimizedSteps",
+        "beta=BetaSteps given=GivenSteps levels=LevelSteps",
     ),
     "schedule": _family(
         "process", "edm=EDMSchedule vp=VPSchedule ve=VESchedule cosine=CosineSchedule flow=FlowSchedule"

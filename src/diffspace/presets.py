@@ -1,4 +1,4 @@
-"""The four columns of Table 1: which solver, steps, process, preconditioning and noise distribution go together."""
+"""The four columns of Table 1: which sampler, preconditioning and noise distribution go together."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from diffspace.preconditioning import (
     VEPreconditioning,
     VPPreconditioning,
 )
-from diffspace.process import EDMSchedule, Process, VESchedule, VPSchedule
-from diffspace.sampling import EDMSteps, Euler, Heun, IDDPMSteps, VESteps, VPSteps
-from diffspace.sampling.steps import RangedSteps
+from diffspace.process import Process, VESchedule, VPSchedule
+from diffspace.sampling import EDMSteps, Euler, Heun, IDDPMSteps, Sampler, VESteps, VPSteps
 
 __all__ = ["EDM", "IDDPM", "VE", "VP", "Preset"]
 
@@ -24,21 +23,19 @@ class Preset:
     """One column of Table 1; the weight of each is λ = 1/c_out² of its preconditioning."""
 
     name: str
-    solver: Euler | Heun
-    steps: RangedSteps
-    process: Process
+    sampler: Sampler
     preconditioning: Preconditioning
     noise: NoiseDistribution
 
 
-VP = Preset("vp", Euler(), VPSteps(1000), Process(VPSchedule()), VPPreconditioning(), VPUniform())
+VP = Preset("vp", Sampler(VPSteps(1000), Euler(), Process(VPSchedule())), VPPreconditioning(), VPUniform())
 """Song et al. 2021, variance preserving."""
 
-VE = Preset("ve", Euler(), VESteps(1000), Process(VESchedule()), VEPreconditioning(), LogUniform())
+VE = Preset("ve", Sampler(VESteps(1000), Euler(), Process(VESchedule())), VEPreconditioning(), LogUniform())
 """Song et al. 2021, variance exploding."""
 
-IDDPM = Preset("iddpm", Euler(), IDDPMSteps(250), Process(EDMSchedule()), IDDPMPreconditioning(), IDDPMUniform())
+IDDPM = Preset("iddpm", Sampler(IDDPMSteps(250), Euler()), IDDPMPreconditioning(), IDDPMUniform())
 """Nichol and Dhariwal 2021 with the deterministic sampler of DDIM."""
 
-EDM = Preset("edm", Heun(), EDMSteps(18), Process(EDMSchedule()), EDMPreconditioning(), LogNormal())
+EDM = Preset("edm", Sampler(EDMSteps(18), Heun()), EDMPreconditioning(), LogNormal())
 """The paper's own choices."""

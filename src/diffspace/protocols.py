@@ -180,7 +180,7 @@ class TimeSteps(Protocol):
     @property
     def num_steps(self) -> int: ...
 
-    def sigmas(self, model_range: tuple[float, float] = ..., *, start: float | None = ..., clip: bool = ...) -> Tensor:
+    def sigmas(self, model_range: tuple[float, float] = ..., *, start: float | None = ...) -> Tensor:
         """The levels, within `model_range`; re-spaced to begin at `start` where one is given."""
         ...
 

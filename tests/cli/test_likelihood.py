@@ -9,6 +9,7 @@ import diffspace as ds
 from diffspace.cli.app import main
 from diffspace.data import load_data
 from diffspace.likelihood import Hutchinson, bits_per_dim, log_likelihood
+from diffspace.sampling import Sampler
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,10 @@ def test_points_are_measured_in_nats_of_what_is_stored(points_run, capsys):
     ((mean, over, estimator, of_steps),), facts = figures(capsys, points_run, "--n", 20, "--steps", 8)
     model, held_out = ds.load(points_run), load_data("swissroll", n=500).split()[1]
     raw = held_out.raw(torch.arange(20) * len(held_out) // 20)
-    nats = {n: log_likelihood(model, model.transform.forward(raw), steps=steps(n)).log_prob for n in (4, 8)}
+    nats = {
+        n: log_likelihood(model, model.transform.forward(raw), sampler=Sampler(steps(n), Heun(1 / 2))).log_prob
+        for n in (4, 8)
+    }
     expected = nats[8] + model.transform.log_volume((2,))
     assert mean == pytest.approx(float(expected.mean()), abs=1e-4)
     assert over == pytest.approx(float(expected.std()) / 20**0.5, abs=1e-4)
@@ -60,7 +64,7 @@ def test_images_are_measured_in_bits_of_their_classes(digits_run, capsys):
     model, held_out = ds.load(digits_run), load_data("digits").split()[1]
     chosen = torch.arange(6) * len(held_out) // 6
     labels = {"labels": held_out.labels[chosen]}
-    common = {"seeds": range(5, 11), "trace": Hutchinson(2), "steps": steps(3), "solver": ds.Heun()}
+    common = {"seeds": range(5, 11), "trace": Hutchinson(2), "sampler": Sampler(steps(3), ds.Heun())}
     expected = bits_per_dim(model, held_out.raw(chosen), cond=labels, **common)
     assert mean == pytest.approx(expected.mean, abs=1e-4)
     assert over == pytest.approx(expected.mean_error, abs=1e-4)

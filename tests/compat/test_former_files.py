@@ -34,7 +34,7 @@ def test_a_model_folder():
 @pytest.mark.parametrize("name", ["afs", "fitted-4", "lms", "optimized-3"])
 def test_a_sampler_file(name):
     sampler = ds.load_samplers(HERE / "points")[name]
-    drawn = first_values(ds.load(HERE / "points"), steps=sampler.steps, solver=sampler.solver)
+    drawn = first_values(ds.load(HERE / "points"), steps=sampler.steps, sampler=sampler)
     assert drawn == pytest.approx(EXPECTED[name], rel=1e-5)
 
 

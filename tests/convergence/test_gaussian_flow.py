@@ -16,6 +16,7 @@ from diffspace import (
     sample,
 )
 from diffspace.oracles import Gaussian
+from diffspace.sampling import Sampler, sample_from
 
 SIGMA_MAX, SIGMA_MIN = 80.0, 0.002
 COVARIANCE = torch.tensor([[0.5, 0.2], [0.2, 0.3]], dtype=torch.float64)
@@ -66,8 +67,8 @@ def test_encoding_and_decoding_return_to_the_start(gaussian, process, solver):
     forward, there_and_back = [], []
     for n in counts:
         steps = EDMSteps(n, SIGMA_MIN, SIGMA_MAX, terminal="sigma_min")
-        encoded = encode(gaussian, x, steps=steps, solver=solver, process=process)
-        decoded = sample(gaussian, x=encoded.x, sigma_start=SIGMA_MAX, steps=steps, solver=solver, process=process)
+        encoded = encode(gaussian, x, sampler=Sampler(steps, solver, process))
+        decoded = sample_from(gaussian, encoded.x, SIGMA_MAX, sampler=Sampler(steps, solver, process))
         assert encoded.sigmas.tolist() == decoded.sigmas.flip(0).tolist()
         assert encoded.nfe == decoded.nfe == n * solver.evaluations(to_zero=False)
         forward.append(distance(encoded.x, latents) / SIGMA_MAX)
@@ -83,5 +84,5 @@ def test_encoding_and_decoding_return_to_the_start(gaussian, process, solver):
 def test_decoding_and_encoding_return_to_the_latents(gaussian):
     steps = EDMSteps(300, SIGMA_MIN, SIGMA_MAX, terminal="sigma_min")
     decoded = sample(gaussian, latents=LATENTS, steps=steps)
-    encoded = encode(gaussian, decoded.x, steps=steps)
+    encoded = encode(gaussian, decoded.x, sampler=Sampler(steps))
     assert distance(encoded.x / SIGMA_MAX, LATENTS) < 1e-4

@@ -20,6 +20,8 @@ from diffspace.sampling import (
     EulerAncestral,
     GeneralSDE,
     PredictorCorrector,
+    Sampler,
+    sample_from,
 )
 
 SIGMA_MAX, SIGMA_MIN = 80.0, 0.002
@@ -131,8 +133,10 @@ def mixture(x, sigma, cond=None):
 
 def end_points(solver, n, count, seed=1, start=None, terminal="sigma_min"):
     steps = EDMSteps(n, SIGMA_MIN, SIGMA_MAX, terminal)
-    given = {"shape": (count, 2)} if start is None else {"x": start[None], "sigma_start": SIGMA_MAX}
-    return sample(mixture, seeds=[seed], steps=steps, solver=solver, **given).x[0]
+    sampler = Sampler(steps, solver)
+    if start is None:
+        return sample(mixture, seeds=[seed], shape=(count, 2), sampler=sampler).x[0]
+    return sample_from(mixture, start[None], SIGMA_MAX, seeds=[seed], sampler=sampler).x[0]
 
 
 PATHS = 2000

@@ -10,7 +10,7 @@ from diffspace import Process, VPSchedule, sample, step_noise
 from diffspace.figures import affine_ends
 from diffspace.guidance import MMPS, Mask, Replacement, repaint
 from diffspace.oracles import Gaussian, GaussianMixture
-from diffspace.sampling import EDMSteps, Euler, Heun
+from diffspace.sampling import EDMSteps, Euler, Execution, Heun, Sampler
 
 RHO, STD, KNOWN = 0.8, 0.5, 0.6
 COVARIANCE = STD**2 * torch.tensor([[1, RHO], [RHO, 1]], dtype=torch.float64)
@@ -32,7 +32,7 @@ def repainted(resamplings, jump=1, steps=STEPS):
 
     def run(z):
         draws = z.reshape(len(z), 1 + jumps, 2)
-        options = {"latents": draws[:, 0], "noise": lambda k, like: draws[:, 1 + k], "steps": steps}
+        options = {"latents": draws[:, 0], "noise": lambda k, like: draws[:, 1 + k], "sampler": Sampler(steps)}
         return repaint(REPLACED, resamplings=resamplings, jump=jump, **options).x
 
     return unknown(affine_ends(run, 2 * (1 + jumps)))
@@ -41,7 +41,9 @@ def repainted(resamplings, jump=1, steps=STEPS):
 @pytest.mark.parametrize("solver", [Euler(), Heun(), Heun(2 / 3)])
 @pytest.mark.parametrize("num_steps", [1, 2, 9])
 def test_the_known_part_runs_on_the_line_of_its_own_noise_and_ends_exactly(solver, num_steps):
-    result = sample(REPLACED, seeds=range(4), steps=EDMSteps(num_steps), solver=solver, trajectory=True)
+    result = sample(
+        REPLACED, seeds=range(4), steps=EDMSteps(num_steps), solver=solver, execution=Execution(trajectory=True)
+    )
     assert torch.equal(result.x[:, 0], torch.full((4,), KNOWN, dtype=torch.float64))
     path = result.trajectory.x[:, :, 0]
     noise = (path[0] - KNOWN) / result.sigmas[0]
@@ -83,7 +85,7 @@ def test_longer_jumps_see_fewer_noises():
 
 def test_by_seeds_within_the_error_of_their_number():
     n = 3000
-    x = repaint(REPLACED, shape=(2,), seeds=range(n), resamplings=3, steps=EDMSteps(8)).x
+    x = repaint(REPLACED, shape=(2,), seeds=range(n), resamplings=3, sampler=Sampler(EDMSteps(8))).x
     assert torch.equal(x[:, 0], torch.full((n,), KNOWN, dtype=torch.float64))
     mean, variance = repainted(3, steps=EDMSteps(8))
     assert float(x[:, 1].mean()) == pytest.approx(mean, abs=4 * math.sqrt(variance / n))
@@ -93,9 +95,9 @@ def test_by_seeds_within_the_error_of_their_number():
 def test_once_is_the_plain_sampler():
     for jump in (1, 4, 100):
         for process in (None, Process(VPSchedule())):
-            plain = sample(REPLACED, seeds=range(3), steps=STEPS, process=process, trajectory=True)
+            plain = sample(REPLACED, seeds=range(3), steps=STEPS, process=process, execution=Execution(trajectory=True))
             result = repaint(
-                REPLACED, shape=(2,), seeds=range(3), steps=STEPS, process=process, resamplings=1, jump=jump
+                REPLACED, shape=(2,), seeds=range(3), resamplings=1, jump=jump, sampler=Sampler(STEPS, process=process)
             )
             torch.testing.assert_close(result.x, plain.x, rtol=1e-10, atol=1e-12)
             assert torch.equal(result.sigmas, plain.sigmas)
@@ -114,7 +116,7 @@ def test_evaluations_and_noise_are_counted(resamplings, jump, jumps):
         drawn.append(k)
         return torch.zeros_like(like)
 
-    options = {"resamplings": resamplings, "jump": jump, "steps": EDMSteps(5), "noise": noise}
+    options = {"resamplings": resamplings, "jump": jump, "sampler": Sampler(EDMSteps(5)), "noise": noise}
     result = repaint(denoiser, latents=torch.ones(1, 2), **options)
     assert drawn == list(range(jumps))
     assert len(calls) == result.nfe == 9 * resamplings
@@ -125,14 +127,14 @@ def test_noise_is_that_of_seed_and_jump_whatever_the_batch():
         return x  # the state stays, so that its jumps can be read off
 
     steps = EDMSteps(2, 1.0, 3.0, terminal="sigma_min")
-    x = repaint(identity, shape=(3,), seeds=range(5), resamplings=3, steps=steps)
+    x = repaint(identity, shape=(3,), seeds=range(5), resamplings=3, sampler=Sampler(steps))
     levels = x.sigmas.tolist()
     expected = sample(identity, shape=(3,), seeds=range(5), steps=steps).x
     for k in range(4):
         high, low = levels[k // 2], levels[k // 2 + 1]
         expected = expected + math.sqrt(high**2 - low**2) * step_noise(range(5), k, (3,)).double()
     torch.testing.assert_close(x.x, expected, rtol=1e-12, atol=1e-12)
-    alone = repaint(identity, shape=(3,), seeds=[3], resamplings=3, steps=steps).x
+    alone = repaint(identity, shape=(3,), seeds=[3], resamplings=3, sampler=Sampler(steps)).x
     assert torch.equal(alone, x.x[3:4])
 
 
@@ -142,11 +144,12 @@ def test_gradients_go_through_the_jumps():
     known = torch.tensor([0.4, 0.0], dtype=torch.float64, requires_grad=True)
 
     def end(latents, known):
-        options = {"seeds": [1], "resamplings": 2, "steps": EDMSteps(2, sigma_max=2.0, sigma_min=0.3), "grad": True}
+        sampler = Sampler(EDMSteps(2, sigma_max=2.0, sigma_min=0.3))
+        options = {"seeds": [1], "resamplings": 2, "sampler": sampler, "execution": Execution(grad=True)}
         return repaint(Replacement(mixture, MASK, known), latents=latents, **options).x
 
     assert torch.autograd.gradcheck(end, (latents, known))
-    assert not repaint(mixture, latents=latents, seeds=[1], steps=EDMSteps(2)).x.requires_grad
+    assert not repaint(mixture, latents=latents, seeds=[1], sampler=Sampler(EDMSteps(2))).x.requires_grad
 
 
 def test_masks_and_values_of_a_batch_and_of_images():
@@ -171,8 +174,8 @@ def test_masks_and_values_of_a_batch_and_of_images():
             lambda: repaint(PRIOR, latents=COVARIANCE, noise=lambda k, like: like[:1]),
             r"noise: shape \(1, 2\) for a state",
         ),
-        (lambda: repaint(PRIOR, steps=STEPS, resamplings=1), "seeds: give seeds"),
-        (lambda: repaint(PRIOR, shape=(2,), seeds=[0], steps=EDMSteps(sigma_min=90.0)), "sigma_min"),
+        (lambda: repaint(PRIOR, resamplings=1, sampler=Sampler(STEPS)), "seeds: give seeds"),
+        (lambda: repaint(PRIOR, shape=(2,), seeds=[0], sampler=Sampler(EDMSteps(sigma_min=90.0))), "sigma_min"),
     ],
 )
 def test_bad_input_is_named(make, message):

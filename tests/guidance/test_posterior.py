@@ -11,7 +11,7 @@ from diffspace import EDMPreconditioning, Preconditioned, networks, sample
 from diffspace.figures import affine_ends, posterior_error
 from diffspace.guidance import DPS, MMPS, AveragePooling, Mask, Matrix, PiGDM
 from diffspace.oracles import Gaussian, GaussianMixture
-from diffspace.sampling import EDMSteps
+from diffspace.sampling import EDMSteps, Execution, Sampler, sample_from
 
 D = 6
 PLACES = torch.arange(D, dtype=torch.float64)
@@ -87,7 +87,7 @@ def sampled(denoiser, exact, num_steps):
 
     def run(z):
         x = exact.mean + z * (exact.variances + 80.0**2).sqrt() @ exact.axes.T
-        return sample(denoiser, x=x, sigma_start=80.0, steps=EDMSteps(num_steps)).x
+        return sample_from(denoiser, x, 80.0, sampler=Sampler(EDMSteps(num_steps))).x
 
     return affine_ends(run, D)
 
@@ -224,7 +224,10 @@ def test_gradients_go_through(method):
     assert torch.autograd.gradcheck(lambda x, y: method(mixture, operator, y, 0.4)(x, level(0.6)), (x, y))
     steps = EDMSteps(2, sigma_max=1.0, sigma_min=0.1)
     assert torch.autograd.gradcheck(
-        lambda z, y: sample(method(mixture, operator, y, 0.4), latents=z, steps=steps, grad=True).x, (x, y)
+        lambda z, y: (
+            sample(method(mixture, operator, y, 0.4), latents=z, steps=steps, execution=Execution(grad=True)).x
+        ),
+        (x, y),
     )
 
 
@@ -237,7 +240,9 @@ def test_gradients_by_the_parameters_of_a_network():
     def end():
         method = MMPS(model, AveragePooling(2), y, 0.3, iterations=2)
         with sdpa_kernel(SDPBackend.MATH):  # other kernels of attention have no second derivative
-            return sample(method, latents=start, steps=EDMSteps(2, sigma_max=1.0), grad=True).x.sum()
+            return sample(
+                method, latents=start, steps=EDMSteps(2, sigma_max=1.0), execution=Execution(grad=True)
+            ).x.sum()
 
     (slope,) = torch.autograd.grad(end(), parameter)
     with torch.no_grad():

@@ -22,7 +22,7 @@ from diffspace.guidance import (
     Replacement,
 )
 from diffspace.oracles import ByClass, Gaussian, GaussianMixture
-from diffspace.sampling import Churn, EDMSteps, Euler
+from diffspace.sampling import Churn, EDMSteps, Euler, Execution, Sampler, sample_from
 
 MEANS = torch.tensor([[0.8, 0.1], [-0.6, 0.6], [-0.2, -0.8]], dtype=torch.float64)
 STDS = torch.tensor([0.1, 0.3, 0.2], dtype=torch.float64)
@@ -178,11 +178,13 @@ def test_they_sample_by_batches_with_churn_and_encode():
     options["churn"] = Churn(1.0)
     whole = sample(stack(), **options).x
     assert not whole.requires_grad
-    torch.testing.assert_close(sample(stack(), batch_size=3, **options).x, whole, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(
+        sample(stack(), execution=Execution(batch_size=3), **options).x, whole, rtol=1e-11, atol=1e-11
+    )
     guided = ClassifierFree(WITH_NULL, 2.0, negative=NULL)
     steps = EDMSteps(64, 0.05, 3.0, terminal="sigma_min")
-    there = encode(guided, 0.3 * X, steps=steps, cond={"labels": LABELS})
-    back = sample(guided, x=there.x, sigma_start=3.0, steps=steps, cond={"labels": LABELS}).x
+    there = encode(guided, 0.3 * X, cond={"labels": LABELS}, sampler=Sampler(steps))
+    back = sample_from(guided, there.x, 3.0, cond={"labels": LABELS}, sampler=Sampler(steps)).x
     torch.testing.assert_close(back, 0.3 * X, rtol=0, atol=1e-3)
 
 
@@ -192,7 +194,9 @@ def test_gradients_go_through_all_of_them():
 
     def end(latents):
         cond = {"labels": LABELS[:2]}
-        return sample(stack(), latents=latents, cond=cond, steps=steps, solver=Euler(), grad=True).x
+        return sample(
+            stack(), latents=latents, cond=cond, steps=steps, solver=Euler(), execution=Execution(grad=True)
+        ).x
 
     assert torch.autograd.gradcheck(end, (latents,), rtol=1e-4)
 
@@ -245,7 +249,7 @@ def test_modules_inside_are_found():
             "seeds": [0],
             "cond": cond,
             "steps": EDMSteps(1, sigma_max=2.0),
-            "dtype": torch.float32,
+            "execution": Execution(dtype=torch.float32),
         }
         first, second = (sample(wrapper, **options).x for _ in range(2))
         assert torch.equal(first, second)

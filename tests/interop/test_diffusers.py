@@ -49,14 +49,12 @@ def compare(model, scheduler, solver, channels=3, cond=None, conditions=None, **
     levels = levels_of(scheduler)
     x = noise(channels) * math.sqrt(1 + levels[0] ** 2)
     theirs = run(model, scheduler, x if scaled_by_sigma(scheduler) else noise(channels), **conditions or {})
-    ours = ds.sample(
+    ours = ds.sample_from(
         from_diffusers(model, scheduler, **options),
-        x=x,
-        sigma_start=levels[0],
-        steps=ds.GivenSteps(levels),
-        solver=SOLVERS[solver],
+        x,
+        levels[0],
         cond=cond,
-        clip=True,  # their levels are in float32, and may be a last digit outside the table
+        sampler=ds.Sampler(ds.GivenSteps(levels, clip=True), SOLVERS[solver]),
     )
     assert ours.nfe == len(scheduler.timesteps)
     return float((ours.x - theirs).abs().max() / theirs.abs().max())
@@ -86,16 +84,17 @@ def test_a_comparison_sees_another_solver_another_prediction_and_another_time(ne
     scheduler.set_timesteps(5)
     assert compare(network, scheduler, "heun", rounded=True) < 1e-6
     levels = sigmas_of(scheduler)
-    given = {"x": 157.0 * noise(), "sigma_start": levels[0], "steps": ds.GivenSteps(levels), "clip": True}
-    right = ds.sample(from_diffusers(network, scheduler), **given).x
+    start, sampler = 157.0 * noise(), ds.Sampler(ds.GivenSteps(levels, clip=True))
+    right = ds.sample_from(from_diffusers(network, scheduler), start, levels[0], sampler=sampler).x
+    euler = ds.Sampler(sampler.steps, ds.Euler())
     wrong = diffusers.HeunDiscreteScheduler(**LINEAR)
     table = torch.tensor([1.2 * s for s in from_diffusers(network, scheduler).levels.sigmas], dtype=torch.float64)
     shifted = from_diffusers(network, scheduler)
     shifted.preconditioning = VPrediction(InterpolatedIndex(ds.DiscreteLevels(tuple(table.tolist()))))
     for other in (
-        ds.sample(from_diffusers(network, scheduler), **given, solver=ds.Euler()).x,
-        ds.sample(from_diffusers(network, wrong), **given).x,
-        ds.sample(shifted, **given).x,
+        ds.sample_from(from_diffusers(network, scheduler), start, levels[0], sampler=euler).x,
+        ds.sample_from(from_diffusers(network, wrong), start, levels[0], sampler=sampler).x,
+        ds.sample_from(shifted, start, levels[0], sampler=sampler).x,
     ):
         assert float((other - right).abs().max() / right.abs().max()) > 1e-3
 
@@ -117,12 +116,8 @@ def test_float32(network):
     levels = sigmas_of(scheduler)
     start = levels[0] * noise(dtype=torch.float32)
     theirs = run(model, scheduler, start)
-    ours = ds.sample(
-        from_diffusers(model, scheduler),
-        x=start,
-        sigma_start=levels[0],
-        steps=ds.GivenSteps(levels),
-        clip=True,
+    ours = ds.sample_from(
+        from_diffusers(model, scheduler), start, levels[0], sampler=ds.Sampler(ds.GivenSteps(levels, clip=True))
     )
     assert ours.x.dtype == torch.float64
     assert float((ours.x - theirs).abs().max() / theirs.abs().max()) < 1e-5
@@ -268,7 +263,7 @@ def test_flow_matching():
     denoiser = from_diffusers(model, scheduler)
     start = noise(4) * (1 + levels[0])
     steps = ds.GivenSteps(levels)
-    ours = ds.sample(denoiser, x=start, sigma_start=levels[0], steps=steps, solver=ds.Euler(), cond=cond).x
+    ours = ds.sample_from(denoiser, start, levels[0], cond=cond, sampler=ds.Sampler(steps, ds.Euler())).x
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     assert denoiser.sigma_max == math.inf
     assert read_scheduler(scheduler) == FlowPrediction(ds.ContinuousTime(ds.FlowSchedule(), 1000.0, 1e-3))
@@ -284,9 +279,7 @@ def test_edm_schedulers(network, prediction):
     start = 80.0 * noise()
     theirs = run(network, scheduler, start)
     denoiser = from_diffusers(network, scheduler)
-    ours = ds.sample(
-        denoiser, x=start, sigma_start=levels[0], steps=ds.GivenSteps(levels), solver=ds.Euler(), clip=True
-    )
+    ours = ds.sample_from(denoiser, start, levels[0], sampler=ds.Sampler(ds.GivenSteps(levels, clip=True), ds.Euler()))
     assert float((ours.x - theirs).abs().max() / theirs.abs().max()) < 1e-6
     assert (denoiser.sigma_min, denoiser.sigma_max) == (0.002, 80.0)
     if prediction == "epsilon":
@@ -372,7 +365,7 @@ def test_half_precision_and_gradients():
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, full, rtol=0, atol=0.05)
     denoiser = from_diffusers(unet(torch.float32), scheduler)
-    out = ds.sample(denoiser, seeds=[0], steps=ds.EDMSteps(2), grad=True).x.sum()
+    out = ds.sample(denoiser, seeds=[0], steps=ds.EDMSteps(2), execution=ds.Execution(grad=True)).x.sum()
     out.backward()
     assert all(p.grad is not None for p in denoiser.network.model.conv_in.parameters())
 

@@ -60,7 +60,7 @@ def test_inside_a_ddpm_pipeline(network, monkeypatch, solver, prediction, rounde
     # a pipeline that does not scale its noise takes it for x/√(σ² + 1)
     drawn = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(3))
     x = drawn.double() * (1 + levels[0] ** 2) ** 0.5
-    ours = ds.sample(denoiser, x=x, sigma_start=levels[0], steps=ds.GivenSteps(tuple(levels)), solver=solver)
+    ours = ds.sample_from(denoiser, x, levels[0], sampler=ds.Sampler(ds.GivenSteps(tuple(levels)), solver))
     assert len(pipeline.scheduler.timesteps) == ours.nfe
     assert len(pipeline.scheduler.sigmas) == ours.nfe + 1
     assert pipeline.scheduler.timesteps.dtype == (torch.int64 if rounded else torch.float32)
@@ -167,13 +167,12 @@ def test_the_generator_of_the_pipeline_draws_the_noise_of_the_steps(network, mon
     )
     generator = torch.Generator().manual_seed(3)
     drawn = [torch.randn(2, 3, 8, 8, generator=generator) for _ in range(4)]
-    ours = ds.sample(
+    ours = ds.sample_from(
         from_diffusers(network, trained),
-        x=drawn[0].double() * (1 + 80.0**2) ** 0.5,
-        sigma_start=80.0,
-        steps=ds.EDMSteps(4),
-        solver=Ancestral(),
+        drawn[0].double() * (1 + 80.0**2) ** 0.5,
+        80.0,
         noise=lambda step, like: drawn[1 + step],
+        sampler=ds.Sampler(ds.EDMSteps(4), Ancestral()),
     )
     torch.testing.assert_close(theirs, ours.x.float(), rtol=1e-5, atol=1e-5)
 
@@ -201,10 +200,10 @@ def test_a_run_from_the_middle_and_from_a_changed_sample(network):
             if i == 1:  # at the end of a step, where the sample is x/√(σ² + 1)
                 sample = sample + 0.1 * change
         x = (image + sigma * noise).double()
-        x = ds.sample(denoiser, x=x, sigma_start=sigma, steps=ds.GivenSteps(tuple(levels[2:4].tolist()))).x
+        x = ds.sample_from(denoiser, x, sigma, sampler=ds.Sampler(ds.GivenSteps(tuple(levels[2:4].tolist())))).x
         x = x + 0.1 * change.double() * (1 + float(levels[3]) ** 2) ** 0.5
         rest = ds.GivenSteps(tuple(levels[3:].tolist()))
-        ours = ds.sample(denoiser, x=x, sigma_start=float(levels[3]), steps=rest).x
+        ours = ds.sample_from(denoiser, x, float(levels[3]), sampler=ds.Sampler(rest)).x
         torch.testing.assert_close(sample, ours.float(), rtol=1e-5, atol=1e-5)
 
 

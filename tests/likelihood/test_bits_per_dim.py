@@ -10,6 +10,7 @@ from diffspace import EDMPreconditioning, EDMSteps, Heun, Model, Preconditioned
 from diffspace.likelihood import Hutchinson, bits_per_dim, log_likelihood
 from diffspace.networks import MLP
 from diffspace.oracles import FiniteData, Gaussian
+from diffspace.sampling import Execution, Sampler
 from diffspace.transform import PIXELS, Transform
 
 SIGMA_MIN = 0.002
@@ -40,8 +41,7 @@ def test_a_gaussian_of_pixels_against_quadrature(narrow):
         draws=400,
         transform=PIXELS,
         prior=oracle.log_prob,
-        steps=EDMSteps(100, SIGMA_MIN, 0.5, terminal="sigma_min"),
-        solver=Heun(1 / 2),
+        sampler=Sampler(EDMSteps(100, SIGMA_MIN, 0.5, terminal="sigma_min"), Heun(1 / 2)),
     )
     bound, probability = torch.zeros(3), torch.zeros(3)
     for pixel in range(2):
@@ -65,7 +65,7 @@ def test_uniform_pixels_take_eight_bits():
     uniform = FiniteData(points[:, None])
     raw = torch.tensor([[30], [128], [201]], dtype=torch.uint8)
     found = bits_per_dim(
-        uniform, raw, seeds=range(3), transform=PIXELS, prior=uniform.log_prob, steps=steps(200), solver=Heun(1 / 2)
+        uniform, raw, seeds=range(3), transform=PIXELS, prior=uniform.log_prob, sampler=Sampler(steps(200), Heun(1 / 2))
     )
     torch.testing.assert_close(found.bits, torch.full((3,), 8.0).double(), rtol=0, atol=2e-3)
 
@@ -81,7 +81,9 @@ def test_bits_are_nats_of_raw_values_over_the_dimensions():
     torch.testing.assert_close(x, torch.tensor(expected, dtype=torch.float64), rtol=1e-7, atol=1e-7)
     oracle = Gaussian(torch.zeros(2, 3).double(), torch.eye(6).double())
     raw = torch.tensor([[[5, 15, -5], [1, 2, 0]]], dtype=torch.int16)
-    found = bits_per_dim(oracle, raw, seeds=[3], transform=transform, steps=steps(60), prior=oracle.log_prob)
+    found = bits_per_dim(
+        oracle, raw, seeds=[3], transform=transform, prior=oracle.log_prob, sampler=Sampler(steps(60), Heun(1 / 2))
+    )
     nats = found.log_probs[0] - 3 * math.log(10) - 3 * math.log(0.5)
     torch.testing.assert_close(found.bits, -nats / 6 / math.log(2))
     # at −log₂ of a density that reaches 6 bits over the space of raw values, nothing else is of this size
@@ -95,15 +97,21 @@ def test_a_model_brings_its_transform():
     transform = Transform((8.0,), (8.0,), lowest=0.0, highest=16.0, kind="integer", dtype="uint8")
     model = Model(Preconditioned(MLP((4,)), EDMPreconditioning(0.5)), transform).eval()
     raw = torch.tensor([[0, 4, 9, 16], [3, 3, 1, 0]], dtype=torch.uint8)
-    options = {"seeds": [5, 6], "steps": steps(6)}
+    options = {"seeds": [5, 6], "sampler": Sampler(steps(6), Heun(1 / 2))}
     found = bits_per_dim(model, raw, **options)
     torch.testing.assert_close(found.bits, bits_per_dim(model.denoiser, raw, transform=transform, **options).bits)
     # near −log₂ p(x) + log₂ 8 at the middle of the bins
     x = transform.forward(raw)
-    middle = -log_likelihood(model, x, steps=steps(6)).log_prob / (4 * math.log(2)) + 3
+    middle = -log_likelihood(model, x, sampler=Sampler(steps(6), Heun(1 / 2))).log_prob / (4 * math.log(2)) + 3
     assert (found.bits - middle).abs().max() < 3
     for batch_size in (1, None):
-        again = bits_per_dim(model, raw.flip(0), seeds=[6, 5], steps=steps(6), batch_size=batch_size)
+        again = bits_per_dim(
+            model,
+            raw.flip(0),
+            seeds=[6, 5],
+            sampler=Sampler(steps(6), Heun(1 / 2)),
+            execution=Execution(batch_size=batch_size),
+        )
         torch.testing.assert_close(again.bits.flip(0), found.bits, rtol=1e-6, atol=0)
 
 
@@ -111,7 +119,7 @@ def test_draws_and_probes_are_independent_and_their_errors_add(narrow):
     oracle, _, _ = narrow
     correlated = Gaussian(oracle.mean, torch.tensor([[1.0, 0.9], [0.9, 1.0]]).double() * (5 / 127.5) ** 2)
     raw = RAW[:1].expand(300, 2)
-    options = {"transform": PIXELS, "steps": steps(8), "trace": Hutchinson(2, "gaussian")}
+    options = {"transform": PIXELS, "sampler": Sampler(steps(8), Heun(1 / 2)), "trace": Hutchinson(2, "gaussian")}
     found = bits_per_dim(correlated, raw, seeds=range(300), draws=6, **options)
     scatter = float(found.bits.std())
     assert float(found.standard_error.square().mean().sqrt()) == pytest.approx(scatter, rel=0.1)
@@ -133,8 +141,7 @@ def test_progress_counts_through_the_draws(narrow):
         seeds=range(3),
         draws=2,
         transform=PIXELS,
-        steps=steps(1),
-        batch_size=2,
-        progress=lambda first, state: seen.append((first, state.step)),
+        sampler=Sampler(steps(1), Heun(1 / 2)),
+        execution=Execution(batch_size=2, progress=lambda first, state: seen.append((first, state.step))),
     )
     assert seen == [(0, 0), (0, 1), (2, 0), (2, 1), (4, 0), (4, 1)]

@@ -5,12 +5,13 @@ import math
 import pytest
 import torch
 
-from diffspace import EDMSteps
+from diffspace import Churn, EDMSteps, Heun
 from diffspace.likelihood import ExactTrace, GaussianPrior, Hutchinson, bits_per_dim, log_likelihood
+from diffspace.sampling import Execution, Sampler
 from diffspace.transform import PIXELS, Transform
 
 X = torch.zeros(2, 2, dtype=torch.float64)
-SHORT = EDMSteps(2, 0.01, 10.0, terminal="sigma_min")
+SHORT = Sampler(EDMSteps(2, 0.01, 10.0, terminal="sigma_min"), Heun(1 / 2))
 
 
 def test_of_options():
@@ -30,15 +31,22 @@ def test_of_options():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": EDMSteps(4)}, "terminal='sigma_min'"),
-        ({"steps": EDMSteps(4, 0.002, 200.0, terminal="sigma_min")}, "sigma_max: 200 is outside the model's range"),
-        ({"steps": EDMSteps(4, 0.0001, terminal="sigma_min")}, "sigma_min: 0.0001 is outside the model's range"),
+        ({"sampler": Sampler(EDMSteps(4))}, "terminal='sigma_min'"),
+        (
+            {"sampler": Sampler(EDMSteps(4, 0.002, 200.0, terminal="sigma_min"))},
+            "sigma_max: 200 is outside the model's range",
+        ),
+        (
+            {"sampler": Sampler(EDMSteps(4, 0.0001, terminal="sigma_min"))},
+            "sigma_min: 0.0001 is outside the model's range",
+        ),
         ({"trace": Hutchinson(2)}, "seeds: .* one for each"),
         ({"trace": Hutchinson(2), "seeds": [1]}, "seeds: 1 for 2 samples"),
         ({"seeds": [1, 2]}, "seeds: have no effect"),
-        ({"batch_size": 0}, "batch_size: 0"),
+        ({"execution": Execution(trajectory=True)}, "execution: trajectory has no effect"),
+        ({"sampler": Sampler(churn=Churn(1.0))}, "sampler: churn adds noise"),
         ({"cond": {"labels": torch.zeros(3)}}, "cond: 'labels' has shape"),
-        ({"prior": lambda x, sigma: x}, "prior: returned shape"),
+        ({"prior": lambda x, sigma: x}, "prior: expected values of shape"),
         ({"prior": lambda x, sigma: x[:, 0] / 0}, "prior: not finite"),
     ],
 )
@@ -48,7 +56,7 @@ def test_of_calls(options, message):
 
     denoiser.sigma_min, denoiser.sigma_max = 0.001, 100.0
     with pytest.raises(ValueError, match=message):
-        log_likelihood(denoiser, X, **{"steps": SHORT} | options)
+        log_likelihood(denoiser, X, **{"sampler": SHORT} | options)
 
 
 def test_of_samples():
@@ -63,7 +71,7 @@ def test_of_samples():
         (torch.zeros(0, 2), "x: is empty"),
     ):
         with pytest.raises(ValueError, match=message):
-            log_likelihood(denoiser, bad, steps=SHORT)
+            log_likelihood(denoiser, bad, sampler=SHORT)
 
 
 def test_of_denoisers_without_a_gradient():
@@ -75,9 +83,9 @@ def test_of_denoisers_without_a_gradient():
     ):
         for trace, seeds in ((None, None), (Hutchinson(), [0, 1])):
             with pytest.raises(ValueError, match=r"^denoiser: has no gradient with respect to x"):
-                log_likelihood(cut, X, trace=trace, seeds=seeds, steps=SHORT)
+                log_likelihood(cut, X, trace=trace, seeds=seeds, sampler=SHORT)
     with pytest.raises(ValueError, match="denoiser: returned shape"):
-        log_likelihood(lambda x, sigma, cond: x[:, :1], X, steps=SHORT)
+        log_likelihood(lambda x, sigma, cond: x[:, :1], X, sampler=SHORT)
 
 
 def test_of_results_that_are_not_finite():
@@ -88,7 +96,7 @@ def test_of_results_that_are_not_finite():
         return x * (math.nan if len(calls) > 4 else 0.5)
 
     with pytest.raises(FloatingPointError, match="in the batch that begins with sample 1"):
-        log_likelihood(breaks, X, steps=SHORT, batch_size=1)
+        log_likelihood(breaks, X, sampler=SHORT, execution=Execution(batch_size=1))
 
 
 def test_of_bits():
@@ -96,7 +104,7 @@ def test_of_bits():
         return 0.5 * x
 
     raw = torch.zeros(2, 3, dtype=torch.uint8)
-    given = {"seeds": [0, 1], "transform": PIXELS, "steps": SHORT}
+    given = {"seeds": [0, 1], "transform": PIXELS, "sampler": SHORT}
     for images, options, message in (
         (raw, {"draws": 0}, "draws: 0"),
         (raw, {"seeds": [0]}, "seeds: 1 for 2 samples"),

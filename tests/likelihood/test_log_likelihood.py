@@ -21,7 +21,7 @@ from diffspace import (
 )
 from diffspace.likelihood import GaussianPrior, Hutchinson, log_likelihood
 from diffspace.oracles import ByClass, Gaussian
-from diffspace.sampling import AdamsBashforth
+from diffspace.sampling import AdamsBashforth, Execution, Sampler
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
 LOW, HIGH = torch.tensor(SIGMA_MIN).double(), torch.tensor(SIGMA_MAX).double()
@@ -54,7 +54,7 @@ def test_on_a_mixture_the_error_falls_with_the_order_of_the_solver(mixture, plai
     exact = mixture.log_prob(x, LOW)
     errors = []
     for n in COUNTS:
-        options = {"steps": steps(n), "solver": solver, "process": PROCESSES[process], "prior": mixture.log_prob}
+        options = {"sampler": Sampler(steps(n), solver, PROCESSES[process]), "prior": mixture.log_prob}
         found = log_likelihood(plain_mixture, x, **options)
         assert found.nfe == n * solver.evaluations(to_zero=False)
         errors.append(rms(found.log_prob - exact))
@@ -72,8 +72,8 @@ def test_a_gaussian_of_images_has_the_density_of_its_sampler(gaussian, plain_gau
     own = Gaussian((gaussian.mean - factor @ gaussian.mean).reshape(2, 3, 2), SIGMA_MAX**2 * factor @ factor)
     errors = {"sampler": [], "data": []}
     for n in COUNTS:
-        noise = log_likelihood(plain_gaussian, x, steps=steps(n), solver=Heun(1 / 2))
-        exact = log_likelihood(plain_gaussian, x, steps=steps(n), solver=Heun(1 / 2), prior=gaussian.log_prob)
+        noise = log_likelihood(plain_gaussian, x, sampler=Sampler(steps(n), Heun(1 / 2)))
+        exact = log_likelihood(plain_gaussian, x, prior=gaussian.log_prob, sampler=Sampler(steps(n), Heun(1 / 2)))
         assert noise.latents.shape == x.shape
         assert torch.equal(noise.latents, exact.latents)
         errors["sampler"].append(rms(noise.log_prob - own.log_prob(x, torch.zeros(()).double())))
@@ -108,8 +108,8 @@ def test_what_the_prior_of_noise_alone_leaves_out(gaussian):
 
 def test_it_is_a_run_of_encode_with_one_more_coordinate(mixture):
     x = draws(mixture, 4)
-    found = log_likelihood(mixture, x, steps=steps(20), solver=Heun(), process=Process(VPSchedule()))
-    encoded = encode(mixture, x, steps=steps(20), process=Process(VPSchedule()))
+    found = log_likelihood(mixture, x, sampler=Sampler(steps(20), Heun(), Process(VPSchedule())))
+    encoded = encode(mixture, x, sampler=Sampler(steps(20), process=Process(VPSchedule())))
     torch.testing.assert_close(found.latents, encoded.x, rtol=1e-13, atol=1e-13)
     assert torch.equal(found.sigmas, encoded.sigmas)
     assert found.nfe == encoded.nfe
@@ -122,7 +122,7 @@ def test_two_euler_steps_of_a_network_by_hand():
     denoiser = make_denoiser(shape=(2, 4, 4), attn_resolutions=())
     x = torch.randn(2, 2, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     levels = (3.0, 0.9, 0.3)
-    found = log_likelihood(denoiser, x, steps=GivenSteps(levels), solver=Euler())
+    found = log_likelihood(denoiser, x, sampler=Sampler(GivenSteps(levels), Euler()))
     state, volume = x, torch.zeros(2, dtype=torch.float64)
     for sigma, above in ((0.3, 0.9), (0.9, 3.0)):
         level = torch.tensor(sigma).double()
@@ -139,32 +139,46 @@ def test_two_euler_steps_of_a_network_by_hand():
 def test_every_class_has_its_own_density(mixture):
     other = Gaussian(torch.tensor([0.2, 0.4]).double(), torch.tensor([[0.3, 0.1], [0.1, 0.2]]).double())
     x, labels = draws(mixture, 6), torch.tensor([0, 1, 1, 0, 1, 0])
-    found = log_likelihood(ByClass([mixture, other]), x, cond={"labels": labels}, steps=steps(24), batch_size=4)
+    found = log_likelihood(
+        ByClass([mixture, other]),
+        x,
+        cond={"labels": labels},
+        sampler=Sampler(steps(24), Heun(1 / 2)),
+        execution=Execution(batch_size=4),
+    )
     for k, oracle in enumerate((mixture, other)):
-        alone = log_likelihood(oracle, x[labels == k], steps=steps(24))
+        alone = log_likelihood(oracle, x[labels == k], sampler=Sampler(steps(24), Heun(1 / 2)))
         torch.testing.assert_close(found.log_prob[labels == k], alone.log_prob, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("trace", [None, Hutchinson(3)])
 def test_a_sample_does_not_depend_on_its_batch(mixture, trace):
     x, seeds = draws(mixture, 5), None if trace is None else [7, 1, 9, 4, 4]
-    together = log_likelihood(mixture, x, trace=trace, seeds=seeds, steps=steps(6))
-    parts = log_likelihood(mixture, x, trace=trace, seeds=seeds, steps=steps(6), batch_size=2)
+    together = log_likelihood(mixture, x, trace=trace, seeds=seeds, sampler=Sampler(steps(6), Heun(1 / 2)))
+    parts = log_likelihood(
+        mixture, x, trace=trace, seeds=seeds, sampler=Sampler(steps(6), Heun(1 / 2)), execution=Execution(batch_size=2)
+    )
     for name in ("log_prob", "standard_error", "latents", "prior_log_prob"):
         torch.testing.assert_close(getattr(parts, name), getattr(together, name), rtol=1e-13, atol=1e-13)
     own = None if seeds is None else seeds[3:4]
-    alone = log_likelihood(mixture, x[3:4], trace=trace, seeds=own, steps=steps(6))
+    alone = log_likelihood(mixture, x[3:4], trace=trace, seeds=own, sampler=Sampler(steps(6), Heun(1 / 2)))
     torch.testing.assert_close(alone.log_prob, together.log_prob[3:4], rtol=1e-13, atol=1e-13)
     assert together.seeds == (None if seeds is None else tuple(seeds))
 
 
 def test_the_gradient_is_the_score(mixture, plain_mixture):
     x = draws(mixture, 6).requires_grad_()
-    found = log_likelihood(plain_mixture, x, steps=steps(128), solver=Heun(1 / 2), prior=mixture.log_prob, grad=True)
+    found = log_likelihood(
+        plain_mixture,
+        x,
+        prior=mixture.log_prob,
+        sampler=Sampler(steps(128), Heun(1 / 2)),
+        execution=Execution(grad=True),
+    )
     (slope,) = torch.autograd.grad(found.log_prob.sum(), x)
     score = mixture.score(x.detach(), LOW)
     assert rms(slope - score) < 5e-3 * rms(score)
-    assert not log_likelihood(mixture, x, steps=steps(2)).log_prob.requires_grad
+    assert not log_likelihood(mixture, x, sampler=Sampler(steps(2), Heun(1 / 2))).log_prob.requires_grad
 
 
 def test_gradients_reach_the_weights_and_modes_are_restored():
@@ -180,7 +194,8 @@ def test_gradients_reach_the_weights_and_modes_are_restored():
             return self.dropout(torch.tanh(self.layer(x / (1 + sigma))))
 
     denoiser, x = Small().train(), torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
-    placed = {"steps": EDMSteps(3, 0.1, 3.0, terminal="sigma_min"), "grad": True}
+    sampler = Sampler(EDMSteps(3, 0.1, 3.0, terminal="sigma_min"), Heun(1 / 2))
+    placed = {"sampler": sampler, "execution": Execution(grad=True)}
 
     def objective(x, weight):
         weights = {"layer.weight": weight, "layer.bias": layer.bias}
@@ -192,7 +207,7 @@ def test_gradients_reach_the_weights_and_modes_are_restored():
     found = log_likelihood(denoiser, x, **placed)
     torch.testing.assert_close(found.log_prob, objective(x, layer.weight))
     denoiser.train()
-    log_likelihood(denoiser, x.detach(), steps=placed["steps"])
+    log_likelihood(denoiser, x.detach(), sampler=Sampler(placed["steps"], Heun(1 / 2)))
     assert denoiser.training
     assert dropout.training
     assert layer.weight.grad is None
@@ -201,10 +216,14 @@ def test_gradients_reach_the_weights_and_modes_are_restored():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_the_state_is_wide_whatever_x_is(mixture, dtype):
     x = draws(mixture, 3).to(dtype)
-    found = log_likelihood(mixture, x, steps=steps(8))
+    found = log_likelihood(mixture, x, sampler=Sampler(steps(8), Heun(1 / 2)))
     assert found.log_prob.dtype == torch.float64
-    assert torch.equal(found.log_prob, log_likelihood(mixture, x.double(), steps=steps(8)).log_prob)
-    narrow = log_likelihood(mixture, x, steps=steps(8), dtype=torch.float32)
+    assert torch.equal(
+        found.log_prob, log_likelihood(mixture, x.double(), sampler=Sampler(steps(8), Heun(1 / 2))).log_prob
+    )
+    narrow = log_likelihood(
+        mixture, x, sampler=Sampler(steps(8), Heun(1 / 2)), execution=Execution(dtype=torch.float32)
+    )
     assert narrow.log_prob.dtype == torch.float32
     torch.testing.assert_close(narrow.log_prob.double(), found.log_prob, rtol=0, atol=1e-3)
 
@@ -219,10 +238,15 @@ def test_the_density_is_counted_evaluation_by_evaluation(mixture):
     x = draws(mixture, 3)
     for n in (1, 2, 5):
         calls.clear()
-        found = log_likelihood(counted, x, steps=steps(n))
+        found = log_likelihood(counted, x, sampler=Sampler(steps(n), Heun(1 / 2)))
         assert found.nfe == len(calls) == 2 * n
         assert calls[0] == pytest.approx(SIGMA_MIN, rel=1e-14)
-    log_likelihood(mixture, x, steps=steps(2), batch_size=2, progress=lambda first, state: seen.append((first, state)))
+    log_likelihood(
+        mixture,
+        x,
+        sampler=Sampler(steps(2), Heun(1 / 2)),
+        execution=Execution(batch_size=2, progress=lambda first, state: seen.append((first, state))),
+    )
     assert [(first, state.step) for first, state in seen] == [(0, 0), (0, 1), (0, 2), (2, 0), (2, 1), (2, 2)]
     assert torch.equal(seen[0][1].x, x[:2])
     assert seen[-1][1].denoised.shape == (1, 2)
@@ -233,7 +257,12 @@ def test_numbers_are_samples_too():
         return 0.25 / (0.25 + sigma**2) * x
 
     x = torch.tensor([0.1, -0.7, 1.2], dtype=torch.float64)
-    found = log_likelihood(numbers, x, steps=LogLinearSteps(400, terminal="sigma_min"), prior=GaussianPrior(std=0.5))
+    found = log_likelihood(
+        numbers,
+        x,
+        prior=GaussianPrior(std=0.5),
+        sampler=Sampler(LogLinearSteps(400, terminal="sigma_min"), Heun(1 / 2)),
+    )
     expected = torch.distributions.Normal(0.0, math.sqrt(0.25 + SIGMA_MIN**2)).log_prob(x)
     torch.testing.assert_close(found.log_prob, expected.double(), rtol=0, atol=1e-3)
     assert found.latents.shape == (3,)
@@ -243,7 +272,7 @@ def test_samples_of_the_sampler_are_as_likely_as_their_latents_say(gaussian, pla
     """ln p(x) of x = decode(z) integrates to the volume by which the flow, known in closed form, shrinks space."""
     latents = torch.randn(3, 2, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     x = sample(plain_gaussian, latents=latents, steps=steps(300)).x
-    found = log_likelihood(plain_gaussian, x, steps=steps(300))
+    found = log_likelihood(plain_gaussian, x, sampler=Sampler(steps(300), Heun(1 / 2)))
     shrunk = 0.5 * ((gaussian.variances + SIGMA_MAX**2) / (gaussian.variances + SIGMA_MIN**2)).log().sum()
     expected = GaussianPrior()(SIGMA_MAX * latents, HIGH) + shrunk
     torch.testing.assert_close(found.log_prob, expected, rtol=0, atol=3e-2)

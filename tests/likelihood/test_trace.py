@@ -8,6 +8,7 @@ from diffspace import EDMSteps, GivenSteps, Heun
 from diffspace.likelihood import ExactTrace, Hutchinson, log_likelihood
 from diffspace.likelihood.trace import WithLogDensity
 from diffspace.oracles import Gaussian
+from diffspace.sampling import Sampler
 
 STEPS = EDMSteps(8, 0.01, 10.0, terminal="sigma_min")
 
@@ -53,11 +54,15 @@ def test_where_an_estimate_has_no_variance_it_is_exact():
     isotropic = Gaussian(torch.zeros(4).double(), 0.3 * torch.eye(4).double())
     x = torch.randn(3, 4, dtype=torch.float64)
     for oracle, kind in ((independent, "rademacher"), (isotropic, "sphere")):
-        exact = log_likelihood(oracle, x, steps=STEPS)
-        found = log_likelihood(oracle, x, trace=Hutchinson(2, kind), seeds=range(3), steps=STEPS)
+        exact = log_likelihood(oracle, x, sampler=Sampler(STEPS, Heun(1 / 2)))
+        found = log_likelihood(
+            oracle, x, trace=Hutchinson(2, kind), seeds=range(3), sampler=Sampler(STEPS, Heun(1 / 2))
+        )
         torch.testing.assert_close(found.log_prob, exact.log_prob, rtol=1e-6 if kind == "sphere" else 1e-12, atol=0)
         assert float(found.standard_error.max()) < 1e-5
-    loose = log_likelihood(independent, x, trace=Hutchinson(2, "gaussian"), seeds=range(3), steps=STEPS)
+    loose = log_likelihood(
+        independent, x, trace=Hutchinson(2, "gaussian"), seeds=range(3), sampler=Sampler(STEPS, Heun(1 / 2))
+    )
     assert float(loose.standard_error.min()) > 0.01
 
 
@@ -65,10 +70,12 @@ def test_where_an_estimate_has_no_variance_it_is_exact():
 def test_the_standard_error_covers_what_it_promises(gaussian, plain_gaussian, probes, kind):
     """The error of the integrated ln p over its standard error is Student's t: as many within ±1 as that says."""
     x = gaussian.sample(1, generator=torch.Generator().manual_seed(0))
-    exact = log_likelihood(plain_gaussian, x, steps=STEPS).log_prob
+    exact = log_likelihood(plain_gaussian, x, sampler=Sampler(STEPS, Heun(1 / 2))).log_prob
     n = 600
     many = x.expand(n, 2, 3, 2)
-    found = log_likelihood(plain_gaussian, many, trace=Hutchinson(probes, kind), seeds=range(n), steps=STEPS)
+    found = log_likelihood(
+        plain_gaussian, many, trace=Hutchinson(probes, kind), seeds=range(n), sampler=Sampler(STEPS, Heun(1 / 2))
+    )
     errors = found.log_prob - exact
     within = float((errors.abs() < found.standard_error).double().mean())
     promised = 2 * stats.t.cdf(1, probes - 1) - 1
@@ -81,7 +88,11 @@ def test_the_standard_error_covers_what_it_promises(gaussian, plain_gaussian, pr
 
 def test_one_probe_gives_no_standard_error(gaussian):
     x = gaussian.sample(2)
-    assert log_likelihood(gaussian, x, trace=Hutchinson(), seeds=[0, 1], steps=STEPS).standard_error.isnan().all()
+    assert (
+        log_likelihood(gaussian, x, trace=Hutchinson(), seeds=[0, 1], sampler=Sampler(STEPS, Heun(1 / 2)))
+        .standard_error.isnan()
+        .all()
+    )
 
 
 def test_probes_stay_the_same_so_that_the_integral_converges(mixture, plain_mixture):
@@ -90,7 +101,7 @@ def test_probes_stay_the_same_so_that_the_integral_converges(mixture, plain_mixt
     def at(n):
         steps = EDMSteps(n, 0.01, 10.0, terminal="sigma_min")
         return log_likelihood(
-            plain_mixture, x, trace=Hutchinson(2, "gaussian"), seeds=range(6), steps=steps, solver=Heun()
+            plain_mixture, x, trace=Hutchinson(2, "gaussian"), seeds=range(6), sampler=Sampler(steps, Heun())
         )
 
     coarse, middle, fine = (at(n).log_prob for n in (64, 128, 256))
@@ -131,6 +142,8 @@ class Cube(torch.autograd.Function):
 
 def test_what_cannot_be_batched_is_done_one_by_one():
     x = torch.randn(3, 4, dtype=torch.float64)
-    found = log_likelihood(lambda x, sigma, cond: Cube.apply(x), x, steps=GivenSteps((2.0, 1.0)))
-    plain = log_likelihood(lambda x, sigma, cond: x**3, x, steps=GivenSteps((2.0, 1.0)))
+    found = log_likelihood(
+        lambda x, sigma, cond: Cube.apply(x), x, sampler=Sampler(GivenSteps((2.0, 1.0)), Heun(1 / 2))
+    )
+    plain = log_likelihood(lambda x, sigma, cond: x**3, x, sampler=Sampler(GivenSteps((2.0, 1.0)), Heun(1 / 2)))
     torch.testing.assert_close(found.log_prob, plain.log_prob, rtol=1e-13, atol=0)

@@ -21,6 +21,7 @@ from diffspace import (
     sample,
 )
 from diffspace.oracles import Gaussian
+from diffspace.sampling import Execution, Sampler, sample_from
 
 SOLVERS = [Euler(), Heun(), IPNDM(3), AdamsBashforth(3, "x0"), DPMSolver2(), UniPC(2)]
 LATENTS = initial_latents(range(5), (2,)).double()
@@ -36,7 +37,9 @@ def test_on_the_gaussian_supposed_nothing_changes_but_the_cost(solver, process, 
     for n in (1, 2, 6):
         options = {"latents": LATENTS, "steps": EDMSteps(n, terminal=terminal), "process": process}
         plain = sample(ROUND, solver=solver, **options)
-        spared = sample(ROUND, solver=AnalyticalFirstStep(solver, 0.5, 0.3), trajectory=True, **options)
+        spared = sample(
+            ROUND, solver=AnalyticalFirstStep(solver, 0.5, 0.3), execution=Execution(trajectory=True), **options
+        )
         torch.testing.assert_close(spared.x, plain.x, rtol=1e-9, atol=1e-9)
         assert spared.nfe == plain.nfe - 1
         assert len(spared.trajectory.denoised) == n
@@ -58,7 +61,7 @@ def test_on_other_data_the_answer_is_off_by_the_inverse_of_the_noise():
     errors = []
     for sigma in (20.0, 80.0):
         x = LATENTS * sigma
-        told = sample(OTHER, x=x, sigma_start=sigma, steps=EDMSteps(1, sigma_max=sigma), solver=first).x
+        told = sample_from(OTHER, x, sigma, sampler=Sampler(EDMSteps(1, sigma_max=sigma), first)).x
         off = told + OTHER.mean - OTHER(x, torch.tensor(sigma))  # but for the mean, which was taken for 0
         errors.append(float(off.abs().max()))
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.1)

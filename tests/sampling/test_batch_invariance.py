@@ -16,6 +16,7 @@ from diffspace import (
     sample,
 )
 from diffspace.oracles import FiniteData, GaussianMixture
+from diffspace.sampling import Execution
 
 SEEDS = tuple(range(100, 164))
 CHURN = Churn(S_churn=4.0, S_tmax=50.0, S_noise=1.003)
@@ -29,7 +30,9 @@ def greatest_difference(denoiser, **options):
     together = sample(denoiser, seeds=SEEDS, churn=CHURN, **options).x
     differences = [sample(denoiser, seeds=SEEDS[rows], churn=CHURN, **options).x - together[rows] for rows in SPLITS]
     for size in (7, 64):
-        differences.append(sample(denoiser, seeds=SEEDS, churn=CHURN, batch_size=size, **options).x - together)
+        differences.append(
+            sample(denoiser, seeds=SEEDS, churn=CHURN, execution=Execution(batch_size=size), **options).x - together
+        )
     return max(float(d.abs().max()) for d in differences)
 
 
@@ -93,7 +96,9 @@ def test_conditions_go_with_their_samples():
 
     labels = torch.arange(10)
     for size in (None, 1, 3, 10):
-        x = sample(denoiser, seeds=range(10), shape=(2,), cond={"labels": labels}, batch_size=size).x
+        x = sample(
+            denoiser, seeds=range(10), shape=(2,), cond={"labels": labels}, execution=Execution(batch_size=size)
+        ).x
         assert torch.equal(x, labels[:, None].double().expand(10, 2))
 
 
@@ -101,6 +106,6 @@ def test_latents_are_split_with_their_seeds(mixture):
     latents = torch.randn(9, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     options = {"latents": latents, "seeds": range(50, 59), "churn": CHURN, "steps": EDMSteps(5)}
     together = sample(mixture, **options)
-    split = sample(mixture, batch_size=4, **options)
+    split = sample(mixture, execution=Execution(batch_size=4), **options)
     assert torch.equal(split.x, together.x)
     assert split.seeds == together.seeds == tuple(range(50, 59))

@@ -28,6 +28,7 @@ from diffspace import (
     sample_states,
     step_noise,
 )
+from diffspace.sampling import Execution, Sampler
 
 PROCESSES = {
     "EDM": Process(),
@@ -92,7 +93,7 @@ def test_the_noise_has_the_variance_between_the_two_levels():
     """With D = x and σ = t the state moves by √(σ̂² − σ²)·S_noise·ε in each step, and by nothing else."""
     churn = Churn(3.0, S_tmin=0.05, S_tmax=50.0, S_noise=1.007)
     steps = EDMSteps(10)
-    states = list(sample_states(identity, shape=(4,), seeds=[5, 6], steps=steps, churn=churn))
+    states = list(sample_states(identity, shape=(4,), seeds=[5, 6], sampler=Sampler(steps, churn=churn)))
     for before, after in itertools.pairwise(states):
         gamma = churn.gamma(before.sigma, 10)
         moved = math.sqrt((before.sigma * (1 + gamma)) ** 2 - before.sigma**2) * 1.007
@@ -163,9 +164,15 @@ LIMITS = (18.4, 21.1)
 
 def check_statistics(mixture, process, noise):
     result = sample(
-        mixture, shape=(2,), seeds=range(50_000), batch_size=5_000, steps=EDMSteps(128), process=process,
-        churn=Churn(S_churn=40.0, S_noise=1.0), noise=noise,
-    )  # fmt: skip
+        mixture,
+        shape=(2,),
+        seeds=range(50_000),
+        steps=EDMSteps(128),
+        process=process,
+        churn=Churn(S_churn=40.0, S_noise=1.0),
+        noise=noise,
+        execution=Execution(batch_size=5_000),
+    )
     found = chi_squares(result.x, mixture)
     print(f"\n  {process}: chi-square of the mean {found[0]:.2f} (2), of the covariance {found[1]:.2f} (3)")
     assert found[0] < LIMITS[0]
@@ -294,9 +301,12 @@ def test_injected_noise_must_have_the_shape_of_the_state(mixture):
 def test_the_state_keeps_its_dtype_whatever_the_noise_has(mixture, dtype):
     for given in (torch.float32, torch.float64):
         result = sample(
-            mixture, seeds=range(3), churn=Churn(1.0), dtype=dtype,
+            mixture,
+            seeds=range(3),
+            churn=Churn(1.0),
             noise=lambda step, like, given=given: torch.ones(like.shape, dtype=given),
-        )  # fmt: skip
+            execution=Execution(dtype=dtype),
+        )
         assert result.x.dtype == dtype
 
 

@@ -16,6 +16,7 @@ from diffspace import (
     sample,
 )
 from diffspace.oracles import Gaussian, GaussianMixture
+from diffspace.sampling import Execution, Sampler, sample_from
 
 LATENTS = initial_latents(range(6), (2,)).double()
 GAUSSIAN = Gaussian(torch.tensor([0.3, -0.5]).double(), torch.tensor([[0.5, 0.2], [0.2, 0.3]]).double())
@@ -59,8 +60,8 @@ def test_down_up_and_down_again_on_a_gaussian():
     steps = EDMSteps(3, 0.002, 80.0, terminal="sigma_min")
     for tolerance in TOLERANCES:
         solver = DormandPrince(tolerance, tolerance)
-        encoded = encode(GAUSSIAN, x, steps=steps, solver=solver)
-        decoded = sample(GAUSSIAN, x=encoded.x, sigma_start=80.0, steps=steps, solver=solver)
+        encoded = encode(GAUSSIAN, x, sampler=Sampler(steps, solver))
+        decoded = sample_from(GAUSSIAN, encoded.x, 80.0, sampler=Sampler(steps, solver))
         assert rms(encoded.x - LATENTS * 80) / 80 < 10 * tolerance
         assert rms(decoded.x - x) < 10 * tolerance
 
@@ -83,7 +84,7 @@ def test_first_evaluations_are_the_last_of_the_step_before(mixture):
         assert ends.nfe == 1 + 6 * n
         steps = EDMSteps(n)
         counting = Counting(mixture)
-        zero = sample(counting, latents=LATENTS, steps=steps, solver=solver, trajectory=True)
+        zero = sample(counting, latents=LATENTS, steps=steps, solver=solver, execution=Execution(trajectory=True))
         assert zero.nfe == len(counting.levels) == 1 + 6 * (n - 1)
         last = mixture(zero.trajectory.x[-2], zero.sigmas[-2])
         assert torch.allclose(zero.x, last, rtol=1e-10, atol=1e-10)
@@ -120,7 +121,9 @@ def test_a_slow_sample_does_not_shorten_the_steps_of_the_others():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_either_precision(mixture, dtype):
-    result = sample(mixture, latents=LATENTS, solver=DormandPrince(1e-5, 1e-5), steps=EDMSteps(4), dtype=dtype)
+    result = sample(
+        mixture, latents=LATENTS, solver=DormandPrince(1e-5, 1e-5), steps=EDMSteps(4), execution=Execution(dtype=dtype)
+    )
     exact = sample(mixture, latents=LATENTS, solver=DormandPrince(1e-7, 1e-7), steps=EDMSteps(4))
     assert result.x.dtype == dtype
     assert rms(result.x - exact.x) < 1e-4
@@ -137,7 +140,13 @@ def test_values_that_are_not_finite_end_the_run(mixture):
 def test_a_tolerance_beyond_the_precision_is_named(mixture):
     steps = EDMSteps(1, terminal="sigma_min")
     with pytest.raises(FloatingPointError, match=r"100 steps tried do not reach rtol = 1e-12, atol = 0; want"):
-        sample(mixture, latents=LATENTS, steps=steps, solver=DormandPrince(1e-12, 0.0, 100), dtype=torch.float32)
+        sample(
+            mixture,
+            latents=LATENTS,
+            steps=steps,
+            solver=DormandPrince(1e-12, 0.0, 100),
+            execution=Execution(dtype=torch.float32),
+        )
 
 
 @pytest.mark.parametrize(
@@ -157,5 +166,12 @@ def test_wrong_tolerances_are_named(arguments, message):
 
 def test_the_count_is_that_of_the_slowest_batch(mixture):
     counts = [sample(mixture, seeds=[i], shape=(2,), solver=DormandPrince(), steps=EDMSteps(2)).nfe for i in range(3)]
-    together = sample(mixture, seeds=range(3), shape=(2,), solver=DormandPrince(), steps=EDMSteps(2), batch_size=1)
+    together = sample(
+        mixture,
+        seeds=range(3),
+        shape=(2,),
+        solver=DormandPrince(),
+        steps=EDMSteps(2),
+        execution=Execution(batch_size=1),
+    )
     assert together.nfe == max(counts) > min(counts)

@@ -25,6 +25,7 @@ from diffspace import (
     sample,
 )
 from diffspace.config import find, kinds
+from diffspace.sampling import Execution
 
 LATENTS = torch.tensor([[0.5, -1.2], [1.4, 0.3], [-3.0, 2.5]], dtype=torch.float64)
 SOLVERS = {"Euler": Euler(), "Heun": Heun(), "midpoint": Heun(1 / 2), "Ralston": Heun(2 / 3), "a tenth": Heun(0.1)}
@@ -67,7 +68,15 @@ class Counting:
 def check(steps, solver, process, terminal, dtype=torch.float64):
     denoiser = Counting()
     options = {"seeds": range(3)} if solver.stochastic else {}
-    result = sample(denoiser, latents=LATENTS, steps=steps, solver=solver, process=process, dtype=dtype, **options)
+    result = sample(
+        denoiser,
+        latents=LATENTS,
+        steps=steps,
+        solver=solver,
+        process=process,
+        execution=Execution(dtype=dtype),
+        **options,
+    )
     n = steps.num_steps
     nfe = count_evaluations(solver, n, terminal == "zero")
     assert result.nfe == len(denoiser.calls)

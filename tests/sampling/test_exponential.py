@@ -19,8 +19,8 @@ from diffspace import (
     ExponentialHeun,
     GivenSteps,
     UniPC,
-    sample,
 )
+from diffspace.sampling import Sampler, sample_from
 from diffspace.sampling.solvers.quadrature import exponential_moments, phi
 
 
@@ -76,7 +76,7 @@ def test_single_steps_are_exact_for_polynomials_of_the_stated_degree(solver, pre
         def denoiser(x, sigma, cond=None, g=g):
             return torch.full_like(x, g(float(sigma))) if prediction == "x0" else x - sigma * g(float(sigma))
 
-        ended = sample(denoiser, x=x, sigma_start=3.0, steps=GivenSteps((3.0, 1.0)), solver=solver).x
+        ended = sample_from(denoiser, x, 3.0, sampler=Sampler(GivenSteps((3.0, 1.0)), solver)).x
         ratio = 1 / 3 if prediction == "x0" else 1
         error = float((ended - (ratio * x + measure(prediction, g, 3.0, 1.0))).abs().max())
         assert error < 1e-12 if d == degree else error > 1e-4
@@ -140,6 +140,6 @@ def test_lower_final_steps_count_on_fewer_evaluations(monkeypatch):
     steps = GivenSteps((50.0, 20.0, 11.0, 5.0, 2.2, 1.1, 0.6))  # levels that no other test has left in a cache
     for lower, wanted in ((True, [1, 2, 3, 3, 2, 1]), (False, [1, 2, 3, 3, 3, 3])):
         counts.clear()
-        options = {"x": torch.ones(1, 2), "sigma_start": 50.0, "steps": steps, "solver": DPMSolverPP3M(lower)}
-        sample(lambda x, sigma, cond=None: 0.3 * x, **options)
+        sampler = Sampler(steps, DPMSolverPP3M(lower))
+        sample_from(lambda x, sigma, cond=None: 0.3 * x, torch.ones(1, 2), 50.0, sampler=sampler)
         assert counts == wanted

@@ -18,6 +18,7 @@ from diffspace import (
     sample,
 )
 from diffspace.oracles import Gaussian
+from diffspace.sampling import Sampler, sample_from
 
 GAUSSIAN = Gaussian(torch.tensor([0.3, -0.5]), torch.tensor([[0.5, 0.2], [0.2, 0.3]]))
 LATENTS = initial_latents(range(8), (2,)).double()
@@ -76,11 +77,9 @@ def test_wrong_times_are_named(sigma, times, message):
 
 def test_options_that_times_leave_without_effect_are_errors():
     times = GivenTimes((5.0, 1.0, 0.0))
-    with pytest.raises(ValueError, match="clip: given times stay as they are"):
-        sample(GAUSSIAN, latents=LATENTS, steps=times, clip=True)
     with pytest.raises(ValueError, match="sigma_start: 4; the given times begin at σ = 5"):
-        sample(GAUSSIAN, x=LATENTS, sigma_start=4.0, steps=times)
-    at_start = sample(GAUSSIAN, x=LATENTS * 5, sigma_start=5.0, steps=times)
+        sample_from(GAUSSIAN, LATENTS, 4.0, sampler=Sampler(times))
+    at_start = sample_from(GAUSSIAN, LATENTS * 5, 5.0, sampler=Sampler(times))
     assert torch.equal(at_start.x, sample(GAUSSIAN, latents=LATENTS, steps=times).x)
 
 

@@ -17,6 +17,7 @@ from diffspace import (
     sample,
     sample_states,
 )
+from diffspace.sampling import Execution, Sampler, sample_from
 
 LATENTS = torch.tensor([[0.5, -1.2], [1.4, 0.3]], dtype=torch.float64)
 STEPS = EDMSteps(4, sigma_max=3.0, sigma_min=0.1)
@@ -44,7 +45,7 @@ def test_gradients_are_those_of_finite_differences(solver, process, churn):
             return torch.func.functional_call(model, {"gain": gain}, (x, sigma, cond))
 
         options = {"steps": STEPS, "solver": solver, "process": process, "churn": churn, "seeds": [1, 2]}
-        return sample(denoiser, latents=latents, grad=True, **options).x
+        return sample(denoiser, latents=latents, execution=Execution(grad=True), **options).x
 
     inputs = (LATENTS.clone().requires_grad_(), model.gain.detach().clone().requires_grad_())
     assert torch.autograd.gradcheck(end, inputs, eps=1e-6, atol=1e-7, rtol=1e-6)
@@ -53,14 +54,14 @@ def test_gradients_are_those_of_finite_differences(solver, process, churn):
 def test_second_derivatives_exist():
     model = Scale()
     latents = LATENTS.clone().requires_grad_()
-    end = sample(model, latents=latents, steps=STEPS, grad=True).x.square().sum()
+    end = sample(model, latents=latents, steps=STEPS, execution=Execution(grad=True)).x.square().sum()
     (first,) = torch.autograd.grad(end, latents, create_graph=True)
     (second,) = torch.autograd.grad(first.sum(), model.gain)
     shifted = []
     for sign in (1, -1):
         with torch.no_grad():
             model.gain.add_(sign * 1e-5)
-        end = sample(model, latents=latents, steps=STEPS, grad=True).x.square().sum()
+        end = sample(model, latents=latents, steps=STEPS, execution=Execution(grad=True)).x.square().sum()
         shifted.append(torch.autograd.grad(end, latents)[0].sum())
         with torch.no_grad():
             model.gain.sub_(sign * 1e-5)
@@ -72,9 +73,9 @@ def test_gradients_go_through_partial_sampling_encoding_and_batches():
     x = LATENTS.clone().requires_grad_()
     steps = EDMSteps(4, sigma_max=3.0, sigma_min=0.1, terminal="sigma_min")
     results = (
-        sample(model, x=x, sigma_start=2.0, steps=steps, grad=True),
-        encode(model, x, steps=steps, grad=True),
-        sample(model, latents=x, steps=steps, grad=True, batch_size=1, trajectory=True),
+        sample_from(model, x, 2.0, sampler=Sampler(steps), execution=Execution(grad=True)),
+        encode(model, x, sampler=Sampler(steps), execution=Execution(grad=True)),
+        sample(model, latents=x, steps=steps, execution=Execution(batch_size=1, grad=True, trajectory=True)),
     )
     for result in results:
         (gradient,) = torch.autograd.grad(result.x.sum(), x)
@@ -85,12 +86,12 @@ def test_gradients_go_through_partial_sampling_encoding_and_batches():
 
 def test_without_being_asked_for_there_is_no_gradient():
     latents = LATENTS.clone().requires_grad_()
-    result = sample(Scale(), latents=latents, steps=STEPS, trajectory=True)
+    result = sample(Scale(), latents=latents, steps=STEPS, execution=Execution(trajectory=True))
     assert not result.x.requires_grad
     assert not result.trajectory.x.requires_grad
     assert not result.trajectory.denoised.requires_grad
-    assert not any(state.x.requires_grad for state in sample_states(Scale(), latents=latents, steps=STEPS))
-    assert not encode(Scale(), latents, trajectory=True).trajectory.x.requires_grad
+    assert not any(state.x.requires_grad for state in sample_states(Scale(), latents=latents, sampler=Sampler(STEPS)))
+    assert not encode(Scale(), latents, execution=Execution(trajectory=True)).trajectory.x.requires_grad
 
 
 @pytest.mark.parametrize("ambient", [True, False])
@@ -103,12 +104,12 @@ def test_the_mode_does_not_leak_between_states(ambient, grad):
         return 0.5 * x
 
     with torch.set_grad_enabled(ambient):
-        states = sample_states(denoiser, latents=LATENTS, steps=STEPS, grad=grad)
+        states = sample_states(denoiser, latents=LATENTS, sampler=Sampler(STEPS), execution=Execution(grad=grad))
         assert torch.is_grad_enabled() == ambient
         for _ in states:
             assert torch.is_grad_enabled() == ambient
             assert (torch.ones(1, requires_grad=True) * 2).requires_grad == ambient
-        abandoned = sample_states(denoiser, latents=LATENTS, steps=STEPS, grad=grad)
+        abandoned = sample_states(denoiser, latents=LATENTS, sampler=Sampler(STEPS), execution=Execution(grad=grad))
         next(abandoned), next(abandoned)
         abandoned.close()
         assert torch.is_grad_enabled() == ambient
@@ -153,7 +154,7 @@ def test_a_module_in_training_mode_is_evaluated_and_left_in_training_mode(model)
     modes = {m: m.training for m in model.modules()}
     statistics = model.network.layers[1].running_mean.clone()
     ends = []
-    for state in sample_states(model, latents=LATENTS, steps=STEPS):
+    for state in sample_states(model, latents=LATENTS, sampler=Sampler(STEPS)):
         assert {m: m.training for m in model.modules()} == modes
         ends.append(state.x)
     assert torch.equal(ends[-1], expected)
@@ -170,9 +171,9 @@ def test_training_mode_is_restored_after_an_error(model):
 
 def test_two_runs_may_be_interleaved(model):
     model.train()
-    alone = [state.x for state in sample_states(model, latents=LATENTS, steps=STEPS)]
-    one = sample_states(model, latents=LATENTS, steps=STEPS)
-    other = sample_states(model, latents=-LATENTS, steps=STEPS, grad=True)
+    alone = [state.x for state in sample_states(model, latents=LATENTS, sampler=Sampler(STEPS))]
+    one = sample_states(model, latents=LATENTS, sampler=Sampler(STEPS))
+    other = sample_states(model, latents=-LATENTS, sampler=Sampler(STEPS), execution=Execution(grad=True))
     for (state, _), expected in zip(zip(one, other, strict=True), alone, strict=True):
         assert torch.equal(state.x, expected)
     assert all(m.training for m in model.modules())

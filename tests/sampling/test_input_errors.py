@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from diffspace import EDMSteps, Heun, sample
+from diffspace.sampling import Execution, sample_from
 
 ONE = torch.zeros(1, 2, dtype=torch.float64)
 
@@ -15,30 +16,24 @@ def half(x, sigma, cond=None):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "seeds: give seeds"),
-        ({"shape": (2,)}, "seeds: give seeds"),
+        ({}, "seeds: expected seeds"),
+        ({"shape": (2,)}, "seeds: expected seeds"),
         ({"seeds": [0]}, "shape: the denoiser does not state the shape of a sample; give shape"),
-        ({"seeds": [], "shape": (2,)}, "seeds: is empty; want at least one sample"),
-        ({"seeds": [0], "shape": (0,)}, r"shape: \(0,\); want positive sizes"),
-        ({"seeds": [0], "shape": (2, -1)}, r"shape: \(2, -1\); want positive sizes"),
-        ({"latents": ONE[:0]}, "latents: is empty; want at least one sample"),
-        ({"latents": ONE, "x": ONE, "sigma_start": 1.0}, "latents, x: give one of the two"),
-        ({"x": ONE}, "x, sigma_start: a given state and its noise level go together"),
-        ({"latents": ONE, "sigma_start": 1.0}, "x, sigma_start: a given state and its noise level go together"),
-        ({"seeds": [0], "shape": (2,), "sigma_start": 1.0}, "x, sigma_start: a given state"),
-        ({"latents": ONE, "shape": (3,)}, r"shape: \(3,\); the given tensor has samples of shape \(2,\)"),
-        ({"latents": ONE, "seeds": [1, 2]}, "seeds: 2 for 1 samples; want one for each"),
+        ({"seeds": [], "shape": (2,)}, "seeds: expected at least one sample"),
+        ({"seeds": [0], "shape": (0,)}, r"shape: expected positive sizes, got \(0,\)"),
+        ({"seeds": [0], "shape": (2, -1)}, r"shape: expected positive sizes, got \(2, -1\)"),
+        ({"latents": ONE[:0]}, "latents: expected at least one sample"),
+        ({"latents": ONE, "shape": (3,)}, r"shape: \(3,\), but latents has samples of shape \(2,\)"),
+        ({"latents": ONE, "seeds": [1, 2]}, "seeds: 2 for 1 samples; expected one for each"),
         ({"latents": ONE * torch.nan}, r"latents: not finite in samples \[0\]"),
         ({"latents": ONE + torch.inf}, r"latents: not finite in samples \[0\]"),
-        ({"x": ONE * torch.nan, "sigma_start": 1.0}, r"x: not finite in samples \[0\]"),
-        ({"latents": ONE, "batch_size": 0}, "batch_size: 0; want at least 1"),
         (
             {"latents": ONE, "cond": {"labels": torch.zeros(3)}},
-            r"cond: 'labels' has shape \(3,\); want a first dimension of 1",
+            r"cond: 'labels' has shape \(3,\); expected 1 rows",
         ),
         (
             {"latents": ONE, "cond": {"labels": torch.tensor(3)}},
-            r"cond: 'labels' has shape \(\); want a first dimension of 1",
+            r"cond: 'labels' has shape \(\); expected 1 rows",
         ),
     ],
 )
@@ -46,6 +41,16 @@ def test_the_message_names_what_is_wrong(arguments, message):
     with pytest.raises(ValueError, match=message) as caught:
         sample(half, **arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_a_state_is_checked():
+    with pytest.raises(ValueError, match=r"x: not finite in samples \[0\]"):
+        sample_from(half, ONE * torch.nan, 1.0)
+
+
+def test_a_batch_holds_a_sample():
+    with pytest.raises(ValueError, match="batch_size: expected an integer of at least 1, got 0"):
+        Execution(batch_size=0)
 
 
 def test_bad_samples_are_counted_and_the_first_are_named():
@@ -85,7 +90,7 @@ def test_a_denoiser_that_ends_in_nan_is_an_error_that_says_where():
 
     latents = torch.tensor([[1.0], [1.0], [1.0], [-1.0]], dtype=torch.float64)
     with pytest.raises(FloatingPointError, match="not finite, in the batch that begins with sample 2"):
-        sample(broken, latents=latents, batch_size=2, steps=EDMSteps(3))
+        sample(broken, latents=latents, steps=EDMSteps(3), execution=Execution(batch_size=2))
 
 
 def test_a_stop_iteration_of_the_denoiser_does_not_pass_for_the_end_of_a_step():

@@ -8,7 +8,7 @@ import torch
 from plain_denoisers import mixture_of
 
 from diffspace import EDMSteps, Euler, FlowSchedule, GivenTimes, Heun, Process, VPSchedule, encode, sample
-from diffspace.sampling import decode, interpolate
+from diffspace.sampling import Execution, Sampler, decode, interpolate
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
 COUNTS = (48, 96, 192)
@@ -31,7 +31,7 @@ def test_decoding_undoes_encoding_to_the_order_of_the_solver(mixture, solver, pr
     x = mixture.sample(8, generator=torch.Generator().manual_seed(0))
     errors = []
     for n in COUNTS:
-        options = {"steps": steps(n), "solver": solver, "process": PROCESSES[process]}
+        options = {"sampler": Sampler(steps(n), solver, PROCESSES[process])}
         encoded = encode(denoiser, x, **options)
         decoded = decode(denoiser, encoded.x, **options)
         assert decoded.sigmas.tolist() == encoded.sigmas.flip(0).tolist()
@@ -47,7 +47,7 @@ def test_latents_of_decode_are_at_the_first_level(mixture):
     latents = torch.randn(4, 2, dtype=torch.float64)
     for terminal in ("sigma_min", "zero"):
         drawn = sample(mixture, latents=latents, steps=steps(7, terminal))
-        assert torch.equal(decode(mixture, SIGMA_MAX * latents, steps=steps(7, terminal)).x, drawn.x)
+        assert torch.equal(decode(mixture, SIGMA_MAX * latents, sampler=Sampler(steps(7, terminal))).x, drawn.x)
     assert decode(mixture, SIGMA_MAX * latents).num_steps == encode(mixture, latents).num_steps == 18
 
 
@@ -56,33 +56,40 @@ def test_levels_that_a_model_rounds_are_the_same_both_ways():
         return 0.2 / (0.2 + sigma**2) * x
 
     rounding.round_sigma = lambda sigma: torch.where(sigma > 0, (sigma * 64).round().clamp(min=1) / 64, sigma)
-    placed = {"steps": EDMSteps(200, 0.02, 9.99, terminal="sigma_min", rho=2.0)}
+    placed = {"sampler": Sampler(EDMSteps(200, 0.02, 9.99, terminal="sigma_min", rho=2.0))}
     x = torch.randn(3, 2, dtype=torch.float64)
     encoded = encode(rounding, x, **placed)
     decoded = decode(rounding, encoded.x, **placed)
     assert decoded.sigmas.tolist() == encoded.sigmas.flip(0).tolist()
     assert float(encoded.sigmas[-1]) == 639 / 64
     torch.testing.assert_close(decoded.x, x, rtol=5e-3, atol=5e-3)
-    given = {"steps": GivenTimes(tuple(encoded.sigmas.flip(0).tolist()))}
+    given = {"sampler": Sampler(GivenTimes(tuple(encoded.sigmas.flip(0).tolist())))}
     torch.testing.assert_close(decode(rounding, encode(rounding, x, **given).x, **given).x, decoded.x)
 
 
 def test_decode_takes_what_encode_takes(mixture):
     latents = SIGMA_MAX * torch.randn(5, 2, dtype=torch.float64)
-    whole = decode(mixture, latents, steps=steps(4), trajectory=True)
+    whole = decode(mixture, latents, sampler=Sampler(steps(4)), execution=Execution(trajectory=True))
     seen = []
-    parts = decode(mixture, latents, steps=steps(4), batch_size=2, progress=lambda first, state: seen.append(first))
+    parts = decode(
+        mixture,
+        latents,
+        sampler=Sampler(steps(4)),
+        execution=Execution(batch_size=2, progress=lambda first, state: seen.append(first)),
+    )
     assert torch.equal(parts.x, whole.x)
     assert seen == [0] * 5 + [2] * 5 + [4] * 5
     assert torch.equal(whole.trajectory.x[0], latents)
     with pytest.raises(ValueError, match="x: not finite"):
-        decode(mixture, latents / 0, steps=steps(4))
+        decode(mixture, latents / 0, sampler=Sampler(steps(4)))
     with pytest.raises(ValueError, match="batch_size: 0"):
-        decode(mixture, latents, steps=steps(4), batch_size=0)
+        decode(mixture, latents, sampler=Sampler(steps(4)), execution=Execution(batch_size=0))
     with pytest.raises(ValueError, match="cond: 'labels'"):
         decode(mixture, latents, cond={"labels": torch.zeros(2)})
     along = latents.clone().requires_grad_()
-    (slope,) = torch.autograd.grad(decode(mixture, along, steps=steps(4), grad=True).x.sum(), along)
+    (slope,) = torch.autograd.grad(
+        decode(mixture, along, sampler=Sampler(steps(4)), execution=Execution(grad=True)).x.sum(), along
+    )
     assert float(slope.abs().min()) > 0
 
 
@@ -153,8 +160,8 @@ def test_parallel_opposite_and_zero_vectors():
 
 def test_a_way_between_encoded_samples_decodes_to_its_ends(mixture):
     x = mixture.sample(2, generator=torch.Generator().manual_seed(1))
-    latents = encode(mixture, x, steps=steps(60)).x
-    decoded = decode(mixture, interpolate(latents[0], latents[1], 5), steps=steps(60)).x
+    latents = encode(mixture, x, sampler=Sampler(steps(60))).x
+    decoded = decode(mixture, interpolate(latents[0], latents[1], 5), sampler=Sampler(steps(60))).x
     torch.testing.assert_close(decoded[[0, -1]], x, rtol=0, atol=2e-3)
 
 

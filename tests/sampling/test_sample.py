@@ -27,16 +27,19 @@ class Recording(torch.nn.Module):
 
 def test_a_full_euler_step_to_zero_lands_on_D(mixture):
     latents = torch.randn(6, 2, dtype=torch.float64)
-    samples = ds.sample(mixture, latents=latents, steps=ds.EDMSteps(1), solver=ds.Euler(), trajectory=True)
+    samples = ds.sample(
+        mixture, latents=latents, steps=ds.EDMSteps(1), solver=ds.Euler(), execution=ds.Execution(trajectory=True)
+    )
     assert samples.nfe == 1
     torch.testing.assert_close(samples.x, mixture(80 * latents, torch.tensor(80.0)), rtol=1e-13, atol=1e-13)
     torch.testing.assert_close(samples.x, samples.trajectory.denoised[0], rtol=1e-13, atol=1e-13)
 
 
 def test_states_are_what_sample_is_built_on(mixture):
-    options = {"seeds": range(4), "shape": (2,), "steps": ds.EDMSteps(5), "process": ds.Process(ds.VPSchedule())}
-    states = list(ds.sample_states(mixture, **options))
-    samples = ds.sample(mixture, trajectory=True, **options)
+    options = {"seeds": range(4), "shape": (2,)}
+    sampler = ds.Sampler(ds.EDMSteps(5), process=ds.Process(ds.VPSchedule()))
+    states = list(ds.sample_states(mixture, sampler=sampler, **options))
+    samples = ds.sample(mixture, sampler=sampler, execution=ds.Execution(trajectory=True), **options)
     assert [state.step for state in states] == [0, 1, 2, 3, 4, 5]
     assert [state.nfe for state in states] == [0, 2, 4, 6, 8, 9]
     assert torch.equal(states[-1].x, samples.x)
@@ -56,7 +59,11 @@ def test_gradients_flow_end_to_end_when_asked():
     latents = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
 
     def loss(z):
-        return ds.sample(denoiser, latents=z, steps=ds.EDMSteps(4, 0.1, 3.0), grad=True).x.square().sum()
+        return (
+            ds.sample(denoiser, latents=z, steps=ds.EDMSteps(4, 0.1, 3.0), execution=ds.Execution(grad=True))
+            .x.square()
+            .sum()
+        )
 
     assert torch.autograd.gradcheck(loss, (latents,), atol=1e-6)
     (slope,) = torch.autograd.grad(loss(latents), denoiser.layer.bias)
@@ -73,14 +80,14 @@ def test_gradients_flow_end_to_end_when_asked():
 def test_no_gradients_by_default_and_no_mode_leaks():
     denoiser = Recording()
     latents = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
-    for state in ds.sample_states(denoiser, latents=latents, steps=ds.EDMSteps(4)):
+    for state in ds.sample_states(denoiser, latents=latents, sampler=ds.Sampler(ds.EDMSteps(4))):
         assert torch.is_grad_enabled()
         assert denoiser.training
         assert denoiser.dropout.training
         assert state.step == 0 or not state.x.requires_grad
     assert not any(denoiser.grads)
     with torch.no_grad():
-        ds.sample(denoiser, latents=latents.detach(), steps=ds.EDMSteps(2), grad=True)
+        ds.sample(denoiser, latents=latents.detach(), steps=ds.EDMSteps(2), execution=ds.Execution(grad=True))
         assert not torch.is_grad_enabled()
 
 
@@ -99,15 +106,13 @@ def test_dropout_is_off_and_modes_are_restored():
 
 def test_partial_sampling_spaces_the_steps_anew(mixture):
     x = mixture.sample(5, generator=torch.Generator().manual_seed(0)) + 3.0 * torch.randn(5, 2, dtype=torch.float64)
-    fine = ds.sample(mixture, x=x, sigma_start=3.0, steps=ds.EDMSteps(400))
-    coarse = ds.sample(mixture, x=x, sigma_start=3.0, steps=ds.EDMSteps(40))
+    fine = ds.sample_from(mixture, x, 3.0, sampler=ds.Sampler(ds.EDMSteps(400)))
+    coarse = ds.sample_from(mixture, x, 3.0, sampler=ds.Sampler(ds.EDMSteps(40)))
     assert coarse.sigmas[0] == 3.0
     assert len(coarse.sigmas) == 41
     torch.testing.assert_close(coarse.x, fine.x, rtol=0, atol=5e-3)
     with pytest.raises(ValueError, match="sigma_start"):
-        ds.sample(mixture, x=x, sigma_start=0.001, steps=ds.EDMSteps(40))
-    with pytest.raises(ValueError, match="sigma_start"):
-        ds.sample(mixture, x=x)
+        ds.sample_from(mixture, x, 0.001, sampler=ds.Sampler(ds.EDMSteps(40)))
 
 
 def test_a_non_monotone_schedule_takes_given_times():
@@ -134,7 +139,7 @@ def test_ranges_are_errors_or_clipped():
     assert ds.sample(Ranged(), **options).sigmas[0] == 50.0
     with pytest.raises(ValueError, match=r"sigma_max: 60 is outside the model's range \[0.02, 50\]"):
         ds.sample(Ranged(), steps=ds.EDMSteps(5, sigma_max=60.0), **options)
-    clipped = ds.sample(Ranged(), steps=ds.EDMSteps(5, 0.001, 60.0), clip=True, **options)
+    clipped = ds.sample(Ranged(), steps=ds.EDMSteps(5, 0.001, 60.0, clip=True), **options)
     assert clipped.sigmas[[0, -2]].tolist() == pytest.approx([50.0, 0.02], rel=1e-14)
 
 
@@ -165,9 +170,7 @@ def test_discrete_models_are_asked_only_at_their_levels():
         ({"latents": torch.full((2, 2), math.nan)}, r"latents: not finite in samples \[0, 1\]"),
         ({"latents": torch.zeros(2, 2), "shape": (3,)}, "shape"),
         ({"latents": torch.zeros(2, 2), "seeds": [1]}, "seeds"),
-        ({"latents": torch.zeros(2, 2), "x": torch.zeros(2, 2), "sigma_start": 1.0}, "latents, x"),
         ({"seeds": [0, 1], "shape": (2,), "cond": {"labels": torch.zeros(3)}}, "'labels'"),
-        ({"seeds": [0, 1], "shape": (2,), "batch_size": 0}, "batch_size"),
     ],
 )
 def test_mistakes_are_named(options, message):
@@ -195,7 +198,7 @@ def test_the_state_may_be_float32_and_the_network_sees_it(mixture):
         seen.append((x.dtype, sigma.dtype))
         return mixture(x, sigma)
 
-    single = ds.sample(denoiser, seeds=range(5), shape=(2,), dtype=torch.float32).x
+    single = ds.sample(denoiser, seeds=range(5), shape=(2,), execution=ds.Execution(dtype=torch.float32)).x
     double = ds.sample(mixture, seeds=range(5), shape=(2,)).x
     assert set(seen) == {(torch.float32, torch.float32)}
     assert double.dtype == torch.float64
@@ -209,15 +212,14 @@ def test_progress_is_told_every_state(mixture):
         seeds=range(5),
         shape=(2,),
         steps=ds.EDMSteps(3),
-        batch_size=2,
-        progress=lambda i, s: told.append((i, s.step)),
+        execution=ds.Execution(batch_size=2, progress=lambda i, s: told.append((i, s.step))),
     )
     assert told == [(first, step) for first in (0, 2, 4) for step in range(4)]
 
 
 def test_encoding_needs_steps_that_do_not_end_at_zero(mixture):
     with pytest.raises(ValueError, match="sigma_min"):
-        ds.encode(mixture, torch.zeros(1, 2), steps=ds.EDMSteps(5))
+        ds.encode(mixture, torch.zeros(1, 2), sampler=ds.Sampler(ds.EDMSteps(5)))
 
 
 def test_large_requests_in_batches_with_their_conditions(mixture):
@@ -228,13 +230,62 @@ def test_large_requests_in_batches_with_their_conditions(mixture):
     options = {
         "cond": {"shift": shift},
         "churn": ds.Churn(S_churn=4, S_noise=1.003),
-        "trajectory": True,
         "shape": (2,),
         "seeds": range(23),
     }
-    whole = ds.sample(shifted, steps=ds.EDMSteps(5), **options)
-    parts = ds.sample(shifted, steps=ds.EDMSteps(5), batch_size=6, **options)
+    whole, parts = (
+        ds.sample(shifted, steps=ds.EDMSteps(5), execution=ds.Execution(batch_size=size, trajectory=True), **options)
+        for size in (None, 6)
+    )
     assert torch.equal(whole.x, parts.x)
     assert torch.equal(whole.trajectory.x, parts.trajectory.x)
     assert torch.equal(whole.trajectory.denoised, parts.trajectory.denoised)
     assert whole.nfe == parts.nfe == 9
+
+
+def test_parts_that_are_given_replace_those_of_the_sampler(mixture):
+    options = {"seeds": range(3), "shape": (2,)}
+    sampler = ds.Sampler(ds.VPSteps(6), ds.Euler(), ds.Process(ds.VPSchedule()), ds.Churn(3.0))
+    whole = ds.sample(mixture, sampler=sampler, **options)
+    parts = {"steps": sampler.steps, "solver": sampler.solver, "process": sampler.process, "churn": sampler.churn}
+    assert torch.equal(ds.sample(mixture, **parts, **options).x, whole.x)
+    replaced = ds.sample(mixture, sampler=sampler, solver=ds.Heun(), churn=ds.Churn(), **options)
+    assert torch.equal(replaced.x, ds.sample(mixture, **parts | {"solver": ds.Heun(), "churn": None}, **options).x)
+
+
+def test_batches_come_as_they_are_finished(mixture):
+    seen = []
+    sampler = ds.Sampler(ds.EDMSteps(3))
+    execution = ds.Execution(batch_size=2, progress=lambda first, state: seen.append((first, state.step)))
+    batches = ds.sample_batches(mixture, seeds=range(5), shape=(2,), sampler=sampler, execution=execution)
+    first = next(batches)
+    assert (first.seeds, len(first.x)) == ((0, 1), 2)
+    assert seen == [(0, step) for step in range(4)]
+    rest = list(batches)
+    assert [batch.seeds for batch in rest] == [(2, 3), (4,)]
+    whole = ds.sample(mixture, seeds=range(5), shape=(2,), sampler=sampler)
+    assert torch.equal(torch.cat([batch.x for batch in (first, *rest)]), whole.x)
+    with pytest.raises(ValueError, match="seeds: "):
+        ds.sample_batches(mixture, shape=(2,))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ds.Sampler(ds.Heun()), "steps: expected steps such as"),
+        (lambda: ds.Sampler(solver=ds.EDMSteps()), "solver: expected solver such as"),
+        (lambda: ds.Sampler(process=ds.VPSchedule()), "process: expected process such as"),
+        (lambda: ds.Sampler(solver=ds.IPNDM(), churn=ds.Churn(1.0)), "churn: IPNDM remembers"),
+        (lambda: ds.Sampler(ds.GivenSteps((1.0, 0.0))).with_num_steps(2), "num_steps: 2, but GivenSteps has 1"),
+    ],
+)
+def test_a_sampler_is_checked_when_it_is_made(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_sampler_knows_its_cost_and_takes_another_number_of_steps():
+    sampler = ds.Sampler(ds.EDMSteps(18, rho=5.0))
+    assert (sampler.nfe, sampler.with_num_steps(5).nfe) == (35, 9)
+    assert sampler.with_num_steps(5).steps == ds.EDMSteps(5, rho=5.0)
+    assert ds.Sampler(solver=ds.DormandPrince()).nfe is None

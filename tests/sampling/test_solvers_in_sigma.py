@@ -31,6 +31,7 @@ from diffspace import (
     initial_latents,
     sample,
 )
+from diffspace.sampling import Execution, Sampler, sample_from
 
 IN_SIGMA = {
     "AB v": AdamsBashforth(3, "v", "angle", 0.5),
@@ -87,8 +88,8 @@ def test_encoding_goes_upward_and_comes_back(solver, order):
     errors, returns, counts = [], [], (128, 256)
     for n in counts:
         steps = EDMSteps(n, 0.01, 80.0, terminal="sigma_min")
-        encoded = encode(gaussian, x, steps=steps, solver=solver)
-        decoded = sample(gaussian, x=encoded.x, sigma_start=80.0, steps=steps, solver=solver)
+        encoded = encode(gaussian, x, sampler=Sampler(steps, solver))
+        decoded = sample_from(gaussian, encoded.x, 80.0, sampler=Sampler(steps, solver))
         errors.append(float((encoded.x / 80 - LATENTS).abs().max()))
         returns.append(float((decoded.x - x).abs().max()))
     for name, values in (("encode", errors), ("and back", returns)):
@@ -104,7 +105,7 @@ def test_a_sample_is_the_same_alone_and_in_a_batch(mixture, solver):
     together = sample(mixture, seeds=range(9), **options).x
     for rows in (slice(0, 1), slice(4, 7)):
         assert torch.equal(sample(mixture, seeds=range(9)[rows], **options).x, together[rows])
-    assert torch.equal(sample(mixture, seeds=range(9), batch_size=4, **options).x, together)
+    assert torch.equal(sample(mixture, seeds=range(9), execution=Execution(batch_size=4), **options).x, together)
 
 
 def smooth(x, sigma, cond=None):
@@ -117,7 +118,9 @@ FIXED = IN_SIGMA | {"Dormand-Prince": DormandPrince(atol=math.inf), "Heun": Anal
 @pytest.mark.parametrize("solver", FIXED.values(), ids=FIXED)
 def test_gradients_are_those_of_finite_differences(solver):
     def end(latents):
-        return sample(smooth, latents=latents, steps=EDMSteps(4, 0.1, 3.0), solver=solver, grad=True).x
+        return sample(
+            smooth, latents=latents, steps=EDMSteps(4, 0.1, 3.0), solver=solver, execution=Execution(grad=True)
+        ).x
 
     assert torch.autograd.gradcheck(end, LATENTS[:2].clone().requires_grad_(), eps=1e-6, atol=1e-7, rtol=1e-6)
 
@@ -126,7 +129,9 @@ def test_gradients_go_through_steps_of_the_pair_s_own_lengths():
     solver = DormandPrince(1e-9, 1e-9)
 
     def end(latents):
-        return sample(smooth, latents=latents, steps=EDMSteps(2, 0.1, 3.0), solver=solver, grad=True).x
+        return sample(
+            smooth, latents=latents, steps=EDMSteps(2, 0.1, 3.0), solver=solver, execution=Execution(grad=True)
+        ).x
 
     latents = LATENTS[:1].clone().requires_grad_()
     gradient = torch.autograd.functional.jacobian(end, latents).reshape(2, 2)

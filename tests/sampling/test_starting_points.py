@@ -20,6 +20,7 @@ from diffspace import (
     sample,
 )
 from diffspace.oracles import Gaussian
+from diffspace.sampling import Execution, Sampler, sample_from
 
 PROCESSES = {"EDM": Process(), "VP": Process(VPSchedule())}
 EVERY_PROCESS = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
@@ -27,11 +28,11 @@ EVERY_PROCESS = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCE
 
 @EVERY_PROCESS
 def test_seeds_their_latents_and_their_state_lead_to_one_end(mixture, process):
-    options = {"steps": EDMSteps(9), "process": process}
+    options = {"sampler": Sampler(EDMSteps(9), process=process)}
     by_seed = sample(mixture, seeds=range(4), **options)
     latents = initial_latents(range(4), (2,))
     by_latents = sample(mixture, latents=latents, **options)
-    by_state = sample(mixture, x=latents.double() * 80, sigma_start=80.0, **options)
+    by_state = sample_from(mixture, latents.double() * 80, 80.0, **options)
     assert torch.equal(by_latents.x, by_seed.x)
     assert torch.equal(by_state.x, by_seed.x)
     assert (by_seed.seeds, by_latents.seeds) == ((0, 1, 2, 3), None)
@@ -43,7 +44,7 @@ def test_a_state_at_any_level_is_led_to_the_exact_end(process):
     x = torch.randn(8, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 4
     for start in (0.7, 4.0, 37.5):
         steps = EDMSteps(400, terminal="sigma_min")
-        result = sample(gaussian, x=x, sigma_start=start, steps=steps, process=process)
+        result = sample_from(gaussian, x, start, sampler=Sampler(steps, process=process))
         assert float(result.sigmas[0]) == start
         assert float(result.sigmas[-1]) == pytest.approx(0.002)
         torch.testing.assert_close(result.x, gaussian.flow(x, start, 0.002), rtol=1e-4, atol=1e-4)
@@ -51,15 +52,15 @@ def test_a_state_at_any_level_is_led_to_the_exact_end(process):
 
 def test_the_steps_of_a_partial_run_are_spaced_anew(mixture):
     x = torch.ones(2, 2, dtype=torch.float64)
-    result = sample(mixture, x=x, sigma_start=1.5, steps=EDMSteps(7))
+    result = sample_from(mixture, x, 1.5, sampler=Sampler(EDMSteps(7)))
     assert result.sigmas.tolist() == pytest.approx(EDMSteps(7, sigma_max=1.5).sigmas().tolist(), rel=1e-12)
     assert result.num_steps == 7
 
 
 def test_stopping_and_going_on_is_the_whole_run(mixture):
     levels = EDMSteps(8).sigmas().tolist()
-    whole = sample(mixture, seeds=range(3), steps=GivenSteps(tuple(levels)), trajectory=True)
-    rest = sample(mixture, x=whole.trajectory.x[3], sigma_start=levels[3], steps=GivenSteps(tuple(levels[3:])))
+    whole = sample(mixture, seeds=range(3), steps=GivenSteps(tuple(levels)), execution=Execution(trajectory=True))
+    rest = sample_from(mixture, whole.trajectory.x[3], levels[3], sampler=Sampler(GivenSteps(tuple(levels[3:]))))
     assert torch.equal(rest.x, whole.x)
 
 
@@ -97,12 +98,12 @@ def test_a_range_outside_the_model_s_is_an_error(steps, message):
     with pytest.raises(ValueError, match=message):
         sample(Bounded(), shape=(2,), seeds=[0], steps=steps)
     with pytest.raises(ValueError, match=message):
-        encode(Bounded(), torch.zeros(1, 2), steps=steps)
+        encode(Bounded(), torch.zeros(1, 2), sampler=Sampler(steps))
 
 
 def test_a_range_outside_the_model_s_is_clipped_on_demand():
-    for steps in (EDMSteps(5, 0.002, 80.0), GivenSteps((80.0, 1.0, 0.002))):
-        result = sample(Bounded(), shape=(2,), seeds=[0], steps=steps, clip=True)
+    for steps in (EDMSteps(5, 0.002, 80.0, clip=True), GivenSteps((80.0, 1.0, 0.002), clip=True)):
+        result = sample(Bounded(), shape=(2,), seeds=[0], steps=steps)
         assert float(result.sigmas[0]) == pytest.approx(10.0)
         assert float(result.sigmas[result.sigmas > 0].min()) == pytest.approx(0.05)
 
@@ -110,7 +111,7 @@ def test_a_range_outside_the_model_s_is_clipped_on_demand():
 def test_a_start_outside_the_model_s_range_is_an_error():
     for start in (0.01, 11.0):
         with pytest.raises(ValueError, match=f"sigma_start: {start:g}; want more than sigma_min = 0.05 and at most 10"):
-            sample(Bounded(), x=torch.zeros(1, 2), sigma_start=start)
+            sample_from(Bounded(), torch.zeros(1, 2), start)
 
 
 class Discrete:
@@ -132,17 +133,24 @@ def test_levels_are_rounded_to_those_of_a_discrete_model(steps):
 
 def test_encoding_starts_at_sigma_min_and_ends_at_sigma_max(mixture):
     x = torch.zeros(3, 2, dtype=torch.float64)
-    result = encode(mixture, x, solver=Euler(), trajectory=True)
+    result = encode(
+        mixture, x, sampler=Sampler(EDMSteps(terminal="sigma_min"), Euler()), execution=Execution(trajectory=True)
+    )
     assert result.sigmas.tolist() == EDMSteps(18, terminal="sigma_min").sigmas().flip(0).tolist()
     assert torch.equal(result.trajectory.x[0], x)
     assert result.nfe == 18
-    assert torch.equal(encode(mixture, x, solver=Euler(), batch_size=2).x, result.x)
+    assert torch.equal(
+        encode(
+            mixture, x, sampler=Sampler(EDMSteps(terminal="sigma_min"), Euler()), execution=Execution(batch_size=2)
+        ).x,
+        result.x,
+    )
 
 
 def test_encoding_cannot_start_at_zero(mixture):
     for steps in (EDMSteps(18), GivenSteps((1.0, 0.0)), GivenTimes((1.0, 0.0))):
         with pytest.raises(ValueError, match="steps: a run upward cannot start at σ = 0"):
-            encode(mixture, torch.zeros(3, 2), steps=steps)
+            encode(mixture, torch.zeros(3, 2), sampler=Sampler(steps))
 
 
 def test_encoding_checks_its_input(mixture):
@@ -153,7 +161,7 @@ def test_encoding_checks_its_input(mixture):
     with pytest.raises(ValueError, match=r"x: not finite in samples \[1\]"):
         encode(mixture, torch.tensor([[0.0, 0.0], [torch.nan, 0.0]]))
     with pytest.raises(ValueError, match="batch_size: 0"):
-        encode(mixture, torch.zeros(4, 2), batch_size=0)
+        encode(mixture, torch.zeros(4, 2), execution=Execution(batch_size=0))
 
 
 class Blur(torch.nn.Module):
@@ -170,7 +178,7 @@ def test_a_network_is_encoded_and_decoded_over_its_own_range():
     model = Preconditioned(Blur(), EDMPreconditioning(0.5, sigma_min=0.01, sigma_max=20.0))
     steps = EDMSteps(60, terminal="sigma_min")
     x = torch.rand(2, 1, 4, 4)
-    encoded = encode(model, x, steps=steps, solver=Heun())
+    encoded = encode(model, x, sampler=Sampler(steps, Heun()))
     assert (float(encoded.sigmas[0]), float(encoded.sigmas[-1])) == pytest.approx((0.01, 20.0))
-    decoded = sample(model, x=encoded.x, sigma_start=20.0, steps=steps)
+    decoded = sample_from(model, encoded.x, 20.0, sampler=Sampler(steps))
     torch.testing.assert_close(decoded.x, x.double(), rtol=0, atol=1e-3)

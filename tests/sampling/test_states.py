@@ -20,6 +20,7 @@ from diffspace import (
     sample_states,
     score,
 )
+from diffspace.sampling import Execution, Sampler, sample_from
 
 SEEDS = range(10, 15)
 OPTIONS = [
@@ -33,8 +34,8 @@ OPTIONS = [
 @pytest.mark.parametrize("options", OPTIONS)
 def test_the_trajectory_is_made_of_the_states(mixture, options):
     steps = EDMSteps(6)
-    states = list(sample_states(mixture, seeds=SEEDS, steps=steps, **options))
-    result = sample(mixture, seeds=SEEDS, steps=steps, trajectory=True, **options)
+    states = list(sample_states(mixture, seeds=SEEDS, sampler=Sampler(steps, **options)))
+    result = sample(mixture, seeds=SEEDS, steps=steps, execution=Execution(trajectory=True), **options)
     path = result.trajectory
     assert path.x.shape == (7, 5, 2)
     assert path.denoised.shape == (6, 5, 2)
@@ -52,13 +53,15 @@ def test_the_trajectory_is_made_of_the_states(mixture, options):
 
 def test_states_are_unscaled_and_begin_with_the_latents(mixture):
     for process in (Process(), Process(VPSchedule())):
-        first = next(iter(sample_states(mixture, seeds=SEEDS, process=process)))
+        first = next(iter(sample_states(mixture, seeds=SEEDS, sampler=Sampler(process=process))))
         assert torch.equal(first.x, initial_latents(SEEDS, (2,)).double() * 80)
 
 
 @pytest.mark.parametrize("process", [Process(), Process(VPSchedule())])
 def test_the_denoised_of_a_step_is_d_where_the_step_began(mixture, process):
-    path = sample(mixture, seeds=SEEDS, steps=EDMSteps(6), process=process, trajectory=True).trajectory
+    path = sample(
+        mixture, seeds=SEEDS, steps=EDMSteps(6), process=process, execution=Execution(trajectory=True)
+    ).trajectory
     for x, sigma, denoised in zip(path.x, EDMSteps(6).sigmas(), path.denoised, strict=False):
         torch.testing.assert_close(denoised, mixture(x, sigma), rtol=1e-10, atol=1e-10)
 
@@ -67,7 +70,7 @@ def test_with_sigma_equal_to_time_a_full_euler_step_to_zero_lands_on_d(mixture):
     for sigma in (80.0, 3.0, 0.002):
         steps = GivenSteps((sigma, 0.0))
         for solver in (Euler(), Heun()):
-            path = sample(mixture, seeds=SEEDS, steps=steps, solver=solver, trajectory=True)
+            path = sample(mixture, seeds=SEEDS, steps=steps, solver=solver, execution=Execution(trajectory=True))
             assert torch.equal(path.x, path.trajectory.denoised[0])
             assert torch.equal(path.x, mixture(path.trajectory.x[0], torch.tensor(sigma, dtype=torch.float64)))
 
@@ -84,8 +87,7 @@ def test_progress_is_told_of_every_state_of_every_batch(mixture):
         mixture,
         seeds=range(5),
         steps=EDMSteps(3),
-        batch_size=2,
-        progress=lambda first, state: seen.append((first, state)),
+        execution=Execution(batch_size=2, progress=lambda first, state: seen.append((first, state))),
     )
     assert [(first, state.step) for first, state in seen] == [(f, i) for f in (0, 2, 4) for i in range(4)]
     assert all(isinstance(state, State) for _, state in seen)
@@ -93,8 +95,10 @@ def test_progress_is_told_of_every_state_of_every_batch(mixture):
 
 
 def test_batches_put_together_are_the_whole(mixture):
-    options = {"seeds": range(11), "steps": EDMSteps(4), "trajectory": True}
-    whole, split = sample(mixture, **options), sample(mixture, batch_size=4, **options)
+    options = {"seeds": range(11), "steps": EDMSteps(4)}
+    whole, split = (
+        sample(mixture, execution=Execution(batch_size=size, trajectory=True), **options) for size in (None, 4)
+    )
     assert torch.equal(split.x, whole.x)
     assert torch.equal(split.trajectory.x, whole.trajectory.x)
     assert torch.equal(split.trajectory.denoised, whole.trajectory.denoised)
@@ -108,7 +112,7 @@ def test_an_early_stop_costs_no_further_evaluation():
         calls.append(float(sigma))
         return 0.5 * x
 
-    for state in sample_states(denoiser, shape=(2,), seeds=[0], steps=EDMSteps(18)):
+    for state in sample_states(denoiser, shape=(2,), seeds=[0], sampler=Sampler(EDMSteps(18))):
         if state.step == 3:
             break
     assert len(calls) == 6
@@ -116,14 +120,14 @@ def test_an_early_stop_costs_no_further_evaluation():
 
 def test_the_arguments_of_states_are_checked_at_the_call(mixture):
     with pytest.raises(ValueError, match="sigma_min"):
-        sample_states(mixture, seeds=[0], steps=EDMSteps(sigma_min=100.0))
+        sample_states(mixture, seeds=[0], sampler=Sampler(EDMSteps(sigma_min=100.0)))
 
 
 def test_a_consumer_may_change_its_copy_of_a_result(mixture):
     latents = torch.ones(1, 2, dtype=torch.float64)
     given = latents.clone()
     next(iter(sample_states(mixture, latents=latents))).x.zero_()
-    next(iter(sample_states(mixture, x=latents, sigma_start=1.0))).x.zero_()
+    sample_from(mixture, latents, 1.0, execution=Execution(progress=lambda first, state: state.x.zero_()))
     assert torch.equal(latents, given)
 
 
@@ -135,14 +139,19 @@ def test_the_state_has_the_dtype_asked_for(dtype):
         heard.update((x.dtype, sigma.dtype))
         return (0.5 * x).to(torch.bfloat16)
 
-    result = sample(denoiser, shape=(2,), seeds=[0], dtype=dtype, churn=Churn(1.0), trajectory=True)
+    result = sample(
+        denoiser, shape=(2,), seeds=[0], churn=Churn(1.0), execution=Execution(dtype=dtype, trajectory=True)
+    )
     assert heard == {dtype}
     assert result.x.dtype == result.trajectory.x.dtype == result.trajectory.denoised.dtype == dtype
     assert result.sigmas.dtype == torch.float64
 
 
 def test_single_precision_agrees_with_double(mixture):
-    one, two = (sample(mixture, seeds=SEEDS, dtype=dtype).x.double() for dtype in (torch.float32, torch.float64))
+    one, two = (
+        sample(mixture, seeds=SEEDS, execution=Execution(dtype=dtype)).x.double()
+        for dtype in (torch.float32, torch.float64)
+    )
     assert float((one - two).abs().max()) < 1e-4
 
 
@@ -165,7 +174,7 @@ def test_the_device_is_that_of_the_module_s_parameters_or_buffers():
     for model, expected in ((parameters, "meta"), (buffers, "meta"), (neither, "cpu")):
         first = next(iter(sample_states(model, shape=(2,), seeds=[0])))
         assert first.x.device.type == expected
-    first = next(iter(sample_states(neither, shape=(2,), seeds=[0], device="meta")))
+    first = next(iter(sample_states(neither, shape=(2,), seeds=[0], execution=Execution(device="meta"))))
     assert first.x.device.type == "meta"
 
 

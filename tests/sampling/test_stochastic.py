@@ -12,8 +12,10 @@ from diffspace.sampling import (
     DPMSolverPP3MSDE,
     DPMSolverPPSDE,
     EulerAncestral,
+    Execution,
     GeneralSDE,
     PredictorCorrector,
+    Sampler,
     sample_states,
 )
 from diffspace.sampling.brownian import BrownianPath
@@ -106,13 +108,13 @@ def test_a_sample_is_the_same_alone_and_in_a_batch(name):
     together = sample(by_row, seeds=range(5), **options).x
     assert torch.equal(sample(by_row, seeds=[3], **options).x[0], together[3])
     assert torch.equal(sample(by_row, seeds=[4, 1], **options).x, together[[4, 1]])
-    assert torch.equal(sample(by_row, seeds=range(5), batch_size=2, **options).x, together)
+    assert torch.equal(sample(by_row, seeds=range(5), execution=Execution(batch_size=2), **options).x, together)
 
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_float32_is_float64_to_its_precision(name):
     options = {"seeds": range(3), "shape": (2,), "steps": steps(12), "solver": SOLVERS[name]}
-    x = sample(denoiser, dtype=torch.float32, **options).x
+    x = sample(denoiser, execution=Execution(dtype=torch.float32), **options).x
     assert x.dtype == torch.float32
     torch.testing.assert_close(x.double(), sample(denoiser, **options).x, rtol=1e-3, atol=1e-3)
 
@@ -145,9 +147,9 @@ def test_for_a_constant_d_any_steps_end_at_one_point(solver):
     once = end(1)
     for n in (2, 7, 30):
         torch.testing.assert_close(end(n), once, rtol=0, atol=1e-12)
-    start = sample(constant, seeds=[1, 2], shape=(2,), steps=EDMSteps(1), solver=Euler(), trajectory=True).trajectory.x[
-        0
-    ]
+    start = sample(
+        constant, seeds=[1, 2], shape=(2,), steps=EDMSteps(1), solver=Euler(), execution=Execution(trajectory=True)
+    ).trajectory.x[0]
     exact = 0.3 + (0.5 / 80) ** 2 * (start - 0.3) + 0.25 * path.increment(80.0**-2, 4.0)
     torch.testing.assert_close(once, exact, rtol=0, atol=1e-12)
 
@@ -209,7 +211,7 @@ def test_gradients_reach_the_start(name):
     options = {"seeds": [1, 2], "steps": EDMSteps(3, 0.1, 2.0), "solver": SOLVERS[name]}
 
     def end(start):
-        return sample(denoiser, latents=start, grad=True, **options).x.square().sum()
+        return sample(denoiser, latents=start, execution=Execution(grad=True), **options).x.square().sum()
 
     leaf = latents.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(end(leaf), leaf)
@@ -223,7 +225,7 @@ def test_refusals(name):
     solver = SOLVERS[name]
     latents = torch.ones(2, 2, dtype=torch.float64)
     with pytest.raises(ValueError, match=f"solver: {type(solver).__name__} adds noise; encoding wants"):
-        encode(denoiser, latents, solver=solver)
+        encode(denoiser, latents, sampler=Sampler(EDMSteps(terminal="sigma_min"), solver))
     with pytest.raises(ValueError, match=f"seeds: {type(solver).__name__} draws noise"):
         sample(denoiser, latents=latents, solver=solver)
     with pytest.raises(ValueError, match=f"churn: {type(solver).__name__} adds noise of its own"):
@@ -236,7 +238,7 @@ def test_refusals(name):
 @pytest.mark.parametrize("name", SOLVERS)
 def test_noise_levels_that_do_not_fall_are_refused(name):
     for times in ((2.0, 3.0, 0.0), (2.0, 2.0, 0.0)):
-        states = sample_states(denoiser, seeds=[0], shape=(2,), steps=GivenTimes(times), solver=SOLVERS[name])
+        states = sample_states(denoiser, seeds=[0], shape=(2,), sampler=Sampler(GivenTimes(times), SOLVERS[name]))
         with pytest.raises(ValueError, match="wants σ to fall"):
             list(states)
 

@@ -101,8 +101,9 @@ def test_an_explicit_value_outside_the_model_s_range_is_an_error_unless_clipped(
     steps = cls(5, **{name: value})
     with pytest.raises(ValueError, match=rf"{name}: {value:g} is outside the model's range \[0.05, 10\]"):
         steps.sigmas((0.05, 10.0))
-    assert steps.resolve((0.05, 10.0), clip=True) == (0.05, 10.0)
-    levels = steps.sigmas((0.05, 10.0), clip=True)
+    clipped = cls(5, clip=True, **{name: value})
+    assert clipped.resolve((0.05, 10.0)) == (0.05, 10.0)
+    levels = clipped.sigmas((0.05, 10.0))
     assert bool((levels[:-1] >= 0.05).all())
     assert bool((levels <= 10.0).all())
 
@@ -165,7 +166,7 @@ def test_given_levels_are_used_as_they_are():
     assert steps.num_steps == 2
     assert steps.sigmas().tolist() == [5.0, 1.0, 0.0]
     assert steps.sigmas((0.05, 10.0), start=5.0).tolist() == [5.0, 1.0, 0.0]
-    assert steps.sigmas((2.0, 4.0), clip=True).tolist() == [4.0, 2.0, 0.0]
+    assert GivenSteps((5.0, 1.0, 0.0), clip=True).sigmas((2.0, 4.0)).tolist() == [4.0, 2.0, 0.0]
     with pytest.raises(ValueError, match=r"levels: from 5 to 1, outside the model's range \[2, 10\]"):
         steps.sigmas((2.0, 10.0))
     with pytest.raises(ValueError, match="sigma_start: 4; the given levels begin at 5"):

@@ -22,20 +22,21 @@ from diffspace.sampling import (
     GivenSteps,
     Heun,
     LogLinearSteps,
+    Sampler,
     VESteps,
     initial_latents,
 )
 from diffspace.solverlab import EndPointError, Reference
 from diffspace.solverlab.compare import (
-    Candidate,
     Measurement,
     SolverComparison,
     compare_solvers,
-    default_candidates,
+    default_samplers,
     moments,
     pareto,
     plan_runs,
     recommend,
+    within_budget,
 )
 
 F64 = torch.float64
@@ -73,7 +74,7 @@ def euler_by_hand(n):
 
 
 def test_the_error_is_the_distance_from_the_closed_form(truth):
-    comparison = compare_solvers(Counted(), truth, [Candidate("euler", Euler(), EDMSteps())], (5, 12))
+    comparison = compare_solvers(Counted(), truth, {"euler": Sampler(EDMSteps(), Euler())}, (5, 12))
     for row, n in zip(comparison.rows, (5, 12), strict=True):
         squares = ((euler_by_hand(n) - truth.x.numpy()) ** 2).mean(1)
         assert (row.num_steps, row.nfe, row.budget) == (n, n, n)
@@ -84,38 +85,38 @@ def test_the_error_is_the_distance_from_the_closed_form(truth):
 
 def test_no_run_evaluates_more_than_its_budget_and_none_could_take_another_step(truth):
     budgets = (1, 2, 8)
-    candidates = default_candidates(0.5, 0.1, steps=("edm",))
-    for run in plan_runs(candidates, budgets).runs:
+    samplers = default_samplers(0.5, 0.1, steps=("edm",))
+    for run in plan_runs(samplers, budgets).runs:
         denoiser = Counted()
-        rows = compare_solvers(denoiser, truth, [run.candidate], run.budgets).rows
-        assert {row.failure for row in rows} == {""}, run.candidate.name
-        assert {row.nfe for row in rows} == {denoiser.calls} == {run.nfe}, run.candidate.name
+        rows = compare_solvers(denoiser, truth, {run.name: run.sampler}, run.budgets).rows
+        assert {row.failure for row in rows} == {""}, run.name
+        assert {row.nfe for row in rows} == {denoiser.calls} == {run.nfe}, run.name
         assert denoiser.calls <= min(run.budgets)
-        assert run.candidate.cost(run.num_steps + 1) > max(run.budgets)
+        assert run.sampler.with_num_steps(run.sampler.steps.num_steps + 1).nfe > max(run.budgets)
 
 
 def test_heun_takes_two_evaluations_a_step_but_in_the_last():
-    heun = Candidate("heun", Heun(), EDMSteps())
-    assert [heun.within(budget) for budget in (1, 2, 3, 8, 35)] == [1, 1, 2, 4, 18]
-    runs = plan_runs([heun], (1, 2, 5, 6)).runs
-    assert [(run.num_steps, run.nfe, run.budgets) for run in runs] == [(1, 1, (1, 2)), (3, 5, (5, 6))]
+    heun = Sampler(EDMSteps(), Heun())
+    assert [within_budget(heun, budget).steps.num_steps for budget in (1, 2, 3, 8, 35)] == [1, 1, 2, 4, 18]
+    runs = plan_runs({"heun": heun}, (1, 2, 5, 6)).runs
+    assert [(run.sampler.steps.num_steps, run.nfe, run.budgets) for run in runs] == [(1, 1, (1, 2)), (3, 5, (5, 6))]
 
 
-def test_a_budget_below_one_step_excludes_a_candidate():
-    given = Candidate("given", Euler(), GivenSteps((80.0, 10.0, 1.0, 0.0)))
-    plan = plan_runs([given, Candidate("euler", Euler(), EDMSteps())], (2,))
-    assert [run.candidate.name for run in plan.runs] == ["euler"]
+def test_a_budget_below_one_step_excludes_a_sampler():
+    given = {"given": Sampler(GivenSteps((80.0, 10.0, 1.0, 0.0)), Euler())}
+    plan = plan_runs(given | {"euler": Sampler(EDMSteps(), Euler())}, (2,))
+    assert [run.name for run in plan.runs] == ["euler"]
     assert plan.excluded == ("given: costs more than any budget",)
 
 
 def test_steps_that_are_given_stay_as_they_are(truth):
-    given = Candidate("mine", Euler(), GivenSteps((80.0, 10.0, 1.0, 0.0)))
+    given = {"mine": Sampler(GivenSteps((80.0, 10.0, 1.0, 0.0)), Euler())}
     denoiser = Counted()
-    rows = compare_solvers(denoiser, truth, [given], (2, 3, 9)).rows
+    rows = compare_solvers(denoiser, truth, given, (2, 3, 9)).rows
     assert [(row.budget, row.num_steps, row.nfe) for row in rows] == [(3, 3, 3), (9, 3, 3)]
     assert denoiser.calls == 3
-    with pytest.raises(ValueError, match="num_steps: 4; the steps of mine are 3"):
-        given.at(4)
+    with pytest.raises(ValueError, match="num_steps: 4, but GivenSteps has 3"):
+        given["mine"].with_num_steps(4)
 
 
 @dataclass(frozen=True)
@@ -137,39 +138,39 @@ class Strange:
 
 
 def test_who_has_no_end_point_error_is_left_out_and_told(truth):
-    candidates = [
-        Candidate("noisy", Strange(stochastic=True), EDMSteps()),
-        Candidate("noisy", Strange(stochastic=True), LogLinearSteps()),
-        Candidate("noisy too", Strange(stochastic=True), EDMSteps()),
-        Candidate("adaptive", Strange(cost=None), EDMSteps()),
-        Candidate("euler", Euler(), EDMSteps()),
-    ]
-    comparison = compare_solvers(Counted(), truth, candidates, (4,))
-    assert [row.candidate.name for row in comparison.rows] == ["euler"]
+    samplers = {
+        "noisy": Sampler(EDMSteps(), Strange(stochastic=True)),
+        "noisy, loglinear": Sampler(LogLinearSteps(), Strange(stochastic=True)),
+        "noisy too": Sampler(EDMSteps(), Strange(stochastic=True)),
+        "adaptive": Sampler(EDMSteps(), Strange(cost=None)),
+        "euler": Sampler(EDMSteps(), Euler()),
+    }
+    comparison = compare_solvers(Counted(), truth, samplers, (4,))
+    assert [row.name for row in comparison.rows] == ["euler"]
     assert comparison.excluded == (
         "noisy, noisy too: noise is added, so that the end points are not those of the ODE",
-        "adaptive: a tolerance decides on the evaluations, not a budget",
+        "adaptive: a tolerance decides how many evaluations are made, not a budget",
     )
 
 
 def test_a_run_that_fails_is_kept_and_ends_nothing(truth):
-    candidates = [
-        Candidate("infinite", Strange(factor=math.inf), EDMSteps()),
-        Candidate("elsewhere", Euler(), VESteps()),
-        Candidate("short", Euler(), EDMSteps(terminal="sigma_min")),
-        Candidate("outside", Euler(), EDMSteps(sigma_min=1e-4)),
-        Candidate("euler", Euler(), EDMSteps()),
-    ]
+    samplers = {
+        "infinite": Sampler(EDMSteps(), Strange(factor=math.inf)),
+        "elsewhere": Sampler(VESteps(), Euler()),
+        "short": Sampler(EDMSteps(terminal="sigma_min"), Euler()),
+        "outside": Sampler(EDMSteps(sigma_min=1e-4), Euler()),
+        "euler": Sampler(EDMSteps(), Euler()),
+    }
     denoiser = Counted()
     denoiser.sigma_min, denoiser.sigma_max = 1e-3, 100.0
-    comparison = compare_solvers(denoiser, truth, candidates, (6,))
-    failures = {row.candidate.name: row.failure for row in comparison.rows}
+    comparison = compare_solvers(denoiser, truth, samplers, (6,))
+    failures = {row.name: row.failure for row in comparison.rows}
     assert "not finite" in failures["infinite"]
     assert failures["elsewhere"] == "goes from σ = 100 to 0, the reference from 80 to 0"
     assert failures["short"] == "goes from σ = 80 to 0.002, the reference from 80 to 0"
     assert "sigma_min: 0.0001 is outside the model's range" in failures["outside"]
     assert failures["euler"] == ""
-    assert [choice.row.candidate.name for choice in recommend(comparison)] == ["euler"]
+    assert [choice.row.name for choice in recommend(comparison)] == ["euler"]
     text = json.dumps(comparison.as_dict(), allow_nan=False)
     row = json.loads(text)["rows"][0]
     assert (row["solver"], row["rms"], row["median"]) == ("infinite", None, None)
@@ -177,30 +178,29 @@ def test_a_run_that_fails_is_kept_and_ends_nothing(truth):
 
 @pytest.mark.parametrize(
     ("budgets", "message"),
-    [((), r"budgets: \(\); want"), ((0, 5), r"budgets: \(0, 5\); want numbers of evaluations")],
+    [((), r"budgets: expected .*, got \(\)"), ((0, 5), r"budgets: expected .*, got \(0, 5\)")],
 )
 def test_budgets_are_checked(budgets, message):
     with pytest.raises(ValueError, match=message):
-        plan_runs([Candidate("euler", Euler(), EDMSteps())], budgets)
+        plan_runs({"euler": Sampler(EDMSteps(), Euler())}, budgets)
 
 
-def test_two_candidates_of_one_name_and_one_kind_of_steps_are_an_error():
-    twin = Candidate("euler", Euler(), EDMSteps())
-    with pytest.raises(ValueError, match="euler with edm is there twice"):
-        plan_runs([twin, replace(twin, solver=Heun())], (5,))
+def test_a_solver_that_is_given_twice_is_an_error():
+    with pytest.raises(ValueError, match="euler, edm is given twice"):
+        default_samplers(0.5, solvers=["euler", "heun", "euler"], steps=["edm"])
 
 
 def test_batches_change_nothing(truth):
-    candidates = [Candidate("ab", AdamsBashforth(3), EDMSteps())]
-    whole, parts = (compare_solvers(Counted(), truth, candidates, (7,), batch_size=size) for size in (None, 5))
+    samplers = {"ab": Sampler(EDMSteps(), AdamsBashforth(3))}
+    whole, parts = (compare_solvers(Counted(), truth, samplers, (7,), batch_size=size) for size in (None, 5))
     assert whole.rows[0].error == pytest.approx(parts.rows[0].error, rel=1e-10)
     assert whole.rows[0].nfe == parts.rows[0].nfe == 7
 
 
 def test_progress_counts_the_evaluations_that_were_planned(truth):
-    candidates = [Candidate("heun", Heun(), EDMSteps()), Candidate("euler", Euler(), EDMSteps())]
+    samplers = {"heun": Sampler(EDMSteps(), Heun()), "euler": Sampler(EDMSteps(), Euler())}
     told = []
-    compare_solvers(Counted(), truth, candidates, (3, 6), progress=lambda *args: told.append(args))
+    compare_solvers(Counted(), truth, samplers, (3, 6), progress=lambda *args: told.append(args))
     assert told == [(0, 17, "heun"), (3, 17, "heun"), (8, 17, "euler"), (11, 17, "euler")]
 
 
@@ -212,7 +212,7 @@ SHAKEN = torch.tensor([1.9, 0.2, 1.8, 0.3, 1.5, 0.6, 0.1, 1.6], dtype=F64)
 def measured(name, budget, rms, squares=PATTERN, nfe=None):
     squares = squares * rms**2 / squares.mean()
     error = EndPointError(rms, float(squares.sqrt().median()))
-    return Measurement(Candidate(name, Euler(), EDMSteps()), budget, budget, nfe or budget, error, squares)
+    return Measurement(name, Sampler(EDMSteps(budget), Euler()), budget, nfe or budget, error, squares)
 
 
 def compared(*rows):
@@ -221,7 +221,7 @@ def compared(*rows):
 
 
 def names(comparison, **options):
-    return {choice.budget: choice.row.candidate.name for choice in recommend(comparison, **options)}
+    return {choice.budget: choice.row.name for choice in recommend(comparison, **options)}
 
 
 def test_the_least_error_is_recommended():
@@ -252,7 +252,7 @@ def test_of_those_that_samples_do_not_tell_apart_the_best_over_all_budgets_is_ta
 def test_more_evaluations_that_do_not_help_are_not_recommended():
     comparison = compared(measured("a", 5, 0.01), measured("a", 8, 0.05), measured("b", 8, 0.04))
     (five, eight) = recommend(comparison)
-    assert (five.row.nfe, eight.row.nfe, eight.row.candidate.name, eight.budget) == (5, 5, "a", 8)
+    assert (five.row.nfe, eight.row.nfe, eight.row.name, eight.budget) == (5, 5, "a", 8)
 
 
 def test_no_error_at_all_is_the_best_there_is():
@@ -273,11 +273,11 @@ def test_the_front_holds_those_that_no_other_beats():
         rows.append(measured(f"s{i}", 12, (1 + rms) * 0.7**nfe, nfe=nfe))
     front = pareto(compared(*rows))
     beaten = {
-        row.candidate.name
+        row.name
         for row, other in itertools.permutations(rows, 2)
         if other.nfe <= row.nfe and other.error.rms < row.error.rms
     }
-    assert {row.candidate.name for row in front} == {row.candidate.name for row in rows} - beaten
+    assert {row.name for row in front} == {row.name for row in rows} - beaten
     assert [row.nfe for row in front] == sorted({row.nfe for row in front})
     wide = pareto(compared(*rows), margin=0.5)
     assert wide[0] is front[0]
@@ -285,23 +285,26 @@ def test_the_front_holds_those_that_no_other_beats():
     assert all(b.error.rms < 0.5 * a.error.rms for a, b in itertools.pairwise(wide))
 
 
-def test_default_candidates_are_every_solver_in_words_that_make_it():
-    candidates = default_candidates(0.6, 0.1)
-    kinds = {candidate.name.partition(":")[0] for candidate in candidates}
+def test_default_samplers_are_every_solver_in_words_that_make_it():
+    samplers = default_samplers(0.6, 0.1)
+    words = {name: name.rsplit(", ", 1) for name in samplers}
+    kinds = {solver.partition(":")[0] for solver, _ in words.values()}
     needy = {"fitted"}  # cannot be made without its weights
     assert kinds == set(registered("solver")) - needy
-    for candidate in candidates:
-        assert from_text("solver", candidate.name) == candidate.solver
-        assert from_text("steps", candidate.steps_name) == candidate.steps
-    assert {c.solver.sigma_data for c in candidates if getattr(c.solver, "prediction", "") == "v"} == {0.6}
-    assert {(c.solver.sigma_data, c.solver.mean) for c in candidates if hasattr(c.solver, "spared")} == {(0.6, 0.1)}
-    (given,) = default_candidates(0.6, 0.1, ["ab:prediction=v,variable=angle,sigma_data=2"], ["edm"])
+    for name, sampler in samplers.items():
+        solver, steps = words[name]
+        assert sampler == Sampler(from_text("steps", steps), from_text("solver", solver))
+    solvers = [sampler.solver for sampler in samplers.values()]
+    assert {solver.sigma_data for solver in solvers if getattr(solver, "prediction", "") == "v"} == {0.6}
+    assert {(solver.sigma_data, solver.mean) for solver in solvers if hasattr(solver, "spared")} == {(0.6, 0.1)}
+    ((_, given),) = default_samplers(0.6, 0.1, ["ab:prediction=v,variable=angle,sigma_data=2"], ["edm"]).items()
     assert given.solver.sigma_data == 2
 
 
 def test_what_the_first_step_spares_is_another_step():
-    afs = Candidate("afs", AnalyticalFirstStep(Heun()), EDMSteps())
-    assert [(afs.within(budget), afs.cost(afs.within(budget))) for budget in (5, 8)] == [(3, 4), (5, 8)]
+    afs = Sampler(EDMSteps(), AnalyticalFirstStep(Heun()))
+    within = [within_budget(afs, budget) for budget in (5, 8)]
+    assert [(sampler.steps.num_steps, sampler.nfe) for sampler in within] == [(3, 4), (5, 8)]
 
 
 def test_moments_are_those_of_the_end_points(truth):
@@ -310,7 +313,7 @@ def test_moments_are_those_of_the_end_points(truth):
     assert moments(shifted) == (float(f"{x.std():.2g}"), float(f"{x.mean():.2g}"))
 
 
-def test_all_default_candidates_at_once_on_the_closed_form(truth):
+def test_all_default_samplers_at_once_on_the_closed_form(truth):
     """The choice is the least of everything measured, up to the margin, and better than Heun with the paper's steps."""
     comparison = compare_solvers(Counted(), truth, None, (7,))
     for choice in recommend(comparison):
@@ -318,7 +321,7 @@ def test_all_default_candidates_at_once_on_the_closed_form(truth):
         heun = [
             row.error.rms
             for row in comparison.rows
-            if row.budget == choice.budget and (row.candidate.name, row.candidate.steps_name) == ("heun", "edm")
+            if row.budget == choice.budget and (row.solver, row.steps) == ("heun", "edm")
         ]
         assert least <= choice.row.error.rms <= 1.05 * least
         assert choice.row.error.rms < 0.5 * heun[0]
@@ -331,7 +334,7 @@ def test_samples_of_no_dimension_are_as_those_of_one_number():
     def error(latents):
         x = 80 * latents / math.sqrt(1 + 80**2)
         truth = Reference(latents, x, EDMSteps(20).sigmas(), None, EndPointError(0.0, 0.0), 0)
-        return compare_solvers(denoiser, truth, [Candidate("heun", Heun(), EDMSteps())], (35,)).rows[0]
+        return compare_solvers(denoiser, truth, {"heun": Sampler(EDMSteps(), Heun())}, (35,)).rows[0]
 
     latents = torch.tensor([0.3, -1.0, 2.0], dtype=F64)
     none, one = error(latents), error(latents[:, None])

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from diffspace.oracles import Gaussian
-from diffspace.sampling import EDMSteps, initial_latents, sample
-from diffspace.solverlab import end_point_error, reference
+from diffspace.sampling import EDMSteps, Execution, initial_latents, sample
+from diffspace.solverlab import REFERENCE_SAMPLER, end_point_error, reference
 
 GAUSSIAN = Gaussian(torch.tensor([0.3, -0.5]), torch.tensor([[0.5, 0.2], [0.2, 0.3]]))
 LATENTS = initial_latents(range(16), (2,)).double()
@@ -15,7 +15,7 @@ LATENTS = initial_latents(range(16), (2,)).double()
 
 @pytest.fixture(scope="module")
 def truth():
-    return reference(GAUSSIAN, latents=LATENTS, trajectory=True)
+    return reference(GAUSSIAN, latents=LATENTS, execution=Execution(trajectory=True))
 
 
 def test_end_points_are_exact_to_the_stated_error(truth):
@@ -51,15 +51,15 @@ def test_error_of_a_solver_is_its_distance_from_the_flow(truth):
 
 
 def test_seeds_give_the_latents_of_sample():
-    truth = reference(GAUSSIAN, seeds=range(3), num_steps=20)
+    truth = reference(GAUSSIAN, seeds=range(3), sampler=REFERENCE_SAMPLER.with_num_steps(20))
     assert torch.equal(truth.latents, initial_latents(range(3), (2,)))
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_steps": 9, "seeds": [1]}, "num_steps: 9"),
-        ({"num_steps": 6, "seeds": [1]}, "num_steps: 6"),
+        ({"sampler": REFERENCE_SAMPLER.with_num_steps(9), "seeds": [1]}, "got 9"),
+        ({"sampler": REFERENCE_SAMPLER.with_num_steps(6), "seeds": [1]}, "got 6"),
         ({}, "seeds, shape"),
     ],
 )
@@ -70,4 +70,4 @@ def test_bad_requests_are_named(arguments, message):
 
 def test_a_reference_without_trajectory_has_no_path():
     with pytest.raises(ValueError, match="trajectory=True"):
-        reference(GAUSSIAN, seeds=[0], num_steps=8).at(1.0)
+        reference(GAUSSIAN, seeds=[0], sampler=REFERENCE_SAMPLER.with_num_steps(8)).at(1.0)

@@ -16,8 +16,8 @@ from diffspace import (
     initial_latents,
     sample,
 )
-from diffspace.sampling import AdamsBashforth, FittedSolver, OptimizedSteps
-from diffspace.solverlab import fit_solver, optimize_steps, reference
+from diffspace.sampling import AdamsBashforth, Execution, FittedSolver
+from diffspace.solverlab import REFERENCE_SAMPLER, fit_solver, optimize_steps, reference
 
 
 def ring(count=8, std=0.1, turn=0.0):
@@ -35,7 +35,7 @@ def ring(count=8, std=0.1, turn=0.0):
 
 
 def truth_of(denoiser, seeds, **options):
-    return reference(denoiser, seeds=seeds, shape=(2,), num_steps=100, **options)
+    return reference(denoiser, seeds=seeds, shape=(2,), sampler=REFERENCE_SAMPLER.with_num_steps(100), **options)
 
 
 def error(denoiser, truth, **options):
@@ -44,7 +44,7 @@ def error(denoiser, truth, **options):
 
 @pytest.fixture(scope="module")
 def calibration():
-    return truth_of(ring(), range(1000, 1160), trajectory=True)
+    return truth_of(ring(), range(1000, 1160), execution=Execution(trajectory=True))
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def fitted(calibration):
 
 
 def test_fitted_weights_win_over_every_analytic_choice_on_unseen_seeds(fitted, unseen):
-    found = error(ring(), unseen, solver=fitted)
+    found = error(ring(), unseen, sampler=fitted)
     analytic = [
         error(ring(), unseen, solver=AdamsBashforth(3, prediction, variable), steps=EDMSteps(8))
         for prediction, variable in (("epsilon", "log_sigma"), ("epsilon", "vp"), ("v", "angle"), ("x0", "log_sigma"))
@@ -73,7 +73,7 @@ def test_fitted_weights_win_on_a_model_not_seen(fitted, other):
     model = ring(**other)
     truth = truth_of(model, range(96))
     default = error(model, truth, solver=AdamsBashforth(3), steps=EDMSteps(8))
-    assert error(model, truth, solver=fitted).rms < 0.25 * default.rms
+    assert error(model, truth, sampler=fitted).rms < 0.25 * default.rms
 
 
 @pytest.mark.parametrize(
@@ -81,29 +81,19 @@ def test_fitted_weights_win_on_a_model_not_seen(fitted, other):
 )
 def test_optimised_steps_lower_the_error_on_unseen_seeds(calibration, unseen, solver, num_steps):
     found = optimize_steps(ring(), solver, num_steps, calibration)
-    assert found.num_steps == num_steps
-    assert found.levels[0] == 80
-    assert found.levels[-1] == 0
+    assert found.solver == solver
+    assert found.steps.num_steps == num_steps
+    assert found.steps.levels[0] == 80
+    assert found.steps.levels[-1] == 0
     default = error(ring(), unseen, solver=solver, steps=EDMSteps(num_steps))
-    gained = error(ring(), unseen, steps=found)
+    gained = error(ring(), unseen, sampler=found)
     print(f"\n  {solver}: ρ = 7 {default.rms:.2e}, optimised {gained.rms:.2e}")
     assert gained.rms < 0.5 * default.rms
 
 
-def test_optimised_steps_bring_their_solver(calibration):
-    steps = OptimizedSteps((80.0, 5.0, 0.5, 0.0), AdamsBashforth(2))
-    plain = GivenSteps(steps.levels)
-    by_steps = sample(ring(), latents=calibration.latents[:3], steps=steps)
-    assert torch.equal(
-        by_steps.x, sample(ring(), latents=calibration.latents[:3], steps=plain, solver=AdamsBashforth(2)).x
-    )
-    other = sample(ring(), latents=calibration.latents[:3], steps=steps, solver=Heun())
-    assert torch.equal(other.x, sample(ring(), latents=calibration.latents[:3], steps=plain, solver=Heun()).x)
-
-
 def test_a_ridge_without_bound_leaves_the_analytic_weights(calibration):
     stiff = fit_solver(ring(), 6, calibration, iterations=0, ridge=1e12)
-    x = sample(ring(), latents=calibration.latents[:16], solver=stiff).x
+    x = sample(ring(), latents=calibration.latents[:16], sampler=stiff).x
     analytic = sample(ring(), latents=calibration.latents[:16], solver=AdamsBashforth(3), steps=stiff.steps).x
     torch.testing.assert_close(x, analytic, rtol=0, atol=1e-6)
 
@@ -115,46 +105,46 @@ def test_on_a_gaussian_few_evaluations_are_enough():
     def gaussian(x, sigma, cond=None):
         return variances / (variances + sigma**2) * x
 
-    truth = truth_of(gaussian, range(64), trajectory=True)
+    truth = truth_of(gaussian, range(64), execution=Execution(trajectory=True))
     fitted = fit_solver(gaussian, 4, truth, iterations=4, ridge=1e-12)
     latents = initial_latents(range(500, 540), (2,)).double()
     exact = latents * 80 * (variances / (variances + 80**2)).sqrt()
-    assert float((sample(gaussian, latents=latents, solver=fitted).x - exact).abs().max()) < 2e-4
+    assert float((sample(gaussian, latents=latents, sampler=fitted).x - exact).abs().max()) < 2e-4
     heun = sample(gaussian, latents=latents, steps=EDMSteps(18)).x
     assert float((heun - exact).abs().max()) > 1e-2
 
 
 @pytest.mark.parametrize("process", [Process(VPSchedule()), Process(FlowSchedule())])
 def test_the_process_makes_no_difference(fitted, unseen, process):
-    plain = sample(ring(), latents=unseen.latents, solver=fitted).x
-    torch.testing.assert_close(sample(ring(), latents=unseen.latents, solver=fitted, process=process).x, plain)
+    plain = sample(ring(), latents=unseen.latents, sampler=fitted).x
+    torch.testing.assert_close(sample(ring(), latents=unseen.latents, sampler=fitted, process=process).x, plain)
 
 
 def test_the_table_is_what_is_done(fitted):
     latents = initial_latents(range(4), (2,)).double()
-    x, epsilons = latents * fitted.levels[0], []
-    for sigma, row in zip(fitted.levels[:-1], fitted.weights, strict=True):
+    x, epsilons = latents * fitted.steps.levels[0], []
+    for sigma, row in zip(fitted.steps.levels[:-1], fitted.solver.weights, strict=True):
         epsilons.append((x - ring()(x, sigma)) / sigma)
         x = x + sum(w * e for w, e in zip(row, epsilons, strict=True))
-    result = sample(ring(), latents=latents, solver=fitted)
+    result = sample(ring(), latents=latents, sampler=fitted)
     assert result.nfe == result.num_steps == 8
     torch.testing.assert_close(result.x, x, rtol=1e-12, atol=1e-12)
 
 
 def test_other_levels_are_refused(fitted):
     with pytest.raises(ValueError, match="steps: step 0"):
-        sample(ring(), seeds=[0], shape=(2,), solver=fitted, steps=EDMSteps(8, sigma_max=70))
+        sample(ring(), seeds=[0], shape=(2,), sampler=fitted, steps=EDMSteps(8, sigma_max=70))
     with pytest.raises(ValueError, match="steps: step 2"):
-        sample(ring(), seeds=[0], shape=(2,), solver=fitted, steps=GivenSteps((80.0, *fitted.levels[1:3], 0.0)))
+        sample(ring(), seeds=[0], shape=(2,), sampler=fitted, steps=GivenSteps((80.0, *fitted.steps.levels[1:3], 0.0)))
 
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_one_and_two_evaluations(calibration, n):
     fitted = fit_solver(ring(), n, calibration, iterations=3)
-    result = sample(ring(), seeds=range(4), shape=(2,), solver=fitted)
+    result = sample(ring(), seeds=range(4), shape=(2,), sampler=fitted)
     assert result.nfe == n
-    assert calibration.error_of(sample(ring(), latents=calibration.latents, solver=fitted).x).rms < 0.8
-    assert optimize_steps(ring(), AdamsBashforth(1), n, calibration, iterations=2).num_steps == n
+    assert calibration.error_of(sample(ring(), latents=calibration.latents, sampler=fitted).x).rms < 0.8
+    assert optimize_steps(ring(), AdamsBashforth(1), n, calibration, iterations=2).steps.num_steps == n
 
 
 def test_levels_stay_in_the_range_that_the_model_states(calibration):
@@ -166,8 +156,8 @@ def test_levels_stay_in_the_range_that_the_model_states(calibration):
             return ring()(x, sigma)
 
     fitted = fit_solver(Ranged(), 6, calibration, iterations=3)
-    assert fitted.levels[-2] >= 0.2 * (1 - 1e-12)
-    assert sample(Ranged(), seeds=[0], shape=(2,), solver=fitted).nfe == 6
+    assert fitted.steps.levels[-2] >= 0.2 * (1 - 1e-12)
+    assert sample(Ranged(), seeds=[0], shape=(2,), sampler=fitted).nfe == 6
 
 
 def test_levels_are_those_of_a_model_that_has_a_table():
@@ -183,11 +173,17 @@ def test_levels_are_those_of_a_model_that_has_a_table():
             return ring()(x, sigma)
 
     model = Discrete()
-    truth = reference(model, seeds=range(64), shape=(2,), num_steps=100, trajectory=True)
+    truth = reference(
+        model,
+        seeds=range(64),
+        shape=(2,),
+        sampler=REFERENCE_SAMPLER.with_num_steps(100),
+        execution=Execution(trajectory=True),
+    )
     fitted = fit_solver(model, 6, truth, iterations=2)
-    levels = torch.tensor(fitted.levels, dtype=torch.float64)
+    levels = torch.tensor(fitted.steps.levels, dtype=torch.float64)
     assert torch.equal(choice.round_sigma(levels), levels)
-    assert math.isfinite(float(sample(model, seeds=range(3), shape=(2,), solver=fitted).x.sum()))
+    assert math.isfinite(float(sample(model, seeds=range(3), shape=(2,), sampler=fitted).x.sum()))
 
 
 def test_conditions_reach_the_denoiser():
@@ -195,15 +191,15 @@ def test_conditions_reach_the_denoiser():
         return ring()(x - cond["shift"], sigma) + cond["shift"]
 
     cond = {"shift": torch.linspace(-1, 1, 64, dtype=torch.float64)[:, None].expand(64, 2)}
-    truth = truth_of(shifted, range(64), cond=cond, trajectory=True)
+    truth = truth_of(shifted, range(64), cond=cond, execution=Execution(trajectory=True))
     fitted = fit_solver(shifted, 8, truth, iterations=3)
-    assert error(shifted, truth, solver=fitted, cond=cond).median < 0.02
+    assert error(shifted, truth, sampler=fitted, cond=cond).median < 0.02
 
 
 def test_batches_make_no_difference(calibration):
     whole, cut = (fit_solver(ring(), 3, calibration, iterations=1, batch_size=size) for size in (None, 37))
-    assert whole.levels == pytest.approx(cut.levels)
-    assert optimize_steps(ring(), Heun(), 2, calibration, iterations=1, batch_size=37).num_steps == 2
+    assert whole.steps.levels == pytest.approx(cut.steps.levels)
+    assert optimize_steps(ring(), Heun(), 2, calibration, iterations=1, batch_size=37).steps.num_steps == 2
 
 
 def test_progress_is_told(calibration):
@@ -216,8 +212,8 @@ def test_progress_is_told(calibration):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: FittedSolver((1.0, 0.0), ((-1.0, 2.0),)), "weights: rows"),
-        (lambda: FittedSolver((1.0, 0.0), ((math.nan,),)), "weights: want finite"),
+        (lambda: FittedSolver((1.0, 0.0), ((-1.0, 2.0),)), "weights: expected rows"),
+        (lambda: FittedSolver((1.0, 0.0), ((math.nan,),)), "weights: expected finite"),
         (lambda: FittedSolver((0.5, 1.0), ((-1.0,),)), "levels"),
         (lambda: fit_solver(ring(), 4, truth_of(ring(), [0])), "truth: has no trajectory"),
         (lambda: optimize_steps(ring(), Heun(), 0, truth_of(ring(), [0])), "num_steps: 0"),

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from diffspace.cli.console import err, progress_bar
 from diffspace.data import is_oracle
-from diffspace.samplers import Sampler, load_samplers
-from diffspace.sampling import sample
-from diffspace.solverlab import Candidate, fit_solver, reference
+from diffspace.sampler_files import load_samplers, save_sampler
+from diffspace.sampling import Execution, Sampler, sample
+from diffspace.solverlab import REFERENCE_SAMPLER, fit_solver, reference
 
 if TYPE_CHECKING:
     import torch
 
     from diffspace.protocols import Cond, Denoiser
 
-__all__ = ["fit_candidates"]
+__all__ = ["fit_samplers"]
 
 
-def fit_candidates(
+def fit_samplers(
     denoiser: Denoiser,
     source: str,
     seeds: Sequence[int],
@@ -31,7 +31,7 @@ def fit_candidates(
     *,
     batch: int | None,
     overwrite: bool,
-) -> list[Candidate]:
+) -> dict[str, Sampler]:
     """Fit a solver of so many evaluations for each budget, and write those of a model to its samplers.
 
     ValueError, before any work, where a file is there already.
@@ -41,7 +41,7 @@ def fit_candidates(
     taken = sorted(set(names.values()) & set(load_samplers(source))) if keep else []
     if taken and not overwrite:
         raise ValueError(f"--fit: {source} has {', '.join(taken)} already; add --overwrite to find them anew")
-    candidates = []
+    found = {}
     with progress_bar("evaluations") as bar:
         task = bar.add_task("exact paths", total=reference_steps // 2 * 3, info="")
 
@@ -52,26 +52,23 @@ def fit_candidates(
             denoiser,
             seeds=seeds,
             cond=cond,
-            num_steps=reference_steps,
-            trajectory=True,
-            batch_size=batch,
-            device=device,
-            progress=advance,
+            sampler=REFERENCE_SAMPLER.with_num_steps(reference_steps),
+            execution=Execution(batch, device, trajectory=True, progress=advance),
         )
         for budget, name in names.items():
 
             def show(i: int, iterations: int, rms: float, name: str = name) -> None:
                 bar.update(task, description=name, completed=i, total=iterations, info=f"RMS {rms:.2e}")
 
-            fitted = fit_solver(denoiser, budget, truth, batch_size=batch, progress=show)
-            error = truth.error_of(
-                sample(denoiser, latents=truth.latents, cond=cond, solver=fitted, batch_size=batch, device=device).x
+            sampler = found[name] = fit_solver(denoiser, budget, truth, batch_size=batch, progress=show)
+            run = sample(
+                denoiser, latents=truth.latents, cond=cond, sampler=sampler, execution=Execution(batch, device)
             )
-            sampler = Sampler.of(fitted, {"nfe": budget, "fit_seeds": len(seeds), "fit_rms": error.rms})
+            error = truth.error_of(run.x)
             if keep:
-                path = sampler.save(source, name, overwrite=overwrite)
+                notes = {"nfe": budget, "fit_seeds": len(seeds), "fit_rms": error.rms}
+                path = save_sampler(sampler, source, name, notes=notes, overwrite=overwrite)
                 bar.console.print(f"{path}: RMS {error.rms:.2e} on the seeds of the fit", markup=False, highlight=False)
-            candidates.append(Candidate(name, sampler.solver, sampler.steps))
     if not keep:
         err.print("note: what was fitted is not kept, since there is no folder of a model to keep it in", markup=False)
-    return candidates
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -72,7 +71,7 @@ def likelihood_command(
     from diffspace.config import from_text
     from diffspace.likelihood import ExactTrace, Hutchinson, bits_per_dim, log_likelihood
     from diffspace.loading import load
-    from diffspace.sampling import EDMSteps
+    from diffspace.sampling import EDMSteps, Execution, Sampler
     from diffspace.train import choose_device
 
     for name, value in (("--n", n), ("--batch", batch), ("--draws", draws), ("--probes", probes)):
@@ -82,8 +81,8 @@ def likelihood_command(
         raise ValueError(f"--first-seed: {first_seed}; want a number that is not negative")
     if exact and probes is not None:
         raise ValueError("--probes: have no effect with --exact")
-    time_steps = EDMSteps(steps, sigma_min, sigma_max, terminal="sigma_min")
     stepping = from_text("solver", "heun" if solver in MIDPOINTS else solver, {"alpha": MIDPOINTS.get(solver)})
+    sampler = Sampler(EDMSteps(steps, sigma_min, sigma_max, terminal="sigma_min"), stepping)
     held_out = _held_out(model, data, options or [])
     loaded = load(model, device=choose_device(device))
     cond_of = _conditions(loaded, held_out)
@@ -105,8 +104,8 @@ def likelihood_command(
             def show(first: int, state: Any) -> None:
                 bar.update(task, completed=first // batch * n_steps + state.step, info=f"σ = {state.sigma:.3g}")
 
-            common: dict[str, Any] = {"trace": trace, "solver": stepping, "batch_size": batch, "progress": show}
-            common |= {"steps": dataclasses.replace(time_steps, num_steps=n_steps), "cond": cond_of(chosen)}
+            common: dict[str, Any] = {"trace": trace, "cond": cond_of(chosen)}
+            common |= {"sampler": sampler.with_num_steps(n_steps), "execution": Execution(batch, progress=show)}
             if whole:
                 bits = bits_per_dim(loaded, raw, seeds=seeds, draws=draws, **common)
                 return Figures(bits.bits, bits.standard_error, bits.importance_weighted, bits.sigmas, bits.nfe)

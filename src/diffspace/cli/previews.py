@@ -9,7 +9,7 @@ import torch
 from diffspace.figures import save_samples
 from diffspace.files import atomic_path
 from diffspace.model import Model
-from diffspace.sampling import sample
+from diffspace.sampling import Execution, sample
 
 __all__ = ["draw_preview"]
 
@@ -21,6 +21,6 @@ def draw_preview(model: Model, path: Path) -> None:
     if len(model.sample_shape) == 1:
         count = 2000
     cond = {"labels": torch.arange(count) // 8 % classes} if classes else None
-    samples = sample(model, seeds=range(count), cond=cond, batch_size=256)
+    samples = sample(model, seeds=range(count), cond=cond, execution=Execution(batch_size=256))
     with atomic_path(path) as temporary:
         save_samples(temporary, model.decode(samples.x), model.transform, columns=8)

@@ -137,8 +137,8 @@ def sample_command(
     from diffspace.config import from_text
     from diffspace.loading import load
     from diffspace.process import Process
-    from diffspace.samplers import find_sampler
-    from diffspace.sampling import Churn, random_labels, sample
+    from diffspace.sampler_files import find_sampler
+    from diffspace.sampling import Churn, Execution, Sampler, random_labels, sample_batches
     from diffspace.train import choose_device
 
     seed_list = parse_seeds(seeds)
@@ -153,6 +153,7 @@ def sample_command(
         "sigma_max": sigma_max,
         "rho": rho,
         "epsilon_s": epsilon_s,
+        "clip": clip or None,
     }
     placed |= {"M": levels, "C_1": C_1, "C_2": C_2, "j0": j0} | (betas if vp_steps else {})
     time_steps = from_text("steps", discretization, placed)
@@ -169,14 +170,15 @@ def sample_command(
         stepping = from_text("solver", "heun", {"alpha": MIDPOINTS[solver] if alpha is None else alpha})
     else:
         stepping = from_text("solver", solver, {"alpha": alpha})
-    if sampler is not None:
-        found = find_sampler(model, sampler)
-        time_steps, stepping = found.steps, found.solver
     process = Process(
         from_text("schedule", "edm" if schedule == "linear" else schedule, betas if vp_schedule else {}),
         None if scaling is None else from_text("scaling", scaling, {}),
     )
     churn = Churn(S_churn, S_tmin, S_tmax, S_noise)
+    how = Sampler(time_steps, stepping, process, churn)
+    if sampler is not None:
+        found = find_sampler(model, sampler)
+        how = Sampler(found.steps, found.solver, process, churn)
     if S_churn == 0 and churn != Churn():
         raise ValueError("--S-min, --S-max, --S-noise: have no effect without --S-churn")
 
@@ -196,26 +198,22 @@ def sample_command(
 
     with output, progress_bar("samples") as bar:
         task = bar.add_task("sampling", total=len(seed_list), info="")
-        for first in range(0, len(seed_list), batch):
-            some = seed_list[first : first + batch]
 
-            def show(_: int, state: Any) -> None:
-                bar.update(task, info=f"step {state.step}/{state.num_steps}, σ = {state.sigma:.3g}")
+        def show(first: int, state: Any) -> None:
+            bar.update(task, info=f"step {state.step}/{state.num_steps}, σ = {state.sigma:.3g}")
 
-            own = None if labels is None else labels[first : first + batch]
-            samples = sample(
-                loaded,
-                seeds=some,
-                steps=time_steps,
-                solver=stepping,
-                churn=churn,
-                process=process,
-                cond=None if own is None else {"labels": own},
-                clip=clip,
-                progress=show,
-            )
-            output.add(loaded.decode(samples.x), some, own)
-            bar.update(task, completed=first + len(some))
+        done = 0
+        for samples in sample_batches(
+            loaded,
+            seeds=seed_list,
+            sampler=how,
+            cond=None if labels is None else {"labels": labels},
+            execution=Execution(batch, progress=show),
+        ):
+            own = None if labels is None else labels[done : done + len(samples.x)]
+            output.add(loaded.decode(samples.x), samples.seeds or (), own)
+            done += len(samples.x)
+            bar.update(task, completed=done)
     stdout.print(
         f"{out}: {len(seed_list)} samples, {samples.num_steps} steps, NFE {samples.nfe}, "
         f"σ {float(samples.sigmas[0]):g} … {float(samples.sigmas[-2]):g} → {float(samples.sigmas[-1]):g}",

@@ -117,7 +117,7 @@ class Scoring:
         import torch
 
         from diffspace.metrics import evaluate
-        from diffspace.sampling import EDMSteps, sample
+        from diffspace.sampling import EDMSteps, Execution, Sampler, sample
 
         tell("sampling")
         real, real_labels = self._real
@@ -128,10 +128,9 @@ class Scoring:
         samples = sample(
             model,
             seeds=self.seeds,
-            steps=EDMSteps(self.steps),
+            sampler=Sampler(EDMSteps(self.steps)),
             cond=None if labels is None else {"labels": labels},
-            batch_size=self.batch,
-            progress=show,
+            execution=Execution(batch_size=self.batch, progress=show),
         ).x.to(torch.float32)
         # what is stored of a sample is what is scored: clipped and rounded as the data are
         samples = model.transform.forward(model.decode(samples))

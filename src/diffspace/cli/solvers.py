@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from diffspace.protocols import Cond, Denoiser
-    from diffspace.solverlab import Candidate, Measurement, Recommendation, SolverComparison
+    from diffspace.sampling import Sampler
+    from diffspace.solverlab import Measurement, Recommendation, SolverComparison
 
-__all__ = ["found_candidates", "solvers_command"]
+__all__ = ["found_samplers", "solvers_command"]
 
 
 def solvers_command(
@@ -67,12 +68,12 @@ def solvers_command(
     """Measure every solver with several kinds of steps against a reference solution, and recommend one per budget."""
     from diffspace.cli.console import err
     from diffspace.cli.console import out as stdout
-    from diffspace.cli.fitting import fit_candidates
+    from diffspace.cli.fitting import fit_samplers
     from diffspace.cli.output import check_target
     from diffspace.cli.parsing import parse_budgets, parse_seeds
     from diffspace.config import split_list
     from diffspace.files import atomic_path, write_text
-    from diffspace.solverlab import STEP_FAMILIES, default_candidates, plan_runs, recommend
+    from diffspace.solverlab import STEP_FAMILIES, default_samplers, plan_runs, recommend
     from diffspace.train import choose_device
 
     budgets, seed_list = parse_budgets(nfe), parse_seeds(seeds)
@@ -83,7 +84,7 @@ def solvers_command(
             check_target(option, path, suffix, overwrite)
     names = None if solvers is None else split_list(solvers)
     families = STEP_FAMILIES if steps is None else tuple(split_list(steps))
-    plan_runs(default_candidates(1.0, 0.0, names, families), budgets)  # a mistake in them is told before any work
+    plan_runs(default_samplers(1.0, 0.0, names, families), budgets)  # a mistake in them is told before any work
     target = choose_device(device)
     if not fit and fit_seeds is not None:
         raise ValueError("--fit-seeds: has no effect without --fit")
@@ -91,13 +92,13 @@ def solvers_command(
     if fit and set(calibration) & set(seed_list):
         raise ValueError("--fit-seeds: overlaps with --seeds, on which what is found shall be judged")
     denoiser, cond = _denoiser(source, classes, seed_list, target)
-    found = found_candidates(source)
+    found = found_samplers(source)
     if fit:
         labels = _denoiser(source, classes, calibration, target)[1]
-        fresh = fit_candidates(
+        fresh = fit_samplers(
             denoiser, source, calibration, labels, budgets, reference_steps, target, batch=batch, overwrite=overwrite
         )
-        found = [*(old for old in found if old.name not in {new.name for new in fresh}), *fresh]
+        found |= fresh
     comparison = _compare(denoiser, cond, seed_list, budgets, names, families, found, reference_steps, batch, target)
     chosen = recommend(comparison)
 
@@ -115,7 +116,7 @@ def solvers_command(
         err.print(f"not measured: {line}", markup=False)
     for row in comparison.rows:
         if row.failure:
-            who = f"{row.candidate.name}, {row.candidate.steps_name}, N = {row.num_steps}"
+            who = f"{row.solver}, {row.steps}, N = {row.num_steps}"
             err.print(f"failed: {who}: {row.failure}", markup=False)
     if figures is not None:
         record = {"source": source, "seeds": seeds, **comparison.as_dict()}
@@ -136,15 +137,14 @@ def solvers_command(
         stdout.print("\n" + ", ".join(written), markup=False)
 
 
-def found_candidates(source: str) -> list[Candidate]:
+def found_samplers(source: str) -> dict[str, Sampler]:
     """The samplers that were found for a model and lie beside it, by their names; an oracle has none."""
     from diffspace.data import is_oracle
-    from diffspace.samplers import load_samplers
-    from diffspace.solverlab import Candidate
+    from diffspace.sampler_files import load_samplers
 
     if is_oracle(source):
-        return []
-    return [Candidate(name, sampler.solver, sampler.steps) for name, sampler in load_samplers(source).items()]
+        return {}
+    return load_samplers(source)
 
 
 def _denoiser(source: str, classes: str | None, seeds: list[int], device: torch.device) -> tuple[Denoiser, Cond | None]:
@@ -173,14 +173,15 @@ def _compare(
     budgets: list[int],
     names: list[str] | None,
     families: tuple[str, ...],
-    found: list[Candidate],
+    found: dict[str, Sampler],
     reference_steps: int,
     batch: int | None,
     device: torch.device,
 ) -> SolverComparison:
     """The reference and all runs, with a bar; what they will cost is told before."""
     from diffspace.cli.console import err, progress_bar
-    from diffspace.solverlab import compare_solvers, default_candidates, moments, plan_runs, reference
+    from diffspace.sampling import Execution
+    from diffspace.solverlab import REFERENCE_SAMPLER, compare_solvers, default_samplers, moments, plan_runs, reference
 
     with progress_bar("evaluations") as bar:
         batches = 1 if batch is None else -(-len(seeds) // batch)
@@ -194,14 +195,12 @@ def _compare(
             denoiser,
             seeds=seeds,
             cond=cond,
-            num_steps=reference_steps,
-            batch_size=batch,
-            device=device,
-            progress=advance,
+            sampler=REFERENCE_SAMPLER.with_num_steps(reference_steps),
+            execution=Execution(batch, device, progress=advance),
         )
         each = (time.perf_counter() - started) / truth.nfe
-        candidates = [*default_candidates(*moments(truth), names, families), *found]
-        plan = plan_runs(candidates, budgets)
+        samplers = default_samplers(*moments(truth), names, families) | found
+        plan = plan_runs(samplers, budgets)
         err.print(
             f"{len(plan.runs)} runs, {plan.nfe:,} evaluations of {len(seeds)} samples: as the {truth.nfe} for the "
             f"reference went, about {plan.nfe * each / 60:.1f} minutes"
@@ -210,7 +209,7 @@ def _compare(
         def show(done: int, total: int, name: str) -> None:
             bar.update(task, description="measuring", completed=done, total=total, info=name)
 
-        return compare_solvers(denoiser, truth, candidates, budgets, batch_size=batch, device=device, progress=show)
+        return compare_solvers(denoiser, truth, samplers, budgets, batch_size=batch, device=device, progress=show)
 
 
 def _errors(comparison: SolverComparison, chosen: Sequence[Recommendation]) -> Table:
@@ -221,19 +220,19 @@ def _errors(comparison: SolverComparison, chosen: Sequence[Recommendation]) -> T
 
     best: dict[tuple[str, int], Measurement] = {}
     for row in comparison.rows:
-        at = row.candidate.name, row.budget
+        at = row.solver, row.budget
         if at not in best or row.error.rms < best[at].error.rms:
             best[at] = row
     letters: dict[str, str] = {}
     for row in comparison.rows:
-        letters.setdefault(row.candidate.steps_name, chr(ord("a") + len(letters)))
-    taken = {(choice.budget, choice.row.candidate.name, choice.row.num_steps) for choice in chosen}
+        letters.setdefault(row.steps, chr(ord("a") + len(letters)))
+    taken = {(choice.budget, choice.row.solver, choice.row.num_steps) for choice in chosen}
 
     def cell(name: str, budget: int) -> str:
         row = best.get((name, budget))
         if row is None:
             return ""
-        text = f"{row.error.rms:.1e} {letters[row.candidate.steps_name]}" if not row.failure else "failed"
+        text = f"{row.error.rms:.1e} {letters[row.steps]}" if not row.failure else "failed"
         return f"[bold green]{text}[/]" if (budget, name, row.num_steps) in taken else text
 
     names = dict.fromkeys(name for name, _ in best)
@@ -254,8 +253,8 @@ def _choices(chosen: Sequence[Recommendation]) -> Table:
         (
             str(choice.budget),
             str(choice.row.nfe),
-            escape(choice.row.candidate.name),
-            escape(choice.row.candidate.steps_name),
+            escape(choice.row.solver),
+            escape(choice.row.steps),
             str(choice.row.num_steps),
             f"{choice.row.error.rms:.2e}",
             f"{choice.row.error.median:.2e}",
@@ -270,10 +269,9 @@ def _command(source: str, row: Measurement) -> str:
     """How to draw samples with it: of this model, or of any where an oracle was measured."""
     from diffspace.data import is_oracle
 
-    candidate = row.candidate
     words = ["diffspace", "sample", "MODEL" if is_oracle(source) else source]
-    if candidate.is_fixed:
-        words += ["--sampler", candidate.name]
+    if row.sampler.fixed:
+        words += ["--sampler", row.name]
     else:
-        words += ["--solver", candidate.name, "--disc", candidate.steps_name, "--steps", str(row.num_steps)]
+        words += ["--solver", row.solver, "--disc", row.steps, "--steps", str(row.num_steps)]
     return shlex.join(words)

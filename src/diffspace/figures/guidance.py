@@ -18,7 +18,7 @@ from diffspace.figures.style import GRAY, INK, PALETTE, tidy
 from diffspace.metrics import FeatureStatistics, frechet_distance
 from diffspace.oracles import Gaussian
 from diffspace.protocols import Denoiser
-from diffspace.sampling import EDMSteps, sample
+from diffspace.sampling import EDMSteps, Sampler, sample_from
 
 __all__ = ["PosteriorError", "affine_ends", "draw_normals", "posterior_error"]
 
@@ -61,12 +61,8 @@ def posterior_error(
         def run(z: Tensor) -> Tensor:
             nonlocal nfe
             x = exact.mean + z * (exact.variances + sigma_max**2).sqrt() @ exact.axes.T
-            result = sample(
-                denoiser,
-                x=x.reshape(-1, *exact.sample_shape),
-                sigma_start=sigma_max,
-                steps=EDMSteps(num_steps, sigma_max=sigma_max),
-            )
+            sampler = Sampler(EDMSteps(num_steps, sigma_max=sigma_max))
+            result = sample_from(denoiser, x.reshape(-1, *exact.sample_shape), sigma_max, sampler=sampler)
             nfe = result.nfe
             return result.x
 

@@ -20,8 +20,8 @@ from diffspace.model import Model
 from diffspace.objective import NoiseDistribution, loss_by_sigma
 from diffspace.oracles import ByClass, FiniteData, Oracle
 from diffspace.protocols import Solver
-from diffspace.sampling import AdamsBashforth, EDMSteps, Euler, Heun, sample
-from diffspace.solverlab import Candidate, compare_solvers, reference
+from diffspace.sampling import AdamsBashforth, EDMSteps, Euler, Execution, Heun, Sampler, sample
+from diffspace.solverlab import REFERENCE_SAMPLER, compare_solvers, reference
 from diffspace.transform import Transform
 
 __all__ = ["render_report"]
@@ -57,7 +57,7 @@ def _samples_section(model: Model, held_out: DataSet) -> Section:
         rows = [c for c in classes if found[c]]
         each = min(_PER_CLASS, *(found[c] for c in rows))
         labels = torch.tensor(rows).repeat_interleave(each)
-        drawn = sample(model, seeds=range(len(labels)), cond={"labels": labels}, batch_size=256).x
+        drawn = sample(model, seeds=range(len(labels)), cond={"labels": labels}, execution=Execution(batch_size=256)).x
         real = held_out.raw(_first_of_each(held_out.labels, rows, each))
         text = f"One row for each class ({', '.join(model.class_names[c] for c in rows)}); nothing was selected."
         columns = each
@@ -66,7 +66,7 @@ def _samples_section(model: Model, held_out: DataSet) -> Section:
         cond = None
         if classes:
             cond = {"labels": torch.arange(count) % len(classes)}
-        drawn = sample(model, seeds=range(count), cond=cond, batch_size=256).x
+        drawn = sample(model, seeds=range(count), cond=cond, execution=Execution(batch_size=256)).x
         real = held_out.raw(torch.arange(count))
         text, columns = "Nothing was selected.", 8
     return Section(
@@ -116,7 +116,7 @@ def _loss_section(model: Model, training: DataSet, held_out: DataSet, noise: Noi
 def _trajectory_section(model: Model) -> Section:
     count = 3 if is_image(model.sample_shape) else 256
     cond = {"labels": torch.arange(count) * 3 % len(model.class_names)} if model.class_names else None
-    run = sample(model, seeds=range(count), cond=cond, batch_size=256, trajectory=True)
+    run = sample(model, seeds=range(count), cond=cond, execution=Execution(batch_size=256, trajectory=True))
     figure = trajectory_figure(run, model.transform)
     text = (
         "The state x (scaled to the range of the data) and the denoiser's answer D on the way from σ_max to 0. "
@@ -128,11 +128,11 @@ def _trajectory_section(model: Model) -> Section:
 def _solver_section(model: Model) -> Section:
     seeds = range(8)
     cond = {"labels": torch.arange(len(seeds)) % len(model.class_names)} if model.class_names else None
-    truth = reference(model, seeds=seeds, cond=cond, num_steps=200)
+    truth = reference(model, seeds=seeds, cond=cond, sampler=REFERENCE_SAMPLER.with_num_steps(200))
     multistep = AdamsBashforth(3, "epsilon", "log_sigma")
     solvers: dict[str, Solver] = {"Euler": Euler(), "Heun": Heun(), "Adams–Bashforth 3": multistep}
-    candidates = [Candidate(name, solver, EDMSteps()) for name, solver in solvers.items()]
-    comparison = compare_solvers(model, truth, candidates, (3, 5, 7, 11, 15, 23, 35, 53, 79))
+    samplers = {name: Sampler(solver=solver) for name, solver in solvers.items()}
+    comparison = compare_solvers(model, truth, samplers, (3, 5, 7, 11, 15, 23, 35, 53, 79))
     figure = new_figure(6.0, 3.6)
     draw_solver_error(figure.subplots(), comparison)
     text = (

@@ -16,10 +16,10 @@ _TICKS = (1, 2, 3, 5, 8, 10, 15, 20, 35, 50, 79, 100, 200, 500)
 
 
 def _lines(comparison: SolverComparison) -> dict[tuple[str, str], list[Measurement]]:
-    """The measurements of each candidate that did not fail, by rising NFE, each once."""
+    """The measurements of each sampler that did not fail, by rising NFE, each once."""
     lines: dict[tuple[str, str], list[Measurement]] = {}
     for row in sorted(comparison.within(max(comparison.budgets)), key=lambda row: row.nfe):
-        line = lines.setdefault((row.candidate.name, row.candidate.steps_name), [])
+        line = lines.setdefault((row.solver, row.steps), [])
         if row.error.rms > 0 and (not line or line[-1].nfe < row.nfe):  # 0 has no place on a logarithmic axis
             line.append(row)
     return {key: line for key, line in lines.items() if line}
@@ -42,7 +42,7 @@ def _axes(ax: Axes, nfes: Sequence[int], unit: str) -> None:
 
 
 def draw_solver_error(ax: Axes, comparison: SolverComparison, unit: str = "RMS distance of end points") -> None:
-    """A line for each candidate; both axes logarithmic, where a straight line of slope −p is a solver of order p."""
+    """A line for each sampler; both axes logarithmic, where a straight line of slope −p is a solver of order p."""
     draw_errors(ax, {name: _curve(line) for (name, _), line in _lines(comparison).items()}, unit)
 
 
@@ -83,7 +83,7 @@ def draw_pareto(
             where = row.nfe, row.error.rms
             _write(ax, str(i + 1), where, "data", (0, -0.5), "white", ha="center", va="center", fontweight="bold")
         key_text = f"{i + 1}  NFE {row.nfe}" + ("" if row.error.rms > 0 else ": no error")
-        key_text += f"\n    {row.candidate.name.replace(':', ' ')}\n    {row.candidate.steps_name.replace(':', ' ')}"
+        key_text += f"\n    {row.solver.replace(':', ' ')}\n    {row.steps.replace(':', ' ')}"
         _write(ax, key_text, (1.02, 1 - i / max(8, len(best))), "axes fraction", (0, 0), PALETTE[0], va="top")
     rows = [row for line in lines.values() for row in line]
     _axes(ax, [row.nfe for row in rows], unit)

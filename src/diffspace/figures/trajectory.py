@@ -18,11 +18,11 @@ def trajectory_figure(samples: Samples, transform: Transform, *, count: int = 3,
     """The state and, below it, D for each of `count` samples, at up to `columns` levels of the run.
 
     The state of images is shown divided by √(1 + 4σ²), which keeps it in the range of the data at every σ; points
-    are drawn as paths to their ends. ValueError where the samples were made without `trajectory=True`.
+    are drawn as paths to their ends. ValueError for samples without a trajectory.
     """
     path = samples.trajectory
     if path is None:
-        raise ValueError("samples: have no trajectory; make them with trajectory=True")
+        raise ValueError("samples: have no trajectory; make them with execution=Execution(trajectory=True)")
     count = min(count, path.x.shape[1])
     sample_shape = tuple(path.x.shape[2:])
     if not is_image(sample_shape):

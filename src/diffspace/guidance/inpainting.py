@@ -5,14 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from diffspace._shapes import Float, Tensor
+from diffspace.checks import check_integer
 from diffspace.guidance.wrapper import Wrapper
-from diffspace.process import Process
-from diffspace.protocols import Cond, Denoiser, Solver, TimeSteps, sigma_range
-from diffspace.sampling import EDMSteps, GivenSteps, Samples, sample, step_noise
+from diffspace.protocols import Cond, Denoiser, sigma_range
+from diffspace.sampling import (
+    Execution,
+    GivenSteps,
+    GivenTimes,
+    Sampler,
+    Samples,
+    sample,
+    sample_from,
+    step_noise,
+)
 from diffspace.sampling.driver import round_sigmas
 from diffspace.sampling.start import Noise
 
@@ -59,69 +69,61 @@ class Replacement(Wrapper):
 def repaint(
     denoiser: Denoiser,
     *,
+    seeds: Sequence[int] | None = None,
+    shape: Sequence[int] | None = None,
+    latents: Float[Tensor, "batch *dims"] | None = None,
+    sampler: Sampler | None = None,
     resamplings: int = 10,
     jump: int = 1,
-    shape: Sequence[int] | None = None,
-    seeds: Sequence[int] | None = None,
-    latents: Float[Tensor, "batch *dims"] | None = None,
-    steps: TimeSteps | None = None,
-    solver: Solver | None = None,
-    process: Process | None = None,
     cond: Cond | None = None,
     noise: Noise | None = None,
-    clip: bool = False,
-    grad: bool = False,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
+    execution: Execution | None = None,
 ) -> Samples:
-    """`sample` with jumps back up (Lugmayr et al. 2022, arXiv:2201.09865), every piece `resamplings` times.
+    """`sample` with jumps back up (Lugmayr et al. 2022, arXiv:2201.09865): every piece is repeated.
 
-    The N steps are cut into pieces of `jump` steps. Each piece, from σ to σ', is gone through `resamplings` times, and
-    in between x is noised back, x ← x + √(σ² − σ'²)·ε, which is the forward process in unscaled x. With a `Replacement`
-    as denoiser, each time the unknown part sees other noise of the known one. `resamplings=1` is `sample`.
+    The N steps are cut into pieces of `jump` steps. Each piece, from σ to σ', is run `resamplings` times; in between
+    x is noised back, x ← x + √(σ² − σ'²)·ε, which is the forward process in unscaled x. With a `Replacement` as
+    denoiser, each time the unknown part sees other noise of the known one. `resamplings=1` is `sample`. Solvers that
+    remember steps start anew in each piece. The result's `sigmas` and `num_steps` are those of one way down; `nfe`
+    counts all evaluations.
 
-    It is a function, for it is no denoiser (it moves x) and no solver (which goes down, and draws nothing); it takes
-    any of both. Solvers that remember steps start anew in each piece. The noise of jump k of a sample is `step_noise`
-    of its seed, or `noise(k, like)`. The other arguments are those of `sample`. The result's `sigmas` and `num_steps`
-    are those of one way down; `nfe` counts all evaluations, `resamplings` times those of `sample` with a single-step
-    solver.
+    Args:
+        denoiser, seeds, shape, latents, cond: as in `sample`.
+        sampler: how to sample, without churn.
+        resamplings: how often each piece is run.
+        jump: steps in a piece.
+        noise: noise(k, like) gives the noise of jump k. Default: `step_noise` of each sample's seed.
+        execution: as in `sample`, without `trajectory`.
     """
-    for name, value in (("resamplings", resamplings), ("jump", jump)):
-        if value < 1:
-            raise ValueError(f"{name}: {value}; want at least 1")
+    check_integer("resamplings", resamplings, 1)
+    check_integer("jump", jump, 1)
+    sampler = Sampler() if sampler is None else sampler
+    if sampler.churn.S_churn > 0 or isinstance(sampler.steps, GivenTimes):
+        raise ValueError("sampler: churn and given times are not supported; expected noise levels without churn")
+    if execution is not None and execution.trajectory:
+        raise ValueError("execution: trajectory is not supported here; leave it out")
     if noise is None and seeds is None and resamplings > 1:
         raise ValueError("seeds: jumps draw noise for each sample; give seeds, or noise beside the latents")
-    placed = EDMSteps() if steps is None else steps
-    levels: list[float] = round_sigmas(denoiser, placed.sigmas(sigma_range(denoiser), clip=clip)).tolist()
+    levels: list[float] = round_sigmas(denoiser, sampler.steps.sigmas(sigma_range(denoiser))).tolist()
     piece: Samples | None = None
     jumps, nfe = 0, 0
     for first in range(0, len(levels) - 1, jump):
-        part = GivenSteps(tuple(levels[first : first + jump + 1]))
-        high, low = part.levels[0], part.levels[-1]
+        high, low = levels[first], levels[min(first + jump, len(levels) - 1)]
+        part = replace(sampler, steps=GivenSteps(tuple(levels[first : first + jump + 1])))
+        common: dict[str, Any] = {"seeds": seeds, "sampler": part, "cond": cond, "execution": execution}
         for again in range(resamplings):
-            x = None if piece is None else piece.x
-            if x is not None and again:
-                draw = step_noise(seeds or (), jumps, x.shape[1:]) if noise is None else noise(jumps, x)
-                if draw.shape != x.shape:
-                    raise ValueError(f"noise: shape {tuple(draw.shape)} for a state of shape {tuple(x.shape)}")
-                x = x + math.sqrt(high**2 - low**2) * draw.to(x)
-                jumps += 1
-            piece = sample(
-                denoiser,
-                shape=shape if x is None else None,
-                seeds=seeds,
-                latents=latents if x is None else None,
-                x=x,
-                sigma_start=None if x is None else high,
-                steps=part,
-                solver=solver,
-                process=process,
-                cond=cond,
-                grad=grad,
-                dtype=dtype,
-                device=device,
-            )
+            if piece is None:
+                piece = sample(denoiser, shape=shape, latents=latents, **common)
+            else:
+                x = piece.x
+                if again:
+                    draw = step_noise(seeds or (), jumps, x.shape[1:]) if noise is None else noise(jumps, x)
+                    if draw.shape != x.shape:
+                        raise ValueError(f"noise: shape {tuple(draw.shape)} for a state of shape {tuple(x.shape)}")
+                    x = x + math.sqrt(high**2 - low**2) * draw.to(x)
+                    jumps += 1
+                piece = sample_from(denoiser, x, high, **common)
             nfe += piece.nfe
     if piece is None:
-        raise ValueError(f"steps: {placed}; want at least one step")
+        raise ValueError(f"sampler: expected at least one step, got {sampler.steps}")
     return replace(piece, sigmas=torch.tensor(levels, dtype=torch.float64), num_steps=len(levels) - 1, nfe=nfe)

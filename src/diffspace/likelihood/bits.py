@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from diffspace._shapes import Float, Shaped, Tensor
+from diffspace.checks import check_integer
 from diffspace.likelihood.log_likelihood import log_likelihood, standard_error
 from diffspace.likelihood.prior import Prior
 from diffspace.likelihood.trace import Trace
-from diffspace.process import Process
-from diffspace.protocols import Cond, Denoiser, Solver, TimeSteps
-from diffspace.sampling.driver import State
-from diffspace.sampling.steps import GivenTimes
+from diffspace.protocols import Cond, Denoiser
+from diffspace.sampling.sampler import Execution, Sampler
 from diffspace.sampling.streams import initial_latents, substreams
 from diffspace.transform import Transform
 
@@ -27,10 +26,11 @@ __all__ = ["BitsPerDim", "bits_per_dim"]
 class BitsPerDim:
     """Bits per dimension of each sample, and over all of them.
 
-    `bits` is the bound of uniform dequantisation; `standard_error` that of its estimate for each sample, from the draws
-    of noise and of probes (with one draw from the probes alone; NaN where neither tells). `importance_weighted` is the
-    tighter bound of several draws; None with an estimated trace, whose noise would make it no bound. `log_probs`
-    holds ln p(x; σ_min) in nats of each draw, in the model's space. `nfe` counts the denoiser evaluations of one draw.
+    `bits` is the bound of uniform dequantisation; `standard_error` that of its estimate for each sample, from the
+    draws of noise and of probes (with one draw, from the probes alone; NaN where there is one of each).
+    `importance_weighted` is the tighter bound of several draws; None with an estimated trace, whose noise would make it
+    no bound. `log_probs` holds ln p(x; σ_min) in nats of each draw, in the model's space. `nfe` counts the denoiser
+    evaluations of one draw.
     """
 
     bits: Float[Tensor, "batch"]
@@ -52,7 +52,7 @@ class BitsPerDim:
 
     @property
     def estimator_error(self) -> float:
-        """The standard error of `mean` for these samples, from noise and probes alone; NaN where these do not tell."""
+        """The standard error of `mean` for these samples, from noise and probes alone; NaN where these are too few."""
         return float(self.standard_error.square().sum().sqrt()) / len(self.bits)
 
 
@@ -65,33 +65,35 @@ def bits_per_dim(
     transform: Transform | None = None,
     trace: Trace | None = None,
     prior: Prior | None = None,
-    steps: TimeSteps | GivenTimes | None = None,
-    solver: Solver | None = None,
-    process: Process | None = None,
+    sampler: Sampler | None = None,
     cond: Cond | None = None,
-    batch_size: int | None = None,
-    clip: bool = False,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
-    progress: Callable[[int, State], None] | None = None,
+    execution: Execution | None = None,
 ) -> BitsPerDim:
     """−E_u[ln p(x(k + u); σ_min) + ln |det ∂x/∂raw|]/(d·ln 2), u ~ U[−½, ½)^d: an upper bound of −log₂ P(k)/d.
 
     P(k) = ∫ p(k + u) du over the bin of the whole numbers k is the probability that a sample rounds to them (or less,
     for the lowest and the highest, to which samples are clipped); by Jensen's inequality its logarithm is at least the
     mean of ln p over the bin (Theis et al. 2016). With x = (raw − c)/s in each element, ln |det ∂x/∂raw| = −Σ ln |s|:
-    8-bit pixels in [−1, 1] add log₂ 127.5 = 6.994 bits to −log₂ p(x)/d. Several `draws` of u average the bound, and
-    give the tighter one of importance weighting, −log₂(1/K·Σ_j p(k + u_j))/d (Burda et al. 2016).
+    8-bit pixels in [−1, 1] add log₂ 127.5 = 6.994 bits to −log₂ p(x)/d. Several draws of u average the bound, and
+    give the tighter one of importance weighting, −log₂(1/K·Σ_j p(k + u_j))/d (Burda et al. 2016). ValueError as for
+    `log_likelihood`, and for raw values that are not whole numbers.
 
-    `raw` are whole numbers as they are stored, `transform` is theirs (default: the model's own). `seeds`, one for each
-    sample, address the noise u and the probes of the trace. Other arguments are those of `log_likelihood`, to which all
-    draws of all samples go at once, draw after draw; `batch_size` and `progress` count them so. ValueError as there,
-    and for raw values that are not whole numbers.
+    Args:
+        denoiser: D(x, sigma, cond).
+        raw: whole numbers (B, *dims) as they are stored.
+        seeds: one for each sample, from which the noise u and the probes of the trace are drawn.
+        draws: how many u for each sample; all go to `log_likelihood` at once, draw after draw, and batches and
+            progress count them so.
+        transform: from raw values to the model's space. Default: the model's own.
+        trace, prior, sampler, cond, execution: as in `log_likelihood`; not differentiable.
     """
-    if draws < 1:
-        raise ValueError(f"draws: {draws}; want at least 1")
+    check_integer("draws", draws, 1)
     if len(seeds) != len(raw) or not len(raw):
-        raise ValueError(f"seeds: {len(seeds)} for {len(raw)} samples; want one for each, and at least one sample")
+        raise ValueError(
+            f"seeds: expected one for each of at least one sample, got {len(seeds)} for {len(raw)} samples"
+        )
+    if execution is not None and execution.grad:
+        raise ValueError("execution: grad is not supported here; use log_likelihood")
     if transform is None:
         transform = getattr(denoiser, "transform", None)
     if not isinstance(transform, Transform):
@@ -106,15 +108,9 @@ def bits_per_dim(
         trace=trace,
         prior=prior,
         seeds=list(itertools.chain(*streams)) if trace is not None and trace.seeded else None,
-        steps=steps,
-        solver=solver,
-        process=process,
+        sampler=sampler,
         cond=None if cond is None else {name: torch.cat([value] * draws) for name, value in cond.items()},
-        batch_size=batch_size,
-        clip=clip,
-        dtype=dtype,
-        device=device,
-        progress=progress,
+        execution=execution,
     )
     nats = result.log_prob.reshape(draws, count)
     unit = math.prod(shape) * math.log(2)

@@ -45,6 +45,11 @@ class Process:
             scaling = CallableScaling(s)
         self.scaling: Scaling = self.schedule.scaling if scaling is None else scaling
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """The arguments that make it, for files."""
+        return {"schedule": self.schedule, "scaling": self.scaling}
+
     def __repr__(self) -> str:
         return f"Process({self.schedule!r}, {self.scaling!r})"
 

@@ -9,8 +9,12 @@ from diffspace.sampling.runs import Trajectory as Trajectory
 from diffspace.sampling.runs import decode as decode
 from diffspace.sampling.runs import encode as encode
 from diffspace.sampling.runs import sample as sample
+from diffspace.sampling.runs import sample_batches as sample_batches
+from diffspace.sampling.runs import sample_from as sample_from
 from diffspace.sampling.runs import sample_states as sample_states
 from diffspace.sampling.runs import score as score
+from diffspace.sampling.sampler import Execution as Execution
+from diffspace.sampling.sampler import Sampler as Sampler
 from diffspace.sampling.solvers.analytical import AnalyticalFirstStep as AnalyticalFirstStep
 from diffspace.sampling.solvers.dormand_prince import DormandPrince as DormandPrince
 from diffspace.sampling.solvers.dpm_solver import DPMSolver2 as DPMSolver2
@@ -21,7 +25,6 @@ from diffspace.sampling.solvers.dpm_solver import DPMSolverPP3M as DPMSolverPP3M
 from diffspace.sampling.solvers.dpm_solver import DPMSolverPP3S as DPMSolverPP3S
 from diffspace.sampling.solvers.dpm_solver import ExponentialHeun as ExponentialHeun
 from diffspace.sampling.solvers.fitted import FittedSolver as FittedSolver
-from diffspace.sampling.solvers.fitted import OptimizedSteps as OptimizedSteps
 from diffspace.sampling.solvers.heun import Euler as Euler
 from diffspace.sampling.solvers.heun import Heun as Heun
 from diffspace.sampling.solvers.ipndm import IPNDM as IPNDM

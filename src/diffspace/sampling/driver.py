@@ -93,24 +93,20 @@ def _check_times(times: list[float], sigmas: list[float], model_range: tuple[flo
 
 
 def _at_given_times(
-    steps: GivenTimes, process: Process, model_range: tuple[float, float], start: float | None, clip: bool
+    steps: GivenTimes, process: Process, model_range: tuple[float, float], start: float | None
 ) -> tuple[Tensor, Tensor]:
     """(t, σ) of a run whose times are given."""
     times = torch.tensor(steps.times, dtype=torch.float64)
     sigmas = process.sigma(times)
     _check_times(times.tolist(), sigmas.tolist(), model_range)
-    if clip:
-        raise ValueError("clip: given times stay as they are; give times whose σ(t) is in the model's range")
     if start is not None and not math.isclose(start, float(sigmas[0]), rel_tol=1e-6):
         raise ValueError(f"sigma_start: {start:g}; the given times begin at σ = {float(sigmas[0]):g}")
     return times, sigmas
 
 
-def _at_levels(
-    denoiser: object, steps: TimeSteps, process: Process, start: float | None, clip: bool
-) -> tuple[Tensor, Tensor]:
+def _at_levels(denoiser: object, steps: TimeSteps, process: Process, start: float | None) -> tuple[Tensor, Tensor]:
     """(t, σ) of a run whose noise levels are given by `steps`."""
-    sigmas = round_sigmas(denoiser, steps.sigmas(sigma_range(denoiser), start=start, clip=clip))
+    sigmas = round_sigmas(denoiser, steps.sigmas(sigma_range(denoiser), start=start))
     times = torch.where(sigmas > 0, process.sigma_inv(sigmas), 0.0)
     for t, sigma, wanted in zip(times.tolist(), process.sigma(times).tolist(), sigmas.tolist(), strict=True):
         if not math.isclose(sigma, wanted, rel_tol=1e-4):
@@ -125,7 +121,6 @@ def make_grid(
     *,
     churn: Churn | None = None,
     start: float | None = None,
-    clip: bool = False,
     upward: bool = False,
 ) -> Grid:
     """Everything about a run that is known before its first evaluation.
@@ -133,9 +128,9 @@ def make_grid(
     ValueError where steps or churn leave the model's range of σ.
     """
     if isinstance(steps, GivenTimes):
-        times, sigmas = _at_given_times(steps, process, sigma_range(denoiser), start, clip)
+        times, sigmas = _at_given_times(steps, process, sigma_range(denoiser), start)
     else:
-        times, sigmas = _at_levels(denoiser, steps, process, start, clip)
+        times, sigmas = _at_levels(denoiser, steps, process, start)
     if upward:
         if sigmas[-1] == 0:
             raise ValueError("steps: a run upward cannot start at σ = 0; make them with terminal='sigma_min'")

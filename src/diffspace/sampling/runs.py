@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -11,11 +17,24 @@ from diffspace._shapes import Float, Tensor
 from diffspace.process import Process
 from diffspace.protocols import Cond, Denoiser, Solver, TimeSteps
 from diffspace.sampling.churn import Churn
-from diffspace.sampling.driver import State
-from diffspace.sampling.start import Noise, Run, is_finite, make_start, prepare
+from diffspace.sampling.driver import Grid, State, drive, make_grid
+from diffspace.sampling.sampler import Execution, Sampler
+from diffspace.sampling.start import Noise, Start, is_finite, make_start
 from diffspace.sampling.steps import EDMSteps, GivenTimes
 
-__all__ = ["Samples", "Trajectory", "decode", "encode", "sample", "sample_states", "score"]
+__all__ = [
+    "Run",
+    "Samples",
+    "Trajectory",
+    "decode",
+    "encode",
+    "make_run",
+    "sample",
+    "sample_batches",
+    "sample_from",
+    "sample_states",
+    "score",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +61,24 @@ class Samples:
     seeds: tuple[int, ...] | None = None
     trajectory: Trajectory | None = None
 
+    @classmethod
+    def concatenate(cls, batches: Sequence[Samples]) -> Samples:
+        """The samples of all batches of a run."""
+        first = batches[0]
+        if len(batches) == 1:
+            return first
+        paths = [batch.trajectory for batch in batches if batch.trajectory is not None]
+        return cls(
+            x=torch.cat([batch.x for batch in batches]),
+            sigmas=first.sigmas,
+            num_steps=first.num_steps,
+            nfe=max(batch.nfe for batch in batches),
+            seeds=None if first.seeds is None else tuple(itertools.chain(*(batch.seeds or () for batch in batches))),
+            trajectory=Trajectory(torch.cat([path.x for path in paths], 1), torch.cat([p.denoised for p in paths], 1))
+            if paths
+            else None,
+        )
+
 
 def score(denoiser: Denoiser) -> Callable[..., Tensor]:
     """∇ₓ ln p(x; σ) = (D(x; σ) − x)/σ² (Eq. 3) as a function of (x, sigma, cond=None), for any denoiser."""
@@ -57,233 +94,321 @@ def score(denoiser: Denoiser) -> Callable[..., Tensor]:
     return score_of
 
 
-def sample_states(
+@contextlib.contextmanager
+def _evaluating(module: torch.nn.Module, grad: bool) -> Iterator[None]:
+    """Gradients as asked for, and a module left in training mode without its dropout."""
+    training = [m for m in module.modules() if m.training]
+    for m in training:
+        m.training = False
+    try:
+        with torch.set_grad_enabled(grad):
+            yield
+    finally:
+        for m in training:
+            m.training = True
+
+
+@dataclass(frozen=True)
+class Run:
+    """A checked request, of which any slice of samples can be started."""
+
+    denoiser: Denoiser
+    start: Start
+    cond: dict[str, Tensor] | None
+    grid: Grid
+    solver: Solver
+    noise: Noise | None
+    execution: Execution
+    device: torch.device
+    dtype: torch.dtype
+
+    def states(self, rows: slice = slice(None)) -> Iterator[State]:
+        """The state of some samples before the first step, then after each."""
+        start, grad = self.start.slice(rows), self.execution.grad
+        cond = None
+        if self.cond is not None:
+            cond = {name: value[rows].to(self.device) for name, value in self.cond.items()}
+        with torch.set_grad_enabled(grad):
+            x = start.state(self.grid.sigmas[0], self.device, self.dtype)
+        context: Callable[[], AbstractContextManager[object]] = functools.partial(torch.set_grad_enabled, grad)
+        if isinstance(self.denoiser, torch.nn.Module):
+            context = functools.partial(_evaluating, self.denoiser, grad)
+        return drive(
+            self.denoiser,
+            x,
+            self.grid,
+            solver=self.solver,
+            cond=cond,
+            noise=start.noise(self.noise),
+            increment=start.increments(self.noise),
+            context=context,
+        )
+
+    def batches(self, denoiser_of: Callable[[slice], Denoiser] | None = None) -> Iterator[Samples]:
+        """The samples in finished batches; `denoiser_of` makes a denoiser for each, in place of the run's own."""
+        batch_size, progress, trajectory = (
+            self.execution.batch_size,
+            self.execution.progress,
+            self.execution.trajectory,
+        )
+        keep = self.device if batch_size is None else torch.device("cpu")
+        size = self.start.count if batch_size is None else batch_size
+        for first in range(0, self.start.count, size):
+            rows = slice(first, min(first + size, self.start.count))
+            run = self if denoiser_of is None else dataclasses.replace(self, denoiser=denoiser_of(rows))
+            path: list[Tensor] = []
+            denoised: list[Tensor] = []
+            for state in run.states(rows):
+                if progress is not None:
+                    progress(first, state)
+                if trajectory:
+                    path.append(state.x.to(keep))
+                    if state.denoised is not None:
+                        denoised.append(state.denoised.to(keep))
+            if not is_finite(state.x):
+                raise FloatingPointError(
+                    f"denoiser: the run ended in values that are not finite, in the batch from sample {first} on"
+                )
+            yield Samples(
+                x=state.x.to(keep),
+                sigmas=torch.tensor(self.grid.sigmas, dtype=torch.float64),
+                num_steps=state.num_steps,
+                nfe=state.nfe,
+                seeds=self.start.slice(rows).seeds,
+                trajectory=Trajectory(torch.stack(path), torch.stack(denoised)) if trajectory else None,
+            )
+
+    def samples(self) -> Samples:
+        """All samples."""
+        return Samples.concatenate(list(self.batches()))
+
+
+def _home(denoiser: object, tensor: Tensor | None, device: torch.device | str | None) -> torch.device:
+    """Where to compute: as asked for, else where the model is, else where the given tensor is."""
+    if device is not None:
+        return torch.device(device)
+    if isinstance(denoiser, torch.nn.Module):
+        held = next(itertools.chain(denoiser.parameters(), denoiser.buffers()), None)
+        if held is not None:
+            return held.device
+    return torch.device("cpu") if tensor is None else tensor.device
+
+
+def make_run(
     denoiser: Denoiser,
+    start: Start,
+    sampler: Sampler,
     *,
-    shape: Sequence[int] | None = None,
-    seeds: Sequence[int] | None = None,
-    latents: Float[Tensor, "batch *dims"] | None = None,
-    x: Float[Tensor, "batch *dims"] | None = None,
-    sigma_start: float | None = None,
-    steps: TimeSteps | GivenTimes | None = None,
-    solver: Solver | None = None,
-    churn: Churn | None = None,
-    process: Process | None = None,
     cond: Cond | None = None,
     noise: Noise | None = None,
-    clip: bool = False,
-    grad: bool = False,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
-) -> Iterator[State]:
-    """The states of a run as they come: the one before the first step, then one after each step.
+    execution: Execution | None = None,
+    sigma_start: float | None = None,
+    upward: bool = False,
+) -> Run:
+    """Check a request and prepare what is known before its first evaluation.
 
-    For previews, progress and early stops. Arguments are those of `sample`, and are checked at the call.
+    Args:
+        denoiser: D(x, sigma, cond).
+        start: where the samples start.
+        sampler: how to sample.
+        cond: named conditions, one row for each sample.
+        noise: unit-variance noise to use instead of that of the seeds.
+        execution: batches, device, dtype, gradients.
+        sigma_start: the noise level of a given state, from which the steps are spaced anew. Default: their first.
+        upward: from the last noise level to the first.
     """
-    start = make_start(denoiser, shape, seeds, latents, x)
-    run = prepare(
-        denoiser,
-        start,
-        steps=steps,
-        solver=solver,
-        churn=churn,
-        process=process,
-        cond=cond,
-        noise=noise,
-        sigma_start=sigma_start,
-        clip=clip,
-        grad=grad,
-        dtype=dtype,
-        device=device,
-    )
-    return run.states(run.everything)
+    execution = Execution() if execution is None else execution
+    if sampler.adds_noise and noise is None and start.seeds is None:
+        who = type(sampler.solver).__name__ if sampler.solver.stochastic else "churn"
+        raise ValueError(f"seeds: {who} draws noise for each sample; give seeds or noise beside the tensor")
+    for name, value in (cond or {}).items():
+        if value.ndim == 0 or len(value) != start.count:
+            raise ValueError(f"cond: {name!r} has shape {tuple(value.shape)}; expected {start.count} rows")
+    grid = make_grid(denoiser, sampler.steps, sampler.process, churn=sampler.churn, start=sigma_start, upward=upward)
+    home, dtype = _home(denoiser, start.tensor, execution.device), execution.dtype
+    if dtype is None:
+        dtype = torch.float32 if home.type == "mps" else torch.float64
+    conditions = None if cond is None else dict(cond)
+    return Run(denoiser, start, conditions, grid, sampler.solver, noise, execution, home, dtype)
 
 
 def sample(
     denoiser: Denoiser,
     *,
-    shape: Sequence[int] | None = None,
     seeds: Sequence[int] | None = None,
+    shape: Sequence[int] | None = None,
     latents: Float[Tensor, "batch *dims"] | None = None,
-    x: Float[Tensor, "batch *dims"] | None = None,
-    sigma_start: float | None = None,
+    sampler: Sampler | None = None,
     steps: TimeSteps | GivenTimes | None = None,
     solver: Solver | None = None,
-    churn: Churn | None = None,
     process: Process | None = None,
+    churn: Churn | None = None,
     cond: Cond | None = None,
     noise: Noise | None = None,
-    batch_size: int | None = None,
-    trajectory: bool = False,
-    clip: bool = False,
-    grad: bool = False,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
-    progress: Callable[[int, State], None] | None = None,
+    execution: Execution | None = None,
 ) -> Samples:
     """Integrate dx/dt = (σ̇/σ + ṡ/s)·x − (σ̇·s/σ)·D(x/s; σ) from noise to data (Algorithms 1 and 2).
 
-    The samples start from one of: `seeds` with the `shape` of one sample (which a model may state itself); `latents`
-    of unit variance, to be multiplied by σ_max; or a state `x` with noise of level `sigma_start`, from where the steps
-    are spaced anew. Each seed is a stream of its own, so a sample does not depend on its batch.
-
-    `steps` (default `EDMSteps(18)`) places the noise levels within the range that the denoiser states, `solver`
-    (default `Heun()`) goes from one to the next under `process` (default σ = t, s = 1), `churn` adds the noise of
-    Algorithm 2 before each step, drawn by (seed, step) unless `noise(step, like)` is given. A solver of the SDE refuses
-    churn and draws each seed's own Brownian path, or calls `noise(draw, like)` for the unit-variance noise of its k-th
-    draw. `clip` moves an explicit range that is outside the model's into it, instead of an error. `cond` holds named
-    tensors with one row for each sample.
-
-    With `batch_size`, samples are made so many at a time and results are kept on the CPU. `grad=True` makes the
-    result differentiable. `dtype` is that of the state, float64 where the device has it. `progress(first, state)`
-    is called with each state and the index of the first sample of its batch.
-
     The result's `x` is unscaled. ValueError for bad input; FloatingPointError where sampling ends in values that are
-    not finite.
+    not finite. `sample_batches` gives the samples batch by batch, `sample_states` each state on the way, `sample_from`
+    starts from a state at any noise level.
+
+    Args:
+        denoiser: D(x, sigma, cond), with x (B, *dims) unscaled and sigma of shape () or (B,).
+        seeds: each is a random stream of its own, so that a sample does not depend on its batch.
+        shape: of one sample, unless the denoiser states it.
+        latents: the starting noise (B, *dims) of unit variance, instead of that of the seeds.
+        sampler: how to sample. Default: `Sampler()`, the paper's 18 steps of Heun's method.
+        steps: the noise levels, in place of the sampler's.
+        solver: the solver, in place of the sampler's.
+        process: σ(t) and s(t), in place of the sampler's.
+        churn: the noise of Algorithm 2, in place of the sampler's.
+        cond: named conditions, tensors with one row for each sample.
+        noise: noise(k, like) gives the unit-variance noise of churn in step k, or of the k-th draw of a stochastic
+            solver. Default: by (seed, step), or each seed's own Brownian path.
+        execution: batch size, device, dtype, gradients, trajectory, progress.
     """
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size: {batch_size}; want at least 1")
-    start = make_start(denoiser, shape, seeds, latents, x)
-    run = prepare(
-        denoiser,
-        start,
-        steps=steps,
-        solver=solver,
-        churn=churn,
-        process=process,
-        cond=cond,
-        noise=noise,
-        sigma_start=sigma_start,
-        clip=clip,
-        grad=grad,
-        dtype=dtype,
-        device=device,
-    )
-    return _collect(run, batch_size, trajectory, progress)
+    parts: dict[str, Any] = {"steps": steps, "solver": solver, "process": process, "churn": churn}
+    given = {name: part for name, part in parts.items() if part is not None}
+    sampler = dataclasses.replace(Sampler() if sampler is None else sampler, **given)
+    start = make_start(denoiser, shape=shape, seeds=seeds, latents=latents)
+    return make_run(denoiser, start, sampler, cond=cond, noise=noise, execution=execution).samples()
 
 
-def _collect(
-    run: Run, batch_size: int | None, trajectory: bool, progress: Callable[[int, State], None] | None
+def sample_batches(
+    denoiser: Denoiser,
+    *,
+    seeds: Sequence[int] | None = None,
+    shape: Sequence[int] | None = None,
+    latents: Float[Tensor, "batch *dims"] | None = None,
+    sampler: Sampler | None = None,
+    cond: Cond | None = None,
+    noise: Noise | None = None,
+    execution: Execution | None = None,
+) -> Iterator[Samples]:
+    """The samples of `sample` in finished batches of `execution.batch_size`, to be stored or shown as they come.
+
+    Args:
+        denoiser, seeds, shape, latents, sampler, cond, noise, execution: as in `sample`; checked at the call.
+    """
+    start = make_start(denoiser, shape=shape, seeds=seeds, latents=latents)
+    return make_run(denoiser, start, sampler or Sampler(), cond=cond, noise=noise, execution=execution).batches()
+
+
+def sample_states(
+    denoiser: Denoiser,
+    *,
+    seeds: Sequence[int] | None = None,
+    shape: Sequence[int] | None = None,
+    latents: Float[Tensor, "batch *dims"] | None = None,
+    sampler: Sampler | None = None,
+    cond: Cond | None = None,
+    noise: Noise | None = None,
+    execution: Execution | None = None,
+) -> Iterator[State]:
+    """The states of `sample` as they come, of all samples at once: before the first step, then after each step.
+
+    For previews and early stops.
+
+    Args:
+        denoiser, seeds, shape, latents, sampler, cond, noise, execution: as in `sample`; checked at the call. The
+            caller holds what is kept, so `execution` allows no batch size, trajectory or progress.
+    """
+    options = Execution() if execution is None else execution
+    if options.batch_size is not None or options.trajectory or options.progress is not None:
+        raise ValueError("execution: batch_size, trajectory and progress have no effect here; expected none of them")
+    start = make_start(denoiser, shape=shape, seeds=seeds, latents=latents)
+    return make_run(denoiser, start, sampler or Sampler(), cond=cond, noise=noise, execution=execution).states()
+
+
+def sample_from(
+    denoiser: Denoiser,
+    x: Float[Tensor, "batch *dims"],
+    sigma_start: float,
+    *,
+    seeds: Sequence[int] | None = None,
+    sampler: Sampler | None = None,
+    cond: Cond | None = None,
+    noise: Noise | None = None,
+    execution: Execution | None = None,
 ) -> Samples:
-    size = run.start.count if batch_size is None else batch_size
-    keep = torch.device("cpu") if batch_size is not None else run.device
-    ends, paths, denoised, nfe = [], [], [], 0
-    for first in range(0, run.start.count, size):
-        states, outputs = [], []
-        for state in run.states(slice(first, min(first + size, run.start.count))):
-            if progress is not None:
-                progress(first, state)
-            if trajectory:
-                states.append(state.x.to(keep))
-                if state.denoised is not None:
-                    outputs.append(state.denoised.to(keep))
-        nfe = max(nfe, state.nfe)  # of an adaptive solver, that of the slowest batch
-        if not is_finite(state.x):
-            raise FloatingPointError(
-                f"denoiser: sampling ended in values that are not finite, in the batch that begins with sample {first}"
-            )
-        ends.append(state.x.to(keep))
-        if trajectory:
-            paths.append(torch.stack(states))
-            denoised.append(torch.stack(outputs))
-    return Samples(
-        x=ends[0] if len(ends) == 1 else torch.cat(ends),
-        sigmas=torch.tensor(run.grid.sigmas, dtype=torch.float64),
-        num_steps=len(run.grid.sigmas) - 1,
-        nfe=nfe,
-        seeds=run.start.seeds,
-        trajectory=Trajectory(torch.cat(paths, 1), torch.cat(denoised, 1)) if trajectory else None,
+    """`sample` from an unscaled state x with noise of level `sigma_start`, from where the N steps are spaced anew.
+
+    Args:
+        denoiser: D(x, sigma, cond).
+        x: the states (B, *dims).
+        sigma_start: their noise level, above the lowest of the steps.
+        seeds: one for each sample, where the sampler adds noise.
+        sampler, cond, noise, execution: as in `sample`.
+    """
+    start = make_start(denoiser, seeds=seeds, x=x)
+    run = make_run(
+        denoiser, start, sampler or Sampler(), cond=cond, noise=noise, execution=execution, sigma_start=sigma_start
     )
+    return run.samples()
 
 
 def _code(
     denoiser: Denoiser,
     x: Tensor,
-    steps: TimeSteps | GivenTimes | None,
-    solver: Solver | None,
-    process: Process | None,
+    sampler: Sampler | None,
     cond: Cond | None,
-    batch_size: int | None,
-    trajectory: bool,
-    clip: bool,
-    grad: bool,
-    dtype: torch.dtype | None,
-    device: torch.device | str | None,
-    progress: Callable[[int, State], None] | None,
+    execution: Execution | None,
     upward: bool,
 ) -> Samples:
     """The ODE from a state at one end of the steps to the other."""
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size: {batch_size}; want at least 1")
-    run = prepare(
-        denoiser,
-        make_start(denoiser, None, None, None, x),
-        steps=EDMSteps(terminal="sigma_min") if steps is None else steps,
-        solver=solver,
-        churn=None,
-        process=process,
-        cond=cond,
-        noise=None,
-        sigma_start=None,
-        clip=clip,
-        grad=grad,
-        dtype=dtype,
-        device=device,
-        coding=True,
-        upward=upward,
-    )
-    return _collect(run, batch_size, trajectory, progress)
+    sampler = Sampler(EDMSteps(terminal="sigma_min")) if sampler is None else sampler
+    check_deterministic(sampler)
+    start = make_start(denoiser, x=x)
+    return make_run(denoiser, start, sampler, cond=cond, execution=execution, upward=upward).samples()
+
+
+def check_deterministic(sampler: Sampler) -> None:
+    """ValueError for a sampler that adds noise, where the ODE alone is followed."""
+    if sampler.adds_noise:
+        who = type(sampler.solver).__name__ if sampler.solver.stochastic else "churn"
+        raise ValueError(f"sampler: {who} adds noise; expected a solver of the ODE without churn")
 
 
 def encode(
     denoiser: Denoiser,
     x: Float[Tensor, "batch *dims"],
     *,
-    steps: TimeSteps | GivenTimes | None = None,
-    solver: Solver | None = None,
-    process: Process | None = None,
+    sampler: Sampler | None = None,
     cond: Cond | None = None,
-    batch_size: int | None = None,
-    trajectory: bool = False,
-    clip: bool = False,
-    grad: bool = False,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
-    progress: Callable[[int, State], None] | None = None,
+    execution: Execution | None = None,
 ) -> Samples:
     """Run the ODE upward, from data x taken to be at σ_min to their latents at σ_max (unscaled; divide by σ_max).
 
-    `decode` with the same steps leads back, to the order of the solver. The default is
-    `EDMSteps(18, terminal="sigma_min")`; steps that end at σ = 0 are an error, since D says nothing of directions
-    there.
+    `decode` with the same sampler leads back, to the order of the solver.
+
+    Args:
+        denoiser: D(x, sigma, cond).
+        x: data (B, *dims) in the model's space.
+        sampler: without noise, and with steps that end above σ = 0, since D says nothing of directions there.
+            Default: `Sampler(EDMSteps(18, terminal="sigma_min"))`.
+        cond, execution: as in `sample`.
     """
-    return _code(
-        denoiser, x, steps, solver, process, cond, batch_size, trajectory, clip, grad, dtype, device, progress, True
-    )
+    return _code(denoiser, x, sampler, cond, execution, upward=True)
 
 
 def decode(
     denoiser: Denoiser,
     x: Float[Tensor, "batch *dims"],
     *,
-    steps: TimeSteps | GivenTimes | None = None,
-    solver: Solver | None = None,
-    process: Process | None = None,
+    sampler: Sampler | None = None,
     cond: Cond | None = None,
-    batch_size: int | None = None,
-    trajectory: bool = False,
-    clip: bool = False,
-    grad: bool = False,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
-    progress: Callable[[int, State], None] | None = None,
+    execution: Execution | None = None,
 ) -> Samples:
     """Run the ODE downward, from latents x as `encode` gives them to data: the inverse of `encode`.
 
-    x is unscaled, at the first noise level of the steps: about σ_max times what `sample` takes as `latents`.
-    The levels are those of `encode`, in the other order, also where the model rounds them. The default is
-    `EDMSteps(18, terminal="sigma_min")`, as there; steps that end at σ = 0 are allowed, and no inverse.
+    The levels are those of `encode`, in the other order, also where the model rounds them. Steps that end at σ = 0 are
+    allowed, but are no inverse.
+
+    Args:
+        denoiser: D(x, sigma, cond).
+        x: unscaled, at the first noise level of the steps: about σ_max times what `sample` takes as `latents`.
+        sampler: without noise. Default: `Sampler(EDMSteps(18, terminal="sigma_min"))`, as in `encode`.
+        cond, execution: as in `sample`.
     """
-    return _code(
-        denoiser, x, steps, solver, process, cond, batch_size, trajectory, clip, grad, dtype, device, progress, False
-    )
+    return _code(denoiser, x, sampler, cond, execution, upward=False)

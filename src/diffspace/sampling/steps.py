@@ -41,13 +41,14 @@ class RangedSteps(ABC):
     """N steps over a range of σ.
 
     `sigma_min` and `sigma_max` of None stand for the paper's default of that column, as far as the model's own range
-    allows. An explicit value outside the model's range is an error, unless it is clipped on demand.
+    allows. An explicit value outside the model's range is an error, or moved into it with `clip=True`.
     """
 
     num_steps: int = 18
     sigma_min: float | None = None
     sigma_max: float | None = None
     terminal: Literal["zero", "sigma_min"] = "zero"
+    clip: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:
@@ -68,13 +69,16 @@ class RangedSteps(ABC):
     def _place(self, fractions: list[float], low: float, high: float, first: float) -> list[float]:
         """The levels at the given shares of the way from `first` to `low`; `high` is the σ_max of the whole range."""
 
-    def resolve(self, model_range: tuple[float, float] = _ANY, *, clip: bool = False) -> tuple[float, float]:
+    def resolve(self, model_range: tuple[float, float] = _ANY) -> tuple[float, float]:
         """(σ_min, σ_max) for a model defined on `model_range`."""
         least, greatest = model_range
 
         def end(name: str, value: float | None, default: float) -> float:
-            if value is not None and not least <= value <= greatest and not clip:
-                raise ValueError(f"{name}: {value:g} is outside the model's range [{least:g}, {greatest:g}]")
+            if value is not None and not least <= value <= greatest and not self.clip:
+                raise ValueError(
+                    f"{name}: {value:g} is outside the model's range [{least:g}, {greatest:g}]; "
+                    "make the steps with clip=True to move it inside"
+                )
             return min(max(default if value is None else value, least), greatest)
 
         low, high = self.default_range()
@@ -83,11 +87,9 @@ class RangedSteps(ABC):
             raise ValueError(f"sigma_min: {low:g}; want less than sigma_max = {high:g}")
         return low, high
 
-    def sigmas(
-        self, model_range: tuple[float, float] = _ANY, *, start: float | None = None, clip: bool = False
-    ) -> Float[Tensor, "levels"]:
+    def sigmas(self, model_range: tuple[float, float] = _ANY, *, start: float | None = None) -> Float[Tensor, "levels"]:
         """The N+1 levels in float64, from `start` (default σ_max) to the terminal one."""
-        low, high = self.resolve(model_range, clip=clip)
+        low, high = self.resolve(model_range)
         first = high if start is None else start
         if not low < first <= model_range[1]:
             raise ValueError(
@@ -322,9 +324,13 @@ class LevelSteps(_TabledSteps):
 
 @dataclass(frozen=True)
 class GivenSteps:
-    """Levels given one by one, falling to the terminal one, which may be 0."""
+    """Levels given one by one, falling to the terminal one, which may be 0.
+
+    A level outside the model's range is an error, or moved into it with `clip=True`.
+    """
 
     levels: tuple[float, ...]
+    clip: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         falling = all(a > b for a, b in zip(self.levels, self.levels[1:], strict=False))
@@ -335,19 +341,17 @@ class GivenSteps:
     def num_steps(self) -> int:
         return len(self.levels) - 1
 
-    def sigmas(
-        self, model_range: tuple[float, float] = _ANY, *, start: float | None = None, clip: bool = False
-    ) -> Float[Tensor, "levels"]:
+    def sigmas(self, model_range: tuple[float, float] = _ANY, *, start: float | None = None) -> Float[Tensor, "levels"]:
         """The levels as given; `start`, where given, must be the first of them."""
         least, greatest = model_range
         levels = torch.tensor(self.levels, dtype=torch.float64)
         positive = levels[levels > 0]
-        if clip:
+        if self.clip:
             levels = torch.where(levels > 0, levels.clamp(least, greatest), levels)
         elif bool(((positive < least) | (positive > greatest)).any()):
             raise ValueError(
                 f"levels: from {self.levels[0]:g} to {float(positive[-1]):g}, outside the model's range "
-                f"[{least:g}, {greatest:g}]"
+                f"[{least:g}, {greatest:g}]; make the steps with clip=True to move them inside"
             )
         if start is not None and not math.isclose(start, self.levels[0], rel_tol=1e-9):
             raise ValueError(f"sigma_start: {start:g}; the given levels begin at {self.levels[0]!r}")

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 
 from diffspace._shapes import Float, Tensor
 from diffspace.protocols import Cond, Denoiser, sigma_range
-from diffspace.sampling.driver import State
 from diffspace.sampling.runs import Trajectory, sample
+from diffspace.sampling.sampler import Execution, Sampler
 from diffspace.sampling.solvers.multistep import AdamsBashforth
-from diffspace.sampling.steps import EDMSteps
+from diffspace.sampling.steps import EDMSteps, RangedSteps
 from diffspace.sampling.streams import initial_latents
 
-__all__ = ["EndPointError", "Reference", "end_point_error", "reference"]
+__all__ = ["REFERENCE_SAMPLER", "EndPointError", "Reference", "end_point_error", "reference"]
+
+
+REFERENCE_SAMPLER = Sampler(EDMSteps(400), AdamsBashforth(4, "x0", "log_sigma"))
+"""Exponential Adams–Bashforth of order 4 in x₀, with 400 EDM steps."""
 
 
 class EndPointError(NamedTuple):
@@ -64,12 +68,12 @@ class Reference:
         The slopes are those of the ODE, dx/d ln σ = x − D. Below the last level before 0 it is the end points.
         """
         if self.path is None:
-            raise ValueError("path: the reference was made without; want trajectory=True")
+            raise ValueError("path: the reference has no trajectory; make it with execution=Execution(trajectory=True)")
         levels = self.sigmas[:-1]
         if sigma < float(levels[-1]):
             return self.x
         if not sigma <= self.sigma_max * (1 + 1e-9):
-            raise ValueError(f"sigma: {sigma:g}; the reference starts at {self.sigma_max:g}")
+            raise ValueError(f"sigma: {sigma:g} is above {self.sigma_max:g}, where the reference starts")
         right = min(max(int((levels >= sigma).sum()), 1), len(levels) - 1)
         left = right - 1
         h = math.log(float(levels[right] / levels[left]))
@@ -110,44 +114,43 @@ class Continuous(torch.nn.Module):
 def reference(
     denoiser: Denoiser,
     *,
-    shape: Sequence[int] | None = None,
     seeds: Sequence[int] | None = None,
+    shape: Sequence[int] | None = None,
     latents: Float[Tensor, "batch *dims"] | None = None,
     cond: Cond | None = None,
-    num_steps: int = 400,
-    sigma_max: float | None = None,
-    trajectory: bool = False,
-    batch_size: int | None = None,
-    device: torch.device | str | None = None,
-    progress: Callable[[int, State], None] | None = None,
+    sampler: Sampler | None = None,
+    execution: Execution | None = None,
 ) -> Reference:
     """The end points that every solver of the ODE should reach, and how well they are known.
 
-    Exponential Adams–Bashforth of order 4 in x₀ with `num_steps` EDM steps, and with half of them for the error.
-    `trajectory` keeps the fine run, for `Reference.at`. Other arguments are those of `sample`. ValueError where
-    `num_steps` is odd or below 8.
+    Args:
+        denoiser, seeds, shape, latents, cond: as in `sample`.
+        sampler: run with its N steps and with N/2, whose difference is the error; N is even and at least 8. Default:
+            `REFERENCE_SAMPLER`, 400 steps of a method of fourth order.
+        execution: as in `sample`; `trajectory` keeps the run with N steps, for `Reference.at`.
     """
+    sampler = REFERENCE_SAMPLER if sampler is None else sampler
+    execution = Execution() if execution is None else execution
+    num_steps = sampler.steps.num_steps
     if num_steps < 8 or num_steps % 2:
-        raise ValueError(f"num_steps: {num_steps}; want an even number of at least 8")
+        raise ValueError(f"sampler: expected an even number of at least 8 steps, got {num_steps}")
     if latents is None:
         known = getattr(denoiser, "sample_shape", None) if shape is None else shape
         if seeds is None or known is None:
             raise ValueError("seeds, shape: give both, or latents")
         latents = initial_latents(seeds, known)
-    low, high = EDMSteps(sigma_max=sigma_max).resolve(sigma_range(denoiser))
-    coarse, fine = (
-        sample(
-            Continuous(denoiser),
-            latents=latents,
-            cond=cond,
-            steps=EDMSteps(n, low, high),
-            solver=AdamsBashforth(4, "x0", "log_sigma"),
-            trajectory=trajectory and n == num_steps,
-            batch_size=batch_size,
-            device=device,
-            progress=progress,
-        )
-        for n in (num_steps // 2, num_steps)
+    steps = sampler.steps
+    if isinstance(steps, RangedSteps):  # both runs over the range of the model itself, whose rounding is left out
+        low, high = steps.resolve(sigma_range(denoiser))
+        sampler = replace(sampler, steps=replace(steps, sigma_min=low, sigma_max=high))
+    continuous = Continuous(denoiser)
+    coarse = sample(
+        continuous,
+        latents=latents,
+        cond=cond,
+        sampler=sampler.with_num_steps(num_steps // 2),
+        execution=replace(execution, trajectory=False),
     )
+    fine = sample(continuous, latents=latents, cond=cond, sampler=sampler, execution=execution)
     error = end_point_error(coarse.x, fine.x)
     return Reference(latents, fine.x, fine.sigmas, cond, error, coarse.nfe + fine.nfe, fine.trajectory)

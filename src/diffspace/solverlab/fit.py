@@ -18,7 +18,8 @@ from diffspace._shapes import Tensor
 from diffspace.protocols import Denoiser, Request, SigmaPath, Solver, Step, sigma_range
 from diffspace.sampling.driver import round_sigmas
 from diffspace.sampling.runs import sample
-from diffspace.sampling.solvers.fitted import FittedSolver, OptimizedSteps
+from diffspace.sampling.sampler import Execution, Sampler
+from diffspace.sampling.solvers.fitted import FittedSolver
 from diffspace.sampling.solvers.multistep import epsilon_weights
 from diffspace.sampling.steps import EDMSteps, GivenSteps
 from diffspace.solverlab.end_points import Continuous, Reference
@@ -72,7 +73,7 @@ class _Spacing:
         """The levels as `sample` will take them: rounded to those that the model knows."""
         levels = round_sigmas(self.denoiser, torch.tensor(self.levels(free), dtype=torch.float64))
         if not bool((levels.diff() < 0).all()):
-            raise ValueError(f"num_steps: {len(levels) - 1}; the model has too few levels σ_j to tell them apart")
+            raise ValueError(f"num_steps: {len(levels) - 1}; the model has too few levels for that")
         return tuple(levels.tolist())
 
 
@@ -124,12 +125,19 @@ def optimize_steps(
     iterations: int = 12,
     batch_size: int | None = None,
     progress: Progress | None = None,
-) -> OptimizedSteps:
-    """The N levels from which `solver` ends nearest to `truth`, and then 0.
+) -> Sampler:
+    """The solver with the N levels, and then 0, from which it ends nearest to `truth`.
 
-    `truth` are the end points of calibration seeds (`reference`); judge the result on others. The search takes some
-    (N + 1)·`iterations` runs. `batch_size` samples are evaluated at a time. `progress(i, iterations, rms)` is called
-    before each iteration.
+    The search takes about (N + 1)·`iterations` runs. Judge the result on other seeds.
+
+    Args:
+        denoiser: D(x, sigma, cond).
+        solver: any solver of the ODE.
+        num_steps: N.
+        truth: the end points of calibration seeds (`reference`).
+        iterations: at most so many steps of Levenberg and Marquardt.
+        batch_size: samples evaluated at a time. Default: all.
+        progress: progress(i, iterations, rms) is called before each iteration.
     """
     spacing = _Spacing(denoiser, truth, num_steps)
     smooth = Continuous(denoiser, batch_size)
@@ -137,7 +145,8 @@ def optimize_steps(
     def residuals(free: Tensor) -> Tensor:
         return _end(smooth, truth, GivenSteps(spacing.levels(free)), solver) - truth.x
 
-    return OptimizedSteps(spacing.known(_minimise(residuals, spacing.starts(), iterations, progress)), solver)
+    levels = spacing.known(_minimise(residuals, spacing.starts(), iterations, progress))
+    return Sampler(GivenSteps(levels), solver)
 
 
 def _end(denoiser: Denoiser, truth: Reference, steps: GivenSteps, solver: Solver) -> Tensor:
@@ -149,7 +158,7 @@ def _end(denoiser: Denoiser, truth: Reference, steps: GivenSteps, solver: Solver
             cond=truth.cond,
             steps=steps,
             solver=solver,
-            device=truth.x.device,
+            execution=Execution(device=truth.x.device),
         )
     except FloatingPointError:
         return torch.full_like(truth.x, math.inf)
@@ -212,17 +221,24 @@ def fit_solver(
     ridge: float = 1e-6,
     batch_size: int | None = None,
     progress: Progress | None = None,
-) -> FittedSolver:
-    """The linear multistep solver of N evaluations, levels and weights, that ends nearest to `truth`.
+) -> Sampler:
+    """The linear multistep solver of N evaluations, a `FittedSolver` with its levels, that ends nearest to `truth`.
 
     For given levels the weights are found in a single run, each row by least squares towards the exact paths (`truth`
     with its trajectory), and the levels are moved so that what remains is least. Three quarters of the samples fit the
-    weights during the search, all judge the levels; in the end all fit. `ridge` draws the weights to the analytic ones,
-    in units of the mean square of the ε_j. `batch_size` samples are evaluated at a time. Judge the result on other
-    seeds.
+    weights during the search, all judge the levels; in the end all fit. Judge the result on other seeds.
+
+    Args:
+        denoiser: D(x, sigma, cond).
+        num_steps: N.
+        truth: the exact paths of calibration seeds: `reference(…, execution=Execution(trajectory=True))`.
+        iterations: at most so many steps of Levenberg and Marquardt.
+        ridge: how much the weights are drawn to the analytic ones, in units of the mean square of the ε_j.
+        batch_size: samples evaluated at a time. Default: all.
+        progress: progress(i, iterations, rms) is called before each iteration.
     """
     if truth.path is None:
-        raise ValueError("truth: has no trajectory; make it by reference(…, trajectory=True)")
+        raise ValueError("truth: has no trajectory; make it by reference(…, execution=Execution(trajectory=True))")
     spacing = _Spacing(denoiser, truth, num_steps)
     smooth = Continuous(denoiser, batch_size)
     some, every = slice(0, max(1, 3 * len(truth.x) // 4)), slice(None)
@@ -236,4 +252,4 @@ def fit_solver(
 
     levels = spacing.known(_minimise(residuals, spacing.starts(), iterations, progress))
     _, fitting = run(levels, every)
-    return FittedSolver(levels, tuple(fitting.table))
+    return Sampler(GivenSteps(levels), FittedSolver(levels, tuple(fitting.table)))

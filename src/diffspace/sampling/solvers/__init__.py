@@ -10,7 +10,6 @@ from diffspace.sampling.solvers.dpm_solver import DPMSolverPP3M as DPMSolverPP3M
 from diffspace.sampling.solvers.dpm_solver import DPMSolverPP3S as DPMSolverPP3S
 from diffspace.sampling.solvers.dpm_solver import ExponentialHeun as ExponentialHeun
 from diffspace.sampling.solvers.fitted import FittedSolver as FittedSolver
-from diffspace.sampling.solvers.fitted import OptimizedSteps as OptimizedSteps
 from diffspace.sampling.solvers.heun import Euler as Euler
 from diffspace.sampling.solvers.heun import Heun as Heun
 from diffspace.sampling.solvers.ipndm import IPNDM as IPNDM

@@ -1,4 +1,4 @@
-"""Steps and solvers that were found for one denoiser: what `search` makes, as plain numbers."""
+"""A solver that was found for one denoiser and one sequence of levels, as plain numbers (`fit_solver`)."""
 
 from __future__ import annotations
 
@@ -7,22 +7,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from diffspace._shapes import Tensor
-from diffspace.protocols import Request, SigmaPath, Solver, Step
+from diffspace.protocols import Request, SigmaPath, Step
 from diffspace.sampling.steps import GivenSteps
 
-__all__ = ["FittedSolver", "OptimizedSteps"]
-
-
-@dataclass(frozen=True)
-class OptimizedSteps(GivenSteps):
-    """Levels that `optimize_steps` found for `solver`, with which `sample` takes them unless told another."""
-
-    solver: Solver
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not isinstance(self.solver, Solver):
-            raise ValueError(f"solver: {self.solver!r}; want the solver that the levels were found for")
+__all__ = ["FittedSolver"]
 
 
 @dataclass(frozen=True)
@@ -30,8 +18,9 @@ class FittedSolver:
     """A linear multistep solver for one sequence of levels: x⁺ = x + Σ_{j ≤ i} w_ij·ε_j in step i (`fit_solver`).
 
     ε_j = (x_j − D_j)/σ_j of every earlier evaluation counts, in the unscaled state, so that the process makes no
-    difference. `levels` are N+1, falling; row i of `weights` holds i+1 numbers. `sample` takes the levels from here;
-    others are an error. A table for one grid has no limit of many steps: `order` is 1 by declaration only.
+    difference. `levels` are N+1, falling; row i of `weights` holds i+1 numbers. It steps between these levels alone,
+    which its `Sampler` holds as `GivenSteps`. A table for one grid has no limit of many steps: `order` is 1 by
+    declaration only.
     """
 
     levels: tuple[float, ...]
@@ -41,15 +30,10 @@ class FittedSolver:
 
     def __post_init__(self) -> None:
         rows = [len(row) for row in self.weights]
-        if rows != list(range(1, self.steps.num_steps + 1)):
-            raise ValueError(f"weights: rows of {rows} numbers; want 1, 2, … for {self.steps.num_steps} steps")
+        if rows != list(range(1, GivenSteps(self.levels).num_steps + 1)):
+            raise ValueError(f"weights: expected rows of 1, 2, … {len(self.levels) - 1} numbers, got {rows}")
         if not all(math.isfinite(w) for row in self.weights for w in row):
-            raise ValueError("weights: want finite numbers")
-
-    @property
-    def steps(self) -> GivenSteps:
-        """The levels that the weights are for."""
-        return GivenSteps(self.levels)
+            raise ValueError("weights: expected finite numbers")
 
     @property
     def order(self) -> int:
@@ -67,7 +51,8 @@ class FittedSolver:
             math.isclose(a, b, rel_tol=1e-6) for a, b in zip((sigma, end), wanted, strict=True)
         ):
             raise ValueError(
-                f"steps: step {i} from σ = {sigma:g} to {end:g}; the solver was fitted to others, its `steps`"
+                f"steps: step {i} goes from σ = {sigma:g} to {end:g}, but the solver was fitted to other levels; "
+                "use GivenSteps(solver.levels)"
             )
         x = x if s == 1 else x / s
         denoised = yield Request(x, sigma)

@@ -1,0 +1,89 @@
+"""Samplers that were found for a model, as small files beside it: `samplers/NAME.json` in its folder."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from diffspace.checks import nearest
+from diffspace.config import build, to_options
+from diffspace.files import has_format, write_text
+from diffspace.sampling import Sampler
+
+__all__ = ["find_sampler", "load_samplers", "save_sampler"]
+
+FORMAT, FORMER = "diffspace sampler 2", "diffspace sampler 1"
+FOLDER = "samplers"
+
+
+def save_sampler(
+    sampler: Sampler,
+    model: str | Path,
+    name: str,
+    *,
+    notes: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write `samplers/NAME.json` into the folder of a model; returns the path.
+
+    Args:
+        sampler: what to write; each part is one that `config` can name.
+        model: the folder of a model, or a checkpoint file, beside which a folder is made.
+        name: letters, digits, "-", "_" and ".".
+        notes: anything that JSON can hold, for those who read the file.
+        overwrite: replace a sampler of that name, which is an error otherwise.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+        raise ValueError(f"name: expected letters, digits, '-', '_' and '.', got {name!r}")
+    path = _folder(model) / f"{name}.json"
+    if path.exists() and not overwrite:
+        raise ValueError(f"name: {path} exists already; overwrite=True replaces it")
+    config = {"format": FORMAT, **to_options(sampler), "notes": dict(notes or {})}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(config, ensure_ascii=False, allow_nan=False) + "\n")
+    return path
+
+
+def _folder(model: str | Path) -> Path:
+    """Beside the model: in its folder, or for a checkpoint of others in one that has its name."""
+    path = Path(model)
+    return path / FOLDER if path.is_dir() or not path.suffix else path.with_name(f"{path.name}.{FOLDER}")
+
+
+def _read(path: Path) -> Sampler:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"sampler: {path} is not readable: {error}") from None
+    if not isinstance(config, dict) or not any(has_format(config.get("format"), known) for known in (FORMAT, FORMER)):
+        raise ValueError(f"sampler: {path} is not of the format {FORMAT!r}")
+    try:
+        if has_format(config["format"], FORMER):
+            parts = {name: dict(config[name]) for name in ("steps", "solver")}
+            if parts["steps"]["kind"] == "optimized":  # levels with the solver that they were found for
+                parts["steps"] = {"kind": "given", "levels": parts["steps"]["levels"]}
+        else:
+            parts = {name: config[name] for name in ("steps", "solver", "process", "churn")}
+        sampler: Sampler = build(Sampler, parts)
+        return sampler
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"sampler: {path} does not describe a sampler: {error}") from None
+
+
+def load_samplers(model: str | Path) -> dict[str, Sampler]:
+    """Every sampler beside a model, by name; empty where there is no such folder."""
+    return {path.stem: _read(path) for path in sorted(_folder(model).glob("*.json"))}
+
+
+def find_sampler(model: str | Path, name: str) -> Sampler:
+    """The sampler of that name beside a model, or in the file that `name` is the path of."""
+    if name.endswith(".json"):
+        return _read(Path(name))
+    path = _folder(model) / f"{name}.json"
+    if not path.is_file():
+        known = [p.stem for p in _folder(model).glob("*.json")]
+        raise ValueError(f"sampler: {model} has no sampler {name!r}; {nearest(name, known)}")
+    return _read(path)
