@@ -82,15 +82,13 @@ def test_a_folder_that_is_written_anew_holds_one_run(digits_run, tmp_path):
 
 def test_an_interrupted_folder_has_the_labels_of_its_pictures(digits_run, tmp_path, monkeypatch):
     out = tmp_path / "many"
-    draw, calls = sampling.sample, []
+    draw = sampling.sample_batches
 
     def interrupted(*args, **options):
-        if calls:
-            raise KeyboardInterrupt
-        calls.append(1)
-        return draw(*args, **options)
+        yield next(draw(*args, **options))
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(sampling, "sample", interrupted)
+    monkeypatch.setattr(sampling, "sample_batches", interrupted)
     options = ["--seeds", "0-5", "--batch", "2", "--class", "3", "--steps", "2"]
     assert main(["sample", str(digits_run), *options, "--out", str(out)]) == 130
     assert json.loads((out / "labels.json").read_text()) == {"000000.png": 3, "000001.png": 3}

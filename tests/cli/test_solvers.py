@@ -79,11 +79,11 @@ def test_samplers_that_were_found_take_part(points_run, capsys, monkeypatch):
         (["ring", "--solvers", "heun,"], "solver.kind: ''"),
         (["ring", "--steps", "edm:rho=-1"], "rho: -1"),
         (["ring", "--class", "3"], "--class: has no effect on ring"),
-        (["ring", "--reference-steps", "7"], "num_steps: 7; want an even number"),
+        (["ring", "--reference-steps", "7"], "expected an even number of at least 8 steps, got 7"),
         (["ring", "--batch", "0"], "--batch: 0"),
         (["ring", "--out", "x.jpg"], "--out: x.jpg; want a name that ends in .png"),
         (["ring", "--json", "nowhere/x.json"], "--json: there is no folder nowhere"),
-        (["ring", "--solvers", "heun,heun"], "heun with edm is there twice"),
+        (["ring", "--solvers", "heun,heun"], "heun, edm is given twice"),
         (["oracle:nowhere"], "there is no 'nowhere'"),
     ],
 )
