@@ -1,114 +1,45 @@
 """diffspace: the design space of diffusion models (Karras et al. 2022, arXiv:2206.00364).
 
-x_t = s(t)·(x₀ + σ(t)·ε), and a denoiser D(x; σ) gives the score (D − x)/σ². Everything here is about choosing s, σ,
-the steps, the solver, the network's preconditioning and its training noise independently of one another (Table 1).
+x_t = s(t)·(x₀ + σ(t)·ε), and a denoiser D(x; σ) gives the score (D − x)/σ². You choose s, σ, the steps, the solver, the
+network's preconditioning and its training noise independently of one another (Table 1).
+
+Importing diffspace does not import torch. The names that `diffspace._api` lists are imported together when you use the
+first of them.
 """
 
-from diffspace import guidance as guidance
-from diffspace import networks as networks
-from diffspace import oracles as oracles
+from typing import TYPE_CHECKING
+
 from diffspace._version import __version__ as __version__
-from diffspace.likelihood import ExactTrace as ExactTrace
-from diffspace.likelihood import Hutchinson as Hutchinson
-from diffspace.likelihood import bits_per_dim as bits_per_dim
-from diffspace.likelihood import log_likelihood as log_likelihood
-from diffspace.loading import load as load
-from diffspace.model import Model as Model
-from diffspace.objective import DenoisingLoss as DenoisingLoss
-from diffspace.objective import EDMWeight as EDMWeight
-from diffspace.objective import IDDPMUniform as IDDPMUniform
-from diffspace.objective import InverseVariance as InverseVariance
-from diffspace.objective import LogNormal as LogNormal
-from diffspace.objective import LogUniform as LogUniform
-from diffspace.objective import LossBySigma as LossBySigma
-from diffspace.objective import NoiseDistribution as NoiseDistribution
-from diffspace.objective import UniformWeight as UniformWeight
-from diffspace.objective import VPUniform as VPUniform
-from diffspace.objective import loss_by_sigma as loss_by_sigma
-from diffspace.preconditioning import ContinuousTime as ContinuousTime
-from diffspace.preconditioning import EDMPreconditioning as EDMPreconditioning
-from diffspace.preconditioning import EpsilonPrediction as EpsilonPrediction
-from diffspace.preconditioning import FlowPrediction as FlowPrediction
-from diffspace.preconditioning import IDDPMPreconditioning as IDDPMPreconditioning
-from diffspace.preconditioning import InterpolatedIndex as InterpolatedIndex
-from diffspace.preconditioning import LevelIndex as LevelIndex
-from diffspace.preconditioning import Preconditioned as Preconditioned
-from diffspace.preconditioning import Preconditioning as Preconditioning
-from diffspace.preconditioning import VEPreconditioning as VEPreconditioning
-from diffspace.preconditioning import VPPreconditioning as VPPreconditioning
-from diffspace.preconditioning import VPrediction as VPrediction
-from diffspace.preconditioning import X0Prediction as X0Prediction
-from diffspace.preconditioning import from_ddpm as from_ddpm
-from diffspace.process import CosineSchedule as CosineSchedule
-from diffspace.process import DiscreteLevels as DiscreteLevels
-from diffspace.process import EDMSchedule as EDMSchedule
-from diffspace.process import FlowSchedule as FlowSchedule
-from diffspace.process import IDDPMLevels as IDDPMLevels
-from diffspace.process import Interpolating as Interpolating
-from diffspace.process import NoScaling as NoScaling
-from diffspace.process import Process as Process
-from diffspace.process import VariancePreserving as VariancePreserving
-from diffspace.process import VESchedule as VESchedule
-from diffspace.process import VPSchedule as VPSchedule
-from diffspace.protocols import Cond as Cond
-from diffspace.protocols import Denoiser as Denoiser
-from diffspace.protocols import Encoder as Encoder
-from diffspace.protocols import Network as Network
-from diffspace.sampler_files import load_samplers as load_samplers
-from diffspace.sampler_files import save_sampler as save_sampler
-from diffspace.sampling import DEIS as DEIS
-from diffspace.sampling import IPNDM as IPNDM
-from diffspace.sampling import LMS as LMS
-from diffspace.sampling import AdamsBashforth as AdamsBashforth
-from diffspace.sampling import AnalyticalFirstStep as AnalyticalFirstStep
-from diffspace.sampling import BetaSteps as BetaSteps
-from diffspace.sampling import Churn as Churn
-from diffspace.sampling import DormandPrince as DormandPrince
-from diffspace.sampling import DPMSolver2 as DPMSolver2
-from diffspace.sampling import DPMSolver3 as DPMSolver3
-from diffspace.sampling import DPMSolverPP2M as DPMSolverPP2M
-from diffspace.sampling import DPMSolverPP2MSDE as DPMSolverPP2MSDE
-from diffspace.sampling import DPMSolverPP2S as DPMSolverPP2S
-from diffspace.sampling import DPMSolverPP3M as DPMSolverPP3M
-from diffspace.sampling import DPMSolverPP3MSDE as DPMSolverPP3MSDE
-from diffspace.sampling import DPMSolverPP3S as DPMSolverPP3S
-from diffspace.sampling import DPMSolverPPSDE as DPMSolverPPSDE
-from diffspace.sampling import EDMSteps as EDMSteps
-from diffspace.sampling import Euler as Euler
-from diffspace.sampling import EulerAncestral as EulerAncestral
-from diffspace.sampling import Execution as Execution
-from diffspace.sampling import ExponentialHeun as ExponentialHeun
-from diffspace.sampling import FittedSolver as FittedSolver
-from diffspace.sampling import GeneralSDE as GeneralSDE
-from diffspace.sampling import GivenSteps as GivenSteps
-from diffspace.sampling import GivenTimes as GivenTimes
-from diffspace.sampling import Heun as Heun
-from diffspace.sampling import IDDPMSteps as IDDPMSteps
-from diffspace.sampling import LevelSteps as LevelSteps
-from diffspace.sampling import LogLinearSteps as LogLinearSteps
-from diffspace.sampling import PredictorCorrector as PredictorCorrector
-from diffspace.sampling import RungeKutta4 as RungeKutta4
-from diffspace.sampling import Sampler as Sampler
-from diffspace.sampling import Samples as Samples
-from diffspace.sampling import ScheduleSteps as ScheduleSteps
-from diffspace.sampling import State as State
-from diffspace.sampling import UniPC as UniPC
-from diffspace.sampling import VESteps as VESteps
-from diffspace.sampling import VPSteps as VPSteps
-from diffspace.sampling import count_evaluations as count_evaluations
-from diffspace.sampling import decode as decode
-from diffspace.sampling import encode as encode
-from diffspace.sampling import initial_latents as initial_latents
-from diffspace.sampling import interpolate as interpolate
-from diffspace.sampling import random_labels as random_labels
-from diffspace.sampling import sample as sample
-from diffspace.sampling import sample_batches as sample_batches
-from diffspace.sampling import sample_from as sample_from
-from diffspace.sampling import sample_states as sample_states
-from diffspace.sampling import score as score
-from diffspace.sampling import step_noise as step_noise
-from diffspace.solverlab import Reference as Reference
-from diffspace.solverlab import fit_solver as fit_solver
-from diffspace.solverlab import optimize_steps as optimize_steps
-from diffspace.solverlab import reference as reference
-from diffspace.transform import Transform as Transform
+
+if TYPE_CHECKING:
+    from diffspace import guidance as guidance
+    from diffspace import networks as networks
+    from diffspace import oracles as oracles
+    from diffspace import presets as presets
+    from diffspace._api import *
+else:  # hidden from type checkers, which would accept any name
+    import sys
+    from importlib import import_module
+    from importlib.util import find_spec
+    from types import ModuleType
+
+    def __getattr__(name):
+        if find_spec(f"diffspace.{name}"):
+            return import_module(f"diffspace.{name}")
+        if "__all__" not in globals() and (name == "__all__" or not name.startswith("_")):
+            _load()
+            if name in globals():
+                return globals()[name]
+        raise AttributeError(f"module 'diffspace' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+
+    def __dir__():
+        if "__all__" not in globals():
+            _load()
+        return globals()["__all__"]
+
+    def _load():
+        api = vars(import_module("diffspace._api"))
+        public = {name: value for name, value in api.items() if not name.startswith("_")}
+        public = {name: value for name, value in public.items() if not isinstance(value, ModuleType)}
+        names = [*public, "guidance", "networks", "oracles", "presets", "__version__"]
+        globals().update(public, __all__=sorted(names))

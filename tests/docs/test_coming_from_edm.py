@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from PIL import Image
 
-from diffspace.cli.app import app, main
+from diffspace.cli.app import LazyCommand, app, main
 
 PAGE = Path(__file__).parents[2] / "docs" / "coming-from-edm.md"
 # NVlabs/edm, commit 008a4e5: the names of the options of its programs, without what --help adds
@@ -38,9 +37,10 @@ def sections() -> Iterator[tuple[str, str, list[tuple[str, str, str]]]]:
 
 def parameters(command: str) -> dict[str, Any]:
     """The options and arguments of a command, by each of their names."""
-    found: Any = typer.main.get_command(app)
+    found: Any = app()
     for word in command.split():
         found = found.commands[word]
+        found = found.load() if isinstance(found, LazyCommand) else found
     names = {}
     for parameter in found.params:
         for name in (*parameter.opts, *parameter.secondary_opts, parameter.metavar, parameter.name.upper()):

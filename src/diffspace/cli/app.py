@@ -1,37 +1,84 @@
-"""The command line: every error of the user's on one line, with exit code 2."""
+"""The command line: its commands, each imported when it is used, and every error of the user's on one line."""
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
 
 from diffspace import __version__
-from diffspace.cli.convert import convert_command
-from diffspace.cli.data import data_app
-from diffspace.cli.ema import ema_command
-from diffspace.cli.evaluate import evaluate_command
-from diffspace.cli.inspect import inspect_command
-from diffspace.cli.likelihood import likelihood_command
-from diffspace.cli.sample import sample_command
-from diffspace.cli.solvers import solvers_command
-from diffspace.cli.train import train_command
-from diffspace.cli.watch import watch_command
 
-__all__ = ["app", "main"]
+__all__ = ["LazyCommand", "app", "main"]
+
+# name: the function or Typer in diffspace.cli, and the line in `diffspace --help`
+_COMMANDS = {
+    "train": ("train:train_command", "Train a model."),
+    "watch": ("watch:watch_command", "Draw loss, held-out loss, error by noise level and more."),
+    "sample": ("sample:sample_command", "Draw samples from a trained model."),
+    "solvers": ("solvers:solvers_command", "Measure solvers and recommend one for each budget."),
+    "evaluate": ("evaluate:evaluate_command", "Score a trained model and write a report."),
+    "ema": ("ema:ema_command", "Make averages of the weights of any width after training."),
+    "likelihood": ("likelihood:likelihood_command", "Print how likely a model finds held-out data."),
+    "convert": ("convert:convert_command", "Convert a checkpoint of another project."),
+    "inspect": ("inspect:inspect_command", "Print statistics of a data set and the settings they suggest."),
+    "data": ("data:data_app", "Prepare data sets of images, and check them."),
+}
 
 # typer carries its own copy of click since 0.26, and used the real one before
 _USAGE_ERRORS = tuple(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
-app = typer.Typer(
-    name="diffspace",
-    help="Train, sample and measure diffusion models in the design space of Karras et al. (2022).",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
+
+class _Group(TyperGroup):
+    """The group, whose options are flags. With a default of None, typer would import pydantic to check them."""
+
+    def get_params(self, ctx: Any) -> Any:
+        parameters = super().get_params(ctx)
+        for parameter in parameters:
+            parameter.default = False
+        return parameters
+
+
+class LazyCommand(TyperCommand):
+    """Stands for a command whose module is imported when its options are asked for."""
+
+    def __init__(self, name: str, place: str, help: str) -> None:
+        super().__init__(name, help=help)
+        self._place = place
+
+    def load(self) -> Any:
+        """The command itself."""
+        module, _, attribute = self._place.partition(":")
+        found = getattr(import_module(f"diffspace.cli.{module}"), attribute)
+        if not isinstance(found, typer.Typer):
+            function, found = found, typer.Typer(add_completion=False, rich_markup_mode=None)
+            found.command(self.name, cls=_Command)(function)
+        command = get_command(found)
+        command.name = self.name
+        return command
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        return self.load().make_context(*args, **options)
+
+
+class _Command(TyperCommand):
+    """A command whose help has a section for each `rich_help_panel`, as plain text: importing rich takes 0.2 s."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                general = "Arguments" if parameter.param_type_name == "argument" else "Options"
+                title = getattr(parameter, "rich_help_panel", None) or general
+                sections.setdefault(title, []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
 
 
 def _version(value: bool | None) -> None:
@@ -40,7 +87,6 @@ def _version(value: bool | None) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     version: Annotated[
         bool | None, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
@@ -48,22 +94,29 @@ def _options(
 ) -> None: ...
 
 
-app.command("train")(train_command)
-app.command("watch")(watch_command)
-app.command("sample")(sample_command)
-app.command("solvers")(solvers_command)
-app.command("evaluate")(evaluate_command)
-app.command("ema")(ema_command)
-app.command("likelihood")(likelihood_command)
-app.command("convert")(convert_command)
-app.command("inspect")(inspect_command)
-app.add_typer(data_app)
+def app() -> Any:
+    """The `diffspace` command with its commands."""
+    typed = typer.Typer(
+        name="diffspace",
+        help="Train, sample and measure diffusion models in the design space of Karras et al. (2022).",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        cls=_Group,
+        callback=_options,
+    )
+    group: Any = get_command(typed)
+    for name, (place, help) in _COMMANDS.items():
+        group.add_command(LazyCommand(name, place, help))
+    return group
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; the exit code is 0, 2 for the user's mistakes, 1 for a failed computation, 130 for Ctrl-C."""
+    if "_DIFFSPACE_COMPLETE" in os.environ:
+        # typer would check values with pydantic and draw help with rich, and goes without where they are not installed
+        sys.modules.update({"pydantic": None, "rich": None})  # type: ignore[dict-item]
     try:
-        code = app(arguments, standalone_mode=False)
+        code = app().main(arguments, "diffspace", standalone_mode=False)
     except ValueError as error:
         return _complain(str(error), 2)
     except (FloatingPointError, MemoryError, OSError) as error:
@@ -73,7 +126,11 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if not isinstance(error, _USAGE_ERRORS):
             raise
-        return _complain(getattr(error, "format_message", error.__str__)(), 2)
+        usage: Any = error
+        if type(error).__name__ == "NoArgsIsHelpError":
+            usage.show()
+            return 2
+        return _complain(usage.format_message(), 2)
     return code if isinstance(code, int) else 0
 
 

@@ -11,7 +11,11 @@ import typer
 __all__ = ["data_app"]
 
 data_app = typer.Typer(
-    name="data", help="Prepare data sets of images, and check them.", no_args_is_help=True, rich_markup_mode="rich"
+    name="data",
+    help="Prepare data sets of images, and check them.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
 )
 
 

@@ -10,7 +10,6 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 if TYPE_CHECKING:
     from diffspace.train import Run
@@ -45,6 +44,8 @@ def train_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the recipe in full and stop.")] = False,
 ) -> None:
     """Train a model. Ctrl-C and SIGTERM stop after the step under way and save first."""
+    from rich.markup import escape
+
     from diffspace.cli.console import err
     from diffspace.cli.console import out as stdout
     from diffspace.cli.launch import is_launched, launch
