@@ -65,7 +65,7 @@ def test_what_is_not_finite_is_refused_both_ways(bad: float) -> None:
 
 def test_raw_values_out_of_bounds_are_named() -> None:
     transform = Transform((0.5,), (0.5,), lowest=0.0, highest=1.0)
-    with pytest.raises(ValueError, match=r"raw: values in \[0, 255\]; the transform is made for \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"raw: expected values in \[0, 1\], .*, got values in \[0, 255\]"):
         transform.forward(torch.tensor([[0.0, 255.0]]))
     with pytest.raises(ValueError, match="-inf, 1"):
         Transform(highest=1.0).forward(torch.tensor([[2.0]]))
@@ -73,9 +73,9 @@ def test_raw_values_out_of_bounds_are_named() -> None:
 
 def test_a_wrong_number_of_channels_is_named() -> None:
     transform = Transform((0.0,) * 3, (1.0,) * 3)
-    with pytest.raises(ValueError, match=r"raw: shape \(2, 4, 5\); want the 3 channels"):
+    with pytest.raises(ValueError, match=r"raw: expected 3 channels in dimension 1, .*, got shape \(2, 4, 5\)"):
         transform.forward(torch.zeros(2, 4, 5))
-    with pytest.raises(ValueError, match=r"x: shape \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"x: .* got shape \(2, 4\)"):
         transform.inverse(torch.zeros(2, 4))
 
 
@@ -87,7 +87,7 @@ def test_an_empty_batch_passes() -> None:
     ("arguments", "message"),
     [
         ({"shift": (), "scale": ()}, "shift, scale"),
-        ({"shift": (0.0, 1.0)}, "shift, scale: 2 and 1"),
+        ({"shift": (0.0, 1.0)}, "shift, scale: .* got 2 and 1"),
         ({"shift": (math.nan,)}, "shift"),
         ({"scale": (0.0,)}, "scale"),
         ({"scale": (math.inf,)}, "scale"),

@@ -1,7 +1,7 @@
-"""Shape annotations: `Float[Tensor, "batch *dims"]`, checked when tests run, free otherwise.
+"""Shape annotations such as `Float[Tensor, "batch *dims"]`: checked in tests, without cost elsewhere.
 
-Where jaxtyping has been imported before diffspace (the test suite does), the annotations are jaxtyping's own and
-its import hook checks every call. Elsewhere `Float[...]` is just `Tensor`, and jaxtyping need not be installed.
+If jaxtyping was imported before diffspace, as in the tests, these are jaxtyping's annotations, and its import hook
+checks every call. Otherwise `Float[...]` is `Tensor`, and jaxtyping need not be installed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Writing files so that a crash leaves the old file or the new one, never half of one."""
+"""Writes files so that a crash leaves either the old file or the complete new one."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 __all__ = ["atomic_path", "has_format", "write_tensors", "write_text"]
 
-_FORMER_NAME = "edmkit"  # what the project was called when it wrote its first files
+_FORMER_NAME = "edmkit"  # the name of the project in version 0.1, which files of that version contain
 
 
 def has_format(found: object, expected: str) -> bool:
-    """Whether the "format" that a file states is the expected one, under the project's name or its former one."""
+    """Whether the "format" entry of a file is the expected one, under the project's present or former name."""
     return found in (expected, expected.replace("diffspace", _FORMER_NAME))
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`: written to disk and renamed to it on success, removed on failure."""
+    """A temporary path beside `path` for the caller to write: renamed to `path` on success, removed on failure."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     os.close(descriptor)
     temporary = Path(name)
@@ -32,7 +32,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        # mkstemp makes private files; a result is as readable as any other file of its owner
+        # mkstemp makes private files; the result has the permissions of an ordinary new file
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
@@ -49,7 +49,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file, atomically; OSError where there is no room for it."""
+    """Write a safetensors file, atomically; OSError if the disk is full or the file cannot be written."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 

@@ -1,4 +1,4 @@
-"""The map between data as they are stored and the space in which a model works, recorded with the model."""
+"""The map between stored data and the space in which a model works; a model carries its own."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from typing import Literal
 import torch
 
 from diffspace._shapes import Float, Shaped, Tensor
+from diffspace.checks import check_choice
 
 __all__ = ["PIXELS", "Transform"]
 
-# raw types whose values float32 does not hold exactly: their arithmetic is in float64
+# raw types whose values float32 cannot represent exactly: their arithmetic is in float64
 _WIDE = (torch.float64, torch.int32, torch.int64)
 
 
 def _working(values: Tensor, raw_dtype: torch.dtype) -> Tensor:
-    """Values in the precision that raw values of a type need."""
+    """Values in the precision that raw values of this type need."""
     if raw_dtype not in _WIDE:
         return values.to(torch.float32)
     return (values.cpu() if values.device.type == "mps" else values).to(torch.float64)  # mps has no float64
@@ -26,11 +27,14 @@ def _working(values: Tensor, raw_dtype: torch.dtype) -> Tensor:
 
 @dataclass(frozen=True)
 class Transform:
-    """x = (raw − shift)/scale, one number for all elements or one for each channel (dimension 1 of a batch).
+    """x = (raw − shift)/scale.
 
-    `lowest` and `highest` bound raw values where the data have bounds (0 and 255 for images): input outside
-    them is an error, and `inverse` clips to them. With `kind="integer"`, `inverse` rounds. `dtype` names the
-    torch dtype in which raw values are kept.
+    Args:
+        shift, scale: one number for all elements, or one for each channel (dimension 1 of a batch).
+        lowest, highest: bounds of raw values, None where there are none: `forward` raises for values outside them and
+            `inverse` clips to them.
+        kind: "integer" if `inverse` rounds, else "real".
+        dtype: name of the torch dtype of raw values.
     """
 
     shift: tuple[float, ...] = (0.0,)
@@ -43,21 +47,21 @@ class Transform:
     def __post_init__(self) -> None:
         if not self.shift or len(self.shift) != len(self.scale):
             raise ValueError(
-                f"shift, scale: {len(self.shift)} and {len(self.scale)} numbers; want one or more, as many"
+                "shift, scale: expected one or more numbers, the same count of both, "
+                f"got {len(self.shift)} and {len(self.scale)}"
             )
         if not all(math.isfinite(v) for v in self.shift):
-            raise ValueError(f"shift: {self.shift}; want finite numbers")
+            raise ValueError(f"shift: expected finite numbers, got {self.shift}")
         if any(not math.isfinite(v) or v == 0 for v in self.scale):
-            raise ValueError(f"scale: {self.scale}; want finite numbers other than 0")
+            raise ValueError(f"scale: expected finite numbers other than 0, got {self.scale}")
         if self.lowest is not None and self.highest is not None and not self.lowest < self.highest:
-            raise ValueError(f"lowest, highest: {self.lowest}, {self.highest}; want lowest < highest")
+            raise ValueError(f"lowest, highest: expected lowest < highest, got {self.lowest}, {self.highest}")
         dtype = getattr(torch, self.dtype, None)
         if not isinstance(dtype, torch.dtype) or dtype.is_complex or dtype == torch.bool:
-            raise ValueError(f"dtype: {self.dtype!r}; want the name of a torch dtype of integers or real numbers")
-        if self.kind not in ("integer", "real"):
-            raise ValueError(f"kind: {self.kind!r}; want 'integer' or 'real'")
+            raise ValueError(f"dtype: expected the name of a torch dtype of integers or reals, got {self.dtype!r}")
+        check_choice("kind", self.kind, ("integer", "real"))
         if self.kind == "real" and not dtype.is_floating_point:
-            raise ValueError(f"kind: 'real' numbers cannot be kept as {self.dtype}; want kind='integer'")
+            raise ValueError(f"kind: 'real' numbers cannot be stored as {self.dtype}; use kind='integer'")
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -70,21 +74,23 @@ class Transform:
             return c.reshape([1] * like.ndim)
         if like.ndim < 2 or like.shape[1] != len(values):
             raise ValueError(
-                f"{name}: shape {tuple(like.shape)}; want the {len(values)} channels of the transform second"
+                f"{name}: expected {len(values)} channels in dimension 1, as the transform has, "
+                f"got shape {tuple(like.shape)}"
             )
         return c.reshape([1, -1] + [1] * (like.ndim - 2))
 
     def forward(self, raw: Shaped[Tensor, "batch *dims"]) -> Float[Tensor, "batch *dims"]:
-        """From raw values to float32 in the model's space; ValueError if out of bounds or not finite."""
+        """Raw values as float32 in the model's space; ValueError if out of bounds or not finite."""
         if raw.numel():
-            low, high = (float(v) for v in torch.aminmax(raw.detach()))  # NaN and infinity show in one of the two
+            low, high = (float(v) for v in torch.aminmax(raw.detach()))  # NaN and infinity appear in one of the two
             if not (math.isfinite(low) and math.isfinite(high)):
                 raise ValueError("raw: holds values that are not finite")
             lowest = -math.inf if self.lowest is None else self.lowest
             highest = math.inf if self.highest is None else self.highest
             if low < lowest or high > highest:
                 raise ValueError(
-                    f"raw: values in [{low:g}, {high:g}]; the transform is made for [{lowest:g}, {highest:g}]"
+                    f"raw: expected values in [{lowest:g}, {highest:g}], the transform's bounds, "
+                    f"got values in [{low:g}, {high:g}]"
                 )
         values = _working(raw, raw.dtype)
         x = values - self._constant(self.shift, values, "raw")
@@ -92,7 +98,7 @@ class Transform:
         return x.to(torch.float32)
 
     def inverse(self, x: Float[Tensor, "batch *dims"]) -> Shaped[Tensor, "batch *dims"]:
-        """From the model's space to raw values, clipped and rounded as they are; ValueError if not finite."""
+        """Raw values of x, rounded and clipped as the data require; ValueError if x is not finite."""
         if not bool(torch.isfinite(x).all()):
             raise ValueError("x: holds values that are not finite")
         dtype = self._dtype
@@ -101,10 +107,10 @@ class Transform:
         if self.kind == "integer":
             raw = raw.round()
         low, high = self.lowest, self.highest
-        if not dtype.is_floating_point:  # a value that the type does not hold would wrap round
-            held = torch.iinfo(dtype)
-            low = max(held.min, held.min if low is None else low)
-            high = min(held.max, held.max if high is None else high)
+        if not dtype.is_floating_point:  # values outside the type's range would wrap around
+            limits = torch.iinfo(dtype)
+            low = limits.min if low is None else max(limits.min, low)
+            high = limits.max if high is None else min(limits.max, high)
         if low is not None or high is not None:
             raw = raw.clamp(low, high)
         return raw.to(dtype)
@@ -112,25 +118,25 @@ class Transform:
     def dequantise(
         self, raw: Shaped[Tensor, "batch *dims"], noise: Float[Tensor, "batch *dims"]
     ) -> Float[Tensor, "batch *dims"]:
-        """x of raw + noise in float64, for noise in [−½, ½): whole numbers spread over the bins that round to them.
+        """x of raw + noise in float64, for noise in [−½, ½): integers spread over the intervals that round to them.
 
-        ValueError unless the transform is of whole numbers and raw is in its bounds.
+        ValueError unless the transform is of kind "integer" and raw is within its bounds.
         """
         if self.kind != "integer" or raw.is_floating_point():
-            raise ValueError(f"raw: {raw.dtype} with kind={self.kind!r}; want whole numbers of kind 'integer'")
-        x = self.forward(raw).cpu().to(torch.float64)  # which checks the bounds
+            raise ValueError(f"raw: expected integers and kind='integer', got {raw.dtype} and kind={self.kind!r}")
+        x = self.forward(raw).cpu().to(torch.float64)  # forward checks the bounds
         offset: Tensor = noise.cpu().to(torch.float64) / self._constant(self.scale, x, "raw")
         return x + offset
 
     def log_volume(self, shape: Sequence[int]) -> float:
-        """ln |det ∂x/∂raw| = −Σ ln |scale| over the elements of one sample of that shape, in nats.
+        """ln |det ∂x/∂raw| = −Σ ln |scale| over the elements of one sample of this shape, in nats.
 
         ln p(raw) = ln p(x) + log_volume is the density per unit of volume of raw values.
         """
         if len(self.scale) > 1 and (not shape or shape[0] != len(self.scale)):
-            raise ValueError(f"shape: {tuple(shape)}; want the {len(self.scale)} channels of the transform first")
-        each = math.prod(shape) / len(self.scale)
-        return -each * sum(math.log(abs(scale)) for scale in self.scale)
+            raise ValueError(f"shape: expected the transform's {len(self.scale)} channels first, got {tuple(shape)}")
+        elements_per_scale = math.prod(shape) / len(self.scale)
+        return -elements_per_scale * sum(math.log(abs(scale)) for scale in self.scale)
 
 
 PIXELS = Transform((127.5,), (127.5,), lowest=0.0, highest=255.0, kind="integer", dtype="uint8")
