@@ -1,13 +1,11 @@
-"""Class labels and classifier-free guidance: handwritten digits that one can ask for.
+"""Class labels and classifier-free guidance: handwritten digits of a given class.
 
     python examples/classes.py --out classes.png
 
 In training, each label is dropped with probability 0.1, so that one network learns D(x; σ, label) and D(x; σ). A
-classifier that was trained on the same digits, and is right on nearly all of those held out, says how many of the
-samples show what was asked for; the spread of the samples within a class says what guidance costs.
+classifier, trained on the same digits and correct on nearly all held-out ones, measures how many samples show the given
+class; the spread of the samples within a class measures the variety that guidance costs.
 """
-
-import argparse
 
 import torch
 
@@ -17,10 +15,11 @@ from diffspace.data import DataSet, batches, load_data
 from diffspace.guidance import ClassifierFree
 from diffspace.metrics import train_classifier
 from diffspace.train import Schedule, Trainer
+from shared import read_options, save_digits
 
 
 def train(data: DataSet, steps: int, batch: int = 64) -> ds.Preconditioned:
-    """The average of the weights of a U-Net that is told the class of what it sees."""
+    """A class-conditional U-Net with the average of the weights, trained by diffspace's own trainer."""
     torch.manual_seed(0)
     network = ds.networks.DDPMpp(
         data.sample_shape,
@@ -50,32 +49,14 @@ def spread(x: torch.Tensor, labels: torch.Tensor) -> float:
     return float(torch.stack([x[labels == k].var(0).mean() for k in labels.unique()]).mean().sqrt())
 
 
-def save_picture(path: str, rows: dict[str, torch.Tensor]) -> None:
-    """A row of digits for each name."""
-    from matplotlib.figure import Figure
-
-    figure = Figure((9, 0.6 * len(rows)), layout="constrained")
-    for ax, (name, x) in zip(figure.subplots(len(rows), 1), rows.items(), strict=True):
-        tiles = torch.nn.functional.pad(x[:, 0], (0, 1, 0, 1), value=-1.0)
-        ax.imshow(torch.cat(list(tiles), dim=1).clamp(-1, 1).numpy(), cmap="gray_r", vmin=-1, vmax=1)
-        ax.set(xticks=[], yticks=[])
-        ax.set_ylabel(name, rotation=0, ha="right", va="center")
-        ax.spines[:].set_visible(False)
-    figure.savefig(path, dpi=110)
-
-
 def main(arguments: list[str] | None = None) -> dict[str, float]:
-    """Train, draw with several weights, print and return the share recognised and the spread of each."""
-    parser = argparse.ArgumentParser(description="digits that one can ask for")
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--samples", type=int, default=200)
-    parser.add_argument("--out", help="where the picture goes")
-    options = parser.parse_args(arguments)
+    """Train, sample with several weights, print and return the share recognised and the spread for each weight."""
+    options = read_options(arguments, steps=600, samples=200)
     training, held_out = load_data("digits").split()
     assert training.labels is not None
     assert held_out.labels is not None
     classifier = train_classifier(training.batch(), training.labels, 10)
-    print(f"digits held out: {classifier.accuracy(held_out.batch(), held_out.labels):.1%} recognised")
+    print(f"held-out digits: {classifier.accuracy(held_out.batch(), held_out.labels):.1%} recognised")
     denoiser = train(training, options.steps)
 
     labels = torch.arange(options.samples) % 10
@@ -92,7 +73,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
             f"{figures[f'spread at {weight:g}']:.3f} (data {figures['spread of data']:.3f})"
         )
     if options.out:
-        save_picture(options.out, rows)
+        save_digits(options.out, rows)
     return figures
 
 

@@ -1,4 +1,4 @@
-"""The discrete Heun sampler for a pretrained DDPM, beside HeunDiscreteScheduler of diffusers on the same levels.
+"""The discrete Heun sampler for a pretrained DDPM, compared with diffusers' HeunDiscreteScheduler on the same levels.
 
     python examples/ddpm_heun.py                                   # a small random network, offline
     python examples/ddpm_heun.py google/ddpm-cifar10-32 --steps 18
@@ -19,7 +19,7 @@ from diffspace.sampling import LevelSteps
 
 
 def pretrained(name: str | None) -> tuple[UNet2DModel, DDPMScheduler]:
-    """The network of a pipeline and its scheduler; a small random network where no name is given."""
+    """The network and the scheduler of a pipeline; a small random network if `name` is None."""
     if name is not None:
         pipeline = DDPMPipeline.from_pretrained(name)
         return pipeline.unet.eval(), pipeline.scheduler
@@ -33,13 +33,13 @@ def pretrained(name: str | None) -> tuple[UNet2DModel, DDPMScheduler]:
         attention_head_dim=8,
         **blocks,
     )
-    # values that are the default of one scheduler are not handed on to another, so they are given
+    # from_config passes on only explicit values, so these defaults are given explicitly
     return network.eval(), DDPMScheduler(beta_start=1e-4, beta_end=0.02)
 
 
 @torch.no_grad()
 def with_diffusers(network: UNet2DModel, scheduler: HeunDiscreteScheduler, x: torch.Tensor) -> torch.Tensor:
-    """The loop of a pipeline, from x at the first level."""
+    """The sampling loop of a pipeline, from x at the first level."""
     for t in scheduler.timesteps:
         output = network(scheduler.scale_model_input(x, t), t).sample
         x = scheduler.step(output, t, x).prev_sample

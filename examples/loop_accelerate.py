@@ -1,10 +1,10 @@
-"""Training in Accelerate: the plain loop on whatever the processes are.
+"""Training in Accelerate: the plain loop on one or several processes.
 
     python examples/loop_accelerate.py --steps 2000
     torchrun --nproc-per-node 2 examples/loop_accelerate.py
 
-A mixed precision casts the operations of the network alone: x and σ come to it as the loss made them. The loss is given
-the weight λ, since the denoiser that `prepare` returns may hide the attributes of its own.
+Mixed precision casts only the operations of the network: x and σ stay in float32. The loss is given the weight λ, since
+`prepare` may return a wrapper that hides the attributes of the denoiser.
 """
 
 import argparse
@@ -20,16 +20,16 @@ from ring import SIGMA_DATA, judge, points
 
 
 def train(x: torch.Tensor, steps: int, accelerator: Accelerator, batch: int = 256) -> ds.Preconditioned:
-    """The average of the weights of a network that was trained on x, in batches of `batch` over all processes."""
-    set_seed(0)  # the same weights everywhere
+    """A network trained on x in batches of `batch` over all processes, with the average of the weights."""
+    set_seed(0)  # the same weights on all processes
     network = ds.networks.MLP(x.shape[1:], width=64)
     denoiser = ds.Preconditioned(network, ds.EDMPreconditioning(sigma_data=SIGMA_DATA)).to(accelerator.device)
-    ema = EMA(denoiser, HalfLife(ramp_ratio=0.1))  # before `prepare`, whose autocast would be copied too
+    ema = EMA(denoiser, HalfLife(ramp_ratio=0.1))  # before `prepare`, since a copy would include its autocast
     loss = ds.DenoisingLoss(ds.LogNormal(), weight=denoiser.weight)
     loader = DataLoader(TensorDataset(x), batch_size=batch // accelerator.num_processes, shuffle=True, drop_last=True)
     optimizer = torch.optim.Adam(denoiser.parameters(), lr=2e-3)
     model, optimizer, loader = accelerator.prepare(denoiser, optimizer, loader)
-    set_seed(0, device_specific=True)  # noise of its own for each
+    set_seed(0, device_specific=True)  # different noise on each process
     step = 0
     while True:
         for (x0,) in loader:
@@ -43,7 +43,7 @@ def train(x: torch.Tensor, steps: int, accelerator: Accelerator, batch: int = 25
 
 
 def main(arguments: list[str] | None = None) -> float:
-    """Train, judge, and return how far the error is above the attainable."""
+    """Train, and return the relative excess of the error over the attainable one."""
     parser = argparse.ArgumentParser(description="training in Accelerate")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--precision", default="no", choices=("no", "bf16", "fp16"))
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> float:
     accelerator = Accelerator(cpu=True, mixed_precision=options.precision)
     average = train(points(50_000, seed=0), options.steps, accelerator)
     excess = judge(average) if accelerator.is_main_process else float("nan")
-    accelerator.end_training()  # without it gloo may abort a process that has done its work
+    accelerator.end_training()  # without it gloo may abort a process that has finished
     return excess
 
 

@@ -3,8 +3,8 @@
     python examples/loop_lightning.py --steps 2000
     python examples/loop_lightning.py --precision bf16-mixed
 
-The denoiser is called inside of `training_step`, where a mixed precision casts nothing but the operations of the
-network: x and σ come to it in float32.
+The denoiser is called within `training_step`, where mixed precision casts only the operations of the network: x and σ
+stay in float32.
 """
 
 import argparse
@@ -26,11 +26,11 @@ class Diffusion(lightning.LightningModule):
         self.denoiser = ds.Preconditioned(network, ds.EDMPreconditioning(sigma_data=sigma_data))
         self.loss = ds.DenoisingLoss(ds.LogNormal())
         self.ema = EMA(self.denoiser, HalfLife(ramp_ratio=0.1))
-        self.average = self.ema.module  # so that it is saved, and goes to the device
+        self.average = self.ema.module  # a module attribute is saved and moved to the device
         self.images = 0
 
     def on_fit_start(self) -> None:
-        # seed_everything gives all processes one seed: without this they would draw the same noise
+        # seed_everything gives all processes the same seed, with which they would draw the same noise
         self.generator = torch.Generator().manual_seed(self.global_rank)
 
     def training_step(self, batch: list[torch.Tensor], index: int) -> torch.Tensor:
@@ -46,7 +46,7 @@ class Diffusion(lightning.LightningModule):
 
 
 def train(x: torch.Tensor, steps: int, batch: int = 256, precision: str = "32-true") -> Diffusion:
-    """What Lightning makes of x."""
+    """A module trained on x by Lightning."""
     lightning.seed_everything(0, verbose=False)
     module = Diffusion(ds.networks.MLP(x.shape[1:], width=64), SIGMA_DATA)
     loader = DataLoader(TensorDataset(x), batch_size=batch, shuffle=True, drop_last=True)
@@ -57,7 +57,7 @@ def train(x: torch.Tensor, steps: int, batch: int = 256, precision: str = "32-tr
 
 
 def main(arguments: list[str] | None = None) -> float:
-    """Train, judge, and return how far the error is above the attainable."""
+    """Train, and return the relative excess of the error over the attainable one."""
     parser = argparse.ArgumentParser(description="training in Lightning")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--precision", default="32-true")

@@ -13,7 +13,7 @@ from ring import SIGMA_DATA, judge, points
 
 
 def train(x: torch.Tensor, steps: int, batch: int = 256) -> ds.Preconditioned:
-    """The average of the weights of a network that was trained on x."""
+    """A network trained on x, with the average of the weights."""
     torch.manual_seed(0)
     network = ds.networks.MLP(x.shape[1:], width=64)
     denoiser = ds.Preconditioned(network, ds.EDMPreconditioning(sigma_data=SIGMA_DATA))
@@ -30,7 +30,7 @@ def train(x: torch.Tensor, steps: int, batch: int = 256) -> ds.Preconditioned:
 
 
 def main(arguments: list[str] | None = None) -> float:
-    """Train, judge, and return how far the error is above the attainable."""
+    """Train, and return the relative excess of the error over the attainable one."""
     parser = argparse.ArgumentParser(description="training in plain PyTorch")
     parser.add_argument("--steps", type=int, default=2000)
     options = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""Training with diffspace's own trainer, which is a generator: it does the steps, the caller owns the loop.
+"""Training with diffspace's own trainer, a generator of steps: you write the loop around it.
 
 python examples/loop_trainer.py --steps 2000
 """
@@ -17,7 +17,7 @@ from ring import SIGMA_DATA, judge, points
 
 
 def train(x: torch.Tensor, steps: int, batch: int = 256, precision: Precision = "float32") -> ds.Preconditioned:
-    """The average of the weights of a network that was trained on x."""
+    """A network trained on x, with the average of the weights."""
     torch.manual_seed(0)
     network = ds.networks.MLP(x.shape[1:], width=64)
     denoiser = ds.Preconditioned(network, ds.EDMPreconditioning(sigma_data=SIGMA_DATA))
@@ -38,7 +38,7 @@ def train(x: torch.Tensor, steps: int, batch: int = 256, precision: Precision = 
 
 
 def main(arguments: list[str] | None = None) -> float:
-    """Train, judge, and return how far the error is above the attainable."""
+    """Train, and return the relative excess of the error over the attainable one."""
     parser = argparse.ArgumentParser(description="training with diffspace's trainer")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--precision", default="float32", choices=get_args(Precision))

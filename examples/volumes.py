@@ -2,18 +2,16 @@
 
     python examples/volumes.py --out volumes.png
 
-A ball is tanh(2·(r − distance to its centre)), its radius r uniform in [1.5, 3] voxels, its centre such that it lies
-inside. Whether a sample is a ball is measured: of its mass and centroid follow r and centre, and of those the ball that
-it should be; the root mean square difference is 0 for a ball. Volumes of independent voxels, or of a Gaussian with the
-covariance of balls, are far from any.
+A ball is tanh(2·(r − distance to its centre)), with a radius r uniform in [1.5, 3] voxels and a centre uniform among
+those that keep it inside. To measure whether a sample is a ball, r and the centre are computed from its mass and
+centroid; the root mean square difference from that ball is 0 for a ball, and large for samples of a Gaussian with the
+covariance of balls.
 """
-
-import argparse
 
 import torch
 
 import diffspace as ds
-from diffspace.averages import EMA, HalfLife
+from shared import print_errors, read_options, train
 
 SIDE = 8
 RADII = (1.5, 3.0)
@@ -34,44 +32,34 @@ def draw(n: int, generator: torch.Generator | None = None) -> torch.Tensor:
 
 
 def fitted(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(radius, root mean square difference from the ball of that mass and centroid) of each volume."""
+    """For each volume, the radius of the ball with its mass and centroid, and the RMS difference from that ball."""
     inside = (x + 1).clamp(0, 2) / 2
     mass = inside.sum((1, 2, 3, 4)).clamp(min=1e-3)
     centres = (inside * PLACES).sum((2, 3, 4)) / mass[:, None]
     radii = torch.linspace(0.5, 5, 451)
-    # the mass of a soft ball is not quite 4πr³/3: it is looked up
+    # the mass of a soft ball differs from 4πr³/3, so it is looked up in a table
     masses = (balls(radii, torch.full((len(radii), 3), SIDE / 2)) + 1).sum((1, 2, 3, 4)) / 2
     radius = radii[torch.searchsorted(masses, mass).clamp(max=len(radii) - 1)]
     return radius, (x - balls(radius, centres)).square().mean((1, 2, 3, 4)).sqrt()
 
 
-def train(steps: int, batch: int = 8) -> ds.Preconditioned:
-    """The average of the weights of a U-Net that has seen steps·batch balls."""
+def train_balls(steps: int, batch: int = 8) -> ds.Preconditioned:
+    """A U-Net in three dimensions, trained on steps·batch balls."""
     torch.manual_seed(0)
     network = ds.networks.DDPMpp(
         (1, SIDE, SIDE, SIDE),
         model_channels=16,
         channel_mult=(1, 2),
         num_blocks=1,
-        attn_resolutions=(4,),  # between all 512 voxels it would be most of the work
+        attn_resolutions=(4,),  # attention between all 512 voxels would take most of the time
         dropout=0.0,
     )
     denoiser = ds.Preconditioned(network, ds.EDMPreconditioning(sigma_data=float(draw(1000).std())))
-    loss = ds.DenoisingLoss(ds.LogNormal(P_mean=-0.4, P_std=1.4), reduction="mean")
-    ema = EMA(denoiser, HalfLife(ramp_ratio=0.1))
-    optimizer = torch.optim.Adam(denoiser.parameters(), lr=2e-3, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for step in range(steps):
-        optimizer.zero_grad()
-        loss(denoiser, draw(batch)).mean().backward()
-        optimizer.step()
-        schedule.step()
-        ema.follow(denoiser, images=step * batch, batch=batch)
-    return ema.module
+    return train(denoiser, ds.LogNormal(P_mean=-0.4, P_std=1.4), lambda: (draw(batch), None), steps)
 
 
 def save_picture(path: str, rows: dict[str, torch.Tensor], count: int = 6) -> None:
-    """Of each volume the slices from front to back, one volume below the other."""
+    """A row of slices, from front to back, for each volume."""
     from matplotlib.figure import Figure
 
     figure = Figure((4.2 * len(rows), 0.55 * count), layout="constrained")
@@ -86,18 +74,12 @@ def save_picture(path: str, rows: dict[str, torch.Tensor], count: int = 6) -> No
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     """Train, draw, print and return the figures."""
-    parser = argparse.ArgumentParser(description="a U-Net learns balls")
-    parser.add_argument("--steps", type=int, default=900)
-    parser.add_argument("--samples", type=int, default=100)
-    parser.add_argument("--out", help="where the picture goes")
-    options = parser.parse_args(arguments)
-    denoiser = train(options.steps)
+    options = read_options(arguments, steps=900, samples=100)
+    denoiser = train_balls(options.steps)
 
     held_out = draw(options.samples, torch.Generator().manual_seed(1))
     found = ds.loss_by_sigma(denoiser, held_out, sigmas=torch.tensor([0.2, 0.5, 1.0, 2.0, 5.0]))
-    print("    σ  trivial    error")
-    for row in zip(found.sigma, found.trivial, found.mse, strict=True):
-        print("{:5.2f} {:8.4f} {:8.4f}".format(*map(float, row)))
+    print_errors(found)
 
     samples = ds.sample(denoiser, seeds=range(options.samples), steps=ds.EDMSteps(18)).x
     flat = draw(4000, torch.Generator().manual_seed(2)).flatten(1).double()

@@ -2,18 +2,17 @@
 
     python examples/waves.py --out waves.png
 
-A wave is cos(2π·(k·t/64 + φ)), t = 0 … 63, with k = 2 … 6 equally likely and φ uniform. Its power stands in one bin of
-the spectrum: purity 1. Of a Gaussian process with the same covariance the spectrum is the same and the purity is not.
-The exact denoiser of a fine grid of phases says what error is attainable.
+A wave is cos(2π·(k·t/64 + φ)), t = 0 … 63, with k = 2 … 6 equally likely and φ uniform. All of its power is in one bin
+of the spectrum: its purity is 1. A Gaussian process with the same covariance has the same spectrum but a lower purity.
+The exact denoiser of a fine grid of phases gives the attainable error.
 """
 
-import argparse
 import math
 
 import torch
 
 import diffspace as ds
-from diffspace.averages import EMA, HalfLife
+from shared import print_errors, read_options, train
 
 LENGTH = 64
 FREQUENCIES = (2, 3, 4, 5, 6)
@@ -32,7 +31,7 @@ def draw(n: int, generator: torch.Generator | None = None) -> torch.Tensor:
 
 
 def exact_denoiser(phases: int = 256) -> ds.oracles.FiniteData:
-    """The denoiser of a grid of phases, which is that of all phases where σ is large against their distance."""
+    """The denoiser of a grid of phases; for σ much larger than their distance it is that of all phases."""
     grid = torch.cartesian_prod(torch.tensor(FREQUENCIES, dtype=torch.float32), torch.arange(phases) / phases)
     return ds.oracles.FiniteData(waves(grid[:, 0], grid[:, 1]))
 
@@ -43,26 +42,16 @@ def power(x: torch.Tensor) -> torch.Tensor:
     return squares / squares.sum(1, keepdim=True)
 
 
-def train(steps: int, batch: int = 64) -> ds.Preconditioned:
-    """The average of the weights of a U-Net that has seen steps·batch waves."""
+def train_waves(steps: int, batch: int = 64) -> ds.Preconditioned:
+    """A U-Net in one dimension, trained on steps·batch waves."""
     torch.manual_seed(0)
     network = ds.networks.DDPMpp((1, LENGTH), model_channels=16, channel_mult=(1, 2, 2), num_blocks=1, dropout=0.0)
     denoiser = ds.Preconditioned(network, ds.EDMPreconditioning(sigma_data=math.sqrt(0.5)))
-    loss = ds.DenoisingLoss(ds.LogNormal(P_mean=-0.4, P_std=1.2), reduction="mean")
-    ema = EMA(denoiser, HalfLife(ramp_ratio=0.1))
-    optimizer = torch.optim.Adam(denoiser.parameters(), lr=2e-3, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for step in range(steps):
-        optimizer.zero_grad()
-        loss(denoiser, draw(batch)).mean().backward()
-        optimizer.step()
-        schedule.step()
-        ema.follow(denoiser, images=step * batch, batch=batch)
-    return ema.module
+    return train(denoiser, ds.LogNormal(P_mean=-0.4, P_std=1.2), lambda: (draw(batch), None), steps)
 
 
 def save_picture(path: str, data: torch.Tensor, samples: torch.Tensor, gaussian: torch.Tensor) -> None:
-    """Signals at the left, and at the right the mean spectrum and how pure the signals are."""
+    """Signals, their mean spectrum, and a histogram of their purity."""
     from matplotlib.figure import Figure
 
     figure = Figure((10, 3.6), layout="constrained")
@@ -82,20 +71,14 @@ def save_picture(path: str, data: torch.Tensor, samples: torch.Tensor, gaussian:
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     """Train, draw, print and return the figures."""
-    parser = argparse.ArgumentParser(description="a U-Net learns sine waves")
-    parser.add_argument("--steps", type=int, default=900)
-    parser.add_argument("--samples", type=int, default=500)
-    parser.add_argument("--out", help="where the picture goes")
-    options = parser.parse_args(arguments)
-    denoiser = train(options.steps)
+    options = read_options(arguments, steps=900, samples=500)
+    denoiser = train_waves(options.steps)
 
     held_out = draw(options.samples, torch.Generator().manual_seed(1))
     sigmas = torch.tensor([0.2, 0.5, 1.0, 2.0, 5.0])
     found = ds.loss_by_sigma(denoiser, held_out, sigmas=sigmas, oracle=exact_denoiser())
-    assert found.attainable is not None
-    print("    σ  trivial    error  attainable")
-    for row in zip(found.sigma, found.trivial, found.mse, found.attainable, strict=True):
-        print("{:5.2f} {:8.4f} {:8.4f}    {:8.4f}".format(*map(float, row)))
+    assert found.attainable is not None  # an oracle was given
+    print_errors(found)
 
     samples = ds.sample(denoiser, seeds=range(options.samples), steps=ds.EDMSteps(18)).x
     covariance = torch.zeros(LENGTH)
