@@ -84,9 +84,9 @@ def test_defaults_of_the_reference_are_filled_in(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"encoder_type": "skip"}, "encoder_type: 'skip'; want 'standard', as ddpmpp has it"),
+        ({"encoder_type": "skip"}, "encoder_type: expected 'standard' as in ddpmpp, got 'skip'"),
         ({"resample_filter": [1, 3, 3, 1]}, "resample_filter"),
-        ({"embedding_type": "fourier"}, "channel_mult_noise: 1; want 2, as ncsnpp has it"),
+        ({"embedding_type": "fourier"}, "channel_mult_noise: expected 2 as in ncsnpp, got 1"),
         ({"decoder_type": "skip"}, "decoder_type"),
         ({"unheard_of": 1}, "unheard_of"),
         ({"num_blocks": 10**9}, "num_blocks"),

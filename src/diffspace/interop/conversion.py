@@ -91,7 +91,7 @@ def convert(source: str | Path, **options: Any) -> tuple[Model, Report]:
         return _build(reader(content, **given), path)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    except (AttributeError, LookupError, RuntimeError, TypeError) as error:
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError) as error:
         # names and shapes of a known code base around content of another
         reason = f"{type(error).__name__} {error}".splitlines()[0]
         raise ValueError(f"{path}: cannot be interpreted: {reason}") from None

@@ -2,46 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from diffspace._shapes import Tensor
 from diffspace.config import from_config
 from diffspace.interop.checkpoint import Checkpoint
-from diffspace.pickles import PickleError, Record, short_repr
+from diffspace.pickles import Record, short_repr
 
 __all__ = ["read", "recognise"]
 
-_PRECONDITIONING: Mapping[str, tuple[str, Mapping[str, Callable[[Any], Any]]]] = {
-    "EDMPrecond": ("edm", {"sigma_data": float, "sigma_min": float, "sigma_max": float}),
-    "VPPrecond": ("vp", {"beta_d": float, "beta_min": float, "epsilon_t": float, "M": int}),
-    "VEPrecond": ("ve", {"sigma_min": float, "sigma_max": float}),
-    "iDDPMPrecond": ("iddpm", {"M": int, "C_1": float, "C_2": float}),
+_PRECONDITIONING: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "EDMPrecond": ("edm", ("sigma_data", "sigma_min", "sigma_max")),
+    "VPPrecond": ("vp", ("beta_d", "beta_min", "epsilon_t", "M")),
+    "VEPrecond": ("ve", ("sigma_min", "sigma_max")),
+    "iDDPMPrecond": ("iddpm", ("M", "C_1", "C_2")),
 }
+"""Our name of each preconditioning, and its settings, which have the same names in both."""
 _COMMON = {"label_dim": 0, "augment_dim": 0, "channel_mult_emb": 4, "dropout": 0.1, "label_dropout": 0.0}
-_NETWORKS: Mapping[str, Mapping[str, Any]] = {
+_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "SongUNet": _COMMON
     | {"model_channels": 128, "channel_mult": (1, 2, 2, 2), "num_blocks": 4, "attn_resolutions": (16,)},
     "DhariwalUNet": _COMMON
     | {"model_channels": 192, "channel_mult": (1, 2, 3, 4), "num_blocks": 3, "attn_resolutions": (32, 16, 8)},
 }
-"""The options that the networks share with ours, and what they are where a file does not say."""
-_SONG_STYLES: Mapping[str, dict[str, Any]] = {
-    "ddpmpp": {
-        "embedding_type": "positional",
-        "channel_mult_noise": 1,
-        "encoder_type": "standard",
-        "decoder_type": "standard",
-        "resample_filter": (1, 1),
-    },
-    "ncsnpp": {
-        "embedding_type": "fourier",
-        "channel_mult_noise": 2,
-        "encoder_type": "residual",
-        "decoder_type": "standard",
-        "resample_filter": (1, 3, 3, 1),
-    },
+"""The options that the networks share with ours, with the values that apply where a file has none."""
+_SHAPE = ("img_resolution", "in_channels", "out_channels")
+_FIXED: Mapping[str, Mapping[str, Any]] = {
+    "ddpmpp": {"embedding_type": "positional", "channel_mult_noise": 1, "encoder_type": "standard"}
+    | {"decoder_type": "standard", "resample_filter": (1, 1)},
+    "ncsnpp": {"embedding_type": "fourier", "channel_mult_noise": 2, "encoder_type": "residual"}
+    | {"decoder_type": "standard", "resample_filter": (1, 3, 3, 1)},
+    "adm": {},
 }
+"""The other options, which have one value in each of our networks; a SongUNet's defaults are those of ddpmpp."""
 
 
 def recognise(content: Mapping[str, Any]) -> bool:
@@ -53,79 +47,76 @@ def read(content: Mapping[str, Any]) -> Checkpoint:
     """The averaged network ("ema") of a snapshot."""
     whole = content["ema"]
     if whole.class_name not in _PRECONDITIONING:
-        raise ValueError(f"class {short_repr(whole.class_name)} is unknown; want one of {', '.join(_PRECONDITIONING)}")
-    kind, wanted = _PRECONDITIONING[whole.class_name]
-    settings = {name: _number(whole.state, name, type_) for name, type_ in wanted.items()}
-    preconditioning = from_config("preconditioning", {"kind": kind, **settings})
-
+        raise ValueError(f"ema: expected one of {', '.join(_PRECONDITIONING)}, got {short_repr(whole.class_name)}")
+    kind, names = _PRECONDITIONING[whole.class_name]
+    settings = {name: _number(name, whole.state.get(name), int if name == "M" else float) for name in names}
     unet = _part(whole.state, "_modules").get("model")
-    if not isinstance(unet, Record) or unet.class_name not in _NETWORKS:
+    if not isinstance(unet, Record) or unet.class_name not in _OPTIONS:
         name = unet.class_name if isinstance(unet, Record) else unet
-        raise ValueError(f"model: {short_repr(name)} is unknown; want one of {', '.join(_NETWORKS)}")
-    ignored = [f"{name!r} of the snapshot" for name in content if name != "ema"]
-    ignored += [f"{name!r} of {whole.class_name}" for name in _part(whole.state, "_buffers")]
+        raise ValueError(f"model: expected one of {', '.join(_OPTIONS)}, got {short_repr(name)}")
+
+    config, state = _config(unet), dict(_tensors(unet))
+    ignored = [f"{short_repr(name)} of the snapshot" for name in content if name != "ema"]
+    ignored += [f"{short_repr(name)} of {whole.class_name}" for name in _part(whole.state, "_buffers")]
     ignored.append("the source code of the classes, which is not executed")
     if whole.state.get("use_fp16"):
         ignored.append("use_fp16: the weights are float32, and the precision of the network is the user's choice")
-    state = dict(_tensors(unet))
-    config = _config(unet)
-    channels = config["shape"][0]
-    last = (
-        "out_conv" if unet.class_name == "DhariwalUNet" else f"dec.{'x'.join(map(str, config['shape'][1:]))}_aux_conv"
-    )
+    channels, height, width = config["shape"]
+    last = "out_conv" if config["kind"] == "adm" else f"dec.{height}x{width}_aux_conv"
     for name in (f"{last}.weight", f"{last}.bias"):
         if name in state and len(state[name]) == 2 * channels:
             state[name] = state[name][:channels]
             ignored.append(f"the second half of {name}: a learned variance")
     return Checkpoint(
-        f"NVIDIA pickle, {whole.class_name} of {unet.class_name}", config, state, preconditioning, tuple(ignored)
+        format=f"NVIDIA pickle, {whole.class_name} of {unet.class_name}",
+        network=config,
+        state=state,
+        preconditioning=from_config("preconditioning", {"kind": kind, **settings}),
+        ignored=tuple(ignored),
     )
 
 
 def _config(unet: Record) -> dict[str, Any]:
     """The config of our network for the arguments with which theirs was made."""
     if unet.state.get("_init_args"):
-        raise ValueError(f"_init_args: {short_repr(unet.state['_init_args'])}; want arguments by name")
-    given = dict(_part(unet.state, "_init_kwargs"))
-    size = _number(given, "img_resolution", int)
-    channels = _number(given, "in_channels", int)
+        raise ValueError(f"_init_args: expected arguments by name, got {short_repr(unet.state['_init_args'])}")
+    given = _part(unet.state, "_init_kwargs")
+    size = _number("img_resolution", given.get("img_resolution"), int)
+    channels = _number("in_channels", given.get("in_channels"), int)
     if given.get("out_channels") not in (channels, 2 * channels):
-        raise ValueError(f"out_channels: {short_repr(given.get('out_channels'))}; want {channels} or {2 * channels}")
-    defaults = _NETWORKS[unet.class_name]
-    options = {name: _like(name, given.get(name, default), default) for name, default in defaults.items()}
-    style = {name: value for name, value in given.items() if name not in {*options, *_SHAPE}}
-    if unet.class_name == "DhariwalUNet":
-        kind = "adm"
-        if style:
-            raise ValueError(f"{short_repr(next(iter(style)))}: is no option of a DhariwalUNet")
-    else:
-        kind = _song_kind(style)
-    sides = [size >> i for i in range(len(options["channel_mult"]))]
-    options["attn_resolutions"] = tuple(r for r in options["attn_resolutions"] if r in sides)
+        got = short_repr(given.get("out_channels"))
+        raise ValueError(f"out_channels: expected {channels} or {2 * channels}, got {got}")
+    defaults = _OPTIONS[unet.class_name]
+    options = {
+        name: _integers(name, given.get(name, default))
+        if isinstance(default, tuple)
+        else _number(name, given.get(name, default), type(default))
+        for name, default in defaults.items()
+    }
+    options["attn_resolutions"] = tuple(
+        side for side in options["attn_resolutions"] if side in [size >> i for i in range(len(options["channel_mult"]))]
+    )
     if not options["label_dim"]:
         options["label_dropout"] = 0.0
+    kind = _kind(unet.class_name, {name: given[name] for name in given if name not in (*defaults, *_SHAPE)})
     return {"kind": kind, "shape": (channels, size, size), **options}
 
 
-_SHAPE = {"img_resolution", "in_channels", "out_channels"}
-
-
-def _song_kind(given: Mapping[str, Any]) -> str:
-    """Which of our networks has the options of a SongUNet; ValueError names one that none has."""
-    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    kind = "ncsnpp" if plain.get("embedding_type") == "fourier" else "ddpmpp"
-    style = _SONG_STYLES[kind]
-    # what is not given is as in DDPM++
-    for name, value in (_SONG_STYLES["ddpmpp"] | plain).items():
-        if name not in style:
-            raise ValueError(f"{short_repr(name)}: is no option of a SongUNet")
-        if value != style[name]:
-            raise ValueError(f"{name}: {short_repr(value)}; want {style[name]!r}, as {kind} has it")
+def _kind(class_name: str, given: Mapping[str, Any]) -> str:
+    """Which of our networks has these options; the ValueError names one that none has."""
+    song = class_name == "SongUNet"
+    kind = "adm" if not song else "ncsnpp" if given.get("embedding_type") == "fourier" else "ddpmpp"
+    for name, value in {**(_FIXED["ddpmpp"] if song else {}), **given}.items():
+        if name not in _FIXED[kind]:
+            raise ValueError(f"{short_repr(name)}: is not an option of a {class_name}")
+        expected = _FIXED[kind][name]
+        if (tuple(value) if isinstance(value, list) else value) != expected:
+            raise ValueError(f"{name}: expected {expected!r} as in {kind}, got {short_repr(value)}")
     return kind
 
 
 def _tensors(module: Record) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers under their full names. No module may occur twice, or there would be no end to some."""
+    """Parameters and buffers under their full names. A module that occurs twice is refused: it may hold itself."""
     seen: set[int] = set()
     waiting = [("", module)]
     while waiting:
@@ -137,32 +128,28 @@ def _tensors(module: Record) -> Iterator[tuple[str, Tensor]]:
             if isinstance(value, Tensor):
                 yield prefix + name, value
             elif value is not None:
-                raise ValueError(f"{short_repr(prefix + name)}: is no tensor")
+                raise ValueError(f"{short_repr(prefix + name)}: is not a tensor")
         for name, child in _part(module.state, "_modules").items():
             if isinstance(child, Record):
                 waiting.append((f"{prefix}{name}.", child))
             elif child is not None:
-                raise ValueError(f"{short_repr(prefix + name)}: is no module")
+                raise ValueError(f"{short_repr(prefix + name)}: is not a module")
 
 
 def _part(state: Mapping[str, Any], name: str) -> dict[str, Any]:
     part = state.get(name)
     if type(part) is not dict:
-        raise PickleError(f"has an object without {name}")
+        raise ValueError(f"{name}: is missing in an object of the file")
     return part
 
 
-def _number(state: Mapping[str, Any], name: str, type_: Callable[[Any], Any]) -> Any:
-    value = state.get(name)
-    if isinstance(value, bool) or not isinstance(value, int if type_ is int else int | float):
-        raise ValueError(f"{name}: {short_repr(value)}; want a number")
-    return type_(value)
+def _number(name: str, value: Any, kind: type) -> Any:
+    if type(value) is not int and (kind is int or type(value) is not float):
+        raise ValueError(f"{name}: expected {'an integer' if kind is int else 'a number'}, got {short_repr(value)}")
+    return kind(value)
 
 
-def _like(name: str, value: Any, default: Any) -> Any:
-    """A value of the type of its default: a whole number, a number, or whole numbers."""
-    if not isinstance(default, tuple):
-        return _number({name: value}, name, type(default))
+def _integers(name: str, value: Any) -> tuple[int, ...]:
     if not isinstance(value, list | tuple) or not all(type(n) is int for n in value):
-        raise ValueError(f"{name}: {short_repr(value)}; want whole numbers")
+        raise ValueError(f"{name}: expected a list of integers, got {short_repr(value)}")
     return tuple(value)

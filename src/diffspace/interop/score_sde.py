@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from diffspace._shapes import Tensor
+from diffspace.checks import check_integer
 from diffspace.interop.checkpoint import Checkpoint
 from diffspace.pickles import short_repr
 from diffspace.preconditioning import Preconditioning, VEPreconditioning, VPPreconditioning
@@ -33,25 +34,21 @@ def recognise(content: Mapping[str, Any]) -> bool:
 
 
 def read(content: Mapping[str, Any], *, size: int | None = None) -> Checkpoint:
-    """The averaged network of a checkpoint, for images of `size` × `size`: 32 if not said, as in CIFAR-10."""
-    assumed = [] if size is not None else ["size 32, which weights do not tell"]
+    """The averaged network of a checkpoint, for images of `size` × `size` (default 32, as in CIFAR-10)."""
     side = 32 if size is None else size
-    modules = _averaged(content)
-    walk = _Walk(modules, side)
-    channels = walk.state[f"{walk.enc(0)}_conv.weight"].shape[1]
-    network = {
-        "kind": walk.kind,
-        "shape": (channels, side, side),
-        "model_channels": walk.model_channels,
-        "channel_mult": walk.channel_mult,
-        "num_blocks": walk.num_blocks,
-        "attn_resolutions": tuple(side >> level for level in sorted(walk.attended)),
-    }
-    preconditioning, told = _preconditioning(walk.kind, content["model"])
-    ignored = [f"{name!r} of the checkpoint" for name in content if name not in ("model", "ema")]
+    check_integer("size", side, 1)
+    assumed = [] if size is not None else ["size 32, which weights do not tell"]
+    network, state = _network(_averaged(content), side)
+    preconditioning, reason = _preconditioning(network["kind"], content["model"])
+    ignored = [f"{short_repr(name)} of the checkpoint" for name in content if name not in ("model", "ema")]
     ignored.append("the weights of 'model': those of its average 'ema' are taken")
     return Checkpoint(
-        f"score_sde checkpoint, {walk.kind}", network, walk.state, preconditioning, tuple(ignored), (*assumed, told)
+        format=f"score_sde checkpoint, {network['kind']}",
+        network=network,
+        state=state,
+        preconditioning=preconditioning,
+        ignored=tuple(ignored),
+        assumed=(*assumed, reason),
     )
 
 
@@ -61,121 +58,126 @@ def _averaged(content: Mapping[str, Any]) -> list[dict[str, Tensor]]:
     The average is a list in the order of the parameters, which is that of the state dict. The frequencies of the
     Fourier features are a parameter that was not trained.
     """
-    shadows = list(content["ema"]["shadow_params"])
+    averages = list(content["ema"]["shadow_params"])[::-1]
     found: dict[int, dict[str, Tensor]] = {}
     for name, value in content["model"].items():
         if name.endswith("sigmas"):
             continue
-        match = _MODULE.fullmatch(str(name))
+        match = _MODULE.fullmatch(name)
         if match is None or not isinstance(value, Tensor):
-            raise ValueError(f"{short_repr(name)}: is no name of such a network")
+            raise ValueError(f"{short_repr(name)}: is not a name of such a network")
         module = found.setdefault(int(match[1]), {})
         if match[2] == "W":
             module["W"] = value
             continue
-        if not shadows or not isinstance(shadows[0], Tensor) or shadows[0].shape != value.shape:
-            raise ValueError(f"shadow_params: have no average for {short_repr(name)} of shape {tuple(value.shape)}")
-        module[match[2]] = shadows.pop(0)
-    if shadows:
-        raise ValueError(f"shadow_params: have {len(shadows)} more tensors than the network")
+        if not averages or not isinstance(averages[-1], Tensor) or averages[-1].shape != value.shape:
+            raise ValueError(f"shadow_params: no average for {short_repr(name)} of shape {tuple(value.shape)}")
+        module[match[2]] = averages.pop()
+    if averages:
+        raise ValueError(f"shadow_params: {len(averages)} more tensors than the network has")
     return [found[i] for i in sorted(found)]
 
 
-class _Walk:
-    """The modules in the order in which the network was made, which tells what each of them is."""
+def _network(modules: list[dict[str, Tensor]], side: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The config and the weights of our network. What a module is follows from the order in which they were made."""
+    blocks = [module for module in modules if "Conv_1.weight" in module]
+    levels = sum(map(_resamples, modules)) // 2 + 1
+    # one level has n blocks, 2 in the middle, and n + 1
+    num_blocks = next((i for i, module in enumerate(blocks) if _resamples(module)), (len(blocks) - 3) // 2)
+    if num_blocks < 1 or side % 2 ** (levels - 1):
+        raise ValueError(f"size, all_modules: {side}, with {levels} levels of {num_blocks} blocks, is not a network")
+    fourier = "W" in modules[0]
+    if fourier != any("Conv2d_0.weight" in module for module in modules):
+        raise ValueError("all_modules: expected Fourier features with a residual encoder (NCSN++), or neither (DDPM++)")
 
-    def __init__(self, modules: list[dict[str, Tensor]], side: int) -> None:
-        self.side, self.state = side, dict[str, Tensor]()
-        self.attended: set[int] = set()
+    weights = _Weights(modules)
+    sides = [f"{side >> level}x{side >> level}" for level in range(levels)]
+    attended = []
+    if fourier:
+        weights.state["map_noise.freqs"] = weights.next("map_noise", "W")["W"]
+    weights.layer("map_layer0", 2)
+    weights.layer("map_layer1", 2)
+    weights.layer(f"enc.{sides[0]}_conv", 4)
+    for level, at in enumerate(sides):
+        if level:
+            weights.block(f"enc.{at}_down")
+            if fourier:
+                weights.layer(f"enc.{at}_aux_residual", 4, prefix="Conv2d_0.")
+        with_attention = [weights.block(f"enc.{at}_block{k}", attention=True) for k in range(num_blocks)]
+        attended += [level] if any(with_attention) else []
+    weights.block(f"dec.{sides[-1]}_in0", attention=True)
+    weights.block(f"dec.{sides[-1]}_in1")
+    for level, at in reversed(list(enumerate(sides))):
+        for k in range(num_blocks + 1):
+            weights.block(f"dec.{at}_block{k}", attention=k == num_blocks)
+        if level:
+            weights.block(f"dec.{sides[level - 1]}_up")
+    weights.layer(f"dec.{sides[0]}_aux_norm", 1)
+    weights.layer(f"dec.{sides[0]}_aux_conv", 4)
+    weights.end()
+
+    model_channels, channels = weights.state[f"enc.{sides[0]}_conv.weight"].shape[:2]
+    widths = [len(weights.state[f"enc.{at}_block0.conv1.weight"]) for at in sides]
+    network = {
+        "kind": "ncsnpp" if fourier else "ddpmpp",
+        "shape": (channels, side, side),
+        "model_channels": model_channels,
+        "channel_mult": tuple(width // model_channels for width in widths),
+        "num_blocks": num_blocks,
+        "attn_resolutions": tuple(side >> level for level in attended),
+    }
+    return network, weights.state
+
+
+class _Weights:
+    """The weights under our names, taken from the modules one after the other."""
+
+    def __init__(self, modules: list[dict[str, Tensor]]) -> None:
+        self.state: dict[str, Tensor] = {}
         self.waiting = list(enumerate(modules))[::-1]
-        resamplers = sum(map(_resamples, modules))
-        self.levels = resamplers // 2 + 1
-        blocks = [module for module in modules if "Conv_1.weight" in module]
-        first = next((i for i, module in enumerate(blocks) if _resamples(module)), (len(blocks) - 3) // 2)
-        self.num_blocks = first
-        if first < 1 or side % 2 ** (self.levels - 1):
-            raise ValueError(f"size, all_modules: {side}, with {self.levels} levels of {first} blocks, is no network")
-        fourier = "W" in modules[0]
-        residual = any("Conv2d_0.weight" in module for module in modules)
-        if fourier != residual:
-            raise ValueError("all_modules: want Fourier features with a residual encoder (NCSN++), or neither (DDPM++)")
-        self.kind = "ncsnpp" if fourier else "ddpmpp"
-        if fourier:
-            self.state["map_noise.freqs"] = self.waiting.pop()[1]["W"]
-        self.take("map_layer0", 2)
-        self.take("map_layer1", 2)
-        self.take(f"{self.enc(0)}_conv", 4)
-        self.model_channels = len(self.state[f"{self.enc(0)}_conv.weight"])
-        for i in range(self.levels):
-            for k in range(self.num_blocks):
-                self.block(f"{self.enc(i)}_block{k}", level=i)
-            if i < self.levels - 1:
-                self.block(f"{self.enc(i + 1)}_down")
-                if self.waiting and "Conv2d_0.weight" in self.waiting[-1][1]:
-                    self.put(f"{self.enc(i + 1)}_aux_residual", "Conv2d_0", self.waiting.pop()[1])
-        self.block(f"{self.dec(self.levels - 1)}_in0", level=None, attention=True)
-        self.block(f"{self.dec(self.levels - 1)}_in1")
-        for i in reversed(range(self.levels)):
-            for k in range(self.num_blocks + 1):
-                self.block(f"{self.dec(i)}_block{k}", attention=k == self.num_blocks)
-            if i:
-                self.block(f"{self.dec(i - 1)}_up")
-        self.take(f"{self.dec(0)}_aux_norm", 1)
-        self.take(f"{self.dec(0)}_aux_conv", 4)
-        if self.waiting:
-            raise ValueError(f"all_modules.{self.waiting[-1][0]}: is more than such a network has")
-        widths = [len(self.state[f"{self.enc(i)}_block0.conv1.weight"]) for i in range(self.levels)]
-        self.channel_mult = tuple(width // self.model_channels for width in widths)
 
-    def enc(self, level: int) -> str:
-        return f"enc.{self.side >> level}x{self.side >> level}"
-
-    def dec(self, level: int) -> str:
-        return f"dec.{self.side >> level}x{self.side >> level}"
-
-    def next(self, name: str, wanted: str, ndim: int | None = None) -> dict[str, Tensor]:
-        """The next module, which must be what `name` wants it to be."""
+    def next(self, name: str, parameter: str, ndim: int | None = None) -> dict[str, Tensor]:
+        """The next module, which must have `parameter`, with `ndim` dimensions, to be `name`."""
         if not self.waiting:
-            raise ValueError(f"all_modules: end where {name} should be")
+            raise ValueError(f"all_modules: end before {name}")
         index, module = self.waiting.pop()
-        if wanted not in module or (ndim is not None and module[wanted].ndim != ndim):
+        if parameter not in module or (ndim is not None and module[parameter].ndim != ndim):
             raise ValueError(f"all_modules.{index}: is not {name}, which DDPM++ and NCSN++ have there")
         return module
 
-    def put(self, name: str, theirs: str, module: Mapping[str, Tensor]) -> None:
-        for leaf in ("weight", "bias"):
-            if f"{theirs}.{leaf}" in module:
-                self.state[f"{name}.{leaf}"] = module[f"{theirs}.{leaf}"]
+    def end(self) -> None:
+        if self.waiting:
+            raise ValueError(f"all_modules.{self.waiting[-1][0]}: is more than such a network has")
 
-    def take(self, name: str, ndim: int) -> None:
-        module = self.next(name, "weight", ndim)
-        self.state.update({f"{name}.{leaf}": value for leaf, value in module.items()})
+    def layer(self, name: str, ndim: int, prefix: str = "") -> None:
+        module = self.next(name, f"{prefix}weight", ndim)
+        self.state.update({f"{name}.{leaf.removeprefix(prefix)}": value for leaf, value in module.items()})
 
-    def block(self, name: str, *, level: int | None = None, attention: bool = False) -> None:
-        """A residual block, with the attention that may follow it."""
-        module = self.next(name, "Conv_1.weight")
-        for leaf in module:
+    def block(self, name: str, *, attention: bool = False) -> bool:
+        """A residual block, with the attention that may follow it; whether one does."""
+        for leaf, value in self.next(name, "Conv_1.weight").items():
             part, _, kind = leaf.partition(".")
             if part not in _BLOCK:
-                raise ValueError(f"{short_repr(leaf)} of {name}: is no layer of a block of BigGAN's kind")
-            self.state[f"{name}.{_BLOCK[part]}.{kind}"] = module[leaf]
-        if (attention or level is not None) and self.waiting and "NIN_3.W" in self.waiting[-1][1]:
-            self.attend(name, self.waiting.pop()[1])
-            if level is not None:
-                self.attended.add(level)
+                raise ValueError(f"{short_repr(leaf)} of {name}: is not a layer of a BigGAN block")
+            self.state[f"{name}.{_BLOCK[part]}.{kind}"] = value
+        attended = attention and bool(self.waiting) and "NIN_3.W" in self.waiting[-1][1]
+        if attended:
+            self.attention(name, self.waiting.pop()[1])
+        return attended
 
-    def attend(self, name: str, module: Mapping[str, Tensor]) -> None:
-        self.put(f"{name}.norm2", "GroupNorm_0", module)
+    def attention(self, name: str, module: Mapping[str, Tensor]) -> None:
+        for leaf in ("weight", "bias"):
+            self.state[f"{name}.norm2.{leaf}"] = module[f"GroupNorm_0.{leaf}"]
         # a NIN multiplies from the right; channel 3c + j of qkv is channel c of q, k or v
-        parts = [(module[f"NIN_{j}.W"].mT, module[f"NIN_{j}.b"]) for j in range(4)]
-        self.state[f"{name}.qkv.weight"] = torch.stack([W for W, _ in parts[:3]], dim=1).flatten(0, 1)[:, :, None, None]
-        self.state[f"{name}.qkv.bias"] = torch.stack([b for _, b in parts[:3]], dim=1).flatten()
-        self.state[f"{name}.proj.weight"] = parts[3][0][:, :, None, None]
-        self.state[f"{name}.proj.bias"] = parts[3][1]
+        *qkv, (weight, bias) = [(module[f"NIN_{j}.W"].mT, module[f"NIN_{j}.b"]) for j in range(4)]
+        self.state[f"{name}.qkv.weight"] = torch.stack([W for W, _ in qkv], dim=1).flatten(0, 1)[:, :, None, None]
+        self.state[f"{name}.qkv.bias"] = torch.stack([b for _, b in qkv], dim=1).flatten()
+        self.state[f"{name}.proj.weight"] = weight[:, :, None, None]
+        self.state[f"{name}.proj.bias"] = bias
 
 
 def _resamples(module: Mapping[str, Tensor]) -> bool:
-    """Whether a block halves or doubles: only then its skip connection has a convolution between equal widths."""
+    """Whether a block halves or doubles: only then its skip connection is a convolution between equal widths."""
     skip = module.get("Conv_2.weight")
     return skip is not None and skip.shape[0] == skip.shape[1]
 
