@@ -35,7 +35,7 @@ from torch import Tensor
 from diffspace.data import ORACLES, is_oracle, named_oracle
 from diffspace.loading import load
 from diffspace.protocols import Denoiser
-from diffspace.sampling import EDMSteps, Euler, Execution, random_labels, sample
+from diffspace.sampling import EDMSteps, Euler, Execution, Sampler, random_labels, sample
 from diffspace.solverlab import (
     Reference,
     compare_solvers,

@@ -178,13 +178,13 @@ def test_every_option_of_the_sampler_reaches_it(points_run, tmp_path):
         (["--alpha", "0.7", "--steps", "5"], {"steps": ds.EDMSteps(5), "solver": ds.Heun(0.7)}),
         (["--disc", "ve", "--steps", "5"], {"steps": ds.VESteps(5)}),
         (["--disc", "iddpm", "--steps", "5", "--M", "100", "--j0", "2"], {"steps": ds.IDDPMSteps(5, M=100, j0=2)}),
-        (["--disc", "loglinear", "--steps", "5"], {"steps": ds.LogLinearSteps(5)}),
+        (["--steps", "loglinear:num_steps=5"], {"steps": ds.LogLinearSteps(5)}),
         (
             ["--disc", "vp", "--beta-d", "18", "--steps", "5", "--schedule", "vp"],
             {"steps": ds.VPSteps(5, beta_d=18.0), "process": ds.Process(ds.VPSchedule(18.0))},
         ),
         (
-            ["--schedule", "cosine", "--scaling", "none", "--steps", "5"],
+            ["--process", "cosine", "--scaling", "none", "--steps", "5"],
             {"steps": ds.EDMSteps(5), "process": ds.Process(ds.CosineSchedule(), ds.NoScaling())},
         ),
         (
@@ -264,7 +264,7 @@ class TestMistakes:
     def test_commands_and_options(self, capsys):
         assert "smaple" in error_of(capsys, "smaple")
         assert "--stepps" in error_of(capsys, "sample", "x", "--stepps", "3")
-        assert "'--steps'" in error_of(capsys, "sample", "x", "--steps", "abc")
+        assert "steps.kind: 'abc' is unknown" in error_of(capsys, "sample", "x", "--steps", "abc")
 
     def test_data(self, capsys, tmp_path):
         assert "no_such_folder" in error_of(capsys, "train", tmp_path / "no_such_folder")
@@ -309,7 +309,7 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            (["--steps", "0"], "num_steps: 0"),
+            (["--steps", "0"], "num_steps: expected an integer of at least 1, got 0"),
             (["--rho", "3", "--disc", "vp"], "rho"),
             (["--alpha", "0.5", "--solver", "euler"], "alpha"),
             (
@@ -317,16 +317,18 @@ class TestMistakes:
                 "'heun:alpha=0.7' has alpha, which",
             ),
             (["--solver", "unipc:k=7"], "k: 7; want 1 to 3"),
-            (["--solver", "unipc:k"], "want kind:option=value,option=value"),
-            (["--beta-d", "3"], "--beta-d"),
+            (["--solver", "unipc:k"], "kind:option=value"),
+            (["--beta-d", "3"], "--beta-d: has no effect"),
+            (["--steps", "edm", "--disc", "vp"], "the kind of steps is given twice"),
+            (["--sampler", "x", "--rho", "3"], "has no sampler 'x'"),
             (["--S-min", "3"], "--S-churn"),
             (["--class", "11"], "--class: '11'"),
             (["--seeds", "5-1"], "runs backward"),
             (["--sigma-min", "90"], "sigma_min"),
-            (["--batch", "0"], "--batch: 0"),
+            (["--batch", "0"], "--batch: expected an integer of at least 1, got 0"),
             (["--subdirs"], "--subdirs: has no effect on samples.png"),
             (["--columns", "3", "--out", "x.npz"], "--columns: has no effect on x.npz"),
-            (["--precision", "float8"], "--precision: 'float8'"),
+            (["--precision", "float8"], "--precision: expected 'float32', 'bfloat16' or 'float16', got 'float8'"),
             (["--winograd"], "winograd: has no effect on this network"),
             (["--columns", "0"], "--columns: 0"),
             (["--seeds", "0-3,2", "--out", "many"], "names a seed twice"),

@@ -45,7 +45,7 @@ def test_points_are_measured_in_nats_of_what_is_stored(points_run, capsys):
     model, held_out = ds.load(points_run), load_data("swissroll", n=500).split()[1]
     raw = held_out.raw(torch.arange(20) * len(held_out) // 20)
     nats = {
-        n: log_likelihood(model, model.transform.forward(raw), sampler=Sampler(steps(n), Heun(1 / 2))).log_prob
+        n: log_likelihood(model, model.transform.forward(raw), sampler=Sampler(steps(n), ds.Heun(1 / 2))).log_prob
         for n in (4, 8)
     }
     expected = nats[8] + model.transform.log_volume((2,))
@@ -93,7 +93,7 @@ def test_mistakes_are_named(digits_run, points_run, tmp_path, capsys):
     for arguments, message in (
         ((digits_run, "swissroll"), "data: samples are of 2, the model's of 1×8×8"),
         ((tmp_path,), "is not the folder of a training run"),
-        ((points_run, "--draws", 2), "--draws: have no effect"),
+        ((points_run, "--draws", 2), "--draws: has no effect"),
         ((points_run, "--n", 0), "--n: 0"),
         ((points_run, "--probes", 0), "--probes: 0"),
         ((points_run, "--batch", 0), "--batch: 0"),

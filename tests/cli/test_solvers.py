@@ -39,7 +39,7 @@ def test_an_oracle_end_to_end(tmp_path, capsys, monkeypatch):
         assert choice["command"] == f"diffspace sample MODEL {command}"
         assert choice["command"] in captured.out
         assert choice["reason"].split(";")[0] in captured.out  # the rest may stand in the next line
-    assert "12 runs, 84 evaluations of 8 samples: as the 60 for the reference went" in captured.err
+    assert "12 runs, 84 evaluations of 8 samples: at the speed of the 60 for the reference" in captured.err
     with Image.open(out) as picture:
         assert picture.width > 600
 
@@ -72,15 +72,16 @@ def test_samplers_that_were_found_take_part(points_run, capsys, monkeypatch):
     ("arguments", "message"),
     [
         (["rings"], "there is no folder rings"),
-        (["ring", "--nfe", "5,x"], "--nfe: '5,x'; want numbers of evaluations"),
-        (["ring", "--nfe", "0"], "--nfe: '0'"),
+        (["ring", "--nfe", "5,x"], "--nfe: expected numbers of evaluations such as 5,8,10, got '5,x'"),
+        (["ring", "--nfe", "0"], "got '0'"),
         (["ring", "--seeds", "3-1"], "--seeds: the range"),
         (["ring", "--solvers", "huen"], "'huen' is unknown; did you mean 'heun'"),
         (["ring", "--solvers", "heun,"], "solver.kind: ''"),
-        (["ring", "--steps", "edm:rho=-1"], "rho: -1"),
+        (["ring", "--steps", "edm:rho=-1"], "rho: expected a number in (0, inf), got -1"),
+        (["ring", "--steps", "18"], "the number of steps follows from --nfe"),
         (["ring", "--class", "3"], "--class: has no effect on ring"),
         (["ring", "--reference-steps", "7"], "expected an even number of at least 8 steps, got 7"),
-        (["ring", "--batch", "0"], "--batch: 0"),
+        (["ring", "--batch", "0"], "--batch: expected an integer of at least 1, got 0"),
         (["ring", "--out", "x.jpg"], "--out: x.jpg; want a name that ends in .png"),
         (["ring", "--json", "nowhere/x.json"], "--json: there is no folder nowhere"),
         (["ring", "--solvers", "heun,heun"], "heun, edm is given twice"),
@@ -106,8 +107,8 @@ def test_nothing_is_overwritten_unless_told(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--solver", "heun:alpha=0.5", "--alpha", "0.5"], "has alpha, which stands apart too"),
-        (["--disc", "edm:rho=5", "--rho", "5"], "has rho, which stands apart too"),
+        (["--solver", "heun:alpha=0.5", "--alpha", "0.5"], "has alpha, which is given apart too"),
+        (["--disc", "edm:rho=5", "--rho", "5"], "has rho, which is given apart too"),
         (["--solver", "ab:k=0"], "k: 0"),
         (["--solver", "heun:k=3"], "'heun' has no such option"),
     ],

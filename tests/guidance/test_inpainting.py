@@ -94,7 +94,7 @@ def test_by_seeds_within_the_error_of_their_number():
 
 def test_once_is_the_plain_sampler():
     for jump in (1, 4, 100):
-        for process in (None, Process(VPSchedule())):
+        for process in (Process(), Process(VPSchedule())):
             plain = sample(REPLACED, seeds=range(3), steps=STEPS, process=process, execution=Execution(trajectory=True))
             result = repaint(
                 REPLACED, shape=(2,), seeds=range(3), resamplings=1, jump=jump, sampler=Sampler(STEPS, process=process)
@@ -167,14 +167,14 @@ def test_masks_and_values_of_a_batch_and_of_images():
             lambda: Replacement(PRIOR, MASK, VALUES[:1].expand(3))(COVARIANCE, torch.tensor(1.0)),
             r"mask, known: shapes \(2,\), \(3,\)",
         ),
-        (lambda: repaint(PRIOR, seeds=[0], resamplings=0), "resamplings: 0; want at least 1"),
-        (lambda: repaint(PRIOR, seeds=[0], jump=0), "jump: 0; want at least 1"),
+        (lambda: repaint(PRIOR, seeds=[0], resamplings=0), "resamplings: expected an integer of at least 1, got 0"),
+        (lambda: repaint(PRIOR, seeds=[0], jump=0), "jump: expected an integer of at least 1, got 0"),
         (lambda: repaint(PRIOR, latents=COVARIANCE), "seeds: jumps draw noise"),
         (
             lambda: repaint(PRIOR, latents=COVARIANCE, noise=lambda k, like: like[:1]),
             r"noise: shape \(1, 2\) for a state",
         ),
-        (lambda: repaint(PRIOR, resamplings=1, sampler=Sampler(STEPS)), "seeds: give seeds"),
+        (lambda: repaint(PRIOR, resamplings=1, sampler=Sampler(STEPS)), "seeds: expected seeds"),
         (lambda: repaint(PRIOR, shape=(2,), seeds=[0], sampler=Sampler(EDMSteps(sigma_min=90.0))), "sigma_min"),
     ],
 )

@@ -68,7 +68,7 @@ def test_of_samples():
         (torch.full((2, 2), math.nan), r"x: not finite in samples \[0, 1\]"),
         (torch.tensor([[0.0, 0.0], [math.inf, 0.0]]), r"x: not finite in samples \[1\]"),
         (torch.zeros(2, 3), "shape: .* the model was made for samples like"),
-        (torch.zeros(0, 2), "x: is empty"),
+        (torch.zeros(0, 2), "x: expected at least one sample"),
     ):
         with pytest.raises(ValueError, match=message):
             log_likelihood(denoiser, bad, sampler=SHORT)
@@ -95,7 +95,7 @@ def test_of_results_that_are_not_finite():
         calls.append(1)
         return x * (math.nan if len(calls) > 4 else 0.5)
 
-    with pytest.raises(FloatingPointError, match="in the batch that begins with sample 1"):
+    with pytest.raises(FloatingPointError, match="in the batch from sample 1 on"):
         log_likelihood(breaks, X, sampler=SHORT, execution=Execution(batch_size=1))
 
 
@@ -106,7 +106,7 @@ def test_of_bits():
     raw = torch.zeros(2, 3, dtype=torch.uint8)
     given = {"seeds": [0, 1], "transform": PIXELS, "sampler": SHORT}
     for images, options, message in (
-        (raw, {"draws": 0}, "draws: 0"),
+        (raw, {"draws": 0}, "draws: expected an integer of at least 1, got 0"),
         (raw, {"seeds": [0]}, "seeds: 1 for 2 samples"),
         (raw[:0], {"seeds": []}, "at least one sample"),
         (raw, {"transform": None}, "transform: the denoiser has none"),

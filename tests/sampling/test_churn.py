@@ -313,13 +313,13 @@ def test_the_state_keeps_its_dtype_whatever_the_noise_has(mixture, dtype):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"S_churn": -1.0}, "S_churn: -1.0"),
-        ({"S_churn": math.nan}, "S_churn: nan"),
-        ({"S_churn": math.inf}, "S_churn: inf"),
-        ({"S_tmin": -0.1}, "S_tmin: -0.1"),
-        ({"S_noise": -1.0}, "S_noise: -1.0"),
-        ({"S_tmin": 2.0, "S_tmax": 1.0}, "S_tmax: 1.0; want at least S_tmin = 2.0"),
-        ({"S_tmax": math.nan}, "S_tmax: nan"),
+        ({"S_churn": -1.0}, "S_churn: .* got -1.0"),
+        ({"S_churn": math.nan}, "S_churn: .* got nan"),
+        ({"S_churn": math.inf}, "S_churn: .* got inf"),
+        ({"S_tmin": -0.1}, "S_tmin: .* got -0.1"),
+        ({"S_noise": -1.0}, "S_noise: .* got -1.0"),
+        ({"S_tmin": 2.0, "S_tmax": 1.0}, "S_tmax: expected at least S_tmin = 2.0, got 1.0"),
+        ({"S_tmax": math.nan}, "S_tmax: .* got nan"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, message):

@@ -63,9 +63,9 @@ def test_bad_samples_are_counted_and_the_first_are_named():
 
 
 def test_the_shape_of_a_model_is_kept(mixture):
-    with pytest.raises(ValueError, match=r"shape: \(3,\); the model was made for samples like \(2,\)"):
+    with pytest.raises(ValueError, match=r"shape: \(3,\), but the model was made for samples like \(2,\)"):
         sample(mixture, shape=(3,), seeds=[0])
-    with pytest.raises(ValueError, match=r"shape: \(1, 2\); the model was made for samples like \(2,\)"):
+    with pytest.raises(ValueError, match=r"shape: \(1, 2\), but the model was made for samples like \(2,\)"):
         sample(mixture, latents=torch.zeros(1, 1, 2, dtype=torch.float64))
 
 
@@ -75,7 +75,7 @@ def test_a_model_of_images_takes_any_size_but_no_other_number_of_channels():
 
     model.sample_shape = (3, 8, 8)
     assert sample(model, shape=(3, 16, 12), seeds=[0], steps=EDMSteps(2)).x.shape == (1, 3, 16, 12)
-    with pytest.raises(ValueError, match=r"shape: \(1, 8, 8\); the model was made for samples like \(3, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"shape: \(1, 8, 8\), but the model was made for samples like \(3, 8, 8\)"):
         sample(model, shape=(1, 8, 8), seeds=[0])
 
 
@@ -89,7 +89,7 @@ def test_a_denoiser_that_ends_in_nan_is_an_error_that_says_where():
         return torch.where(x > 0, x, torch.nan)
 
     latents = torch.tensor([[1.0], [1.0], [1.0], [-1.0]], dtype=torch.float64)
-    with pytest.raises(FloatingPointError, match="not finite, in the batch that begins with sample 2"):
+    with pytest.raises(FloatingPointError, match="not finite, in the batch from sample 2 on"):
         sample(broken, latents=latents, steps=EDMSteps(3), execution=Execution(batch_size=2))
 
 

@@ -82,7 +82,7 @@ def test_decode_takes_what_encode_takes(mixture):
     assert torch.equal(whole.trajectory.x[0], latents)
     with pytest.raises(ValueError, match="x: not finite"):
         decode(mixture, latents / 0, sampler=Sampler(steps(4)))
-    with pytest.raises(ValueError, match="batch_size: 0"):
+    with pytest.raises(ValueError, match="batch_size: expected"):
         decode(mixture, latents, sampler=Sampler(steps(4)), execution=Execution(batch_size=0))
     with pytest.raises(ValueError, match="cond: 'labels'"):
         decode(mixture, latents, cond={"labels": torch.zeros(2)})
@@ -168,7 +168,7 @@ def test_a_way_between_encoded_samples_decodes_to_its_ends(mixture):
 def test_mistakes_are_named():
     a, b = pair((4,))
     for arguments, options, message in (
-        ((a, b, 1), {}, "n: 1"),
+        ((a, b, 1), {}, "n: expected an integer of at least 2, got 1"),
         ((a, b[:3], 3), {}, "b: "),
         ((a, b.float(), 3), {}, "b: "),
         ((a / 0, b, 3), {}, "a: holds"),

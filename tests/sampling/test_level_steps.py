@@ -51,11 +51,11 @@ def test_a_start_keeps_the_number_of_steps():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"spacing": "even"}, "spacing: 'even'; want 'linspace', 'leading' or 'trailing'"),
-        ({"spacing": "trailing", "terminal": "sigma_min"}, "terminal: 'sigma_min' is not reached"),
-        ({"offset": 1}, "offset: 1; want 0"),
-        ({"offset": -1, "spacing": "leading"}, "offset: -1; want 0"),
-        ({"offset": 1, "spacing": "leading", "terminal": "sigma_min"}, "offset: 1; want 0"),
+        ({"spacing": "even"}, "spacing: expected 'linspace', 'leading' or 'trailing', got 'even'"),
+        ({"spacing": "trailing", "terminal": "sigma_min"}, "terminal: spacing='trailing' does not reach"),
+        ({"offset": 1}, "offset: expected 0, .* got 1"),
+        ({"offset": -1, "spacing": "leading"}, "offset: expected 0, .* got -1"),
+        ({"offset": 1, "spacing": "leading", "terminal": "sigma_min"}, "offset: expected 0, .* got 1"),
     ],
 )
 def test_options_are_checked(options, message, monkeypatch):
@@ -65,7 +65,7 @@ def test_options_are_checked(options, message, monkeypatch):
 
 
 def test_there_must_be_as_many_levels():
-    with pytest.raises(ValueError, match=r"num_steps: 11; only 10 levels lie in \[0.1, 1\]"):
+    with pytest.raises(ValueError, match=r"num_steps: 11, but only 10 levels are in \[0.1, 1\]"):
         LevelSteps(11, levels=LEVELS).sigmas()
-    with pytest.raises(ValueError, match="offset: 4; with 4 steps it leads beyond the 10 levels"):
+    with pytest.raises(ValueError, match="offset: 4 with 4 steps leads beyond the 10 levels"):
         LevelSteps(4, levels=LEVELS, spacing="leading", offset=4).sigmas()

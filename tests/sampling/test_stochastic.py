@@ -224,7 +224,7 @@ def test_gradients_reach_the_start(name):
 def test_refusals(name):
     solver = SOLVERS[name]
     latents = torch.ones(2, 2, dtype=torch.float64)
-    with pytest.raises(ValueError, match=f"solver: {type(solver).__name__} adds noise; encoding wants"):
+    with pytest.raises(ValueError, match=f"sampler: {type(solver).__name__} adds noise; expected a solver of the ODE"):
         encode(denoiser, latents, sampler=Sampler(EDMSteps(terminal="sigma_min"), solver))
     with pytest.raises(ValueError, match=f"seeds: {type(solver).__name__} draws noise"):
         sample(denoiser, latents=latents, solver=solver)

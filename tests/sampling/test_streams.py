@@ -108,7 +108,7 @@ def test_streams_are_uncorrelated():
 
 
 def test_wrong_arguments_are_named():
-    with pytest.raises(ValueError, match="seeds: is empty"):
+    with pytest.raises(ValueError, match="seeds: expected at least one"):
         initial_latents([], (2,))
-    with pytest.raises(ValueError, match="num_classes: 0; want at least 1"):
+    with pytest.raises(ValueError, match="num_classes: expected an integer of at least 1, got 0"):
         random_labels([1], (2,), 0)

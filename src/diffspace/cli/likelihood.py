@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from diffspace.cli.sampler_options import build_sampler, with_sampler_options
+
 if TYPE_CHECKING:
     from diffspace._shapes import Tensor
     from diffspace.data import DataSet
@@ -31,6 +33,7 @@ class Figures(NamedTuple):
     nfe: int
 
 
+@with_sampler_options("churn")
 def likelihood_command(
     model: Annotated[
         str, typer.Argument(help="Folder of a run or a model, a checkpoint of others, or owner/name on the Hub.")
@@ -44,10 +47,6 @@ def likelihood_command(
         typer.Argument(help="Options of the data, such as size=64 holdout=1000", show_default=False),
     ] = None,
     n: Annotated[int | None, typer.Option("--n", help="Samples, spread over the held-out data. Default: all.")] = None,
-    steps: Annotated[int, typer.Option(help="Steps of the ODE.")] = 64,
-    solver: Annotated[str, typer.Option(help="midpoint, heun, euler or ralston.")] = "midpoint",
-    sigma_min: Annotated[float | None, typer.Option("--sigma-min", "--sigma_min", help="σ of the data.")] = None,
-    sigma_max: Annotated[float | None, typer.Option("--sigma-max", "--sigma_max", help="σ of the prior.")] = None,
     probes: Annotated[
         int | None,
         typer.Option(help=f"Probes of the trace for each sample. Default: exact up to {_EXACT} dimensions, else 2."),
@@ -57,32 +56,33 @@ def likelihood_command(
     first_seed: Annotated[int, typer.Option(help="The samples have this seed and those that follow.")] = 0,
     batch: Annotated[int, typer.Option(help="Samples at a time.")] = 256,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the best there is.")] = None,
+    *,
+    sampling: dict[str, Any],
 ) -> None:
     """Print how likely a model finds held-out data: bits per dimension of whole numbers such as images, else nats.
 
     Each figure stands with its standard error over the samples, that of the estimator alone (noise and probes), and the
-    error of the steps, extrapolated from half as many.
+    error of the steps, extrapolated from half as many. Default: 64 steps of the midpoint rule, from σ_min to σ_max.
     """
     import torch
 
     from diffspace.cli.console import out as stdout
     from diffspace.cli.console import progress_bar, table
-    from diffspace.cli.sample import MIDPOINTS
-    from diffspace.config import from_text
+    from diffspace.cli.parsing import check_positive
     from diffspace.likelihood import ExactTrace, Hutchinson, bits_per_dim, log_likelihood
     from diffspace.loading import load
-    from diffspace.sampling import EDMSteps, Execution, Sampler
+    from diffspace.sampling import EDMSteps, Execution, Heun, Sampler
     from diffspace.train import choose_device
 
     for name, value in (("--n", n), ("--batch", batch), ("--draws", draws), ("--probes", probes)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name}: {value}; want at least 1")
+        check_positive(name, value)
     if first_seed < 0:
-        raise ValueError(f"--first-seed: {first_seed}; want a number that is not negative")
+        raise ValueError(f"--first-seed: expected a number of at least 0, got {first_seed}")
     if exact and probes is not None:
-        raise ValueError("--probes: have no effect with --exact")
-    stepping = from_text("solver", "heun" if solver in MIDPOINTS else solver, {"alpha": MIDPOINTS.get(solver)})
-    sampler = Sampler(EDMSteps(steps, sigma_min, sigma_max, terminal="sigma_min"), stepping)
+        raise ValueError("--probes: has no effect with --exact")
+    default = Sampler(EDMSteps(64, terminal="sigma_min"), Heun(1 / 2))
+    sampler = build_sampler(sampling, model, default)
+    steps = sampler.steps.num_steps
     held_out = _held_out(model, data, options or [])
     loaded = load(model, device=choose_device(device))
     cond_of = _conditions(loaded, held_out)
@@ -90,7 +90,7 @@ def likelihood_command(
     count, dimensions = len(held_out) if n is None else min(n, len(held_out)), math.prod(loaded.sample_shape)
     whole = loaded.transform.kind == "integer"
     if draws > 1 and not whole:
-        raise ValueError("--draws: have no effect; data that are not whole numbers need no dequantisation")
+        raise ValueError("--draws: has no effect on data that are not whole numbers, which need no dequantisation")
     by_probes = not exact and (probes is not None or dimensions > _EXACT)
     trace = Hutchinson(2 if probes is None else probes) if by_probes else ExactTrace()
 
@@ -116,11 +116,11 @@ def likelihood_command(
 
         indices = torch.arange(count) * len(held_out) // count
         found, of_steps = measure(indices, steps), math.nan
-        if steps > 1:
+        if steps > 1 and not sampler.fixed:
             bar.update(task, description="error of the steps")
             coarse = measure(indices[:_CHECKED], steps // 2).values
             # with half the steps the error is 2^order times as large
-            growth = (steps / (steps // 2)) ** stepping.order
+            growth = (steps / (steps // 2)) ** sampler.solver.order
             of_steps = abs(float((coarse - found.values[: len(coarse)]).mean())) / (growth - 1)
     rows = [_row("bits per dimension" if whole else "nats per sample", found.values, found.errors, of_steps)]
     if draws > 1 and found.weighted is not None:

@@ -7,19 +7,22 @@ import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from diffspace.cli.sampler_options import FAMILY_FLAGS
+
 if TYPE_CHECKING:
     import torch
+    from rich.progress import Progress
     from rich.table import Table
 
     from diffspace.protocols import Cond, Denoiser
     from diffspace.sampling import Sampler
-    from diffspace.solverlab import Measurement, Recommendation, SolverComparison
+    from diffspace.solverlab import Measurement, Recommendation, Reference, SolverComparison
 
-__all__ = ["found_samplers", "solvers_command"]
+__all__ = ["solvers_command"]
 
 
 def solvers_command(
@@ -34,30 +37,29 @@ def solvers_command(
     seeds: Annotated[str, typer.Option(help="Seeds of the samples that are measured, such as 0-63.")] = "0-63",
     classes: Annotated[
         str | None,
-        typer.Option(
-            "--class",
-            help="Class by name or index, or several dealt in turn: 0,1,2. Default: random by seed.",
-        ),
+        typer.Option("--class", help="Class by name or index, or several in turn: 0,1,2. Default: random by seed."),
     ] = None,
     solvers: Annotated[
         str | None,
         typer.Option(help="Which ones, such as heun,ab:k=4,prediction=x0. Default: all, some with several options."),
     ] = None,
     steps: Annotated[
-        str | None, typer.Option(help="Which steps, such as edm:rho=10,loglinear:sigma_min=0.02. Default: several.")
+        str | None,
+        typer.Option(
+            "--steps",
+            *FAMILY_FLAGS,
+            help="Which kinds of steps, such as edm:rho=10,loglinear:sigma_min=0.02. Default: several.",
+        ),
     ] = None,
     reference_steps: Annotated[
         int, typer.Option(help="Steps of the reference solution; a run with half of them tells its error.")
     ] = 400,
     fit: Annotated[
         bool,
-        typer.Option(
-            "--fit",
-            help="First find a solver for each budget, and keep it beside the model: samplers/fitted-N.json.",
-        ),
+        typer.Option("--fit", help="First fit a solver to each budget, and keep it: samplers/fitted-N.json."),
     ] = False,
     fit_seeds: Annotated[
-        str | None, typer.Option(help="Seeds to find them with, other than --seeds. Default: 1000000-1000127.")
+        str | None, typer.Option(help="Seeds to fit with, other than --seeds. Default: 1000000-1000127.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Draw the errors over the evaluations (x.png).")] = None,
     figures: Annotated[Path | None, typer.Option("--json", help="Write every figure (x.json).")] = None,
@@ -66,40 +68,36 @@ def solvers_command(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the best there is.")] = None,
 ) -> None:
     """Measure every solver with several kinds of steps against a reference solution, and recommend one per budget."""
-    from diffspace.cli.console import err
+    from diffspace.cli.console import err, progress_bar
     from diffspace.cli.console import out as stdout
-    from diffspace.cli.fitting import fit_samplers
     from diffspace.cli.output import check_target
-    from diffspace.cli.parsing import parse_budgets, parse_seeds
+    from diffspace.cli.parsing import check_positive, parse_budgets, parse_seeds
     from diffspace.config import split_list
-    from diffspace.files import atomic_path, write_text
+    from diffspace.files import write_text
     from diffspace.solverlab import STEP_FAMILIES, default_samplers, plan_runs, recommend
     from diffspace.train import choose_device
 
     budgets, seed_list = parse_budgets(nfe), parse_seeds(seeds)
-    if batch is not None and batch < 1:
-        raise ValueError(f"--batch: {batch}; want at least 1")
+    check_positive("--batch", batch)
     for option, path, suffix in (("--out", out, ".png"), ("--json", figures, ".json")):
         if path is not None:
             check_target(option, path, suffix, overwrite)
     names = None if solvers is None else split_list(solvers)
     families = STEP_FAMILIES if steps is None else tuple(split_list(steps))
-    plan_runs(default_samplers(1.0, 0.0, names, families), budgets)  # a mistake in them is told before any work
-    target = choose_device(device)
+    if any(word.isdecimal() for word in families):
+        raise ValueError(f"--steps: expected kinds of steps, got {steps}; the number of steps follows from --nfe")
+    plan_runs(default_samplers(1.0, 0.0, names, families), budgets)  # reports mistakes in them before any work
     if not fit and fit_seeds is not None:
         raise ValueError("--fit-seeds: has no effect without --fit")
     calibration = parse_seeds("1000000-1000127" if fit_seeds is None else fit_seeds)
     if fit and set(calibration) & set(seed_list):
-        raise ValueError("--fit-seeds: overlaps with --seeds, on which what is found shall be judged")
-    denoiser, cond = _denoiser(source, classes, seed_list, target)
-    found = found_samplers(source)
-    if fit:
-        labels = _denoiser(source, classes, calibration, target)[1]
-        fresh = fit_samplers(
-            denoiser, source, calibration, labels, budgets, reference_steps, target, batch=batch, overwrite=overwrite
-        )
-        found |= fresh
-    comparison = _compare(denoiser, cond, seed_list, budgets, names, families, found, reference_steps, batch, target)
+        raise ValueError("--fit-seeds: expected other seeds than --seeds, on which the result is judged")
+    problem = _Problem.load(source, classes, choose_device(device), batch, reference_steps)
+    with progress_bar("evaluations") as bar:
+        found = problem.found()
+        if fit:
+            found |= _fit(problem, calibration, budgets, bar, overwrite)
+        comparison = _compare(problem, seed_list, budgets, names, families, found, bar)
     chosen = recommend(comparison)
 
     stdout.print(_errors(comparison, chosen))
@@ -123,93 +121,151 @@ def solvers_command(
         record["recommended"] = [{**choice.as_dict(), "command": _command(source, choice.row)} for choice in chosen]
         write_text(figures, json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     if out is not None:
-        from diffspace.figures import draw_pareto
-        from diffspace.figures.style import new_figure
-
-        figure = new_figure(8, 4.6)
-        ax = figure.subplots()
-        draw_pareto(ax, comparison)
-        ax.set_title(f"{source}: error of the end points, {comparison.samples} samples", loc="left", fontsize=10)
-        with atomic_path(out) as temporary:
-            figure.savefig(temporary, format="png")
+        _draw(out, comparison, source)
     written = [str(path) for path in (figures, out) if path is not None]
     if written:
         stdout.print("\n" + ", ".join(written), markup=False)
 
 
-def found_samplers(source: str) -> dict[str, Sampler]:
-    """The samplers that were found for a model and lie beside it, by their names; an oracle has none."""
-    from diffspace.data import is_oracle
-    from diffspace.sampler_files import load_samplers
+class _Problem(NamedTuple):
+    """A model or an oracle, and how its reference solutions are made."""
 
-    if is_oracle(source):
-        return {}
-    return load_samplers(source)
+    source: str
+    denoiser: Denoiser
+    is_oracle: bool
+    classes: str | None
+    device: torch.device
+    batch: int | None
+    reference_steps: int
 
+    @classmethod
+    def load(
+        cls, source: str, classes: str | None, device: torch.device, batch: int | None, reference_steps: int
+    ) -> _Problem:
+        from diffspace.data import is_oracle, named_oracle
+        from diffspace.loading import load
 
-def _denoiser(source: str, classes: str | None, seeds: list[int], device: torch.device) -> tuple[Denoiser, Cond | None]:
-    """The model or the oracle, and the classes of the samples where it has some."""
-    from diffspace.cli.parsing import parse_classes
-    from diffspace.data import is_oracle, named_oracle
-    from diffspace.loading import load
-    from diffspace.sampling import random_labels
-
-    if is_oracle(source):
-        if classes is not None:
+        exact = is_oracle(source)
+        if exact and classes is not None:
             raise ValueError(f"--class: has no effect on {source}, which has no classes")
-        return named_oracle(source), None
-    model = load(source, device=device)
-    if classes is not None:
-        return model, {"labels": parse_classes(classes, model.class_names, len(seeds))}
-    if model.class_names:
-        return model, {"labels": random_labels(seeds, model.sample_shape, len(model.class_names))}
-    return model, None
+        denoiser = named_oracle(source) if exact else load(source, device=device)
+        return cls(source, denoiser, exact, classes, device, batch, reference_steps)
+
+    def found(self) -> dict[str, Sampler]:
+        """The samplers that were found for a model and lie beside it; an oracle has none."""
+        from diffspace.sampler_files import load_samplers
+
+        return {} if self.is_oracle else load_samplers(self.source)
+
+    def cond(self, seeds: list[int]) -> Cond | None:
+        from diffspace.cli.parsing import choose_labels
+        from diffspace.model import Model
+
+        labels = choose_labels(self.denoiser, self.classes, seeds) if isinstance(self.denoiser, Model) else None
+        return None if labels is None else {"labels": labels}
+
+    def reference(self, seeds: list[int], bar: Progress, *, trajectory: bool = False) -> Reference:
+        from diffspace.sampling import Execution
+        from diffspace.solverlab import REFERENCE_SAMPLER, reference
+
+        batches = 1 if self.batch is None else -(-len(seeds) // self.batch)
+        task = bar.add_task("reference", total=self.reference_steps // 2 * 3 * batches, info="")
+
+        def advance(first: int, state: Any) -> None:
+            bar.update(task, advance=min(state.step, 1))
+
+        truth = reference(
+            self.denoiser,
+            seeds=seeds,
+            cond=self.cond(seeds),
+            sampler=REFERENCE_SAMPLER.with_num_steps(self.reference_steps),
+            execution=Execution(self.batch, self.device, trajectory=trajectory, progress=advance),
+        )
+        bar.remove_task(task)
+        return truth
+
+
+def _fit(
+    problem: _Problem, seeds: list[int], budgets: Sequence[int], bar: Progress, overwrite: bool
+) -> dict[str, Sampler]:
+    """Fit a solver of so many evaluations to each budget, and write those of a model to its samplers.
+
+    ValueError, before any work, where a file exists.
+    """
+    from diffspace.cli.console import err
+    from diffspace.sampler_files import load_samplers, save_sampler
+    from diffspace.sampling import Execution, sample
+    from diffspace.solverlab import fit_solver
+
+    source, denoiser = problem.source, problem.denoiser
+    keep = not problem.is_oracle and Path(source).exists()
+    names = {budget: f"fitted-{budget}" for budget in budgets}
+    taken = sorted(set(names.values()) & set(load_samplers(source))) if keep else []
+    if taken and not overwrite:
+        raise ValueError(f"--fit: {source} has {', '.join(taken)} already; add --overwrite to fit them again")
+    truth = problem.reference(seeds, bar, trajectory=True)
+    task, found = bar.add_task("fitting", info=""), {}
+    for budget, name in names.items():
+
+        def show(i: int, iterations: int, rms: float, name: str = name) -> None:
+            bar.update(task, description=name, completed=i, total=iterations, info=f"RMS {rms:.2e}")
+
+        sampler = found[name] = fit_solver(denoiser, budget, truth, batch_size=problem.batch, progress=show)
+        execution = Execution(problem.batch, problem.device)
+        run = sample(denoiser, latents=truth.latents, cond=truth.cond, sampler=sampler, execution=execution)
+        error = truth.error_of(run.x)
+        if keep:
+            notes = {"nfe": budget, "fit_seeds": len(seeds), "fit_rms": error.rms}
+            path = save_sampler(sampler, source, name, notes=notes, overwrite=overwrite)
+            bar.console.print(f"{path}: RMS {error.rms:.2e} on the seeds of the fit", markup=False, highlight=False)
+    bar.remove_task(task)
+    if not keep:
+        err.print("note: the fitted solvers are not kept, since there is no folder of a model", markup=False)
+    return found
 
 
 def _compare(
-    denoiser: Denoiser,
-    cond: Cond | None,
+    problem: _Problem,
     seeds: list[int],
     budgets: list[int],
     names: list[str] | None,
     families: tuple[str, ...],
     found: dict[str, Sampler],
-    reference_steps: int,
-    batch: int | None,
-    device: torch.device,
+    bar: Progress,
 ) -> SolverComparison:
-    """The reference and all runs, with a bar; what they will cost is told before."""
-    from diffspace.cli.console import err, progress_bar
-    from diffspace.sampling import Execution
-    from diffspace.solverlab import REFERENCE_SAMPLER, compare_solvers, default_samplers, moments, plan_runs, reference
+    """The reference and all runs; prints beforehand what they will cost."""
+    from diffspace.cli.console import err
+    from diffspace.solverlab import compare_solvers, default_samplers, moments, plan_runs
 
-    with progress_bar("evaluations") as bar:
-        batches = 1 if batch is None else -(-len(seeds) // batch)
-        task = bar.add_task("reference", total=reference_steps // 2 * 3 * batches, info="")
+    started = time.perf_counter()
+    truth = problem.reference(seeds, bar)
+    each = (time.perf_counter() - started) / truth.nfe
+    samplers = default_samplers(*moments(truth), names, families) | found
+    plan = plan_runs(samplers, budgets)
+    err.print(
+        f"{len(plan.runs)} runs, {plan.nfe:,} evaluations of {len(seeds)} samples: at the speed of the {truth.nfe} for "
+        f"the reference, about {plan.nfe * each / 60:.1f} minutes"
+    )
+    task = bar.add_task("measuring", info="")
 
-        def advance(_: int, state: Any) -> None:
-            bar.update(task, advance=min(state.step, 1))
+    def show(done: int, total: int, name: str) -> None:
+        bar.update(task, completed=done, total=total, info=name)
 
-        started = time.perf_counter()
-        truth = reference(
-            denoiser,
-            seeds=seeds,
-            cond=cond,
-            sampler=REFERENCE_SAMPLER.with_num_steps(reference_steps),
-            execution=Execution(batch, device, progress=advance),
-        )
-        each = (time.perf_counter() - started) / truth.nfe
-        samplers = default_samplers(*moments(truth), names, families) | found
-        plan = plan_runs(samplers, budgets)
-        err.print(
-            f"{len(plan.runs)} runs, {plan.nfe:,} evaluations of {len(seeds)} samples: as the {truth.nfe} for the "
-            f"reference went, about {plan.nfe * each / 60:.1f} minutes"
-        )
+    options: dict[str, Any] = {"batch_size": problem.batch, "device": problem.device, "progress": show}
+    return compare_solvers(problem.denoiser, truth, samplers, budgets, **options)
 
-        def show(done: int, total: int, name: str) -> None:
-            bar.update(task, description="measuring", completed=done, total=total, info=name)
 
-        return compare_solvers(denoiser, truth, samplers, budgets, batch_size=batch, device=device, progress=show)
+def _draw(out: Path, comparison: SolverComparison, source: str) -> None:
+    from diffspace.figures import draw_pareto
+    from diffspace.figures.style import new_figure
+    from diffspace.files import atomic_path
+
+    figure = new_figure(8, 4.6)
+    ax = figure.subplots()
+    draw_pareto(ax, comparison)
+    ax.set_title(f"{source}: error of the end points, {comparison.samples} samples", loc="left", fontsize=10)
+    with atomic_path(out) as temporary:
+        figure.savefig(temporary, format="png")
 
 
 def _errors(comparison: SolverComparison, chosen: Sequence[Recommendation]) -> Table:
@@ -270,8 +326,10 @@ def _command(source: str, row: Measurement) -> str:
     from diffspace.data import is_oracle
 
     words = ["diffspace", "sample", "MODEL" if is_oracle(source) else source]
-    if row.sampler.fixed:
+    if row.solver == row.name:
         words += ["--sampler", row.name]
     else:
-        words += ["--solver", row.solver, "--disc", row.steps, "--steps", str(row.num_steps)]
+        words += ["--solver", row.solver, "--disc", row.steps]
+    if not row.sampler.fixed:
+        words += ["--steps", str(row.num_steps)]
     return shlex.join(words)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from diffspace.checks import check_number
+
 __all__ = ["Churn"]
 
 
@@ -22,11 +24,9 @@ class Churn:
 
     def __post_init__(self) -> None:
         for name in ("S_churn", "S_tmin", "S_noise"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name}: {value}; want a finite number, not negative")
+            check_number(name, getattr(self, name), "[0, inf)")
         if not self.S_tmax >= self.S_tmin:
-            raise ValueError(f"S_tmax: {self.S_tmax}; want at least S_tmin = {self.S_tmin}")
+            raise ValueError(f"S_tmax: expected at least S_tmin = {self.S_tmin}, got {self.S_tmax}")
 
     def gamma(self, sigma: float, num_steps: int) -> float:
         """γ at the noise level σ in a run of `num_steps` steps."""

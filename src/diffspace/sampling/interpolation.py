@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from diffspace._shapes import Float, Tensor
+from diffspace.checks import check_choice, check_integer
 
 __all__ = ["interpolate"]
 
@@ -32,12 +33,12 @@ def interpolate(
     Computed in float64, returned in the dtype of a; the ends are a and b themselves. ValueError for n < 2, for
     unlike shapes and for values that are not finite.
     """
-    if n < 2:
-        raise ValueError(f"n: {n}; want at least 2, the two ends")
+    check_integer("n", n, 2)
     if a.shape != b.shape or a.dtype != b.dtype:
-        raise ValueError(f"b: {tuple(b.shape)}, {b.dtype}; want the shape and dtype of a, {tuple(a.shape)}, {a.dtype}")
-    if kind not in ("spherical", "mixing"):
-        raise ValueError(f"kind: {kind!r}; want 'spherical' or 'mixing'")
+        raise ValueError(
+            f"b: expected the shape and dtype of a, {tuple(a.shape)}, {a.dtype}, got {tuple(b.shape)}, {b.dtype}"
+        )
+    check_choice("kind", kind, ("spherical", "mixing"))
     for name, end in (("a", a), ("b", b)):
         if not bool(torch.isfinite(end).all()):
             raise ValueError(f"{name}: holds values that are not finite")

@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 
 from diffspace._shapes import Float, Tensor
+from diffspace.checks import check_choice, check_integer, check_number
 from diffspace.process import IDDPMLevels, NoiseLevels, VPSchedule
 from diffspace.protocols import Schedule
 from diffspace.sampling.beta_distribution import beta_quantile
@@ -51,15 +52,13 @@ class RangedSteps(ABC):
     clip: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.num_steps < 1:
-            raise ValueError(f"num_steps: {self.num_steps}; want at least 1")
+        check_integer("num_steps", self.num_steps, 1)
         for name, value in (("sigma_min", self.sigma_min), ("sigma_max", self.sigma_max)):
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name}: {value}; want a positive finite number")
+            if value is not None:
+                check_number(name, value, "(0, inf)")
         if self.sigma_min is not None and self.sigma_max is not None and self.sigma_min >= self.sigma_max:
-            raise ValueError(f"sigma_min: {self.sigma_min}; want less than sigma_max = {self.sigma_max}")
-        if self.terminal not in ("zero", "sigma_min"):
-            raise ValueError(f"terminal: {self.terminal!r}; want 'zero' or 'sigma_min'")
+            raise ValueError(f"sigma_min: {self.sigma_min} is not below sigma_max = {self.sigma_max}")
+        check_choice("terminal", self.terminal, ("zero", "sigma_min"))
 
     @abstractmethod
     def default_range(self) -> tuple[float, float]:
@@ -84,7 +83,7 @@ class RangedSteps(ABC):
         low, high = self.default_range()
         low, high = end("sigma_min", self.sigma_min, low), end("sigma_max", self.sigma_max, high)
         if not low < high:
-            raise ValueError(f"sigma_min: {low:g}; want less than sigma_max = {high:g}")
+            raise ValueError(f"sigma_min: {low:g} is not below sigma_max = {high:g}")
         return low, high
 
     def sigmas(self, model_range: tuple[float, float] = _ANY, *, start: float | None = None) -> Float[Tensor, "levels"]:
@@ -93,7 +92,7 @@ class RangedSteps(ABC):
         first = high if start is None else start
         if not low < first <= model_range[1]:
             raise ValueError(
-                f"sigma_start: {first:g}; want more than sigma_min = {low:g} and at most {model_range[1]:g}"
+                f"sigma_start: expected a level above sigma_min = {low:g}, at most {model_range[1]:g}, got {first:g}"
             )
         to_zero = self.terminal == "zero"
         last = self.num_steps - 1 if to_zero else self.num_steps
@@ -112,8 +111,7 @@ class EDMSteps(RangedSteps):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (math.isfinite(self.rho) and self.rho > 0):
-            raise ValueError(f"rho: {self.rho}; want a positive finite number")
+        check_number("rho", self.rho, "(0, inf)")
 
     def default_range(self) -> tuple[float, float]:
         return 0.002, 80.0
@@ -171,8 +169,7 @@ class VPSteps(_InTime):
     def __post_init__(self) -> None:
         super().__post_init__()
         VPSchedule(self.beta_d, self.beta_min)
-        if not 0 < self.epsilon_s < 1:
-            raise ValueError(f"epsilon_s: {self.epsilon_s}; want a time between 0 and 1")
+        check_number("epsilon_s", self.epsilon_s, "(0, 1)")
 
     def default_range(self) -> tuple[float, float]:
         schedule = VPSchedule(self.beta_d, self.beta_min)
@@ -213,15 +210,14 @@ class BetaSteps(ScheduleSteps):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, value in (("alpha", self.alpha), ("beta", self.beta)):
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name}: {value}; want a positive finite number")
+        check_number("alpha", self.alpha, "(0, inf)")
+        check_number("beta", self.beta, "(0, inf)")
 
     def _place(self, fractions: list[float], low: float, high: float, first: float) -> list[float]:
         # the share of the way down, 1 − Q(1 − f) of Beta(α, β), is the quantile at f of Beta(β, α)
         levels = super()._place([beta_quantile(f, self.beta, self.alpha) for f in fractions], low, high, first)
         if any(a <= b for a, b in pairwise(levels)):
-            raise ValueError(f"alpha, beta: {self.alpha:g} and {self.beta:g} put two of the levels in one place")
+            raise ValueError(f"alpha, beta: {self.alpha:g} and {self.beta:g} put two levels in one place")
         return levels
 
 
@@ -239,7 +235,7 @@ class _TabledSteps(RangedSteps):
     def _place(self, fractions: list[float], low: float, high: float, first: float) -> list[float]:
         table = [level for level in self._falling_levels() if low <= level <= first]
         if len(table) < len(fractions):
-            raise ValueError(f"num_steps: {self.num_steps}; only {len(table)} levels lie in [{low:g}, {first:g}]")
+            raise ValueError(f"num_steps: {self.num_steps}, but only {len(table)} levels are in [{low:g}, {first:g}]")
         return [table[index] for index in self._choose(len(fractions), len(table))]
 
 
@@ -258,8 +254,7 @@ class IDDPMSteps(_TabledSteps):
     def __post_init__(self) -> None:
         super().__post_init__()
         IDDPMLevels(self.M, self.C_1, self.C_2)
-        if not 0 <= self.j0 < self.M - 1:
-            raise ValueError(f"j0: {self.j0}; want an index from 0 to M − 2 = {self.M - 2}")
+        check_integer("j0", self.j0, 0, self.M - 2)
 
     def _falling_levels(self) -> list[float]:
         levels: list[float] = IDDPMLevels(self.M, self.C_1, self.C_2).table().tolist()
@@ -291,12 +286,13 @@ class LevelSteps(_TabledSteps):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.spacing not in ("linspace", "leading", "trailing"):
-            raise ValueError(f"spacing: {self.spacing!r}; want 'linspace', 'leading' or 'trailing'")
+        check_choice("spacing", self.spacing, ("linspace", "leading", "trailing"))
         if self.spacing == "trailing" and self.terminal == "sigma_min":
-            raise ValueError("terminal: 'sigma_min' is not reached by spacing='trailing'; want 'zero'")
+            raise ValueError("terminal: spacing='trailing' does not reach 'sigma_min'; use 'zero'")
         if self.offset < 0 or (self.offset > 0 and (self.spacing != "leading" or self.terminal == "sigma_min")):
-            raise ValueError(f"offset: {self.offset}; want 0, or more with spacing='leading' and terminal='zero'")
+            raise ValueError(
+                f"offset: expected 0, or more with spacing='leading' and terminal='zero', got {self.offset}"
+            )
 
     def _falling_levels(self) -> list[float]:
         levels: list[float] = self.levels.table().tolist()
@@ -318,7 +314,7 @@ class LevelSteps(_TabledSteps):
             gap = size - (size - size / count)  # the difference as numpy's arange rounds it, which decides at a half
             n = [round(size - i * gap) - 1 for i in range(count)]
         if n[0] >= size:
-            raise ValueError(f"offset: {self.offset}; with {count} steps it leads beyond the {size} levels")
+            raise ValueError(f"offset: {self.offset} with {count} steps leads beyond the {size} levels")
         return [size - 1 - index for index in n]
 
 
@@ -335,14 +331,14 @@ class GivenSteps:
     def __post_init__(self) -> None:
         falling = all(a > b for a, b in zip(self.levels, self.levels[1:], strict=False))
         if len(self.levels) < 2 or not falling or self.levels[-1] < 0 or not math.isfinite(self.levels[0]):
-            raise ValueError("levels: want at least two finite noise levels, falling, none negative")
+            raise ValueError("levels: expected at least two finite noise levels, falling, none negative")
 
     @property
     def num_steps(self) -> int:
         return len(self.levels) - 1
 
     def sigmas(self, model_range: tuple[float, float] = _ANY, *, start: float | None = None) -> Float[Tensor, "levels"]:
-        """The levels as given; `start`, where given, must be the first of them."""
+        """The levels as given; `start`, if any, is the first of them."""
         least, greatest = model_range
         levels = torch.tensor(self.levels, dtype=torch.float64)
         positive = levels[levels > 0]
@@ -354,7 +350,7 @@ class GivenSteps:
                 f"[{least:g}, {greatest:g}]; make the steps with clip=True to move them inside"
             )
         if start is not None and not math.isclose(start, self.levels[0], rel_tol=1e-9):
-            raise ValueError(f"sigma_start: {start:g}; the given levels begin at {self.levels[0]!r}")
+            raise ValueError(f"sigma_start: {start:g}, but the given levels begin at {self.levels[0]!r}")
         return levels
 
 
@@ -366,7 +362,7 @@ class GivenTimes:
 
     def __post_init__(self) -> None:
         if len(self.times) < 2 or not all(math.isfinite(t) for t in self.times):
-            raise ValueError("times: want at least two finite times")
+            raise ValueError("times: expected at least two finite times")
 
     @property
     def num_steps(self) -> int:

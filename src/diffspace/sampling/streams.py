@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from diffspace._shapes import Float, Int, Tensor
+from diffspace.checks import check_integer
 
 __all__ = ["initial_latents", "random_labels", "step_noise", "substreams"]
 
@@ -35,14 +36,13 @@ def _mix(value: int) -> int:
 def initial_latents(seeds: Sequence[int], shape: Sequence[int]) -> Float[Tensor, "batch *dims"]:
     """Unit-variance float32 latents on the CPU, each the first draw of its own seed's generator."""
     if len(seeds) == 0:
-        raise ValueError("seeds: is empty; want at least one")
+        raise ValueError("seeds: expected at least one, got none")
     return _normal(seeds, shape)
 
 
 def random_labels(seeds: Sequence[int], shape: Sequence[int], num_classes: int) -> Int[Tensor, "batch"]:
     """A class for each seed: the draw that follows its latents of the given shape."""
-    if num_classes < 1:
-        raise ValueError(f"num_classes: {num_classes}; want at least 1")
+    check_integer("num_classes", num_classes, 1)
     generator, labels = torch.Generator(), []
     for seed in seeds:
         torch.randn(tuple(shape), generator=_seeded(generator, seed))

@@ -1,0 +1,180 @@
+"""How to sample, on the command line: a word for each part of a `Sampler`, and the reference's names for its options.
+
+`--steps 40 --disc vp --epsilon_s 1e-4` is `--steps vp:num_steps=40,epsilon_s=1e-4`: every option below is a word of one
+part, or one option within that word.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+if TYPE_CHECKING:
+    from diffspace.process import Process
+    from diffspace.sampling import Churn, Sampler
+
+__all__ = ["FAMILY_FLAGS", "build_sampler", "with_sampler_options"]
+
+FAMILY_FLAGS = ("--disc", "--discretization")
+
+
+class Alias(NamedTuple):
+    """A flag that sets the word of a part, or with `field` one option of the parts (which have it) in `parts`."""
+
+    flags: tuple[str, ...]
+    parts: tuple[str, ...]
+    field: str | None
+    help: str
+    type: type = str
+
+
+_STEPS, _VP, _SOLVER, _CHURN = ("steps",), ("steps", "schedule"), ("solver",), ("churn",)
+ALIASES: Mapping[str, Alias] = {
+    "sampler": Alias(("--sampler",), (), None, "Start from a found sampler: a name beside the model, or a file."),
+    "steps": Alias(("--steps",), _STEPS, None, "Number of steps N, or steps in one word: edm:rho=10,num_steps=40."),
+    "disc": Alias(FAMILY_FLAGS, _STEPS, None, "Kind of steps: edm, vp, ve, iddpm, loglinear, …; edm:rho=5."),
+    "sigma_min": Alias(("--sigma-min", "--sigma_min"), _STEPS, "sigma_min", "Lowest σ before 0."),
+    "sigma_max": Alias(("--sigma-max", "--sigma_max"), _STEPS, "sigma_max", "Highest σ."),
+    "rho": Alias(("--rho",), _STEPS, "rho", "Exponent of EDM steps, 7."),
+    "epsilon_s": Alias(("--epsilon-s", "--epsilon_s"), _STEPS, "epsilon_s", "Last time of VP steps, 1e-3."),
+    "M": Alias(("--M",), _STEPS, "M", "Number of levels u_j of iDDPM steps, 1000."),
+    "C_1": Alias(("--C-1", "--C_1"), _STEPS, "C_1", "C_1 of iDDPM steps."),
+    "C_2": Alias(("--C-2", "--C_2"), _STEPS, "C_2", "C_2 of iDDPM steps."),
+    "j0": Alias(("--j0",), _STEPS, "j0", "First u_j of iDDPM steps, 8."),
+    "clip": Alias(("--clip",), _STEPS, "clip", "Move a σ range outside the model's into it.", bool),
+    "solver": Alias(("--solver",), _SOLVER, None, "heun, euler, midpoint, ralston, …; with options ab:k=4."),
+    "alpha": Alias(("--alpha",), _SOLVER, "alpha", "α of the second-order family, 1 for Heun."),
+    "process": Alias(("--process", "--schedule"), ("schedule",), None, "σ(t): edm (or linear), vp, ve, cosine, flow."),
+    "scaling": Alias(("--scaling",), ("scaling",), None, "s(t): none, vp or flow. Default: the schedule's own."),
+    "beta_d": Alias(("--beta-d", "--beta_d"), _VP, "beta_d", "β_d of the VP schedule and VP steps, 19.9."),
+    "beta_min": Alias(("--beta-min", "--beta_min"), _VP, "beta_min", "β_min of the VP schedule and VP steps, 0.1."),
+    "S_churn": Alias(("--S-churn", "--S_churn"), _CHURN, "S_churn", "Amount of churn."),
+    "S_tmin": Alias(("--S-min", "--S_min", "--S-tmin"), _CHURN, "S_tmin", "Lowest σ with churn."),
+    "S_tmax": Alias(("--S-max", "--S_max", "--S-tmax"), _CHURN, "S_tmax", "Highest σ with churn."),
+    "S_noise": Alias(("--S-noise", "--S_noise"), _CHURN, "S_noise", "Inflation of the noise added."),
+}
+"""The options of `diffspace sample` that choose the sampler, with the names that generate.py of NVlabs/edm has."""
+
+_PANELS = {
+    "steps": "Time steps (Table 1)",
+    "solver": "Solver and process (Table 1)",
+    "churn": "Stochastic sampling (Algorithm 2)",
+}
+_OTHER_NAMES = {
+    "solver": {"midpoint": "heun:alpha=0.5", "ralston": f"heun:alpha={2 / 3}"},
+    "schedule": {"linear": "edm"},
+}
+
+
+def with_sampler_options(*left_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for each of `ALIASES`, which it receives as one mapping, its argument `sampling`.
+
+    `left_out` are parts that the command does not have.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        hints = typing.get_type_hints(command, include_extras=True)
+        own = [
+            parameter.replace(annotation=hints[name])
+            for name, parameter in inspect.signature(command).parameters.items()
+            if name != "sampling"
+        ]
+        offered = {name: alias for name, alias in ALIASES.items() if not {name, *alias.parts} & set(left_out)}
+        for name, alias in offered.items():
+            panel = _PANELS.get(alias.parts[0] if alias.parts else "solver", _PANELS["solver"])
+            option = typer.Option(*alias.flags, help=alias.help, rich_help_panel=panel)
+            kind: Any = Annotated[alias.type | None, option]
+            own.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind))
+
+        @functools.wraps(command)
+        def run(**arguments: Any) -> None:
+            sampling = {name: arguments.pop(name) for name in offered}
+            command(**arguments, sampling=sampling)
+
+        run.__signature__ = inspect.Signature(own)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in own}
+        return run
+
+    return decorate
+
+
+def build_sampler(options: Mapping[str, Any], model: str = "", default: Sampler | None = None) -> Sampler:
+    """The sampler that the options describe: what they leave open is that of `--sampler`, else of `default`."""
+    from diffspace.sampler_files import find_sampler
+    from diffspace.sampling import Sampler
+
+    given = {name: value for name, value in options.items() if value is not None}
+    found = given.pop("sampler", None)
+    base = default or Sampler() if found is None else find_sampler(model, found)
+    words: dict[str, str] = {}
+    fields: dict[str, dict[str, Any]] = {}
+    for name, value in given.items():
+        alias = ALIASES[name]
+        if name == "steps" and value.isdecimal():
+            fields.setdefault("steps", {})["num_steps"] = int(value)
+        elif alias.field is None:
+            if alias.parts[0] in words:
+                raise ValueError(f"--steps, {FAMILY_FLAGS[0]}: the kind of steps is given twice")
+            words[alias.parts[0]] = value
+    for name, value in given.items():
+        alias = ALIASES[name]
+        if alias.field is not None:
+            takers = [part for part in alias.parts if len(alias.parts) == 1 or _is_vp(part, words, base)]
+            if not takers:
+                raise ValueError(f"{alias.flags[0]}: has no effect; use it with --disc vp or --process vp")
+            for part in takers:
+                fields.setdefault(part, {})[alias.field] = _parse(value)
+    return Sampler(
+        _part("steps", words, fields, base.steps),
+        _part("solver", words, fields, base.solver),
+        _process(words, fields, base.process),
+        _churn(fields.get("churn", {}), base.churn),
+    )
+
+
+def _is_vp(part: str, words: Mapping[str, str], base: Sampler) -> bool:
+    own = base.steps if part == "steps" else base.process.schedule
+    return words[part].partition(":")[0] == "vp" if part in words else hasattr(own, "beta_d")
+
+
+def _parse(value: Any) -> Any:
+    import json
+
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except json.JSONDecodeError:
+        return value
+
+
+def _part(family: str, words: Mapping[str, str], fields: Mapping[str, dict[str, Any]], base: Any) -> Any:
+    """The part of a word with its options, or the part of the base with other options."""
+    from diffspace.config import from_config, from_text, to_config
+
+    word, options = words.get(family), fields.get(family, {})
+    if word is not None:
+        return from_text(family, _OTHER_NAMES.get(family, {}).get(word, word), options)
+    return from_config(family, to_config(family, base) | options) if options else base
+
+
+def _process(words: Mapping[str, str], fields: Mapping[str, dict[str, Any]], base: Process) -> Process:
+    from diffspace.process import Process
+
+    schedule = _part("schedule", words, fields, base.schedule)
+    # a schedule that is named brings its own scaling
+    scaling = None if "schedule" in words and "scaling" not in words else base.scaling
+    return Process(schedule, _part("scaling", words, fields, scaling))
+
+
+def _churn(options: dict[str, Any], base: Churn) -> Churn:
+    from diffspace.config import build
+
+    churn: Churn = build(type(base), dataclasses.asdict(base) | options)
+    if options and churn.S_churn == 0:
+        raise ValueError("--S-min, --S-max, --S-noise: have no effect without --S-churn")
+    return churn
