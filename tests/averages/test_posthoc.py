@@ -98,10 +98,10 @@ class TestSolve:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (([1.0, 1.0], [0.1, 0.1]), "a snapshot is there twice"),
-            (([0.0], [0.1]), "times: 0.0; want positive"),
-            (([], []), "at least one"),
-            (([1.0], [0.3]), "width: 0.3"),
+            (([1.0, 1.0], [0.1, 0.1]), "expected each snapshot once"),
+            (([0.0], [0.1]), "times: expected positive numbers of images, got 0.0"),
+            (([], []), "got 0 and 0"),
+            (([1.0], [0.3]), "width: expected .*, got 0.3"),
         ],
     )
     def test_bad_input(self, arguments, message):
@@ -156,7 +156,7 @@ class TestReconstruct:
             Reconstruction.plan(snapshots, width)
         for width in (0.95 * low, 1.05 * high):
             with pytest.raises(
-                ValueError, match=rf"width: {width:g}; the snapshots until {LAST} images allow {low:.3g}"
+                ValueError, match=rf"width: {width:g} is outside of what the snapshots allow, {low:.3g}"
             ):
                 Reconstruction.plan(snapshots, width)
 
@@ -170,24 +170,24 @@ class TestFiles:
 
     def test_only_power_functions_and_finite_weights_are_written(self, tmp_path):
         net = Net()
-        with pytest.raises(ValueError, match="want a PowerFunction"):
+        with pytest.raises(ValueError, match="expected one with the profile PowerFunction"):
             Snapshots(tmp_path).write(EMA(net), 100)
         net.weight.data[0] = 1e5
         with pytest.raises(ValueError, match=r"weight is not finite, or beyond the range of torch\.float16"):
             Snapshots(tmp_path).write(EMA(net, PowerFunction(0.1)), 100)
         Snapshots(tmp_path, torch.float32).write(EMA(net, PowerFunction(0.1)), 100)
-        with pytest.raises(ValueError, match=r"dtype: torch\.float64"):
+        with pytest.raises(ValueError, match=r"dtype: expected .*, got torch\.float64"):
             Snapshots(tmp_path, torch.float64)
 
     def test_nothing_to_read(self, tmp_path):
-        with pytest.raises(ValueError, match="has no snapshots; a recipe with ema_widths and snapshot_images"):
+        with pytest.raises(ValueError, match="has no snapshots; train with ema_widths and snapshot_images"):
             reconstruct(tmp_path, 0.05)
 
     def test_images_without_a_snapshot(self, tmp_path):
         trajectory(tmp_path, 4)
-        with pytest.raises(ValueError, match=f"images: 99999; the last snapshot was taken at {LAST}"):
+        with pytest.raises(ValueError, match=f"images: there is no snapshot after 99999; .*after .*{LAST}"):
             reconstruct(tmp_path, 0.05, 99999)
-        with pytest.raises(ValueError, match=f"images: 9000; .*taken at {LAST // 4}, {LAST // 2}"):
+        with pytest.raises(ValueError, match=f"images: there is no snapshot after 9000; .*{LAST // 4}, {LAST // 2}"):
             reconstruct(tmp_path, 0.05, 9000)
 
     @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "foreign"])

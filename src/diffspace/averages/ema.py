@@ -1,9 +1,9 @@
-"""Averages of the weights over the steps of a training run, and the two profiles by which they weigh the past.
+"""Averages of the weights over training, and the two profiles by which they weigh the past.
 
-An exponential moving average θ' ← β·θ' + (1 − β)·θ is a weighted mean of all earlier weights; a profile says with which
-β each step is taken. `HalfLife` forgets at a constant rate (Karras et al. 2022, Appendix F.2). `PowerFunction` forgets
-more slowly as training goes on, so that its memory stays a constant share of it (Karras et al. 2024, arXiv:2312.02696,
-Section 3.1). Time is counted in images.
+An exponential moving average θ' ← β·θ' + (1 − β)·θ is a weighted mean of all earlier weights; a profile gives the β of
+each step. `HalfLife` forgets at a constant rate (Karras et al. 2022, Appendix F.2). `PowerFunction` forgets more slowly
+as training goes on, so that its memory stays a constant share of it (Karras et al. 2024, arXiv:2312.02696, Section
+3.1). Time is counted in images.
 """
 
 from __future__ import annotations
@@ -17,16 +17,9 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 import torch
 
 from diffspace._shapes import Tensor
+from diffspace.checks import check_number
 
-__all__ = [
-    "EMA",
-    "LARGEST_WIDTH",
-    "HalfLife",
-    "PowerFunction",
-    "Profile",
-    "exponent_to_width",
-    "width_to_exponent",
-]
+__all__ = ["EMA", "LARGEST_WIDTH", "HalfLife", "PowerFunction", "Profile", "exponent_to_width", "width_to_exponent"]
 
 LARGEST_WIDTH = 12**-0.5
 """The relative width of the mean over all steps, γ = 0; a wider profile would forget the present first."""
@@ -34,8 +27,7 @@ LARGEST_WIDTH = 12**-0.5
 
 def exponent_to_width(exponent: float) -> float:
     """σ_rel = √((γ + 1)/((γ + 2)²·(γ + 3))), the standard deviation of τ/t under p(τ) ∝ τ^γ on [0, t]."""
-    if not exponent >= 0:
-        raise ValueError(f"exponent: {exponent}; want a number that is not negative")
+    check_number("exponent", exponent, "[0, inf)")
     return math.sqrt((exponent + 1) / (exponent + 3)) / (exponent + 2)
 
 
@@ -45,7 +37,7 @@ def width_to_exponent(width: float) -> float:
     γ³ + 7γ² + (16 − σ_rel⁻²)·γ + 12 − σ_rel⁻² = 0 (arXiv:2312.02696, Appendix C).
     """
     if not 0 < width <= LARGEST_WIDTH:
-        raise ValueError(f"width: {width}; want more than 0 and at most 1/√12 = {LARGEST_WIDTH:.4f}")
+        raise ValueError(f"width: expected a number in (0, 1/√12 = {LARGEST_WIDTH:.4f}], got {width}")
     s = width**-2
     exponent, before = 1 / width, math.inf
     while exponent < before:  # Newton's method falls to the largest root from above, until rounding stops it
@@ -68,7 +60,7 @@ class Profile(Protocol):
 class HalfLife:
     """β = ½^(batch/h), h = min(half-life, ramp ratio · images) in images (Karras et al. 2022, Appendix F.2).
 
-    The ramp keeps the average young at the start; None leaves it out. A half-life of 0 gives β = 0: no average. The
+    The ramp keeps the average young at the start; None leaves it out. A half-life of 0 gives β = 0, no average. The
     defaults are the paper's for CIFAR-10.
     """
 
@@ -76,10 +68,9 @@ class HalfLife:
     ramp_ratio: float | None = 0.05
 
     def __post_init__(self) -> None:
-        if not self.halflife_images >= 0:
-            raise ValueError(f"halflife_images: {self.halflife_images}; want a number that is not negative")
-        if self.ramp_ratio is not None and not self.ramp_ratio >= 0:
-            raise ValueError(f"ramp_ratio: {self.ramp_ratio}; want a number that is not negative, or None")
+        check_number("halflife_images", self.halflife_images, "[0, inf)")
+        if self.ramp_ratio is not None:
+            check_number("ramp_ratio", self.ramp_ratio, "[0, inf)")
 
     def beta(self, images: int, batch: int) -> float:
         halflife = self.halflife_images
@@ -138,9 +129,11 @@ class EMA(Generic[M]):
             torch._foreach_copy_(own, others)
 
     def state_dict(self) -> dict[str, Any]:
+        """That of the averaged module."""
         return self.module.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Load the state of an averaged module."""
         self.module.load_state_dict(state)
 
 

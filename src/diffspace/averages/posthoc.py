@@ -1,12 +1,13 @@
 """Averages of any width, after training, from snapshots of a few (Karras et al. 2024, arXiv:2312.02696, Section 3.2).
 
 A snapshot taken at t with exponent γ is the mean of all weights until then under p(τ) = (γ + 1)·τ^γ/t^(γ + 1), and a
-linear combination of snapshots is the mean under the same combination of their profiles. The coefficients are those by
-which it comes nearest to the profile that is asked for, in least squares.
+linear combination of snapshots is the mean under the same combination of their profiles. The coefficients are
+those that come nearest to the required profile, in least squares.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +21,15 @@ from diffspace.averages.snapshots import Snapshot, Snapshots
 __all__ = ["MISMATCH", "Reconstruction", "attainable", "correlation", "mismatch", "reconstruct", "solve"]
 
 MISMATCH = 0.1
-"""Of a profile that is matched worse, ‖Σ x_i·p_i − p‖ > 0.1·‖p‖, no average is reconstructed."""
+"""No average is reconstructed whose profile is matched worse, ‖Σ x_i·p_i − p‖ > 0.1·‖p‖."""
 
 
 def _profiles(times: Sequence[float], widths: Sequence[float]) -> tuple[Tensor, Tensor]:
     """Times and exponents in float64, checked."""
     if len(times) != len(widths) or len(times) == 0:
-        raise ValueError(f"times, widths: {len(times)} and {len(widths)} of them; want as many, and at least one")
+        raise ValueError(f"times, widths: expected the same number of both, got {len(times)} and {len(widths)}")
     if not all(time > 0 for time in times):
-        raise ValueError(f"times: {min(times)}; want positive numbers of images")
+        raise ValueError(f"times: expected positive numbers of images, got {min(times)}")
     exponents = {width: width_to_exponent(width) for width in set(widths)}
     return torch.tensor(times, dtype=torch.float64), torch.tensor([exponents[w] for w in widths], dtype=torch.float64)
 
@@ -54,11 +55,10 @@ def solve(
 ) -> Float[Tensor, "n m"]:
     """The coefficients x_ij, Σ_i x_ij = 1, with which n snapshots make m averages, in float64 (Appendix C).
 
-    They minimise ‖Σ_i x_ij·p_i − q_j‖², before they are divided by their sum. ValueError where two snapshots are the
-    same.
+    They minimise ‖Σ_i x_ij·p_i − q_j‖² before they are divided by their sum. ValueError where two snapshots are equal.
     """
     if len(set(zip(in_times, in_widths, strict=True))) < len(in_times):
-        raise ValueError("in_times, in_widths: a snapshot is there twice; want each once")
+        raise ValueError("in_times, in_widths: expected each snapshot once")
     gram = correlation(in_times, in_widths, in_times, in_widths)
     # profiles of unit norm: early ones are tall, and their squares would drown the others in rounding
     norm = gram.diagonal().sqrt()
@@ -83,23 +83,21 @@ def mismatch(
 
 
 def attainable(snapshots: Sequence[Snapshot], images: int) -> tuple[float, float]:
-    """The least and the largest width, around those of the snapshots until `images`, with a mismatch up to `MISMATCH`.
+    """The smallest and the largest width, around those of the snapshots until `images`, with a mismatch ≤ `MISMATCH`.
 
     They are known to about a hundredth of themselves.
     """
-    times, widths = _until(snapshots, images)
     present = [s.width for s in snapshots if s.images == images]
     grid = sorted({*torch.logspace(-3, 0, 700, dtype=torch.float64).mul(LARGEST_WIDTH).tolist()[:-1], *present})
-    good = (mismatch(times, widths, [images] * len(grid), grid) <= MISMATCH).tolist()
-    low, high = grid.index(min(present)), grid.index(max(present))
-    while low > 0 and good[low - 1]:
-        low -= 1
-    while high + 1 < len(grid) and good[high + 1]:
-        high += 1
-    return grid[low], grid[high]
+    errors = mismatch(*_until(snapshots, images), [images] * len(grid), grid).tolist()
+    good = {width for width, error in zip(grid, errors, strict=True) if error <= MISMATCH} | set(present)
+    low = list(itertools.takewhile(good.__contains__, (w for w in reversed(grid) if w <= min(present))))
+    high = list(itertools.takewhile(good.__contains__, (w for w in grid if w >= max(present))))
+    return low[-1], high[-1]
 
 
 def _until(snapshots: Sequence[Snapshot], images: int) -> tuple[list[float], list[float]]:
+    """Times and widths of the snapshots until `images`."""
     used = [s for s in snapshots if s.images <= images]
     return [float(s.images) for s in used], [s.width for s in used]
 
@@ -115,30 +113,27 @@ class Reconstruction:
 
     @classmethod
     def plan(cls, snapshots: Sequence[Snapshot], width: float, images: int | None = None) -> Reconstruction:
-        """From the snapshots until `images`, at which there has to be one; None is the last.
+        """From the snapshots until `images` (None: the last), of which one has to be at `images`.
 
         ValueError, which says what is possible, where there is no snapshot or the width is out of reach.
         """
-        last = max(s.images for s in snapshots)
-        images = last if images is None else images
-        if images > last:
-            raise ValueError(f"images: {images}; the last snapshot was taken at {last}")
         times = sorted({s.images for s in snapshots})
+        images = times[-1] if images is None else images
         if images not in times:
-            near = ", ".join(str(t) for t in sorted(sorted(times, key=lambda t: abs(t - images))[:2]))
-            raise ValueError(f"images: {images}; there is no snapshot of them, the nearest were taken at {near}")
+            near = ", ".join(map(str, sorted(sorted(times, key=lambda t: abs(t - images))[:2])))
+            raise ValueError(f"images: there is no snapshot after {images}; the nearest are after {near}")
         width_to_exponent(width)
         for snapshot in snapshots:
             if (snapshot.images, snapshot.width) == (images, width):
                 return cls(width, images, {snapshot: 1.0}, 0.0)
-        used = [s for s in snapshots if s.images <= images]
-        of = _until(snapshots, images)
-        error = float(mismatch(*of, [images], [width]))
+        used = _until(snapshots, images)
+        error = float(mismatch(*used, [images], [width]))
         if error > MISMATCH:
             low, high = attainable(snapshots, images)
-            raise ValueError(f"width: {width:g}; the snapshots until {images} images allow {low:.3g} to {high:.3g}")
-        coefficients = solve(*of, [images], [width])[:, 0].tolist()
-        return cls(width, images, dict(zip(used, coefficients, strict=True)), error)
+            raise ValueError(f"width: {width:g} is outside of what the snapshots allow, {low:.3g} to {high:.3g}")
+        coefficients = solve(*used, [images], [width])[:, 0].tolist()
+        parts = zip((s for s in snapshots if s.images <= images), coefficients, strict=True)
+        return cls(width, images, dict(parts), error)
 
     def compute(self) -> dict[str, Tensor]:
         """The state dict of the averaged module, float32; summed in float64, one snapshot in memory at a time.
@@ -162,11 +157,9 @@ class Reconstruction:
             shapes = shapes or here
             if here != shapes:
                 raise ValueError(f"snapshot: {snapshot.path} is of another network than those before it")
-        for name, value in total.items():
-            total[name] = value.float() if value.dtype == torch.float64 else value
-        return total
+        return {name: value.float() if value.dtype == torch.float64 else value for name, value in total.items()}
 
 
 def reconstruct(folder: str | Path, width: float, images: int | None = None) -> dict[str, Tensor]:
-    """The averaged weights of a width from the snapshots of a run, as `Reconstruction` says."""
+    """The averaged weights of a width from the snapshots of a run: `Reconstruction.plan` and `compute`."""
     return Reconstruction.plan(Snapshots(folder).all(), width, images).compute()

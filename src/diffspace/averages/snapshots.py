@@ -14,13 +14,13 @@ import torch
 
 from diffspace._shapes import Tensor
 from diffspace.averages.ema import EMA, PowerFunction, width_to_exponent
+from diffspace.checks import check_choice
 from diffspace.files import write_tensors
 from diffspace.sharding import whole
 
 __all__ = ["SNAPSHOTS", "Snapshot", "Snapshots"]
 
 SNAPSHOTS = "snapshots"
-_DTYPES = (torch.float16, torch.float32)
 
 
 @dataclass(frozen=True)
@@ -57,24 +57,23 @@ class Snapshot:
 class Snapshots:
     """The folder `snapshots` of a run: files `<images, 12 digits>-<width>.safetensors`.
 
-    Parameters are stored in `dtype`, float16 as in EDM2 or float32, which takes twice the room; buffers as they are.
-    What float16 costs: a relative RMS error of the weights of 2·10⁻⁴ (measured), times the norm of the coefficients,
-    which is about 1 between the widths of the snapshots and grows outside of them, to 5 at 0.03 for 0.05 and 0.1.
+    Parameters are stored in `dtype`, float16 as in EDM2 or float32, which takes twice the room; buffers in their own.
+    float16 costs a relative RMS error of the weights of 2·10⁻⁴ (measured), times the norm of the coefficients, which is
+    about 1 between the widths of the snapshots and grows outside of them, to 5 at 0.03 for 0.05 and 0.1.
     """
 
     def __init__(self, run: str | Path, dtype: torch.dtype = torch.float16) -> None:
-        if dtype not in _DTYPES:
-            raise ValueError(f"dtype: {dtype}; want torch.float16 or torch.float32")
+        check_choice("dtype", dtype, (torch.float16, torch.float32))
         self.run, self.folder, self.dtype = Path(run), Path(run) / SNAPSHOTS, dtype
 
     def write(self, average: EMA[Any], images: int, *, writer: bool = True) -> None:
-        """Write an average with the profile `PowerFunction` as it is after `images` images, atomically.
+        """Write an average with the profile `PowerFunction` after `images` images, atomically.
 
         Where its parameters are sharded, every process has to call, and the one with `writer` writes. ValueError where
         a weight is too large for the dtype or not finite.
         """
         if not isinstance(average.profile, PowerFunction):
-            raise ValueError(f"average: its profile is {average.profile}; want a PowerFunction")
+            raise ValueError(f"average: expected one with the profile PowerFunction, got {average.profile}")
         parameters = {name for name, _ in average.module.named_parameters(remove_duplicate=False)}
         state = {}
         for name, value in average.module.state_dict().items():
@@ -94,7 +93,7 @@ class Snapshots:
         write_tensors(self.folder / f"{images:012d}-{average.profile.width!r}.safetensors", state, facts)
 
     def forget(self, after: int) -> None:
-        """Remove what was written after so many images, where a run begins again from there."""
+        """Remove the snapshots of more than `after` images, of a run that begins again from there."""
         for path in self.folder.glob("*.safetensors"):
             if path.name.partition("-")[0].isdecimal() and int(path.name.partition("-")[0]) > after:
                 path.unlink()
@@ -113,9 +112,7 @@ class Snapshots:
                 raise ValueError(f"snapshot: {path} has no width in its name") from None
             found.append(Snapshot(int(match[1]), width, path))
         if not found:
-            raise ValueError(
-                f"{self.run}: has no snapshots; a recipe with ema_widths and snapshot_images makes them in training"
-            )
+            raise ValueError(f"{self.run}: has no snapshots; train with ema_widths and snapshot_images to make them")
         return sorted(found, key=lambda s: (s.images, s.width))
 
 
