@@ -487,10 +487,10 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"trainer": {"a": [1, Path("x")]}}, r"parts: trainer\.a\.1 is a PosixPath; want tensors"),
+        ({"trainer": {"a": [1, Path("x")]}}, r"parts: trainer\.a\.1 is a PosixPath; expected tensors"),
         ({"trainer": {"a": {(1, 2): 3}}}, r"parts: trainer\.a has the key \(1, 2\)"),
-        ({"trainer": 3}, "parts: trainer is a int; want a dict"),
-        ({"../trainer": {}}, r"parts: '\.\./trainer'; want a name"),
+        ({"trainer": 3}, "parts: trainer is a int; expected a dict"),
+        ({"../trainer": {}}, r"parts: expected names of letters, .*, got '\.\./trainer'"),
     ],
 )
 def test_what_could_not_be_read_back_is_refused(tmp_path, parts, message):
@@ -501,9 +501,9 @@ def test_what_could_not_be_read_back_is_refused(tmp_path, parts, message):
 
 
 def test_options_out_of_range_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="keep_last: 0; want 1 or more"):
+    with pytest.raises(ValueError, match="keep_last: expected an integer of at least 1, got 0"):
         Checkpoints(tmp_path, keep_last=0)
-    with pytest.raises(ValueError, match="keep_every_images: -1"):
+    with pytest.raises(ValueError, match="keep_every_images: expected an integer of at least 0, got -1"):
         Checkpoints(tmp_path, keep_every_images=-1)
-    with pytest.raises(ValueError, match="images: -5"):
+    with pytest.raises(ValueError, match="images: expected an integer of at least 0, got -5"):
         Checkpoints(tmp_path).save(-5, {})

@@ -114,7 +114,7 @@ def test_without_locks_the_process_id_decides(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     owned(tmp_path, process.pid, socket.gethostname())
-    told = pytest.raises(ValueError, match=r"if that process is no more, delete .*run\.lock")
+    told = pytest.raises(ValueError, match=r"if that process no longer exists, delete .*run\.lock")
     with RunLock(tmp_path), told, RunLock(tmp_path):
         pass
     living, _ = hold(tmp_path)

@@ -1,36 +1,39 @@
 """Checkpoints: the state of a training run on disk, whole or not at all, read without running code.
 
 `RUN/checkpoints/<images seen, 12 digits>/` holds one `.pt` file for each part of the state and `manifest.json` with
-their sizes, their SHA-256 and its own. It is written under a hidden name, brought to disk and then renamed.
+their sizes, their SHA-256 and its own. It is written under a hidden name, flushed to disk and then renamed.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import errno
 import hashlib
 import json
 import math
 import os
+import pickle
 import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 
 from diffspace._version import __version__
+from diffspace.checks import check_integer
 from diffspace.data.manifest import manifest_text
-from diffspace.train.state import State, plain, read_state, size_of, sync_folder, write_bytes, write_state
 
 __all__ = ["CHECKPOINTS", "Checkpoint", "Checkpoints", "kept", "verify"]
 
 CHECKPOINTS, MANIFEST, FORMAT = "checkpoints", "manifest.json", 1
-_NEW = ".new"  # another checkpoint of as many images, about to take the place of the first
+_NEW = ".new"  # another checkpoint after the same images, about to replace the first
 _NAME = re.compile(rf"(\d{{12,}})({re.escape(_NEW)})?")
+_PLAIN = (bool, int, float, str, type(None))
 
 
 class _Damage(ValueError):
@@ -46,9 +49,17 @@ class Checkpoint:
     parts: tuple[str, ...]
     score: float | None = None
 
-    def read(self) -> dict[str, State]:
+    def read(self) -> dict[str, dict[str, Any]]:
         """The parts by name, tensors on the CPU; ValueError names a file that no state can be read from."""
-        return {part: read_state(self.path / f"{part}.pt") for part in self.parts}
+        state = {}
+        for part in self.parts:
+            path = self.path / f"{part}.pt"
+            with _reading(path):
+                try:
+                    state[part] = torch.load(path, map_location="cpu", weights_only=True)
+                except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+                    raise _Damage(f"{path}: is damaged: {str(error).splitlines()[0]}") from None
+        return state
 
 
 def verify(path: Path) -> Checkpoint:
@@ -56,14 +67,12 @@ def verify(path: Path) -> Checkpoint:
     manifest = _manifest(path)
     for name, entry in manifest["files"].items():
         file = path / name
-        with _reading(file):
-            size = file.stat().st_size
+        with _reading(file), file.open("rb") as content:
+            size = os.fstat(content.fileno()).st_size
             if size != entry["bytes"]:
                 raise _Damage(f"{file}: has {size} bytes where {entry['bytes']} were written")
-            with file.open("rb") as content:
-                digest = hashlib.file_digest(content, "sha256").hexdigest()
-        if digest != entry["sha256"]:
-            raise _Damage(f"{file}: is not what was written, by its SHA-256")
+            if hashlib.file_digest(content, "sha256").hexdigest() != entry["sha256"]:
+                raise _Damage(f"{file}: is not what was written, by its SHA-256")
     parts = tuple(name.removesuffix(".pt") for name in manifest["files"])
     return Checkpoint(path, manifest["images"], parts, manifest["score"])
 
@@ -95,33 +104,30 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, keep_last: int = 2, keep_every_images: int = 0, asynchronous: bool = True) -> None:
-        if keep_last < 1:
-            raise ValueError(f"keep_last: {keep_last}; want 1 or more")
-        if keep_every_images < 0:
-            raise ValueError(f"keep_every_images: {keep_every_images}; want 0 (none) or more")
+        check_integer("keep_last", keep_last, 1)
+        check_integer("keep_every_images", keep_every_images, 0)
         self.path = folder / CHECKPOINTS
         self.keep_last, self.keep_every_images, self.asynchronous = keep_last, keep_every_images, asynchronous
-        self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")  # its work is finished before an exit
+        self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")  # finishes its work before an exit
         self._pending: concurrent.futures.Future[None] | None = None
         self._damaged: set[Path] = set()
 
     def save(self, images: int, parts: Mapping[str, Any], *, score: float | None = None) -> None:
         """Write the state after `images` images: parts by name, each nested dicts and lists of tensors and numbers.
 
-        A checkpoint of as many images is replaced. The lowest `score` is the best; one that is not finite is none.
+        A checkpoint after as many images is replaced. The lowest `score` is the best; one that is not finite is none.
         OSError, on one line, says what could not be written and which checkpoint is whole; with `asynchronous` it comes
         from the next call of `save`, `wait`, `close` or `newest`. ValueError names a value that no checkpoint can hold.
         """
-        if images < 0:
-            raise ValueError(f"images: {images}; want 0 or more")
+        check_integer("images", images, 0)
         self.wait()
         state = {}
         for name, part in parts.items():
             if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-                raise ValueError(f"parts: {name!r}; want a name of letters, digits, - and _")
+                raise ValueError(f"parts: expected names of letters, digits, - and _, got {name!r}")
             if not isinstance(part, Mapping):
-                raise ValueError(f"parts: {name} is a {type(part).__name__}; want a dict")
-            state[name] = plain(part, name, copied=self.asynchronous)
+                raise ValueError(f"parts: {name} is a {type(part).__name__}; expected a dict")
+            state[name] = _plain(part, name, copied=self.asynchronous)
         score = float(score) if score is not None and math.isfinite(score) else None
         if self.asynchronous:
             self._pending = self._writer.submit(self._write, images, state, score)
@@ -148,7 +154,7 @@ class Checkpoints:
         return not self._paths()
 
     def newest(self, warn: Callable[[str], None] = warnings.warn) -> Checkpoint:
-        """The newest whole checkpoint; `warn` is told what is wrong with those that are passed over.
+        """The newest whole checkpoint; `warn` is called with what is wrong with those that are passed over.
 
         ValueError if none is whole, with the reasons, or if there is none.
         """
@@ -165,11 +171,8 @@ class Checkpoints:
                     self._damaged.add(path)
                 problems.append(str(error))
                 pass_over(error)
-        raise ValueError(
-            f"checkpoint: none in {self.path} is whole: {'; '.join(problems)}"
-            if problems
-            else f"checkpoint: there is none in {self.path}"
-        )
+        none = f"none in {self.path} is whole: {'; '.join(problems)}" if problems else f"there is none in {self.path}"
+        raise ValueError(f"checkpoint: {none}")
 
     def _paths(self) -> list[Path]:
         """The folders of checkpoints that were completed, by images."""
@@ -181,20 +184,27 @@ class Checkpoints:
             raise ValueError(f"checkpoint: {self.path} cannot be read: {error.strerror}") from None
         return sorted(folders, key=lambda path: (_images(path), path.name))
 
-    def _write(self, images: int, state: Mapping[str, State], score: float | None) -> None:
+    def _write(self, images: int, state: Mapping[str, Any], score: float | None) -> None:
         target = self.path / f"{images:012d}"
         partial = _hidden(target)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            sync_folder(self.path.parent)
+            _sync_folder(self.path.parent)
             self._tidy()
             partial.mkdir()
-            files = {f"{name}.pt": write_state(partial / f"{name}.pt", part) for name, part in state.items()}
-            about = {"format": FORMAT, "images": images, "score": score, "files": files}
+            files = {f"{name}.pt": _write_part(partial / f"{name}.pt", part) for name, part in state.items()}
             versions = {"diffspace": __version__, "torch": str(torch.__version__)}
-            write_bytes(partial / MANIFEST, manifest_text({**about, **versions}))
-            sync_folder(partial)
-            self._publish(partial, target)
+            manifest = {"format": FORMAT, "images": images, "score": score, "files": files, **versions}
+            with _new_file(partial / MANIFEST) as file:
+                file.write(manifest_text(manifest))
+            _sync_folder(partial)
+            # a folder cannot be replaced at once: readers know both names
+            name = target.with_suffix(_NEW) if target.exists() else target
+            os.rename(partial, name)
+            _sync_folder(self.path)
+            if name != target:
+                _replace(name, target)
+                _sync_folder(self.path)
         except BaseException as error:
             shutil.rmtree(partial, ignore_errors=True)
             if isinstance(error, OSError):
@@ -204,7 +214,7 @@ class Checkpoints:
         self._retain(target)
 
     def _tidy(self) -> None:
-        """Remove what a killed process left half-written, and end the replacement that it began."""
+        """Remove what a killed process left half-written, and finish the replacement that it began."""
         for path in self.path.glob(_hidden(Path("*")).name):
             shutil.rmtree(path)
         for new in self.path.glob(f"*{_NEW}"):
@@ -213,39 +223,29 @@ class Checkpoints:
             else:
                 _replace(new, new.with_suffix(""))
 
-    def _publish(self, partial: Path, target: Path) -> None:
-        """Give a complete checkpoint its name. A folder cannot be replaced at once: readers know both names."""
-        name = target.with_suffix(_NEW) if target.exists() else target
-        os.rename(partial, name)
-        sync_folder(self.path)
-        if name != target:
-            _replace(name, target)
-            sync_folder(self.path)
-
     def _retain(self, newest: Path) -> None:
         scores, paths = {}, {}
         for path in self._paths():
-            try:
-                manifest = _manifest(path)
-            except _Damage:
-                self._damaged.add(path)
-                continue
-            except ValueError:
-                continue
-            if path not in self._damaged:
-                scores[manifest["images"]], paths[manifest["images"]] = manifest["score"], path
+            with contextlib.suppress(ValueError):
+                try:
+                    manifest = _manifest(path)
+                except _Damage:
+                    self._damaged.add(path)
+                    raise
+                if path not in self._damaged:
+                    scores[manifest["images"]], paths[manifest["images"]] = manifest["score"], path
         keep = {paths[images] for images in kept(scores, self.keep_last, self.keep_every_images)}
         for path in {*paths.values(), *self._damaged} - keep - {newest}:
             with contextlib.suppress(OSError):  # what cannot be removed now is tried again after the next save
                 _remove(path)
                 self._damaged.discard(path)
 
-    def _complaint(self, target: Path, state: Mapping[str, State], error: OSError) -> str:
+    def _complaint(self, target: Path, state: Mapping[str, Any], error: OSError) -> str:
         other = "there is no other"
         with contextlib.suppress(ValueError):
             other = f"{self._newest(lambda error: None).path} is whole"
-        size = sum(size_of(part) for part in state.values()) / 1e6
-        return f"checkpoint: {target}, of {size:.1f} MB, could not be written: {error.strerror or error}; {other}"
+        reason = error.strerror or error
+        return f"checkpoint: {target}, of {_size(state) / 1e6:.1f} MB, could not be written: {reason}; {other}"
 
 
 def _images(path: Path) -> int:
@@ -278,13 +278,13 @@ def _reading(file: Path) -> Iterator[None]:
         raise ValueError(f"{file}: cannot be read: {error.strerror}") from None
 
 
-def _manifest(path: Path) -> State:
+def _manifest(path: Path) -> dict[str, Any]:
     """The manifest of a checkpoint; ValueError where it is missing, not what was written, or of another format."""
     file = path / MANIFEST
     with _reading(file):
         text = file.read_bytes()
     try:
-        manifest: State = json.loads(text)
+        manifest: dict[str, Any] = json.loads(text)
         whole = text == manifest_text({name: value for name, value in manifest.items() if name != "sha256"})
     except (ValueError, AttributeError, RecursionError):
         whole = False
@@ -295,3 +295,89 @@ def _manifest(path: Path) -> State:
     if manifest["images"] != _images(path):
         raise _Damage(f"{file}: is of {manifest['images']} images, which the folder's name contradicts")
     return manifest
+
+
+def _plain(value: Any, where: str, copied: bool) -> Any:
+    """The value in types that `torch.load(weights_only=True)` reads back; ValueError names one that it would not.
+
+    `copied` to the memory of the CPU, or the same tensors.
+    """
+    if type(value) in (torch.Tensor, torch.nn.Parameter):
+        return value.detach().to("cpu", copy=True) if copied else value.detach()
+    if isinstance(value, Mapping):
+        if odd := [key for key in value if type(key) not in (int, str)]:
+            raise ValueError(f"parts: {where} has the key {odd[0]!r}; expected strings and integers")
+        return {key: _plain(item, f"{where}.{key}", copied) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = [_plain(item, f"{where}.{i}", copied) for i, item in enumerate(value)]
+        return tuple(items) if isinstance(value, tuple) else items
+    if type(value) not in _PLAIN:
+        raise ValueError(
+            f"parts: {where} is a {type(value).__name__}; expected tensors, numbers, strings, lists and dicts"
+        )
+    return value
+
+
+def _size(value: Any) -> int:
+    """Bytes of the tensors in it."""
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return sum(map(_size, items))
+
+
+@contextlib.contextmanager
+def _new_file(path: Path) -> Iterator[IO[bytes]]:
+    """A new file, which is on disk when the block ends."""
+    with path.open("xb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+class _HashedFile:
+    """What `torch.save` writes to: hashed, then written.
+
+    torch calls it from C++, which no exception should pass: the first one is kept, and what follows is ignored.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.sha256, self.bytes = file, hashlib.sha256(), 0
+        self.error: BaseException | None = None
+
+    def write(self, content: Any) -> int:
+        if self.error is None:
+            try:
+                self.sha256.update(content)
+                self.file.write(content)
+                self.bytes += len(content)
+            except BaseException as error:
+                self.error = error
+        return len(content)
+
+    def flush(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+def _write_part(path: Path, part: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a part of a state; its entry in a manifest, the bytes and their SHA-256."""
+    with _new_file(path) as file:
+        hashed = _HashedFile(file)
+        torch.save(part, cast(IO[bytes], hashed))
+        hashed.flush()
+    return {"bytes": hashed.bytes, "sha256": hashed.sha256.hexdigest()}
+
+
+def _sync_folder(path: Path) -> None:
+    """Flush the names in a folder to disk, where the system and the file system can."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)

@@ -1,4 +1,7 @@
-"""The lock of a run's folder: two runs never write one folder, and a dead one never blocks it."""
+"""The lock of a run's folder: two runs never write one folder, and a dead one never blocks it.
+
+Why not filelock: docs/decisions/2026-11-28-run-lock.md.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,6 @@ from typing import Any
 __all__ = ["LOCK", "RunLock"]
 
 LOCK = "run.lock"
-
 _NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 _SETTLING_SECONDS = 0.1
 _held: set[int] = set()  # descriptors
@@ -25,7 +27,7 @@ def _forget() -> None:
         os.close(_held.pop())
 
 
-# A forked child (a worker that loads data) that outlives its killed parent would go on holding the lock.
+# a forked child (a worker that loads data) that outlives its killed parent would go on holding the lock
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
@@ -43,15 +45,14 @@ class RunLock:
         self._descriptor = -1
 
     def __enter__(self) -> RunLock:
-        try:
-            descriptor = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise ValueError(f"folder: {self.folder} cannot be written: {error.strerror}") from None
-        try:
-            self._take(descriptor)
-        except BaseException:
-            os.close(descriptor)
-            raise
+        with contextlib.ExitStack() as failing:
+            try:
+                descriptor = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+                failing.callback(os.close, descriptor)
+                self._take(descriptor)
+            except OSError as error:
+                raise ValueError(f"folder: {self.folder} cannot be written: {error.strerror}") from None
+            failing.pop_all()
         self._descriptor = descriptor
         _held.add(descriptor)
         return self
@@ -70,30 +71,21 @@ class RunLock:
         if locked is False or (locked is None and owner and _may_live(owner)):
             raise ValueError(self._in_use(owner, locked is None))
         own = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}
-        content = (json.dumps(own) + "\n").encode()
-        try:
+        with contextlib.suppress(OSError) if locked else contextlib.nullcontext():  # it holds on a full disk too
             os.ftruncate(descriptor, 0)
             os.lseek(descriptor, 0, os.SEEK_SET)
-            os.write(descriptor, content)
-        except OSError as error:
-            if locked is None:
-                raise ValueError(f"folder: {self.folder} cannot be written: {error.strerror}") from None
+            os.write(descriptor, (json.dumps(own) + "\n").encode())
         if locked is None:
             time.sleep(_SETTLING_SECONDS)  # of two that found nobody at the same moment, the later writer stays
-            owner = _owner(descriptor)
-            if owner != own:
+            if (owner := _owner(descriptor)) != own:
                 raise ValueError(self._in_use(owner, True))
 
     def _in_use(self, owner: dict[str, Any], by_name: bool) -> str:
-        who = "another process"
-        if owner:
-            who = f"process {owner['pid']} on {owner['host']} since {owner['since']}"
-        advice = "wait for its end or choose another folder"
+        who = "process {pid} on {host} since {since}".format(**owner) if owner else "another process"
+        text = f"folder: {self.folder} is being written by {who}; wait for its end or choose another folder"
         if by_name:
-            advice += (
-                f"; if that process is no more, delete {self.folder / LOCK} (there are no locks on this file system)"
-            )
-        return f"folder: {self.folder} is being written by {who}; {advice}"
+            text += f"; if that process no longer exists, delete {self.folder / LOCK} (this file system has no locks)"
+        return text
 
 
 def _flock(descriptor: int) -> bool | None:
@@ -109,12 +101,12 @@ def _flock(descriptor: int) -> bool | None:
     except OSError as error:
         if error.errno in _NO_LOCKS_HERE:
             return None
-        raise ValueError(f"folder: its {LOCK} cannot be locked: {error.strerror}") from None
+        raise
     return True
 
 
 def _owner(descriptor: int) -> dict[str, Any]:
-    """What the lock says of its owner; empty where it says nothing that can be understood."""
+    """What the file says of its owner; empty where it says nothing that can be understood."""
     os.lseek(descriptor, 0, os.SEEK_SET)
     try:
         owner = json.loads(os.read(descriptor, 4096))
