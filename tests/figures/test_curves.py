@@ -34,7 +34,7 @@ def test_each_curve_is_that_of_its_records():
     assert curves.training["loss"].images == [64 * k for k in range(1, 61)]
     assert curves.training["loss"].values == [30 / k for k in range(1, 61)]
     assert (curves.held_out.images[0], curves.held_out.values[0]) == (640, 4)
-    assert curves.scores["classifier"].values[-1] == pytest.approx(100 / 60)
+    assert curves.measured["frechet"]["classifier"].values[-1] == pytest.approx(100 / 60)
     assert (curves.trivial, curves.images, curves.finished) == (0.25, 3840, True)
     assert not Curves.of("run", log(59), 3840).finished
 
@@ -125,14 +125,14 @@ def test_what_is_drawn_is_what_was_logged():
     loss = lines(axes["loss"])
     assert loss["held-out, fixed noise"].tolist() == [[640 * k, 4 / k] for k in range(1, 7)]
     assert len(loss["training"]) == 60
-    levels = lines(axes["error by noise level, after so many images"])
+    levels = lines(axes["error by noise level over training"])
     assert levels["held-out"].tolist() == [[0.1, 0.01], [1.0, 0.21], [10.0, 0.3]]
     assert set(levels["trivial: the mean"][:, 1]) == {0.25}
     (mesh,) = [c for c in axes["error ÷ that of the best multiple of x"].collections if c.get_array() is not None]
     drawn = mesh.get_array()
     assert drawn.shape == (3, len(curves.slices(48)))
     assert drawn[1, -1] == pytest.approx(curves.slices(48)[-1].mse[1] / shrinking_error(1.0, 0.25))
-    assert {"gradient norm", "learning rate", "images/s", "Fréchet distance"} <= axes.keys()
+    assert {"gradient norm", "learning rate", "images/s", "frechet"} <= axes.keys()
     figure.canvas.draw()
 
 

@@ -26,7 +26,7 @@ def watch_command(
     from diffspace.cli.watch_view import view
 
     if not 0.1 <= every <= 3600:
-        raise ValueError(f"--every: {every}; want 0.1 to 3600 seconds")
+        raise ValueError(f"--every: expected 0.1 to 3600 seconds, got {every}")
     if out is not None and once:
         raise ValueError("--once: has no effect with --out")
     watched = [_Watched(folder, name) for folder, name in zip(runs, _names(runs), strict=True)]

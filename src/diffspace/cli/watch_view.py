@@ -14,6 +14,9 @@ __all__ = ["duration", "view"]
 
 _COLOURS = ("blue", "red", "green", "magenta", "yellow", "cyan")
 _NARROW = 76  # columns below which there is no room for two panels
+_SMALL = 16  # columns of the narrowest panel
+_TRAINING = {"grad_norm": "gradient norm", "learning_rate": "learning rate", "images_per_second": "images/s"}
+_LINEAR = {"learning rate", "images/s"}
 
 
 def duration(seconds: float) -> str:
@@ -25,7 +28,7 @@ def duration(seconds: float) -> str:
 
 
 def view(runs: Sequence[Curves], silent: Sequence[float], width: int, height: int) -> RenderableType:
-    """The state of each run and its curves; `silent` says for how many seconds each has logged nothing."""
+    """The state of each run and its curves; `silent` has the seconds for which each has logged nothing."""
     width = max(width, 40)
     head = [line for run, since in zip(runs, silent, strict=True) for line in _state(run, since, width)]
     if all(not run.last and not run.held_out for run in runs):
@@ -35,14 +38,13 @@ def view(runs: Sequence[Curves], silent: Sequence[float], width: int, height: in
         return Group(*head, *_loss(runs, width, room // 2), *_levels(runs, width, room // 2))
     upper, left = room * 3 // 5, width // 2
     small = [
-        (key, title)
-        for key, title in (
-            ("grad_norm", "gradient norm"),
-            ("learning_rate", "learning rate"),
-            ("images_per_second", "images/s"),
-        )
+        (title, [run.training[key] for run in runs])
+        for key, title in _TRAINING.items()
         if any(run.training[key] for run in runs)
     ]
+    for name in dict.fromkeys(name for run in runs for name in run.measured):
+        small.append((name, [next(iter(run.measured.get(name, {}).values()), Curve()) for run in runs]))
+    small = small[: max(1, width // _SMALL)]
     each = (width - len(small) + 1) // max(1, len(small))
     if any(run.by_sigma or run.held_out_by_sigma for run in runs):
         above = [_loss(runs, left - 1, upper), _levels(runs, width - left, upper)]
@@ -51,7 +53,7 @@ def view(runs: Sequence[Curves], silent: Sequence[float], width: int, height: in
     return Group(
         *head,
         *_beside(above),
-        *_beside([_small(runs, key, title, each, room - upper) for key, title in small]),
+        *_beside([_small(curves, title, each, room - upper) for title, curves in small]),
     )
 
 
@@ -87,8 +89,8 @@ def _state(run: Curves, silent: float, width: int) -> list[Text]:
         least = min(run.held_out.values)
         now = run.held_out.values[-1]
         figures.append(f"held-out {now:.4g}" + (f" (least {least:.4g})" if now > least else ""))
-    for name, curve in run.scores.items():
-        figures.append(f"Fréchet {name} {curve.values[-1]:.4g}".replace("  ", " "))
+    for name, curves in run.measured.items():
+        figures.append(" ".join([name, *(f"{label} {c.values[-1]:.4g}".strip() for label, c in curves.items())]))
     if run.training["grad_norm"]:
         figures.append(f"gradient norm {_figure(run.training['grad_norm'])}")
     if last.get("skipped"):
@@ -112,14 +114,15 @@ def _title(name: str, *keys: tuple[str, str]) -> Text:
     return text
 
 
-def _colour(runs: Sequence[Curves], i: int) -> str:
-    return _COLOURS[i % len(_COLOURS)] if len(runs) > 1 else _COLOURS[0]
+def _colour(count: int, i: int) -> str:
+    """The colour of run number i of `count`."""
+    return _COLOURS[i % len(_COLOURS)] if count > 1 else _COLOURS[0]
 
 
 def _loss(runs: Sequence[Curves], width: int, height: int) -> list[Text]:
     lines, keys = [], []
     for i, run in enumerate(runs):
-        loss, colour = run.training["loss"], _colour(runs, i)
+        loss, colour = run.training["loss"], _colour(len(runs), i)
         if loss:
             lines.append(Line(loss.images, smooth(loss.values, len(loss.values) // 60), colour))
         if run.held_out:
@@ -142,7 +145,7 @@ def _levels(runs: Sequence[Curves], width: int, height: int) -> list[Text]:
         lines.append(Line(*drawn[0][1][0].points(), "bright_black"))
         keys.append(("⠒ first", "bright_black"))
     for i, (_, slices) in enumerate(drawn):
-        lines.append(Line(*slices[-1].points(), _colour(runs, i)))
+        lines.append(Line(*slices[-1].points(), _colour(len(runs), i)))
     if len(runs) == 1:
         keys += [("⠒ now", "blue")] if drawn else []
         if runs[0].held_out_by_sigma:
@@ -155,16 +158,16 @@ def _levels(runs: Sequence[Curves], width: int, height: int) -> list[Text]:
     return plot(_title("error by σ", *keys), lines, width, height, log_x=True, log_y=True)
 
 
-def _small(runs: Sequence[Curves], key: str, title: str, width: int, height: int) -> list[Text]:
+def _small(curves: Sequence[Curve], title: str, width: int, height: int) -> list[Text]:
+    """A panel of one curve for each run."""
     lines = [
-        Line(curve.images, smooth(curve.values, len(curve.values) // 40), _colour(runs, i))
-        for i, run in enumerate(runs)
-        if (curve := run.training[key])
+        Line(curve.images, smooth(curve.values, len(curve.values) // 40), _colour(len(curves), i))
+        for i, curve in enumerate(curves)
+        if curve
     ]
-    logarithmic = key == "grad_norm" and all(y > 0 for line in lines for y in line.y)
-    top = max((y for line in lines for y in line.y), default=0)
-    last = lines[0].y[-1] if len(lines) == 1 else None
-    heading = _title(title, *([(short(last), "")] if last is not None else []))
+    logarithmic = title not in _LINEAR and all(y > 0 for line in lines for y in line.y)
+    low, top = (f((y for line in lines for y in line.y), default=0) for f in (min, max))
+    heading = _title(title, *([(short(lines[0].y[-1]), "")] if len(lines) == 1 else []))
     end = max((line.x[-1] for line in lines), default=0)
-    span = None if logarithmic or top <= 0 else (0.0, top)
+    span = (0.0, top) if not logarithmic and low >= 0 and top > 0 else None
     return plot(heading, lines, width, height, log_y=logarithmic, y_range=span, x_range=(0, end) if end else None)

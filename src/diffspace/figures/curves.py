@@ -9,6 +9,10 @@ from typing import Any
 
 __all__ = ["Curve", "Curves", "Levels", "smooth"]
 
+# what a record holds beside measurements, and the held-out loss, which has curves of its own
+_ELSEWHERE = {"step", "images", "loss", "learning_rate", "grad_norm", "images_per_second", "seconds_left", "skipped"}
+_ELSEWHERE |= {"loss_by_sigma", "held_out"}
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -37,17 +41,18 @@ class Levels:
 
 @dataclass(frozen=True)
 class Curves:
-    """The records of one run, each name with what there is of it; `of` leaves out what no number can be made of.
+    """The records of one run as curves; values that are not numbers are left out.
 
-    `training` has "loss", "learning_rate", "grad_norm" and "images_per_second", `scores` the Fréchet distances by name.
-    `trivial` is the error of the denoiser that answers the mean of the data. `total` is the run's length in images.
+    `training` has "loss", "learning_rate", "grad_norm" and "images_per_second". `measured` has every other measurement
+    by its name, one curve for each of its numbers: {"score": {"frechet": …}}, or {"": …} for a single one. `trivial` is
+    the error of the denoiser that returns the mean of the data. `total` is the run's length in images.
     """
 
     name: str
     total: int | None
     training: Mapping[str, Curve]
     held_out: Curve
-    scores: Mapping[str, Curve]
+    measured: Mapping[str, Mapping[str, Curve]]
     by_sigma: Sequence[Mapping[str, Any]]
     held_out_by_sigma: Sequence[Levels]
     trivial: float | None
@@ -69,7 +74,7 @@ class Curves:
                 for key in ("loss", "learning_rate", "grad_norm", "images_per_second")
             },
             held_out=_curve((images, h.get("loss")) for images, h in held),
-            scores=_scores(records),
+            measured=_measured(records),
             by_sigma=[{"images": r["images"], **r["loss_by_sigma"]} for r in binned],
             held_out_by_sigma=[Levels(images, h["sigma"], h["mse"]) for images, h in held if _has_levels(h, "mse")],
             trivial=float(known[-1][-1]) if known and _is_number(known[-1][-1]) else None,
@@ -113,7 +118,7 @@ class Curves:
 
 
 def smooth(values: Sequence[float], width: int) -> list[float]:
-    """Means over up to `width` values on either side; as many on the one as on the other, so that ends do not bend."""
+    """Means over up to `width` values on either side, as many on both sides, so that ends do not bend."""
     sums = [0.0, *itertools.accumulate(values)]
     last = len(values) - 1
     result = []
@@ -144,11 +149,12 @@ def _has_levels(value: Any, *names: str) -> bool:
     )
 
 
-def _scores(records: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
-    rows = []
-    for r in records:
-        score = r.get("frechet")
-        named = score if isinstance(score, Mapping) else {"": score}
-        rows += [(name, r["images"], value) for name, value in named.items() if _is_number(value)]
-    names = dict.fromkeys(name for name, _, _ in rows)
-    return {name: _curve((x, y) for n, x, y in rows if n == name) for name in names}
+def _measured(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Curve]]:
+    points: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for record in records:
+        for name in record.keys() - _ELSEWHERE:
+            value = record[name]
+            for label, number in value.items() if isinstance(value, Mapping) else [("", value)]:
+                if _is_number(number):
+                    points.setdefault(name, {}).setdefault(label, []).append((record["images"], number))
+    return {name: {label: _curve(pairs) for label, pairs in lines.items()} for name, lines in sorted(points.items())}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -47,8 +47,8 @@ def _one(run: Curves) -> Figure:
     small: list[tuple[float, Callable[[Axes], None]]] = []
     if run.trivial and any(row.points()[0] for row in run.slices(_SLICES)):
         small.append((1.9, lambda ax: draw_map(ax, run)))
-    if run.scores:
-        small.append((1, lambda ax: draw_scores(ax, run)))
+    for name, curves in run.measured.items():
+        small.append((1, lambda ax, n=name, c=curves: draw_measured(ax, n, c)))  # type: ignore[misc]
     for key, title, logarithmic in (
         ("grad_norm", "gradient norm", True),
         ("learning_rate", "learning rate", False),
@@ -121,7 +121,7 @@ def draw_levels(ax: Axes, run: Curves) -> None:
         ax.plot(*levels.points(), color=shade, lw=1.3, label=_count(levels.images, 0))
     if run.held_out_by_sigma:
         ax.plot(*run.held_out_by_sigma[-1].points(), color=PALETTE[1], ls="", marker="o", ms=3.2, label="held-out")
-    ax.set_title("error by noise level, after so many images", loc="left")
+    ax.set_title("error by noise level over training", loc="left")
     if chosen or run.held_out_by_sigma:
         _level_axes(ax, run.trivial)
     else:
@@ -162,15 +162,15 @@ def draw_map(ax: Axes, run: Curves) -> None:
     ax.grid(False)
 
 
-def draw_scores(ax: Axes, run: Curves) -> None:
-    """Fréchet distances over the images seen."""
-    for (name, curve), colour in zip(run.scores.items(), PALETTE, strict=False):
-        ax.plot(curve.images, curve.values, color=colour, marker="o", ms=3, lw=1.2, label=name or None)
-    ax.set_title("Fréchet distance", loc="left")
+def draw_measured(ax: Axes, name: str, curves: Mapping[str, Curve]) -> None:
+    """The numbers of a measurement over the images seen."""
+    for (label, curve), colour in zip(curves.items(), _colours(len(curves)), strict=True):
+        ax.plot(curve.images, curve.values, color=colour, marker="o", ms=3, lw=1.2, label=label)
+    ax.set_title(name, loc="left")
     _over_images(ax)
-    if len(run.scores) > 1:
+    if len(curves) > 1:
         ax.legend(fontsize=7)
-    values = [v for curve in run.scores.values() for v in curve.values]
+    values = [v for curve in curves.values() for v in curve.values]
     if min(values) > 0:
         _logarithmic(ax, values)
 
