@@ -26,11 +26,9 @@ from diffspace.data import DataSet, batches
 from diffspace.inspection import inspect
 from diffspace.objective import AdaptiveNoise, DenoisingLoss, NoiseDistribution, Uncertainty, UniformWeight
 from diffspace.preconditioning import Preconditioned
-from diffspace.train import Schedule, default_config, make_data_recipe, make_recipe
-from diffspace.train.held_out import HeldOut
+from diffspace.train import LearningRate, Validation, default_config, make_data_recipe, make_recipe
 
 VARIANTS = ("plain", "uncertainty", "adaptive", "λ=1", "λ=1 adaptive")
-UPDATE_STEPS = 50
 SHARE = 0.25
 NOISE_SEEDS = range(4)
 
@@ -44,7 +42,7 @@ class Task:
         self.recipe = make_recipe(default_config(self.training, source, inspect(self.training), images))
         self.noise: NoiseDistribution = from_config("noise", self.recipe.noise)
         self.measures = [
-            HeldOut(held_out, self.noise, count=len(held_out), levels=24, seed=seed) for seed in NOISE_SEEDS
+            Validation(held_out, self.noise, count=len(held_out), levels=24, seed=seed) for seed in NOISE_SEEDS
         ]
 
     def denoiser(self, seed: int) -> Preconditioned:
@@ -118,15 +116,15 @@ def train(task: Task, variant: str, seed: int) -> Iterator[tuple[int, Preconditi
     noise = AdaptiveNoise(task.noise, share=SHARE) if variant.endswith("adaptive") else task.noise
     weight = UniformWeight() if variant.startswith("λ=1") else None
     loss = DenoisingLoss(noise, weight, uncertainty=uncertainty)
-    parameters = [*denoiser.parameters(), *(uncertainty.parameters() if uncertainty is not None else ())]
+    parameters = [*denoiser.parameters(), *loss.parameters()]
     optimizer = torch.optim.Adam(parameters, fused=True)
-    schedule = Schedule(recipe.images, recipe.learning_rate, recipe.ramp_images, recipe.decay_images)
+    schedule = LearningRate(recipe.images, recipe.learning_rate, recipe.ramp_images, recipe.decay_images)
     ema = EMA(denoiser, HalfLife(recipe.ema_halflife_images, recipe.ema_ramp_ratio))
     generator = torch.Generator().manual_seed(seed + 1000)
     images, marks = 0, [round(recipe.images * k / 5) for k in range(1, 6)]
     for step, (x, labels) in enumerate(batches(task.training, recipe.batch_size, seed, 0, prefetch=0)):
         for group in optimizer.param_groups:
-            group["lr"] = schedule.rate(images)
+            group["lr"] = schedule.at(images)
         sigma = noise.sample(len(x), stratified=True, generator=generator)
         unit = torch.randn(x.shape, generator=generator)
         assert labels is not None
@@ -134,10 +132,7 @@ def train(task: Task, variant: str, seed: int) -> Iterator[tuple[int, Preconditi
         optimizer.zero_grad()
         terms.objective.mean().backward()
         optimizer.step()
-        if isinstance(noise, AdaptiveNoise):
-            noise.add(sigma, terms.gradient)
-            if step % UPDATE_STEPS == UPDATE_STEPS - 1:
-                noise.update()
+        noise.learn(step, sigma, terms.gradient)
         ema.follow(denoiser, images, len(x))
         images += len(x)
         if images >= marks[0]:

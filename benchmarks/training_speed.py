@@ -29,7 +29,7 @@ import diffspace as ds
 from diffspace.averages import EMA, HalfLife
 from diffspace.data import load_data
 from diffspace.networks import PAPER_NETWORKS, paper_network
-from diffspace.train import Schedule, Trainer
+from diffspace.train import LearningRate, Trainer
 from network_speed import Plain, resident
 
 SIGMA_DATA, RATE, HALFLIFE = 0.5, 2e-4, 500_000
@@ -89,11 +89,13 @@ class Engine:
         if compiled:
             network.compile()
         optimizer = torch.optim.Adam(denoiser.parameters(), fused=True)
-        schedule = Schedule(10**12, RATE, ramp_images=0)
+        schedule = LearningRate(10**12, RATE, ramp_images=0)
         loss = ds.DenoisingLoss(ds.LogNormal())
         self.trainer = Trainer(denoiser, loss, optimizer, schedule, [average], precision=precision)
         self.device, self.spent = options.device, 0.0
-        self.trainer._passes = self.timed(self.trainer._passes)
+        accumulate = self.timed(self.trainer.accumulate)
+        accumulate.scaler = self.trainer.accumulate.scaler
+        self.trainer.accumulate = accumulate
         optimizer.step = self.timed(optimizer.step)
         self.batches = images(options.batch, options.device)
 

@@ -14,7 +14,7 @@ from diffspace.averages import EMA, HalfLife
 from diffspace.data import DataSet, batches, load_data
 from diffspace.guidance import ClassifierFree
 from diffspace.metrics import train_classifier
-from diffspace.train import Schedule, Trainer
+from diffspace.train import LearningRate, Trainer
 from shared import read_options, save_digits
 
 
@@ -35,12 +35,12 @@ def train(data: DataSet, steps: int, batch: int = 64) -> ds.Preconditioned:
         denoiser,
         ds.DenoisingLoss(ds.LogNormal(P_mean=-0.6, P_std=1.2), reduction="mean"),
         torch.optim.Adam(denoiser.parameters(), fused=True),
-        Schedule(steps * batch, learning_rate=2e-3, ramp_images=20 * batch, decay_images=steps * batch),
+        LearningRate(steps * batch, learning_rate=2e-3, ramp_images=20 * batch, decay_images=steps * batch),
         [EMA(denoiser, HalfLife(ramp_ratio=0.1))],
     )
-    for progress in trainer.run(batches(data, batch, seed=0)):
-        if progress.step % 200 == 0:
-            print(f"step {progress.step}: loss {float(progress.loss):.3f}")
+    for step in trainer.run(batches(data, batch, seed=0)):
+        if step.step % 200 == 0:
+            print(f"step {step.step}: loss {float(step.loss):.3f}")
     return trainer.averages[0].module
 
 

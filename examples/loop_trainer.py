@@ -11,8 +11,7 @@ import torch
 
 import diffspace as ds
 from diffspace.averages import EMA, HalfLife
-from diffspace.train import Schedule, Trainer
-from diffspace.train.engine import Precision
+from diffspace.train import LearningRate, Precision, Trainer
 from ring import SIGMA_DATA, judge, points
 
 
@@ -25,15 +24,15 @@ def train(x: torch.Tensor, steps: int, batch: int = 256, precision: Precision = 
         denoiser,
         ds.DenoisingLoss(ds.LogNormal()),
         torch.optim.Adam(denoiser.parameters(), fused=True),
-        Schedule(steps * batch, learning_rate=2e-3, ramp_images=20 * batch),
+        LearningRate(steps * batch, learning_rate=2e-3, ramp_images=20 * batch),
         [EMA(denoiser, HalfLife(ramp_ratio=0.1))],
         precision=precision,
     )
     batches = ((x[torch.randint(len(x), (batch,))], None) for _ in itertools.count())
-    for progress in trainer.run(batches):
-        if progress.step % 1000 == 0:
-            loss, norm = float(progress.loss), float(progress.grad_norm)
-            print(f"step {progress.step}: loss {loss:.3f}, gradient norm {norm:.2f}, {trainer.skipped} steps skipped")
+    for step in trainer.run(batches):
+        if step.step % 1000 == 0:
+            loss, norm = float(step.loss), float(step.grad_norm)
+            print(f"step {step.step}: loss {loss:.3f}, gradient norm {norm:.2f}, {trainer.skipped} steps skipped")
     return trainer.averages[0].module
 
 

@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from diffspace._shapes import Tensor
 
-__all__ = ["spread_like", "whole"]
+__all__ = ["load_whole", "spread_like", "whole", "whole_state"]
 
 
 def whole(value: Any) -> Tensor:
-    """All of a tensor that may be spread over processes; every one of them has to ask."""
+    """All of a tensor that may be spread over processes; every one of them has to call."""
     everything: Tensor = value.full_tensor() if hasattr(value, "full_tensor") else value
     return everything
 
 
 def spread_like(value: Tensor, like: Any) -> Tensor:
-    """A whole tensor on the device of another, in its layout, and spread over the processes as that one is."""
+    """A whole tensor on the device of another, in its layout, and spread over the processes like that one."""
     if not hasattr(like, "full_tensor"):
-        # optimizers of one kernel take a state for laid out as its parameter is
+        # fused optimizers assume that a state has the layout of its parameter
         same: Tensor = torch.empty_like(like, dtype=value.dtype)
         return same.copy_(value)
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+
+
+def whole_state(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A state dict whose spread tensors are gathered on the CPU, one after another."""
+    return {name: whole(value).cpu() if hasattr(value, "full_tensor") else value for name, value in state.items()}
+
+
+@torch.no_grad()
+def load_whole(module: torch.nn.Module, state: Mapping[str, Any]) -> None:
+    """Load a state of whole tensors into a module whose own may be spread."""
+    own = module.state_dict()
+    module.load_state_dict(
+        {name: spread_like(v, own[name]) if isinstance(own.get(name), Tensor) else v for name, v in state.items()}
+    )

@@ -203,7 +203,7 @@ def test_processes_from_one_command(tmp_path, capfd):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--processes", "0"], "--processes: 0; want at least 1"),
+        (["--processes", "0"], "--processes: expected an integer of at least 1, got 0"),
         (["strategy=fsdp"], "strategy: 'fsdp' has no effect on one process"),
         (["precision=float16", "--device", "cpu"], "precision: float16 has no use on a CPU"),
         (["precision=tf32", "--device", "cpu"], "precision: tf32 has no effect on cpu"),
@@ -212,7 +212,7 @@ def test_processes_from_one_command(tmp_path, capfd):
         (["ema_widths=[0.1]"], "ema_widths: (0.1,) has no effect without snapshot_images"),
         (["ema_widths=[0.9]", "snapshot_images=10"], "width: 0.9; want"),
         (["held_out_images=0", "patience_images=50"], "patience_images: 50 has no effect without held_out_images"),
-        (["wandb=project"], "wandb: is not installed"),
+        (["wandb=project"], "the package wandb, which is not installed"),
         (["winograd=true"], "winograd: no such key"),
     ],
 )

@@ -83,7 +83,7 @@ def test_the_seed_decides_the_noise():
 @pytest.mark.parametrize(
     ("arguments", "name"),
     [
-        ({"x0": X0[:1]}, "x0"),
+        ({"x0": X0[:1]}, "x0, number of samples"),
         ({"batch_size": 0}, "batch_size"),
         ({"sigmas": torch.tensor([0.5, 0.0])}, "sigmas"),
         ({"sigmas": torch.tensor([torch.nan])}, "sigmas"),

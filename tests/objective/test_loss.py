@@ -204,7 +204,7 @@ def unchecked_types(monkeypatch):
 
 @pytest.mark.usefixtures("unchecked_types")
 def test_bad_options_are_named():
-    with pytest.raises(ValueError, match=r"^reduction: 'median'; want 'sum' or 'mean'"):
+    with pytest.raises(ValueError, match=r"^reduction: expected 'sum' or 'mean', got 'median'"):
         DenoisingLoss(LogNormal(), reduction="median")
     with pytest.raises(ValueError, match=r"^sigma_data: "):
         EDMWeight(0.0)

@@ -74,9 +74,9 @@ def test_bad_edges_are_named(edges):
 
 
 def test_noise_or_edges():
-    with pytest.raises(ValueError, match=r"^noise, edges: give one"):
+    with pytest.raises(ValueError, match=r"^noise, edges: expected one of the two"):
         SigmaBins()
-    with pytest.raises(ValueError, match=r"^noise, edges: give one"):
+    with pytest.raises(ValueError, match=r"^noise, edges: expected one of the two"):
         SigmaBins(LogNormal(), edges=[1.0, 2.0])
-    with pytest.raises(ValueError, match=r"^bins: 0; want at least 1"):
+    with pytest.raises(ValueError, match=r"^bins: expected an integer of at least 1, got 0"):
         SigmaBins(LogNormal(), bins=0)

@@ -108,5 +108,5 @@ def test_autocast_does_not_round_it():
 
 
 def test_no_features():
-    with pytest.raises(ValueError, match=r"^features: 0; want at least 1"):
+    with pytest.raises(ValueError, match=r"^features: expected an integer of at least 1, got 0"):
         Uncertainty(0)

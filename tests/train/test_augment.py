@@ -97,7 +97,7 @@ def test_the_denoiser_is_told_what_was_done(tmp_path):
     """The denoiser gets x after the augmentation, and the labels that go with it, beside those of the classes."""
     run = make_run(tmp_path / "run", "augment.xflip=1", "augment.yflip=1")
     x = torch.randn(32, 1, 8, 8)
-    part = run.trainer.part(x, torch.arange(32) % 10)
+    part = run.trainer.draw(x, torch.arange(32) % 10)
     assert set(part.cond) == {"labels", "augment"}
     assert len(part.cond["augment"].unique(dim=0)) == 4
     for image, result, (xflip, yflip) in zip(x, part.x, part.cond["augment"].tolist(), strict=True):
@@ -137,7 +137,7 @@ def test_augmentation_depends_on_seed_step_and_position_and_leaves_the_noise_alo
         trainer = make_run(tmp_path, "augment=edm", *overrides).trainer
         made = []
         for trainer.step in range(3):
-            made.append(trainer.part(x, None))
+            made.append(trainer.draw(x, None))
         return made
 
     def labels(made):
@@ -151,7 +151,7 @@ def test_augmentation_depends_on_seed_step_and_position_and_leaves_the_noise_alo
     assert all(torch.equal(a.noise, b.noise) for a, b in zip(parts(), stronger, strict=True))
     trainer = make_run(tmp_path, "augment=edm").trainer
     for begin, end in ((0, 10), (10, 32)):
-        part = trainer.part(x[begin:end], None, begin, 32)
+        part = trainer.draw(x[begin:end], None, begin, 32)
         assert torch.equal(part.cond["augment"], first[0][begin:end])
 
 

@@ -9,7 +9,7 @@ import diffspace as ds
 from diffspace.averages import EMA, HalfLife
 from diffspace.data.augmentation import Augmentation
 from diffspace.networks import MLP
-from diffspace.train import Schedule, Trainer
+from diffspace.train import LearningRate, Trainer
 
 IMAGES, BATCH = 60_000, 64
 
@@ -39,7 +39,7 @@ def trained(*, told):
     denoiser = ds.Preconditioned(network, ds.EDMPreconditioning(0.5))
     objective = (ds.DenoisingLoss if told else Untold)(ds.LogNormal())
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
-    schedule = Schedule(IMAGES, 4e-3, ramp_images=2_000, decay_images=IMAGES // 2)
+    schedule = LearningRate(IMAGES, 4e-3, ramp_images=2_000, decay_images=IMAGES // 2)
     averages = [EMA(denoiser, HalfLife(5_000))]
     trainer = Trainer(denoiser, objective, optimizer, schedule, averages, augment=augmentation)
     for _ in trainer.run(batches()):

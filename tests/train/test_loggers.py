@@ -167,11 +167,10 @@ def test_wandb_is_told_the_same(tmp_path, wandb):
     assert wandb[-1] == ("finish",)
 
 
-@pytest.mark.parametrize(("module", "make"), [("wandb", WandB), ("torch.utils.tensorboard", TensorBoard)])
-def test_what_is_not_installed_is_named(tmp_path, monkeypatch, module, make):
-    monkeypatch.setitem(sys.modules, module, None)
-    name = module.rpartition(".")[2]
-    with pytest.raises(ValueError, match=rf"^{name}: is not installed; pip install {name}"):
+@pytest.mark.parametrize(("name", "make"), [("wandb", WandB), ("tensorboard", TensorBoard)])
+def test_what_is_not_installed_is_named(tmp_path, monkeypatch, name, make):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ValueError, match=rf"the package {name}, which is not installed: pip install {name}"):
         make(tmp_path)
 
 

@@ -115,15 +115,17 @@ def test_a_checkpoint_goes_on_with_another_number_of_processes(alone, tmp_path, 
     assert apart(weights(alone)["averages"], weights(back)["averages"]) < 1e-5
 
 
-def test_learnt_weights_and_noise_agree(tmp_path):
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_learnt_weights_and_noise_agree(tmp_path, strategy):
     options = {"uncertainty": True, "adaptive_noise": True, "batch_size": 8, "images": 640, "augment": None}
     for count in (1, 2):
-        finish(start(tmp_path / str(count), count, **options))
-    one, two = (weights(tmp_path / str(count))["trainer"] for count in (1, 2))
-    assert float(one["uncertainty"]["weight"].abs().max()) > 1e-2
-    assert float((one["noise"]["density"] - 1).abs().max()) > 1e-2
-    assert apart(one["uncertainty"], two["uncertainty"]) < 1e-4
-    assert apart(one["noise"], two["noise"]) < 1e-3 * float(one["noise"]["past"].max())
+        finish(start(tmp_path / str(count), count, "ddp" if count == 1 else strategy, **options))
+    one, two = (weights(tmp_path / str(count))["trainer"]["loss"] for count in (1, 2))
+    uncertainty, noise = "uncertainty.weight", "noise._extra_state"
+    assert float(one[uncertainty].abs().max()) > 1e-2
+    assert float((one[noise]["density"] - 1).abs().max()) > 1e-2
+    assert apart(one[uncertainty], two[uncertainty]) < 1e-4
+    assert apart(one[noise], two[noise]) < 1e-3 * float(one[noise]["past"].max())
 
 
 def test_a_process_that_dies_ends_the_run_and_leaves_the_checkpoint(tmp_path):

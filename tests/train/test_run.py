@@ -7,7 +7,7 @@ import torch
 import diffspace as ds
 from diffspace.data import batches, load_data
 from diffspace.loading import load
-from diffspace.train import Checkpoints, HeldOut, Processes, Run, apply_overrides, make_recipe
+from diffspace.train import Checkpoints, Processes, Run, Validation, apply_overrides, make_recipe
 
 CONFIG = {
     "data": {"source": "eight-gaussians", "n": 500},
@@ -220,13 +220,13 @@ def with_held_out(folder, *overrides, **options):
 
 def test_a_run_whose_held_out_loss_no_longer_falls_ends_early_if_told_to(tmp_path, monkeypatch):
     losses = iter([5.0, 4.0, 4.5, 4.2, 4.1, 3.0, 2.0, 1.0, 0.5, 0.1] * 2)
-    measure = HeldOut.measure
+    measure = Validation.measure
     told = lambda self, denoiser: dataclasses.replace(measure(self, denoiser), loss=next(losses))  # noqa: E731
-    monkeypatch.setattr(HeldOut, "measure", told)
+    monkeypatch.setattr(Validation, "measure", told)
     run = with_held_out(tmp_path / "run", "held_out_images=100", "patience_images=300")
     run.begin()
     reports = list(run.train())
-    assert run.stopped_early
+    assert run.early_stop.stopped
     assert reports[-1].images == run.trainer.images == 500
     assert Checkpoints(tmp_path / "run").newest().images == 500
     losses = iter([4.0] * 10)

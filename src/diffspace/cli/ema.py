@@ -1,4 +1,4 @@
-"""`diffspace ema`: averages of the weights of any width after training, and which width is best."""
+"""`diffspace ema`: averages of the weights, of any width, after training, and which width is best."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def ema_command(
         str | None, typer.Option(help="Widths such as 0.03,0.05,0.1 to be scored; writes ema.json and ema.png.")
     ] = None,
     listing: Annotated[bool, typer.Option("--list", help="List the snapshots.")] = False,
-    images: Annotated[int | None, typer.Option(help="As after so many images. Default: the last snapshots.")] = None,
+    images: Annotated[int | None, typer.Option(help="Images seen. Default: those of the last snapshots.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the model. Default: ema/ with images and width, within the run.")
     ] = None,
@@ -73,18 +73,18 @@ def ema_command(
 
 
 def _check_effect(mode: str, options: Mapping[str, object]) -> None:
-    """ValueError where an option was given that needs a mode which was not chosen."""
+    """ValueError where an option was given that needs another mode."""
     for name, value in options.items():
         if value is not None:
             raise ValueError(f"--{name.replace('_', '-')}: has no effect without {mode}")
 
 
 def _parse_widths(text: str) -> list[float]:
-    """`0.03,0.05` as widths, rising, each once."""
+    """`0.03,0.05` as widths in increasing order, each once."""
     try:
         return sorted({float(word) for word in text.split(",")})
     except ValueError:
-        raise ValueError(f"--sweep: {text!r}; want widths such as 0.03,0.05,0.1") from None
+        raise ValueError(f"--sweep: expected widths such as 0.03,0.05,0.1, got {text!r}") from None
 
 
 def _list(snapshots: Sequence[Snapshot]) -> None:
@@ -130,12 +130,7 @@ def _write(run: Path, plan: Reconstruction, out: Path | None, overwrite: bool) -
     )
 
 
-def _sweep(
-    run: Path,
-    plans: Sequence[Reconstruction],
-    scoring: Scoring,
-    device: str | None,
-) -> None:
+def _sweep(run: Path, plans: Sequence[Reconstruction], scoring: Scoring, device: str | None) -> None:
     """Score each width, and the run's own average beside them."""
     from diffspace.cli.console import out as stdout
     from diffspace.cli.console import progress_bar, table
@@ -195,7 +190,7 @@ def _sweep(
 
 
 def _error(score: FrechetScore) -> float:
-    """The standard error of the mean over the sets, 0 where there is but one."""
+    """The standard error of the mean over the sets, 0 where there is only one."""
     return 0.0 if score.value_std is None else score.value_std / math.sqrt(score.sets)
 
 

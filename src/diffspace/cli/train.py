@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from diffspace.checks import check_integer
 
 if TYPE_CHECKING:
     from diffspace.train import Run
@@ -58,16 +62,14 @@ def train_command(
         data = None
     for option, value in (("data", data), ("--recipe", recipe), ("--out", out), ("--transfer", transfer)):
         if resume is not None and value is not None:
-            raise ValueError(f"--resume: goes on with the recipe in the folder, changed by key=value; give no {option}")
+            raise ValueError(f"--resume: uses the recipe in the folder, changed by key=value; remove {option}")
     if is_launched():
         if processes is not None:
             raise ValueError("--processes: has no effect on processes that were started together already")
-    else:
-        count = _count(processes, device)
-        if count > 1 and not dry_run:
-            options = {"--recipe": recipe, "--out": out, "--resume": resume, "--transfer": transfer, "--device": device}
-            given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
-            raise typer.Exit(launch(count, ["train", *([] if data is None else [data]), *words, *given]))
+    elif (count := _count(processes, device)) > 1 and not dry_run:
+        options = {"--recipe": recipe, "--out": out, "--resume": resume, "--transfer": transfer, "--device": device}
+        given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+        raise typer.Exit(launch(count, ["train", *([] if data is None else [data]), *words, *given]))
 
     first = os.environ.get("RANK", "0") == "0"
 
@@ -100,26 +102,15 @@ def _count(processes: int | None, device: str | None) -> int:
     if processes is None:
         alone = device is not None and (":" in device or not device.startswith("cuda"))
         return 1 if alone else max(1, torch.cuda.device_count())
-    if processes < 1:
-        raise ValueError(f"--processes: {processes}; want at least 1")
+    check_integer("--processes", processes, 1)
     return processes
 
 
-def _train(run: Run, started: bool) -> None:
-    from diffspace.cli.console import err, progress_bar
-    from diffspace.cli.console import out as stdout
+@contextlib.contextmanager
+def _signals_stop(run: Run) -> Iterator[list[int]]:
+    """Stop the run on SIGINT and SIGTERM; the list has the first one that came."""
     from diffspace.cli.launch import is_launched
 
-    first, recipe = run.processes.first, run.recipe
-    if first:
-        parameters = sum(p.numel() for p in run.trainer.denoiser.parameters())
-        stdout.print(
-            f"{run.data.name}: {len(run.data)} training samples of {'×'.join(map(str, run.data.sample_shape))}, "
-            f"{parameters:,} parameters, {recipe.images:,} images in {_where(run)}",
-            markup=False,
-        )
-        if not started:
-            stdout.print(f"going on after {run.trainer.images:,} images", markup=False)
     received: list[int] = []
     since = 0.0
 
@@ -131,47 +122,55 @@ def _train(run: Run, started: bool) -> None:
             run.stop()
         # a second one does not wait; but what signals a group of processes may reach each of them twice
         elif not is_launched() and time.monotonic() - since > _TWICE_SECONDS:
-            for each, handler in previous.items():
-                signal.signal(each, handler)
+            restore()
             signal.raise_signal(number)
 
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in previous:
-        signal.signal(number, on_signal)
-    report = None
-    try:
-        with progress_bar("images", shown=first) as bar:
-            task = bar.add_task("training", total=recipe.images, completed=run.trainer.images, info="")
-            for report in run.train():
-                if first:
-                    info = f"loss {report.loss:.4g}, lr {report.learning_rate:.2g}, {report.images_per_second:,.0f}/s"
-                    bar.update(task, completed=min(report.images, recipe.images), info=info)
-    finally:
+    def restore() -> None:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        restore()
+
+
+def _train(run: Run, started: bool) -> None:
+    from diffspace.cli.console import err, progress_bar
+    from diffspace.cli.console import out as stdout
+
+    first, recipe, group = run.processes.first, run.recipe, run.processes
+    if first:
+        parameters = sum(p.numel() for p in run.trainer.denoiser.parameters())
+        where = f"{recipe.precision} on {group.device}"
+        if group.count > 1:
+            where = f"{recipe.precision} on {group.count} processes on {group.device.type}"
+            where += f" ({recipe.strategy}, {recipe.batch_size} samples a step)"
+        stdout.print(
+            f"{run.data.name}: {len(run.data)} training samples of {'×'.join(map(str, run.data.sample_shape))}, "
+            f"{parameters:,} parameters, {recipe.images:,} images in {where}",
+            markup=False,
+        )
+        if not started:
+            stdout.print(f"going on after {run.trainer.images:,} images", markup=False)
+    report = None
+    with _signals_stop(run) as received, progress_bar("images", shown=first) as bar:
+        task = bar.add_task("training", total=recipe.images, completed=run.trainer.images, info="")
+        for report in run.train():
+            info = f"loss {report.loss:.4g}, lr {report.learning_rate:.2g}, {report.images_per_second:,.0f}/s"
+            bar.update(task, completed=min(report.images, recipe.images), info=info)
     if first and report is None:
         err.print(f"{run.folder}: nothing left to train")
     elif first and report is not None:
-        how = ""
-        if received:
-            how = "stopped; "
-        elif run.stopped_early:
-            how = f"stopped early, for the held-out loss has not fallen for {recipe.patience_images:,} images; "
+        how = "stopped; " if received else ""
+        if run.early_stop.stopped and not received:
+            how = f"stopped early, since the held-out loss has not fallen for {recipe.patience_images:,} images; "
         skipped = f", {report.skipped} steps skipped" if report.skipped else ""
-        stdout.print(
-            f"{run.folder}: {how}{report.images:,} images seen, loss {report.loss:.4g}{skipped}; model saved",
-            markup=False,
-        )
+        seen = f"{report.images:,} images seen, loss {report.loss:.4g}{skipped}"
+        stdout.print(f"{run.folder}: {how}{seen}; model saved", markup=False)
         if report.images < recipe.images:
             stdout.print(f"go on with: diffspace train --resume {run.folder}", markup=False)
-    code = run.processes.most(128 + received[0] if received else 0)  # those that were not told end alike
+    code = group.max(128 + received[0] if received else 0)  # processes that got no signal end like the others
     if code:
         raise typer.Exit(code)
-
-
-def _where(run: Run) -> str:
-    """On what a run is trained, in words."""
-    group, recipe = run.processes, run.recipe
-    places = f"{group.device}" if group.count == 1 else f"{group.count} processes on {group.device.type}"
-    how = f" ({recipe.strategy}, {recipe.batch_size} samples a step)" if group.count > 1 else ""
-    return f"{recipe.precision} on {places}{how}"

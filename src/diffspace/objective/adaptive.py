@@ -3,57 +3,52 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 
 from diffspace._shapes import Float, Tensor
+from diffspace.checks import check_integer, check_number
 from diffspace.objective.noise import NoiseDistribution
 from diffspace.objective.sigma_bins import SigmaBins
 
 __all__ = ["AdaptiveNoise"]
 
 
-class AdaptiveNoise(NoiseDistribution):
+class AdaptiveNoise(NoiseDistribution, torch.nn.Module):
     """q(σ) = p(σ)·h(σ), with h constant on `bins` of equal probability under `base`, whose density is p.
 
     Multiplied by p/q = 1/h, the loss and its gradient have under q the mean that they have under p, whatever h. The
     gradient's second moment is E_p[G(σ)/h(σ)], G(σ) = E[‖g‖² | σ], and least for h ∝ √G, where it is lower by the
     factor (E_p √G)²/E_p G. In the output F of the network, the gradient of λ‖D − y‖² has ‖g‖² = 4·(λ·c_out)²·‖D − y‖²,
-    so that the loss says what there is to know. That the way from F to the weights has the same gain at every σ is an
-    assumption (Katharopoulos and Fleuret 2018, arXiv:1803.00942, make it too). With λ = 1/c_out², as in every column of
-    Table 1, ‖g‖² is four times the loss, which varies little: there is little to gain, and more with other weights. So
+    so that the loss tells G at no cost. It is an assumption that the gain from F to the weights is the same at every σ
+    (Katharopoulos and Fleuret 2018, arXiv:1803.00942, make it too). With λ = 1/c_out², as in every column of Table 1,
+    ‖g‖² is four times the loss, which varies little: there is little to gain, and more with other weights. So
 
         h = share + (1 − share)·√G/mean(√G),
 
-    with G the mean of what `add` was given, by bin. A part `share` of the draws comes from p, so that no level starves
-    and no weight exceeds 1/share. `update` is a function of the sums alone: processes whose `statistics.sums` were
-    all-reduced before it agree. At each update, what went into the last one counts half.
+    with G the mean of what `add` was given, by bin. A part `share` of the draws comes from p, so that every level is
+    drawn and no weight exceeds 1/share. At each `update`, the sums of the one before count half.
     """
 
-    def __init__(
-        self,
-        base: NoiseDistribution,
-        *,
-        bins: int = 32,
-        share: float = 0.25,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        if bins < 2:
-            raise ValueError(f"bins: {bins}; want at least 2")
-        if not 0 < share <= 1:
-            raise ValueError(f"share: {share}; want a number above 0, at most 1")
+    update_steps = 64
+    """The steps of training after which `learn` updates h."""
+
+    def __init__(self, base: NoiseDistribution, *, bins: int = 32, share: float = 0.25) -> None:
+        super().__init__()
+        check_integer("bins", bins, 2)
+        check_number("share", share, "(0, 1]")
         tiny = torch.finfo(torch.float64).eps
         ends = torch.linspace(0, 1, bins + 1, dtype=torch.float64).clamp(tiny, 1 - tiny)
-        edges = base.quantile(ends)
         around = ends[1:-1] + 1e-9 * torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
         below, above = base.quantile(around)
         if not bool((below < above).all()):
-            raise ValueError(f"base: {base}; want no level of a share of its own that lies in two of the {bins} bins")
+            raise ValueError(f"base: {base} has a level whose probability lies in two of the {bins} bins")
         self.base, self.bins, self.share = base, bins, share
-        self.statistics = SigmaBins(edges=edges.tolist(), device=device)
+        self.statistics = SigmaBins(edges=base.quantile(ends).tolist())
+        # not a buffer, since levels are drawn on the CPU whatever the device of the loss
         self.density = torch.ones(bins, dtype=torch.float64)
-        self._past = torch.zeros_like(self.statistics.sums, device="cpu", dtype=torch.float64)
+        self._past = torch.zeros(2, bins, dtype=torch.float64)
 
     @property
     def target(self) -> NoiseDistribution:
@@ -71,12 +66,17 @@ class AdaptiveNoise(NoiseDistribution):
         place = torch.bucketize(sigma, self.statistics.edges[1:-1].to(sigma), right=True)
         return 1 / self.density.to(sigma)[place]
 
-    def add(self, sigma: Float[Tensor, "batch"], gradient: Float[Tensor, "batch"]) -> None:
+    def add(
+        self,
+        sigma: Float[Tensor, "batch"],
+        gradient: Float[Tensor, "batch"],
+        reduce: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         """Take note of ‖g‖² at levels that were drawn, up to a common factor: `Terms.gradient`."""
-        self.statistics.add(sigma, gradient)
+        self.statistics.add(sigma, gradient, reduce)
 
     def update(self) -> None:
-        """Make h anew from what was added; a bin without draws takes the mean of the others."""
+        """Compute h anew from what was added; a bin without draws takes the mean of the others."""
         self._past = self._past / 2 + self.statistics.sums.cpu().to(self._past)
         self.statistics.reset()
         total, count = self._past
@@ -89,14 +89,25 @@ class AdaptiveNoise(NoiseDistribution):
         if math.isfinite(mean) and mean > 0:
             self.density = self.share + (1 - self.share) * root / mean
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def learn(
+        self,
+        step: int,
+        sigma: Float[Tensor, "batch"],
+        gradient: Float[Tensor, "batch"],
+        reduce: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.add(sigma, gradient, reduce)
+        if (step + 1) % self.update_steps == 0:
+            self.update()
+
+    def get_extra_state(self) -> dict[str, Tensor]:
         """Everything that changes."""
         return {"density": self.density, "past": self._past, "sums": self.statistics.sums.clone()}
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on where `state_dict` stopped."""
-        for name, own in self.state_dict().items():
+    def set_extra_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on where `get_extra_state` stopped."""
+        for name, own in self.get_extra_state().items():
             if state[name].shape != own.shape:
-                raise ValueError(f"{name}: of shape {tuple(state[name].shape)}; want {tuple(own.shape)}")
+                raise ValueError(f"{name}: expected shape {tuple(own.shape)}, got {tuple(state[name].shape)}")
         self.density, self._past = state["density"].to(self.density), state["past"].to(self._past)
         self.statistics.sums.copy_(state["sums"])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 
 from diffspace._shapes import Float, Tensor
+from diffspace.checks import check_choice
 from diffspace.objective.noise import NoiseDistribution
 from diffspace.objective.uncertainty import Uncertainty
 from diffspace.protocols import Cond, Denoiser
@@ -37,14 +37,14 @@ def denoising_error(
 
 
 class Terms(NamedTuple):
-    """What one pass through the denoiser says about each sample, each of shape (B,).
+    """What one pass through the denoiser gives for each sample, each of shape (B,); all but `objective` are detached.
 
-    `error` is ‖D − x₀‖², summed over the dimensions. `loss` is λ·‖D − x₀‖² in the loss's reduction, times p(σ)/q(σ)
-    where the noise is drawn from another distribution q: its mean estimates the loss under p, whatever the options,
-    and is what one logs. `objective` is what is minimised: `loss` itself without an `Uncertainty`. `gradient` is
-    (λ·c_out/e^u)²·‖D − x₀‖², a quarter of the squared gradient in the network's output without p/q, for
-    `AdaptiveNoise.add`; 1/c_out² is the denoiser's own weight(σ), and λ where it has none. All but the objective are
-    detached.
+    - `error`: ‖D − x₀‖², summed over the dimensions.
+    - `loss`: λ·‖D − x₀‖² in the loss's reduction, times p(σ)/q(σ) where the noise is drawn from another distribution q.
+      Its mean estimates the loss under p, whatever the options: this is what to log.
+    - `objective`: what to minimise; `loss` itself without an `Uncertainty`.
+    - `gradient`: (λ·c_out/e^u)²·‖D − x₀‖², a quarter of the squared gradient in the network's output without p/q, for
+      `AdaptiveNoise`. 1/c_out² is the denoiser's own weight(σ), and λ where it has none.
     """
 
     error: Tensor
@@ -53,29 +53,35 @@ class Terms(NamedTuple):
     gradient: Tensor
 
 
-@dataclass(frozen=True)
-class DenoisingLoss:
+class DenoisingLoss(torch.nn.Module):
     """λ(σ)·‖D(x₀ + σ·ε; σ) − x₀‖² for each sample, with σ drawn from `noise`.
 
-    `weight` is λ; None reads it from the denoiser (`denoiser.weight(sigma)`, 1/c_out² of its preconditioning),
-    and a denoiser without one is an error. `reduction` says whether a sample's squared error is summed over its
-    dimensions, as in the reference implementation, or averaged. `stratified` draws one σ in each of B intervals of
-    equal probability. With an `uncertainty` u(σ), which is trained along, the loss is λ·‖D − x₀‖²/e^u + d·u for data of
-    d dimensions (+ u where it is averaged). A noise that draws in the place of another one has its loss multiplied by
-    `noise.importance(sigma)`.
+    A noise that draws in the place of another one has its loss multiplied by `noise.importance(sigma)`. What the loss
+    learns (the weights of an `uncertainty`, the density of an `AdaptiveNoise`) is in its parameters and state dict.
+
+    Args:
+        noise: the distribution of σ.
+        weight: λ; None reads it from the denoiser (`denoiser.weight(sigma)`, 1/c_out² of its preconditioning).
+        reduction: whether a sample's squared error is summed over its d dimensions, as in the reference implementation,
+            or averaged.
+        stratified: draw one σ in each of B intervals of equal probability.
+        uncertainty: u(σ), trained along: the loss is λ·‖D − x₀‖²/e^u + d·u (+ u where it is averaged).
     """
 
-    noise: NoiseDistribution
-    weight: Weight | None = None
-    reduction: Literal["sum", "mean"] = "sum"
-    stratified: bool = True
-    uncertainty: Uncertainty | None = None
+    def __init__(
+        self,
+        noise: NoiseDistribution,
+        weight: Weight | None = None,
+        reduction: Literal["sum", "mean"] = "sum",
+        stratified: bool = True,
+        uncertainty: Uncertainty | None = None,
+    ) -> None:
+        super().__init__()
+        check_choice("reduction", reduction, ("sum", "mean"))
+        self.noise, self.weight, self.reduction, self.stratified = noise, weight, reduction, stratified
+        self.uncertainty = uncertainty
 
-    def __post_init__(self) -> None:
-        if self.reduction not in ("sum", "mean"):
-            raise ValueError(f"reduction: {self.reduction!r}; want 'sum' or 'mean'")
-
-    def __call__(
+    def forward(
         self,
         denoiser: Denoiser,
         x0: Float[Tensor, "batch *dims"],
@@ -98,7 +104,7 @@ class DenoisingLoss:
         *,
         noise: Float[Tensor, "batch *dims"],
     ) -> Float[Tensor, "batch"]:
-        """The loss of each sample at noise levels and with unit-variance noise that are given."""
+        """The loss of each sample at given noise levels and with given noise of unit variance."""
         return self.terms(denoiser, x0, sigma, cond, noise=noise).objective
 
     def terms(
@@ -110,11 +116,11 @@ class DenoisingLoss:
         *,
         noise: Float[Tensor, "batch *dims"],
     ) -> Terms:
-        """The loss as in `at`, with what there is to be learnt from it beside."""
+        """The loss as in `at`, with what else the pass tells of each sample."""
         own: Weight | None = getattr(denoiser, "weight", None)
-        weight = self.weight if self.weight is not None else own
+        weight = own if self.weight is None else self.weight
         if weight is None:
-            raise ValueError("weight: the denoiser has no weight(sigma) of its own; give DenoisingLoss(weight=…)")
+            raise ValueError("weight: the denoiser has no weight(sigma) of its own; pass DenoisingLoss(weight=…)")
         error = denoising_error(denoiser, x0, sigma, cond, noise=noise)
         weighted = weight(sigma).to(error) * error
         dims = x0[0].numel()

@@ -6,13 +6,14 @@ draws, bins of equal probability and plots all come from one formula.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from diffspace._shapes import Float, Tensor
+from diffspace.checks import check_integer, check_number
 from diffspace.process import IDDPMLevels, VPSchedule
 
 __all__ = ["IDDPMUniform", "LogNormal", "LogUniform", "NoiseDistribution", "VPUniform"]
@@ -27,42 +28,50 @@ class NoiseDistribution(ABC):
 
     @property
     def target(self) -> NoiseDistribution:
-        """p(σ), under which the loss is meant: itself, except for a distribution that draws in the place of another."""
+        """p(σ), under which the loss is meant: this one, unless it draws in the place of another."""
         return self
+
+    def importance(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """p(σ)/q(σ), the factor by which the mean of a loss at drawn σ becomes that under p; 1 where q is p."""
+        return torch.ones_like(sigma)
+
+    def learn(
+        self,
+        step: int,
+        sigma: Float[Tensor, "batch"],
+        gradient: Float[Tensor, "batch"],
+        reduce: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        """Adapt to the squared gradients of step number `step` (nothing, except in `AdaptiveNoise`).
+
+        Args:
+            step: steps taken before this one.
+            sigma: the levels of this process's samples, of shape (B,).
+            gradient: `Terms.gradient`, of shape (B,).
+            reduce: sums a tensor over the processes, where there are several.
+        """
+        return
 
     def from_uniform(self, u: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """The levels of uniform numbers in float64, kept off 0 and 1, where a quantile may be infinite."""
         tiny = torch.finfo(torch.float64).eps / 2
         return self.quantile(u.clamp(tiny, 1 - tiny))
 
-    def importance(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-        """p(σ)/q(σ), by which a loss at a drawn σ is multiplied so that its mean is that under p.
-
-        1, except for a distribution q that draws in the place of another one, p.
-        """
-        return torch.ones_like(sigma)
-
     def sample(
         self, n: int, *, stratified: bool = False, generator: torch.Generator | None = None
     ) -> Float[Tensor, "{n}"]:
         """n draws in float64 on the generator's device.
 
-        With `stratified`, u is drawn once in each of the n intervals [i/n, (i+1)/n), which are dealt to the batch
-        in random order: every element has the marginal p(σ), and a mean over the batch has less variance.
+        With `stratified`, u is drawn once in each of the n intervals [i/n, (i+1)/n), in random order: every element has
+        the marginal p(σ), and a mean over the batch has less variance.
         """
-        if n < 1:
-            raise ValueError(f"n: {n}; want at least 1 draw")
+        check_integer("n", n, 1)
         device = torch.device("cpu") if generator is None else generator.device
         u = torch.rand(n, dtype=torch.float64, generator=generator, device=device)
         if stratified:
             strata = torch.randperm(n, generator=generator, device=device)
             u = (strata + u) / n
         return self.from_uniform(u)
-
-
-def _check(sigma_min: float, sigma_max: float) -> None:
-    if not 0 < sigma_min < sigma_max < math.inf:
-        raise ValueError(f"sigma_min, sigma_max: {sigma_min}, {sigma_max}; want 0 < sigma_min < sigma_max")
 
 
 @dataclass(frozen=True)
@@ -73,10 +82,8 @@ class LogNormal(NoiseDistribution):
     P_std: float = 1.2
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.P_mean):
-            raise ValueError(f"P_mean: {self.P_mean}; want a finite number")
-        if not (math.isfinite(self.P_std) and self.P_std > 0):
-            raise ValueError(f"P_std: {self.P_std}; want a positive finite number")
+        check_number("P_mean", self.P_mean)
+        check_number("P_std", self.P_std, "(0, inf)")
 
     def quantile(self, u: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         normal: Tensor = torch.special.ndtri(u)
@@ -91,7 +98,8 @@ class LogUniform(NoiseDistribution):
     sigma_max: float = 100.0
 
     def __post_init__(self) -> None:
-        _check(self.sigma_min, self.sigma_max)
+        check_number("sigma_min", self.sigma_min, "(0, inf)")
+        check_number("sigma_max", self.sigma_max, f"({self.sigma_min}, inf)")
 
     def quantile(self, u: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         return self.sigma_min * (self.sigma_max / self.sigma_min) ** u
@@ -109,8 +117,7 @@ class VPUniform(NoiseDistribution):
         VPSchedule(self.beta_d, self.beta_min)
         # with a negative β_min, σ is real from t = −2β_min/β_d on
         start = max(0.0, -2 * self.beta_min / self.beta_d)
-        if not start < self.epsilon_t < 1:
-            raise ValueError(f"epsilon_t: {self.epsilon_t}; want a time above {start:g} (where σ > 0), below 1")
+        check_number("epsilon_t", self.epsilon_t, f"({start}, 1)")
 
     def quantile(self, u: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         return VPSchedule(self.beta_d, self.beta_min).sigma(self.epsilon_t + (1 - self.epsilon_t) * u)

@@ -7,6 +7,7 @@ import math
 import torch
 
 from diffspace._shapes import Float, Tensor
+from diffspace.checks import check_integer
 
 __all__ = ["Uncertainty"]
 
@@ -16,11 +17,11 @@ class Uncertainty(torch.nn.Module):
 
     The weighted squared error per dimension ℓ(σ) = λ(σ)·‖D − y‖²/d is trained as ℓ/e^u + u (Karras et al. 2024,
     arXiv:2312.02696, Eq. 14 to 16), times d where the loss is a sum over the d dimensions. For a given denoiser it is
-    least at u(σ) = ln E[ℓ | σ]: every level then has the same share in the gradient, e^−u·λ‖D − y‖² being 1 for each
-    dimension. w begins as 0, so that u = 0 and the loss is the plain one.
+    least at u(σ) = ln E[ℓ | σ]: every level then has the same share in the gradient, since e^−u·λ‖D − y‖² is 1 for each
+    dimension. w begins at 0, so that u = 0 and the loss is the plain one.
 
     The features are those of the paper's network (its Eq. 21), the same for every process and run; they are in the
-    state dict. w wants the optimizer, the precision and the checkpoints of the network's weights.
+    state dict.
     """
 
     frequencies: Tensor
@@ -28,8 +29,7 @@ class Uncertainty(torch.nn.Module):
 
     def __init__(self, features: int = 128) -> None:
         super().__init__()
-        if features < 1:
-            raise ValueError(f"features: {features}; want at least 1")
+        check_integer("features", features, 1)
         generator = torch.Generator().manual_seed(features)
         self.register_buffer("frequencies", 2 * math.pi * torch.randn(features, generator=generator))
         self.register_buffer("phases", 2 * math.pi * torch.rand(features, generator=generator))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from diffspace._shapes import Float, Tensor
+from diffspace.checks import check_number
 
 __all__ = ["EDMWeight", "InverseVariance", "UniformWeight"]
 
@@ -25,8 +25,7 @@ class EDMWeight:
     sigma_data: float = 0.5
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.sigma_data) and self.sigma_data > 0):
-            raise ValueError(f"sigma_data: {self.sigma_data}; want a positive finite number")
+        check_number("sigma_data", self.sigma_data, "(0, inf)")
 
     def __call__(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         return sigma**-2 + self.sigma_data**-2

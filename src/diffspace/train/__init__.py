@@ -1,25 +1,25 @@
 """Training: recipe, loop, averages, checkpoints and the folder that a run leaves."""
 
+from diffspace.train.accumulate import Precision as Precision
 from diffspace.train.build import make_denoiser as make_denoiser
 from diffspace.train.build import make_trainer as make_trainer
 from diffspace.train.checkpoint import CHECKPOINTS as CHECKPOINTS
 from diffspace.train.checkpoint import Checkpoint as Checkpoint
 from diffspace.train.checkpoint import Checkpoints as Checkpoints
 from diffspace.train.defaults import default_config as default_config
-from diffspace.train.draws import Draws as Draws
-from diffspace.train.engine import NonFinite as NonFinite
-from diffspace.train.engine import Part as Part
-from diffspace.train.engine import Progress as Progress
-from diffspace.train.engine import Schedule as Schedule
-from diffspace.train.engine import Trainer as Trainer
-from diffspace.train.held_out import HeldOut as HeldOut
-from diffspace.train.held_out import HeldOutLoss as HeldOutLoss
+from diffspace.train.guard import NoisyBatch as NoisyBatch
+from diffspace.train.guard import NonFinite as NonFinite
+from diffspace.train.hooks import Hook as Hook
+from diffspace.train.hooks import Measurement as Measurement
+from diffspace.train.learning_rate import LearningRate as LearningRate
 from diffspace.train.lock import RunLock as RunLock
 from diffspace.train.log_reader import LogReader as LogReader
 from diffspace.train.loggers import JSONLines as JSONLines
 from diffspace.train.loggers import Logger as Logger
 from diffspace.train.loggers import TensorBoard as TensorBoard
 from diffspace.train.loggers import WandB as WandB
+from diffspace.train.loop import Trainer as Trainer
+from diffspace.train.loop import TrainingStep as TrainingStep
 from diffspace.train.parallel import Processes as Processes
 from diffspace.train.parallel import choose_device as choose_device
 from diffspace.train.recipe import FROM_DATA as FROM_DATA
@@ -31,8 +31,11 @@ from diffspace.train.recipe import make_data_recipe as make_data_recipe
 from diffspace.train.recipe import make_recipe as make_recipe
 from diffspace.train.recipe import parse_override as parse_override
 from diffspace.train.recipe import read_recipe as read_recipe
-from diffspace.train.report import Report as Report
+from diffspace.train.report import TrainingReport as TrainingReport
 from diffspace.train.run import BEST as BEST
 from diffspace.train.run import LOG as LOG
 from diffspace.train.run import RECIPE as RECIPE
 from diffspace.train.run import Run as Run
+from diffspace.train.step_random import StepRandom as StepRandom
+from diffspace.train.validation import Validation as Validation
+from diffspace.train.validation import ValidationLoss as ValidationLoss

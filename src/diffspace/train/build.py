@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from diffspace.averages.ema import EMA, HalfLife, PowerFunction, Profile
@@ -9,7 +11,8 @@ from diffspace.config import from_config
 from diffspace.data import DataSet
 from diffspace.objective import AdaptiveNoise, DenoisingLoss, NoiseDistribution, Uncertainty
 from diffspace.preconditioning import Preconditioned
-from diffspace.train.engine import Schedule, Trainer
+from diffspace.train.learning_rate import LearningRate
+from diffspace.train.loop import Trainer
 from diffspace.train.parallel import Processes
 from diffspace.train.recipe import Recipe
 
@@ -30,14 +33,14 @@ def make_denoiser(recipe: Recipe, data: DataSet) -> Preconditioned:
     return Preconditioned(network, from_config("preconditioning", recipe.preconditioning))
 
 
-def make_trainer(recipe: Recipe, denoiser: Preconditioned, processes: Processes) -> Trainer:
+def make_trainer(
+    recipe: Recipe, denoiser: Preconditioned, processes: Processes, warn: Callable[[str], None] = lambda text: None
+) -> Trainer:
     """What trains a denoiser as a recipe says, on the device of the process.
 
     ValueError for an option that has no effect there.
     """
     device = processes.device
-    if processes.sharded and recipe.uncertainty:
-        raise ValueError("uncertainty: is not to be had with strategy fsdp; want ddp")
     denoiser.to(device)
     _check_arithmetic(recipe, device)
     profiles: list[Profile] = [
@@ -45,21 +48,21 @@ def make_trainer(recipe: Recipe, denoiser: Preconditioned, processes: Processes)
         *(PowerFunction(width) for width in recipe.ema_widths),
     ]
     averages = [EMA(denoiser, profile) for profile in profiles]
-    for module in (denoiser, *(average.module for average in averages)):
+    noise: NoiseDistribution = from_config("noise", recipe.noise)
+    if recipe.adaptive_noise:
+        noise = AdaptiveNoise(noise)
+    uncertainty = Uncertainty() if recipe.uncertainty else None
+    loss = DenoisingLoss(noise, reduction=recipe.reduction, uncertainty=uncertainty).to(device)
+    for module in (denoiser, *(average.module for average in averages), *loss.children()):
         processes.shard(module)
     if recipe.compile:
         denoiser.network.compile()
-
-    noise: NoiseDistribution = from_config("noise", recipe.noise)
-    if recipe.adaptive_noise:
-        noise = AdaptiveNoise(noise, device=device)
-    uncertainty = Uncertainty().to(device) if recipe.uncertainty else None
-    parameters = [*denoiser.parameters(), *(() if uncertainty is None else uncertainty.parameters())]
+    parameters = [*denoiser.parameters(), *loss.parameters()]
     return Trainer(
         denoiser,
-        DenoisingLoss(noise, reduction=recipe.reduction, uncertainty=uncertainty),
+        loss,
         torch.optim.Adam(parameters, lr=recipe.learning_rate, betas=recipe.betas, eps=recipe.eps, fused=True),
-        Schedule(recipe.images, recipe.learning_rate, recipe.ramp_images, recipe.decay_images),
+        LearningRate(recipe.images, recipe.learning_rate, recipe.ramp_images, recipe.decay_images),
         averages,
         seed=recipe.seed,
         augment=recipe.augment,
@@ -68,6 +71,7 @@ def make_trainer(recipe: Recipe, denoiser: Preconditioned, processes: Processes)
         max_grad_norm=recipe.max_grad_norm,
         max_skipped=recipe.max_skipped,
         processes=processes,
+        warn=warn,
     )
 
 

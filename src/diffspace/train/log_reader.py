@@ -10,7 +10,7 @@ __all__ = ["LogReader", "parse_line"]
 
 
 def parse_line(line: bytes) -> dict[str, Any] | None:
-    """The record of a whole line, which ends in a newline; None where it is torn or is none."""
+    """The record in a line that ends in a newline; None where the line is incomplete or no record."""
     if not line.endswith(b"\n"):
         return None
     try:
@@ -21,10 +21,10 @@ def parse_line(line: bytes) -> dict[str, Any] | None:
 
 
 class LogReader:
-    """The records of a file of JSON lines, as they come.
+    """The records of a file of JSON lines that may still grow.
 
-    Lines that are no records are passed over, and one that is not yet whole waits for its end. Where a resumed run has
-    cut off what lay beyond its checkpoint, the file is read anew.
+    Lines that are no records are passed over, and an incomplete one is read when it ends. Where a resumed run has cut
+    off what lay beyond its checkpoint, the file is read anew.
     """
 
     def __init__(self, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import uuid
@@ -10,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from diffspace.checks import require_package
 from diffspace.files import write_text
 from diffspace.train.log_reader import parse_line
 
@@ -26,11 +26,10 @@ class Logger(Protocol):
 
 
 class JSONLines:
-    """A line of JSON for each record, at the end of a file, written out at once.
+    """A line of JSON for each record, at the end of a file, flushed at once.
 
-    A run that goes on from `images` gives them: lines beyond are removed first, which the run is about to write again.
-    What a killed process left of its last line is removed in any case. Numbers that are not finite become null, for
-    JSON has none.
+    A run that goes on from `images` gives them: lines beyond are removed first, since the run is about to write them
+    again. What a killed process left of its last line is removed in any case. Numbers that are not finite become null.
     """
 
     def __init__(self, path: Path, images: int | None = None) -> None:
@@ -49,14 +48,13 @@ class JSONLines:
 class TensorBoard:
     """The numbers of each record as scalars over the images seen, and previews as images, in `run`/tensorboard.
 
-    A record's "preview" is a path within `run`. What an earlier process wrote beyond `images` is no longer shown.
+    A record's "preview" is a path within `run`. What an earlier process wrote beyond `images` is hidden.
     """
 
     def __init__(self, run: Path, images: int | None = None) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise ValueError("tensorboard: is not installed; pip install tensorboard") from None
+        require_package("tensorboard", "TensorBoard")
+        from torch.utils.tensorboard import SummaryWriter
+
         self._run = run
         purge = None if images is None else images + 1
         self._writer: Any = SummaryWriter(str(run / "tensorboard"), purge_step=purge)
@@ -74,17 +72,14 @@ class TensorBoard:
 
 
 class WandB:
-    """The same to Weights & Biases, with "images" as the axis, in the project `project` under the folder's name.
+    """The same for Weights & Biases, with "images" as the axis, in the project `project` under the folder's name.
 
-    The run's id is kept in `run`/wandb.txt, so that one that is taken up again goes on there. What it sends a second
-    time is drawn twice, since that service forgets nothing.
+    The run's id is kept in `run`/wandb.txt, so that a resumed run goes on there. What it sends a second time is drawn
+    twice, since that service deletes nothing.
     """
 
     def __init__(self, run: Path, *, project: str = "diffspace", config: Mapping[str, Any] | None = None) -> None:
-        try:
-            self._wandb: Any = importlib.import_module("wandb")
-        except ImportError:
-            raise ValueError("wandb: is not installed; pip install wandb") from None
+        self._wandb = require_package("wandb", "WandB")
         self._folder, known = run, run / "wandb.txt"
         if not known.exists():
             write_text(known, uuid.uuid4().hex)
@@ -138,7 +133,7 @@ def _finite(value: Any) -> Any:
 
 
 def _cut(path: Path, images: float) -> None:
-    """Cut off a file of JSON lines at the first record beyond `images`, and what is torn at its end."""
+    """Cut a file of JSON lines at the first record beyond `images`, and before an incomplete line at its end."""
     end = position = 0
     with path.open("rb+") as file:
         for line in file:

@@ -20,11 +20,11 @@ from diffspace._shapes import Tensor
 __all__ = ["Processes", "Strategy", "choose_device"]
 
 Strategy: TypeAlias = Literal["ddp", "fsdp"]
-_PATIENCE = timedelta(hours=2)  # the first process may draw and score while the others wait
+_PATIENCE = timedelta(hours=2)  # the others wait while the first process draws and scores
 
 
 def choose_device(name: str | None = None, local_rank: int = 0) -> torch.device:
-    """The device asked for, or the best that is there; of several GPUs that of the process."""
+    """The device of this name, or the best that there is; of several GPUs that of the process."""
     if name is not None:
         try:
             device = torch.device(name)
@@ -32,7 +32,7 @@ def choose_device(name: str | None = None, local_rank: int = 0) -> torch.device:
                 device = torch.device("cuda", local_rank)
             torch.zeros(1, device=device).item()
         except (RuntimeError, AssertionError, NotImplementedError) as error:
-            raise ValueError(f"device: {name!r} is not to be had here: {str(error).splitlines()[0]}") from None
+            raise ValueError(f"device: {name!r} is not available: {str(error).splitlines()[0]}") from None
         return device
     if torch.cuda.is_available():
         return torch.device("cuda", local_rank)
@@ -43,8 +43,7 @@ def choose_device(name: str | None = None, local_rank: int = 0) -> torch.device:
 class Processes:
     """This process among those of a run. With one process nothing is communicated.
 
-    `strategy` says what each keeps of the model: all of it ("ddp"), or a share of weights, gradients and state of the
-    optimizer ("fsdp").
+    With strategy "ddp" each keeps all of the model, with "fsdp" a share of weights, gradients and optimizer state.
     """
 
     device: torch.device
@@ -55,7 +54,7 @@ class Processes:
     @classmethod
     @contextlib.contextmanager
     def join(cls, device: str | None = None, strategy: Strategy = "ddp") -> Iterator[Processes]:
-        """Meet the other processes, by the variables that torchrun sets (RANK, WORLD_SIZE, …), and part."""
+        """Join the other processes, by the variables that torchrun sets (RANK, WORLD_SIZE, …), until the block ends."""
         count = int(os.environ.get("WORLD_SIZE", "1"))
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         here = choose_device(device, local_rank)
@@ -65,7 +64,7 @@ class Processes:
             yield cls(here)
             return
         if here.type == "mps":
-            raise ValueError("device: several processes cannot share mps; want device cpu, or one process")
+            raise ValueError("device: several processes cannot share mps; use device cpu, or one process")
         if here.type == "cuda":
             torch.cuda.set_device(here)
         backend = "cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo"
@@ -73,7 +72,7 @@ class Processes:
         try:
             yield cls(here, dist.get_rank(), count, strategy)
         finally:
-            # without it, threads of gloo may abort a process that has done its work
+            # without it, threads of gloo may abort a process that has finished
             dist.destroy_process_group()
 
     @property
@@ -90,7 +89,7 @@ class Processes:
         return self.rank * size // self.count, (self.rank + 1) * size // self.count
 
     def shard(self, module: torch.nn.Module) -> None:
-        """Spread the weights over the processes, where they are to keep a share each; before an optimizer is made."""
+        """Spread the weights over the processes with strategy "fsdp"; call it before the optimizer is made."""
         if not self.sharded:
             return
         from torch.distributed.device_mesh import init_device_mesh
@@ -111,22 +110,25 @@ class Processes:
         from torch.nn.parallel import DistributedDataParallel
 
         devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=devices, gradient_as_bucket_view=True)
+        return DistributedDataParallel(
+            module, device_ids=devices, gradient_as_bucket_view=True, broadcast_buffers=False
+        )
 
     def accumulating(self, module: torch.nn.Module, last: bool) -> contextlib.AbstractContextManager[Any]:
         """Around the passes of a micro-batch: gradients are exchanged in the last one only."""
-        if self.count == 1:
-            return contextlib.nullcontext()
         if self.sharded:
-            module.set_requires_gradient_sync(last)  # type: ignore[operator]
-            return contextlib.nullcontext()
-        if last:
-            return contextlib.nullcontext()
-        quiet: contextlib.AbstractContextManager[Any] = module.no_sync()  # type: ignore[operator]
-        return quiet
+            from torch.distributed.fsdp import FSDPModule
 
-    def most(self, value: int) -> int:
-        """The greatest of the values that the processes bring."""
+            for part in module.modules():
+                if isinstance(part, FSDPModule):
+                    part.set_requires_gradient_sync(last, recurse=False)
+        elif self.count > 1 and not last:
+            quiet: contextlib.AbstractContextManager[Any] = module.no_sync()  # type: ignore[operator]
+            return quiet
+        return contextlib.nullcontext()
+
+    def max(self, value: int) -> int:
+        """The largest of the values that the processes bring."""
         values = torch.tensor(value, device=self.device)
         if self.count > 1:
             dist.all_reduce(values, dist.ReduceOp.MAX)
@@ -138,15 +140,15 @@ class Processes:
             dist.all_reduce(values)
         return values
 
-    def agree(self, value: Any) -> Any:
-        """What the first process says."""
+    def broadcast(self, value: Any) -> Any:
+        """What the first process has here."""
         if self.count == 1:
             return value
         box = [value]
         dist.broadcast_object_list(box, device=torch.device("cpu"))
         return box[0]
 
-    def wait(self) -> None:
-        """Until all are here."""
+    def barrier(self) -> None:
+        """Wait until all processes are here."""
         if self.count > 1:
             dist.barrier()

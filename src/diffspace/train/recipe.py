@@ -18,7 +18,7 @@ from diffspace.checks import nearest
 from diffspace.config import FAMILIES, find
 from diffspace.data import DataSet, make_source
 from diffspace.data.augmentation import Augmentation
-from diffspace.train.engine import Precision
+from diffspace.train.accumulate import Precision
 from diffspace.train.parallel import Strategy
 
 __all__ = [

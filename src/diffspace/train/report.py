@@ -1,4 +1,4 @@
-"""What a run says of itself at intervals: means over the steps since it last did, and over all processes."""
+"""What a run reports at intervals: means over the steps since the last report, and over all processes."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 import torch
 
 from diffspace.objective import NoiseDistribution, SigmaBins
-from diffspace.train.engine import Progress
+from diffspace.train.loop import TrainingStep
 from diffspace.train.parallel import Processes
 
-__all__ = ["Meter", "Report"]
+__all__ = ["Meter", "TrainingReport"]
 
 
 @dataclass(frozen=True)
-class Report:
-    """Where a run stands: means over the steps since the last report, and what was measured on the way.
+class TrainingReport:
+    """Where a run stands: means over the steps since the last report, and what was measured after the last step.
 
-    `grad_norm` is the mean over the steps that were not skipped, None where all were. `loss_by_sigma` holds centres of
-    bins, the mean squared error per dimension, and the number of draws. `more` holds what is not there in every report:
-    "held_out", "score", "preview".
+    `grad_norm` is the mean over the steps that were not left out, None where all were. `loss_by_sigma` holds centres of
+    bins, the mean squared error per dimension, and the number of draws. `measured` has the result of each measurement
+    that was due, by its name.
     """
 
     step: int
@@ -34,16 +34,16 @@ class Report:
     seconds_left: float
     skipped: int
     loss_by_sigma: Mapping[str, Any] = field(default_factory=dict)
-    more: Mapping[str, Any] = field(default_factory=dict)
+    measured: Mapping[str, Any] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
         """A line of the log."""
         values = asdict(self)
-        return {name: _rounded(value) for name, value in {**values, **values.pop("more")}.items()}
+        return {name: _rounded(value) for name, value in {**values, **values.pop("measured")}.items()}
 
 
 def _rounded(value: Any) -> Any:
-    """Numbers as they are written: losses are not known to more figures, and logs grow long."""
+    """Numbers with six figures: losses are not known to more, and logs grow long."""
     if isinstance(value, Mapping):
         return {name: _rounded(item) for name, item in value.items()}
     if isinstance(value, list):
@@ -52,56 +52,57 @@ def _rounded(value: Any) -> Any:
 
 
 class Meter:
-    """Gathers the progress of steps on the device, and makes a report of it every `seconds` or so.
+    """Gathers the steps on the device, and makes a report of them every `seconds` or so.
 
-    When that is, the first process decides by its clock, some steps ahead, so that all report after the same step. In
+    The first process decides by its clock, some steps ahead, when that is, so that all report after the same step. In
     long runs reports become rarer, up to ten times.
     """
 
-    def __init__(self, noise: NoiseDistribution, total: int, processes: Processes, seconds: float = 1.0) -> None:
-        self._bins = SigmaBins(noise.target, device=processes.device)
-        self._total, self._processes, self._seconds = total, processes, seconds
+    def __init__(
+        self, noise: NoiseDistribution, dimensions: int, total: int, processes: Processes, seconds: float = 1.0
+    ) -> None:
+        self._bins = SigmaBins(noise.target)
+        self._dimensions, self._total, self._processes, self._seconds = dimensions, total, processes, seconds
         self._interval, self._begun = 1, time.perf_counter()
         self._clear()
 
     def _clear(self) -> None:
         self._bins.reset()
-        self._sums = torch.zeros(3, device=self._processes.device)  # loss, norm, steps that were not skipped
+        self._sums = torch.zeros(3, device=self._processes.device)  # loss, norm, steps that were not left out
         self._steps, self._images, self._since = 0, 0, time.perf_counter()
 
-    def add(self, progress: Progress, dimensions: int, batch_size: int) -> bool:
+    def add(self, step: TrainingStep) -> bool:
         """Take note of a step; whether a report is due."""
-        finite = progress.grad_norm.isfinite()
-        norm = torch.where(finite, progress.grad_norm, 0)
-        self._sums += torch.stack([progress.loss, norm, finite.to(norm)])
-        self._bins.add(progress.sigma.to(self._sums.device), progress.terms.error / dimensions)
+        finite = step.grad_norm.isfinite()
+        norm = torch.where(finite, step.grad_norm, 0)
+        self._sums += torch.stack([step.loss, norm, finite.to(norm)])
+        self._bins.add(step.sigma, step.terms.error / self._dimensions)
         self._steps += 1
-        self._images += batch_size
+        self._images += step.batch_size
         return self._steps >= self._interval
 
-    def report(self, progress: Progress, skipped: int, more: Mapping[str, Any]) -> Report:
-        """The report after a step; all processes ask for it, and all get the same."""
+    def report(self, step: TrainingStep, skipped: int, measured: Mapping[str, Any]) -> TrainingReport:
+        """The report after a step; all processes have to call, and all get the same."""
         sums = torch.cat([self._sums[:1].to(self._bins.sums), self._bins.sums.flatten()])
         loss = float(self._processes.sum(sums)[0]) / self._steps
         self._bins.sums.copy_(sums[1:].reshape(self._bins.sums.shape))
         norm, steps = self._sums[1:].tolist()
         now = time.perf_counter()
         elapsed = now - self._since
-        speed = self._images / elapsed
         seconds = self._seconds * min(max(1.0, (now - self._begun) / 1000), 10.0)
-        wanted = max(1, round(self._steps * seconds / elapsed))
-        speed, self._interval = self._processes.agree((speed, min(wanted, 4 * self._interval)))
-        made = Report(
-            progress.step,
-            progress.images,
+        interval = min(max(1, round(self._steps * seconds / elapsed)), 4 * self._interval)
+        speed, self._interval = self._processes.broadcast((self._images / elapsed, interval))
+        report = TrainingReport(
+            step.step,
+            step.images,
             loss,
-            progress.learning_rate,
+            step.learning_rate,
             norm / steps if steps else None,
             speed,
-            max(self._total - progress.images, 0) / speed,
+            max(self._total - step.images, 0) / speed,
             skipped,
             self._bins.read(),
-            more,
+            measured,
         )
         self._clear()
-        return made
+        return report

@@ -4,70 +4,71 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.util
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from diffspace.averages.ema import PowerFunction
 from diffspace.averages.snapshots import Snapshots
-from diffspace.data import DataSet, InMemory, batches
+from diffspace.checks import require_package
+from diffspace.data import Batch, DataSet, InMemory, batches
 from diffspace.files import atomic_path, write_text
 from diffspace.model import Model
 from diffspace.sampling.start import is_finite
-from diffspace.sharding import whole
+from diffspace.sharding import load_whole, whole, whole_state
 from diffspace.train.build import make_denoiser, make_trainer
-from diffspace.train.checkpoint import Checkpoint, Checkpoints
-from diffspace.train.engine import NonFinite, Progress
-from diffspace.train.held_out import HeldOut
+from diffspace.train.checkpoint import Checkpoints
+from diffspace.train.guard import NonFinite
+from diffspace.train.hooks import (
+    BestModel,
+    EarlyStop,
+    HeldOutLoss,
+    Hook,
+    Measurement,
+    Preview,
+    SaveCheckpoints,
+    SaveSnapshots,
+    Score,
+)
 from diffspace.train.lock import LOCK, RunLock
 from diffspace.train.loggers import JSONLines, Logger, TensorBoard, WandB
+from diffspace.train.loop import TrainingStep
 from diffspace.train.parallel import Processes, choose_device
 from diffspace.train.recipe import Recipe, changes
-from diffspace.train.report import Meter, Report
+from diffspace.train.report import Meter, TrainingReport
+from diffspace.train.validation import Validation
 
-__all__ = ["BEST", "LOG", "RECIPE", "Preview", "Run", "Score"]
+__all__ = ["BEST", "LOG", "RECIPE", "Run"]
 
-RECIPE, LOG, PREVIEWS, BEST = "recipe.yaml", "log.jsonl", "previews", "best"
+RECIPE, LOG, BEST = "recipe.yaml", "log.jsonl", "best"
 _AHEAD = 4  # batches decoded while one is trained on, where samples are not in memory
-_HELD_OUT = 128  # samples at 8 levels: a measurement costs as much as training on about 350 images
-_LEVELS = 8
+_HELD_OUT, _LEVELS = 128, 8  # samples and levels: a measurement costs as much as training on about 350 images
 _RESIDENT = 0.25  # the share of an accelerator's memory that data may take
-
-Preview = Callable[[Model, Path], None]
-Score = Callable[[Model], Mapping[str, float]]
-"""Numbers of which the first is the one that counts; less is better."""
 
 
 class _GivenUp(KeyboardInterrupt):
-    """A measurement was interrupted, since the run is to stop."""
-
-
-def _score_of(measured: Mapping[str, Any]) -> float | None:
-    """The number that counts of a score, where one was taken."""
-    return next(iter(measured.get("score", {}).values()), None)
-
-
-def make_folder(folder: Path) -> None:
-    """A new empty folder for a run; ValueError where something is there already."""
-    if folder.exists() and (not folder.is_dir() or any(path.name != LOCK for path in folder.iterdir())):
-        raise ValueError(f"out: {folder} exists already; choose another folder with --out, or go on with --resume")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"out: {folder} cannot be made: {error.strerror}") from None
+    """A measurement was interrupted, because the run has to stop."""
 
 
 class Run:
-    """The training of one model on one data set, as the recipe says, by one process or several.
+    """The training of one model on one data set by a recipe, by one process or several.
 
-    `begin()` makes the folder or `resume()` takes up what is there, and no other run may write there until `train()`, a
-    generator of reports that saves however it ends, has ended. `preview(model, path)` draws samples of the averaged
-    model, and `score(model)` measures them; both are handed in from above. `warn` is told what a person should know.
+    `begin()` makes the folder or `resume()` goes on with what is there, and no other run may write there until
+    `train()`, a generator of reports that saves however it ends, has ended.
+
+    Args:
+        recipe: every choice.
+        data: the training data.
+        folder: where everything is written.
+        held_out: the data of the held-out loss, which `held_out_images` asks for.
+        processes: those that train together; None: this one alone, on the best device.
+        preview: draws samples of the averaged model to a path, which `preview_images` asks for.
+        score: numbers of the averaged model, the first of which counts, less being better; for `score_images`.
+        measurements: more to measure, of your own.
+        warn: called with what the user should know.
+        report_seconds: the time between two reports, about.
     """
 
     def __init__(
@@ -78,17 +79,18 @@ class Run:
         *,
         held_out: DataSet | None = None,
         processes: Processes | None = None,
-        preview: Preview | None = None,
-        score: Score | None = None,
+        preview: Callable[[Model, Path], None] | None = None,
+        score: Callable[[Model], Mapping[str, float]] | None = None,
+        measurements: Sequence[Measurement] = (),
         warn: Callable[[str], None] = lambda text: None,
         report_seconds: float = 1.0,
     ) -> None:
-        for name, handed in (("preview_images", preview), ("held_out_images", held_out), ("score_images", score)):
-            if getattr(recipe, name) and handed is None:
-                raise ValueError(f"{name}: {getattr(recipe, name)}, but nothing to do it with was handed in")
+        for name, given in (("preview_images", preview), ("held_out_images", held_out), ("score_images", score)):
+            if getattr(recipe, name) and given is None:
+                raise ValueError(f"{name}: has no effect without {name.removesuffix('_images')}=…")
         for name in ("tensorboard", "wandb"):
-            if getattr(recipe, name) and importlib.util.find_spec(name) is None:
-                raise ValueError(f"{name}: is not installed; pip install {name}")
+            if getattr(recipe, name):
+                require_package(name, f"{name}={getattr(recipe, name)}")
         if not recipe.conditional:
             data = dataclasses.replace(data, labels=None, class_names=())
             held_out = held_out and dataclasses.replace(held_out, labels=None, class_names=())
@@ -96,45 +98,63 @@ class Run:
             recipe.augment.check_shape(data.sample_shape)
         self.processes = processes or Processes(choose_device())
         if recipe.batch_size < self.processes.count:
-            raise ValueError(
-                f"batch_size: {recipe.batch_size}; want at least {self.processes.count}, one sample for each process"
-            )
-        self.recipe, self.data, self.folder = recipe, data, folder
-        self.held_out, self.preview, self.score, self.warn = held_out, preview, score, warn
-        self.trainer = make_trainer(recipe, make_denoiser(recipe, data), self.processes)
-        self.stopped_early = False
+            raise ValueError(f"batch_size: expected at least one sample for each process, got {recipe.batch_size}")
+        self.recipe, self.data, self.folder, self.warn = recipe, data, folder, warn
+        self.trainer = make_trainer(recipe, make_denoiser(recipe, data), self.processes, warn)
         self._report_seconds = report_seconds
         self._stopping = self._measuring = self._transferred = False
         self._owned = contextlib.ExitStack()
         self._checkpoints = Checkpoints(folder, recipe.keep_last, recipe.keep_every_images)
         self._saved = -1
-        self._best: dict[str, Any] = {"score": math.inf, "held_out": math.inf, "held_out_images": 0}
+
+        self.measurements: list[Measurement] = []
+        if recipe.held_out_images and held_out is not None:
+            self.measurements.append(HeldOutLoss(recipe.held_out_images, self._validation(held_out)))
+        if recipe.preview_images and preview is not None:
+            self.measurements.append(Preview(recipe.preview_images, preview, folder))
+        if recipe.score_images and score is not None:
+            self.measurements.append(Score(recipe.score_images, score))
+        self.measurements += measurements
+        periods = (recipe.checkpoint_images, recipe.keep_every_images)
+        self.early_stop = EarlyStop(recipe.patience_images)
+        self.hooks: list[Hook] = [
+            BestModel(self._save_best),
+            self.early_stop,
+            SaveSnapshots(recipe.snapshot_images, self.trainer.averages, folder, self.processes),
+            SaveCheckpoints(periods, recipe.checkpoint_minutes, self._save_if_finite, self.processes),
+        ]
+
+    def _validation(self, held_out: DataSet) -> Validation:
+        device = "cpu" if self.processes.sharded else self.processes.device
+        noise, reduction = self.trainer.loss.noise.target, self.recipe.reduction
+        return Validation(held_out, noise, count=_HELD_OUT, levels=_LEVELS, reduction=reduction, device=device)
 
     def transfer(self, network: torch.nn.Module) -> tuple[str, ...]:
-        """Begin with the weights of another network; the names of those that it does not have are returned.
+        """Begin with the weights of another network; returns the names of those that it does not have.
 
         ValueError where a weight has another shape, or none has the same name.
         """
         own, given = self.trainer.denoiser.network, network.state_dict()
         state = {name: whole(value) for name, value in own.state_dict().items()}
-        for name in given.keys() & state.keys():
+        common = given.keys() & state.keys()
+        for name in common:
             if given[name].shape != state[name].shape:
-                raise ValueError(
-                    f"transfer: {name} has shape {tuple(given[name].shape)} there and {tuple(state[name].shape)} here"
-                )
-        fresh = tuple(name for name in state if name not in given)
-        if len(fresh) == len(state):
+                there, here = tuple(given[name].shape), tuple(state[name].shape)
+                raise ValueError(f"transfer: {name} has shape {there} there and {here} here")
+        if not common:
             raise ValueError(f"transfer: a {type(network).__name__} has no weight of a {type(own).__name__}")
-        self.trainer.load_weights(state | {name: given[name] for name in given.keys() & state.keys()})
+        load_whole(own, state | {name: given[name] for name in common})
+        for average in self.trainer.averages:
+            average.update(self.trainer.denoiser, 0.0)
         self._transferred = True
-        return fresh
+        return tuple(name for name in state if name not in given)
 
     def model(self) -> Model:
-        """The averaged model as it stands; of a model in shares, a copy on the CPU, for which all processes ask."""
+        """The averaged model of this moment; all processes have to call if each has a share of it."""
         notes = {"data": self.data.name, "images": self.trainer.images, "steps": self.trainer.step}
         denoiser = self.trainer.averages[0].module
         if self.processes.sharded:
-            state = {name: whole(value).cpu() for name, value in denoiser.state_dict().items()}
+            state = whole_state(denoiser.state_dict())
             denoiser = make_denoiser(self.recipe, self.data).eval().requires_grad_(False)
             denoiser.load_state_dict(state)
         return Model(denoiser, self.data.transform, self.data.class_names, notes)
@@ -142,36 +162,33 @@ class Run:
     def begin(self) -> None:
         """Make the folder and write the recipe in full; ValueError where something is there already."""
         if self.processes.first:
-            make_folder(self.folder)
-            with contextlib.ExitStack() as owned:
-                owned.enter_context(RunLock(self.folder))
-                write_text(self.folder / RECIPE, self.recipe.to_yaml())
-                self._owned = owned.pop_all()
-        self.processes.wait()
+            _make_folder(self.folder)
+            self._owned.enter_context(RunLock(self.folder))
+            write_text(self.folder / RECIPE, self.recipe.to_yaml())
+        self.processes.barrier()
         if self._transferred:  # the recipe alone would not lead back here
             self.save()
 
     def resume(self) -> None:
-        """Take up the run from the newest whole checkpoint in its folder, or from its beginning if it has none yet.
+        """Go on from the newest whole checkpoint in the folder, or from the beginning if it has none yet.
 
         ValueError where no checkpoint is whole, and where the recipe has changed in what one depends on.
         """
         with contextlib.ExitStack() as owned:
+            found = None
             if self.processes.first:
                 owned.enter_context(RunLock(self.folder))
-            # one decides for all: file systems that they share may not show all of them the same
-            found = None
-            if self.processes.first and not self._checkpoints.empty:
-                found = self._checkpoints.newest(self.warn)
-            found = self.processes.agree(found)
+                if not self._checkpoints.empty:
+                    found = self._checkpoints.newest(self.warn)
+            # one decides for all, since a shared file system may show each something else
+            found = self.processes.broadcast(found)
             if found is None:
                 self.warn(f"{self.folder} has no checkpoint yet; beginning anew")
             else:
-                self._take_up(found)
+                self._restore(found.path, found.read())
             self._owned = owned.pop_all()
 
-    def _take_up(self, found: Checkpoint) -> None:
-        state = found.read()
+    def _restore(self, path: Path, state: dict[str, Any]) -> None:
         own = state["trainer"]
         for line in changes(own["recipe"], self.recipe):
             self.warn(line)
@@ -179,69 +196,124 @@ class Run:
             self.trainer.load_state_dict(state)
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise ValueError(f"resume: {found.path} does not fit {RECIPE}: {reason}") from None
-        self._best, self._saved = own["best"], self.trainer.images
+            raise ValueError(f"resume: {path} does not fit {RECIPE}: {reason}") from None
+        kept = own["hooks"] if "hooks" in own else own["best"]  # of version 0.1
+        for hook in self.hooks:
+            hook.state.update((name, kept[name]) for name in hook.state if name in kept)
+        self._saved = self.trainer.images
         if self.processes.first:
             Snapshots(self.folder).forget(after=self.trainer.images)
             write_text(self.folder / RECIPE, self.recipe.to_yaml())
-        self.processes.wait()
+        self.processes.barrier()
 
     def stop(self) -> None:
         """Ask `train` to end after the step under way (of several processes: by the next report); it saves then.
 
-        A measurement that is under way is given up: called by the handler of a signal, `stop` interrupts it.
+        A measurement under way is given up: called by the handler of a signal, `stop` interrupts it.
         """
         self._stopping = True
         if self._measuring:
             raise _GivenUp
 
     def close(self) -> None:
-        """Finish writing, and give the folder free, as `train` does at its end."""
+        """Finish writing, and let go of the folder; `train` does so at its end."""
         try:
             self._checkpoints.wait()
         finally:
             self._owned.close()
 
     def save(self, score: float | None = None) -> None:
-        """Write the model and a checkpoint; all processes ask for it, and the first one writes."""
+        """Write the model and a checkpoint; all processes have to call, and the first one writes."""
         state = self.trainer.state_dict()
-        state["trainer"] |= {"recipe": self.recipe.to_yaml(), "best": self._best}
+        hooks = {name: value for hook in self.hooks for name, value in hook.state.items()}
+        state["trainer"] |= {"recipe": self.recipe.to_yaml(), "hooks": hooks}
         model = self.model()
         if self.processes.first:
             self._checkpoints.save(self.trainer.images, state, score=score)
             model.save(self.folder)
         self._saved = self.trainer.images
 
-    def train(self) -> Iterator[Report]:
-        """Train to the end, logging, previewing, measuring and saving on the way; a report every second or so.
+    def _save_if_finite(self, score: float | None = None) -> bool:
+        finite = all(is_finite(whole(p)) for p in self.trainer.denoiser.parameters())
+        if finite:
+            self.save(score)
+        return finite
 
-        However it ends (finished, stopped, closed or thrown out of), the state is saved, unless a weight has become not
-        finite: then the last checkpoint stays as it is. An error in one of several processes ends the run with what was
-        saved before, for the others cannot be asked. FloatingPointError after `max_skipped` steps in a row whose
-        gradients were not finite; the last batch is then in `nonfinite-<process>.pt`.
+    def _save_best(self) -> None:
+        model = self.model()
+        if self.processes.first:
+            model.save(self.folder / BEST)
+
+    def train(self) -> Iterator[TrainingReport]:
+        """Train to the end, logging, measuring and saving on the way; a report every second or so.
+
+        However it ends (finished, stopped, closed or thrown out of), the state is saved, unless a weight is not finite:
+        then the last checkpoint stays. An error in one of several processes ends the run with what was saved before,
+        since the others cannot be asked. FloatingPointError after `max_skipped` steps in a row whose gradients were not
+        finite; the last batch is then in `nonfinite-<process>.pt`.
         """
+        trainer, processes, size = self.trainer, self.processes, self.recipe.batch_size
+        part = processes.share(size)
         loggers: list[Logger] = []
-        whole_run = False
+        complete = False
         try:
             loggers = self._loggers()
-            for report in self._reports():
-                for logger in loggers:
-                    logger.log(report.record())
-                yield report
-            whole_run = True
+            dimensions = math.prod(self.data.sample_shape)
+            meter = Meter(trainer.loss.noise, dimensions, self.recipe.images, processes, self._report_seconds)
+            for step in trainer.run(self._batches(part), part[0], size):
+                measured = self._measure(step)
+                ending = step.last or (self._stopping and processes.count == 1)
+                report = None
+                if meter.add(step) or measured or ending:
+                    report = meter.report(step, trainer.skipped, measured)
+                    for logger in loggers:
+                        logger.log(report.record())
+                    yield report
+                    ending = bool(processes.max(int(ending or self._stopping)))
+                for hook in self.hooks:
+                    ending |= bool(hook.after_step(step, report))
+                if ending:
+                    break
+            complete = True
         except NonFinite as error:
-            self._keep(error)
+            self._keep_batch(error)
             raise
         finally:
             with contextlib.ExitStack() as last:
                 for logger in loggers:
                     last.callback(logger.close)
                 last.callback(self.close)
-                together = whole_run or (self.processes.count == 1 and self.trainer.between_steps)
-                if together and self._saved != self.trainer.images and self._is_finite():
-                    self.save()
-            if whole_run:
-                self.processes.wait()
+                consistent = complete or (processes.count == 1 and trainer.between_steps)
+                if consistent and self._saved != trainer.images:
+                    self._save_if_finite()
+            if complete:
+                processes.barrier()
+
+    def _measure(self, step: TrainingStep) -> dict[str, Any]:
+        """The results of what is due, by name, the same on all processes."""
+        due = [measurement for measurement in self.measurements if step.due(measurement.every)]
+        if not due:
+            return {}
+        model, measured = self.model(), {}
+        if self.processes.first:
+            with contextlib.suppress(_GivenUp):
+                try:
+                    self._measuring = True
+                    for measurement in due:
+                        measured[measurement.name] = measurement.measure(model)
+                finally:
+                    self._measuring = False
+        return dict(self.processes.broadcast(measured))
+
+    def _batches(self, part: tuple[int, int]) -> Iterator[Batch]:
+        """The batches from here on, of data on an accelerator where they are small beside its memory."""
+        data, device, ahead = self.data, self.processes.device, _AHEAD
+        if isinstance(data.rows, InMemory):
+            ahead = 0
+            free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+            if data.rows.values.nbytes <= _RESIDENT * free:
+                data = dataclasses.replace(data, rows=InMemory(data.rows.values.to(device)))
+        return batches(data, self.recipe.batch_size, self.recipe.seed, self.trainer.step, prefetch=ahead, part=part)
 
     def _loggers(self) -> list[Logger]:
         if not self.processes.first:
@@ -255,135 +327,20 @@ class Run:
             loggers.append(WandB(self.folder, project=self.recipe.wandb, config=config))
         return loggers
 
-    def _keep(self, error: NonFinite) -> None:
-        """What the last step was made of, for a person to look at."""
+    def _keep_batch(self, error: NonFinite) -> None:
+        """Write down what the last step was made of, for the user to look at."""
         path = self.folder / f"nonfinite-{self.processes.rank}.pt"
         weights = {} if self.processes.sharded else self.trainer.denoiser.state_dict()
         with atomic_path(path) as temporary:
-            torch.save({**error.part._asdict(), "denoiser": weights}, temporary)
+            torch.save({**error.batch._asdict(), "denoiser": weights}, temporary)
         self.warn(f"the batch and the weights of step {self.trainer.step} are in {path}")
 
-    def _is_finite(self) -> bool:
-        return all(is_finite(whole(p)) for p in self.trainer.denoiser.parameters())
 
-    def _data(self) -> DataSet:
-        """The data, on an accelerator where they are small beside its memory."""
-        rows, device = self.data.rows, self.processes.device
-        if not isinstance(rows, InMemory) or device.type != "cuda":
-            return self.data
-        free, _ = torch.cuda.mem_get_info(device)
-        if rows.values.nbytes > _RESIDENT * free:
-            return self.data
-        return dataclasses.replace(self.data, rows=InMemory(rows.values.to(device)))
-
-    def _reports(self) -> Iterator[Report]:
-        recipe, trainer = self.recipe, self.trainer
-        size = recipe.batch_size
-        begin, end = self.processes.share(size)
-        ahead = 0 if isinstance(self.data.rows, InMemory) else _AHEAD
-        data = batches(self._data(), size, recipe.seed, trainer.step, prefetch=ahead, part=(begin, end))
-        dimensions = math.prod(self.data.sample_shape)
-        held_out = self._measure()
-        meter = Meter(trainer.loss.noise, recipe.images, self.processes, self._report_seconds)
-        saved_at = time.monotonic()
-        for progress in trainer.run(data, begin, size):
-            due = meter.add(progress, dimensions, size)
-            measured = self._at_marks(progress, held_out)
-            alone = self.processes.count == 1 and self._stopping
-            ending = alone or self.stopped_early or progress.images >= recipe.images
-            if due or measured or ending:
-                yield meter.report(progress, trainer.skipped, measured)
-            self._save_at_marks(progress, measured)
-            if not (due or measured or ending):
-                continue
-            for note in trainer.notes:
-                self.warn(note)
-            trainer.notes.clear()
-            late = 0 < recipe.checkpoint_minutes <= (time.monotonic() - saved_at) / 60
-            late = self.processes.agree(late)
-            if ending or self.processes.most(int(self._stopping)):
-                return
-            if self._saved == progress.images:
-                saved_at = time.monotonic()
-            elif late and self._is_finite():
-                self.save()
-                saved_at = time.monotonic()
-
-    def _measure(self) -> HeldOut | None:
-        if not self.recipe.held_out_images or self.held_out is None or not self.processes.first:
-            return None
-        return HeldOut(
-            self.held_out,
-            self.trainer.loss.noise.target,
-            count=_HELD_OUT,
-            levels=_LEVELS,
-            reduction=self.recipe.reduction,
-            device="cpu" if self.processes.sharded else self.processes.device,
-        )
-
-    def _at_marks(self, progress: Progress, held_out: HeldOut | None) -> dict[str, Any]:
-        """What is measured each time that the images seen pass a multiple of its interval."""
-        recipe = self.recipe
-        measured: dict[str, Any] = {}
-        intervals = (recipe.held_out_images, recipe.preview_images, recipe.score_images)
-        wanted = [self._passed(interval, progress) for interval in intervals]
-        if any(wanted):
-            model = self.model()
-            if self.processes.first:
-                with contextlib.suppress(_GivenUp):
-                    try:
-                        for name, value in self._measurements(model, held_out, *wanted):
-                            measured[name] = value
-                    finally:
-                        self._measuring = False
-            measured = self.processes.agree(measured)
-            self._judge(measured, progress, model)
-        return measured
-
-    def _passed(self, interval: int, progress: Progress) -> bool:
-        at_end = progress.images >= self.recipe.images
-        return interval > 0 and (progress.images % interval < self.recipe.batch_size or at_end)
-
-    def _save_at_marks(self, progress: Progress, measured: Mapping[str, Any]) -> None:
-        """Snapshots and checkpoints, after what was measured is in the log: it will not be measured again."""
-        recipe = self.recipe
-        if self._passed(recipe.snapshot_images, progress):
-            self._snapshot()
-        score = _score_of(measured)
-        due = any(self._passed(n, progress) for n in (recipe.checkpoint_images, recipe.keep_every_images))
-        if (due or score is not None) and self._is_finite():
-            self.save(score)
-
-    def _measurements(
-        self, model: Model, held_out: HeldOut | None, loss: bool, preview: bool, score: bool
-    ) -> Iterator[tuple[str, Any]]:
-        self._measuring = True
-        if loss and held_out is not None:
-            yield "held_out", held_out.measure(model).record()
-        if preview and self.preview is not None:
-            path = self.folder / PREVIEWS / f"{self.trainer.images:012d}.png"
-            path.parent.mkdir(exist_ok=True)
-            self.preview(model, path)
-            yield "preview", str(path.relative_to(self.folder))
-        if score and self.score is not None:
-            yield "score", dict(self.score(model))
-
-    def _judge(self, measured: Mapping[str, Any], progress: Progress, model: Model) -> None:
-        """Keep the best model, and stop where the held-out loss has long not fallen."""
-        best = self._best
-        score = _score_of(measured)
-        if score is not None and score < best["score"]:
-            best["score"] = score
-            if self.processes.first:
-                model.save(self.folder / BEST)
-        if "held_out" in measured:
-            if measured["held_out"]["loss"] < best["held_out"]:
-                best["held_out"], best["held_out_images"] = measured["held_out"]["loss"], progress.images
-            patience = self.recipe.patience_images
-            self.stopped_early = 0 < patience <= progress.images - best["held_out_images"]
-
-    def _snapshot(self) -> None:
-        """The power-function averages as they stand, for `diffspace ema`."""
-        for average in self.trainer.averages:
-            if isinstance(average.profile, PowerFunction):
-                Snapshots(self.folder).write(average, self.trainer.images, writer=self.processes.first)
+def _make_folder(folder: Path) -> None:
+    """A new empty folder for a run; ValueError where something is there already."""
+    if folder.exists() and (not folder.is_dir() or any(path.name != LOCK for path in folder.iterdir())):
+        raise ValueError(f"out: {folder} exists already; choose another folder with --out, or go on with --resume")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"out: {folder} cannot be made: {error.strerror}") from None

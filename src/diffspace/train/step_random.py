@@ -1,7 +1,7 @@
 """The random numbers of training, addressed by (seed, step, position in the global batch).
 
-They come from the counter of Philox, whose stream numpy guarantees. Every sample has its own stretch of it, so that
-what a sample gets depends neither on the process that trains on it nor on how many there are.
+They come from numpy's Philox generator, which has a counter. Every sample has its own stretch of it, so that what a
+sample gets depends neither on the process that trains on it nor on how many there are.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 
 from diffspace._shapes import Float, Int, Tensor
 
-__all__ = ["Draws"]
+__all__ = ["StepRandom"]
 
 _NORMAL, _UNIFORM, _ORDER, _TORCH = range(4)
 _CACHED = 2**15
@@ -23,7 +23,7 @@ _WORDS = 4  # that Philox gives for one value of its counter
 
 
 @dataclass(frozen=True)
-class Draws:
+class StepRandom:
     """The random numbers of one step of training."""
 
     seed: int
@@ -40,7 +40,7 @@ class Draws:
         """Standard normal numbers in float32 for the positions begin … end − 1, each of this shape (Box and Muller)."""
         size = math.prod(shape)
         result = torch.empty(end - begin, size)
-        rows = max(1, _CACHED // max(size, 1))  # what fits a cache is several times faster than all at once
+        rows = max(1, _CACHED // max(size, 1))  # pieces that fit the cache are several times faster
         for start in range(begin, end, rows):
             stop = min(start + rows, end)
             result[start - begin : stop - begin] = self._normal(start, stop, size)
@@ -68,7 +68,7 @@ class Draws:
         return torch.from_numpy(((bits[::_WORDS] >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52)
 
     def strata(self, begin: int, end: int, size: int) -> Float[Tensor, "batch"]:
-        """Stratified uniform numbers: one in each of `size` intervals, dealt to the positions of the global batch."""
+        """Stratified uniform numbers: one in each of `size` intervals, in random order over the global batch."""
         order = self.order(size)[begin:end]
         return (order + self.uniform(begin, end)) / size
 
@@ -80,7 +80,7 @@ class Draws:
         return torch.from_numpy(np.argsort(bits[:size], kind="stable"))
 
     def torch_seed(self, place: int = 0) -> int:
-        """A seed for a generator of torch; `place` tells apart those of one step."""
+        """A seed for a generator of torch; `place` distinguishes those of one step."""
         import numpy as np
 
         bits = self._words(_TORCH, place, place + 1, _WORDS)

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from diffspace.train import Draws
+from diffspace.train import StepRandom
 
 GOLDEN = {
     "seed": 1607864244,
@@ -15,7 +15,7 @@ GOLDEN = {
 
 @pytest.mark.parametrize("shape", [(1,), (2,), (7,), (3, 5, 5), (3, 64, 64)])
 def test_a_position_has_its_numbers_whoever_asks(shape):
-    draws = Draws(3, 17)
+    draws = StepRandom(3, 17)
     whole = draws.normal(0, 12, shape)
     assert whole.shape == (12, *shape)
     for begin, end in ((0, 5), (5, 6), (6, 12)):
@@ -25,7 +25,7 @@ def test_a_position_has_its_numbers_whoever_asks(shape):
 
 
 def test_seeds_steps_and_positions_share_nothing():
-    values = [Draws(seed, step).normal(0, 4, (64,)) for seed in (0, 1, 2**40) for step in (0, 1, 10**7)]
+    values = [StepRandom(seed, step).normal(0, 4, (64,)) for seed in (0, 1, 2**40) for step in (0, 1, 10**7)]
     together = torch.cat(values)
     assert len(together.flatten().unique()) > 0.999 * together.numel()
     correlation = torch.corrcoef(together)
@@ -34,7 +34,7 @@ def test_seeds_steps_and_positions_share_nothing():
 
 def test_normal_numbers_are_normal():
     """Mean, variance and fourth moment within five standard errors, and the distribution function."""
-    z = Draws(1, 1).normal(0, 200, (5000,)).double().flatten()
+    z = StepRandom(1, 1).normal(0, 200, (5000,)).double().flatten()
     n = len(z)
     for power, moment, spread in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
         assert abs(float((z**power).mean()) - moment) < 5 * math.sqrt(spread / n)
@@ -47,18 +47,18 @@ def test_normal_numbers_are_normal():
 
 
 def test_strata_hold_one_number_each_in_random_order():
-    places = torch.stack([(Draws(0, step).strata(0, 8, 8) * 8).floor().long() for step in range(400)])
+    places = torch.stack([(StepRandom(0, step).strata(0, 8, 8) * 8).floor().long() for step in range(400)])
     assert torch.equal(places.sort(1).values, torch.arange(8).expand(400, 8))
     counts = torch.stack([torch.bincount(places[:, k], minlength=8) for k in range(8)]).double()
     assert float(((counts - 50) ** 2 / 50).sum()) < 49 + 5 * math.sqrt(2 * 49)
-    u = torch.cat([Draws(0, step).uniform(0, 50) for step in range(40)])
+    u = torch.cat([StepRandom(0, step).uniform(0, 50) for step in range(40)])
     assert 0 < float(u.min()) < float(u.max()) < 1
     assert abs(float(u.mean()) - 0.5) < 5 / math.sqrt(12 * len(u))
 
 
 def test_numbers_stay_those_of_today():
     """A run that goes on after an upgrade goes on with the same noise."""
-    draws = Draws(seed=42, step=1000)
+    draws = StepRandom(seed=42, step=1000)
     assert draws.torch_seed() == GOLDEN["seed"]
     assert draws.order(6).tolist() == GOLDEN["order"]
     torch.testing.assert_close(draws.normal(3, 4, (3,)), torch.tensor([GOLDEN["normal"]]), rtol=1e-5, atol=1e-6)

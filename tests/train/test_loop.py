@@ -8,17 +8,17 @@ import torch
 import diffspace as ds
 from diffspace.averages import EMA, HalfLife
 from diffspace.networks import MLP
-from diffspace.train import NonFinite, Schedule, Trainer
+from diffspace.train import LearningRate, NonFinite, Trainer
 
 
-def make_trainer(total=4_000, seed=0, ramp=400, decay=0, width=32):
+def make_trainer(total=4_000, seed=0, ramp=400, decay=0, width=32, **options):
     torch.manual_seed(0)
     network = MLP((2,), width=width)
     denoiser = ds.Preconditioned(network, ds.EDMPreconditioning(0.5))
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
-    schedule = Schedule(total, 2e-3, ramp_images=ramp, decay_images=decay)
+    schedule = LearningRate(total, 2e-3, ramp_images=ramp, decay_images=decay)
     averages = [EMA(denoiser, HalfLife(200))]
-    return Trainer(denoiser, ds.DenoisingLoss(ds.LogNormal()), optimizer, schedule, averages, seed=seed)
+    return Trainer(denoiser, ds.DenoisingLoss(ds.LogNormal()), optimizer, schedule, averages, seed=seed, **options)
 
 
 def blobs(batch=100, start=0):
@@ -28,13 +28,13 @@ def blobs(batch=100, start=0):
 
 
 def test_learning_rate_ramps_up_and_decays_to_zero():
-    schedule = Schedule(1000, 2e-3, ramp_images=100, decay_images=400)
-    assert schedule.rate(0) == 0
-    assert schedule.rate(50) == pytest.approx(1e-3)
-    assert schedule.rate(100) == schedule.rate(600) == 2e-3
-    assert schedule.rate(800) == pytest.approx(1e-3)
-    assert schedule.rate(1000) == pytest.approx(0, abs=1e-12)
-    assert Schedule(1000, 2e-3, ramp_images=0).rate(0) == 2e-3
+    schedule = LearningRate(1000, 2e-3, ramp_images=100, decay_images=400)
+    assert schedule.at(0) == 0
+    assert schedule.at(50) == pytest.approx(1e-3)
+    assert schedule.at(100) == schedule.at(600) == 2e-3
+    assert schedule.at(800) == pytest.approx(1e-3)
+    assert schedule.at(1000) == pytest.approx(0, abs=1e-12)
+    assert LearningRate(1000, 2e-3, ramp_images=0).at(0) == 2e-3
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_learning_rate_ramps_up_and_decays_to_zero():
 )
 def test_bad_schedules_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        Schedule(**options)
+        LearningRate(**options)
 
 
 def test_loop_yields_steps_and_stops_at_the_end():
@@ -104,17 +104,18 @@ class Small(MLP):
 
 
 def test_a_batch_that_does_not_fit_is_divided_until_it_does():
-    whole, divided = make_trainer(total=1_000), make_trainer(total=1_000)
+    notes = []
+    whole, divided = make_trainer(total=1_000), make_trainer(total=1_000, warn=notes.append)
     divided.denoiser.network.__class__ = Small
     for a, b in zip(whole.run(blobs()), divided.run(blobs()), strict=True):
         assert float(b.loss) == pytest.approx(float(a.loss), rel=1e-5)
-    assert divided.micro_batch == 7
-    assert divided.notes == [
+    assert divided.accumulate.micro_batch == 7
+    assert notes == [
         f"{n} samples do not fit the memory of cpu; going on with {m}"
         for n, m in ((100, 50), (50, 25), (25, 13), (13, 7))
     ]
     divided.denoiser.network.most = 0
-    divided.schedule = Schedule(2_000, 2e-3, ramp_images=0)
+    divided.learning_rate = LearningRate(2_000, 2e-3, ramp_images=0)
     with pytest.raises(MemoryError, match="micro_batch: not even 1 sample fits the memory of cpu"):
         next(divided.run(blobs()))
 
@@ -154,14 +155,13 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(fused):
 
 
 def test_many_in_a_row_end_the_training_with_the_last_batch():
-    trainer = make_trainer(total=10_000)
-    trainer.max_skipped = 3
+    trainer = make_trainer(total=10_000, max_skipped=3)
     bad = [(torch.full((4, 2), math.nan), None)]
     batches = [*bad * 2, next(blobs(4)), *bad * 5]
     with pytest.raises(NonFinite, match="gradients of 3 steps in a row, up to step 6, are not finite") as caught:
         list(trainer.run(batches))
     assert trainer.skipped == 5
-    assert caught.value.part.x.isnan().all()
+    assert caught.value.batch.x.isnan().all()
 
 
 def test_gradients_are_scaled_down_to_a_norm():
@@ -169,7 +169,7 @@ def test_gradients_are_scaled_down_to_a_norm():
     clipped.max_grad_norm = 1e-3
     for trainer in (free, clipped):
         trainer.optimizer = torch.optim.SGD(trainer.denoiser.parameters(), lr=1.0)
-        trainer.schedule = Schedule(100, 1.0, ramp_images=0)
+        trainer.learning_rate = LearningRate(100, 1.0, ramp_images=0)
         trainer.__post_init__()
         start = [p.detach().clone() for p in trainer.denoiser.parameters()]
         (progress,) = trainer.run(blobs())
@@ -182,18 +182,14 @@ def test_gradients_are_scaled_down_to_a_norm():
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_learns_what_float32_does(precision):
-    exact, rounded = make_trainer(total=6_000), make_trainer(total=6_000)
-    rounded.precision = precision
-    rounded.__post_init__()
+    exact, rounded = make_trainer(total=6_000), make_trainer(total=6_000, precision=precision)
     losses = [[float(p.loss) for p in trainer.run(blobs())] for trainer in (exact, rounded)]
     assert all(p.dtype == torch.float32 for p in rounded.denoiser.parameters())
     assert sum(losses[1]) == pytest.approx(sum(losses[0]), rel=2e-2)
     assert losses[0] != losses[1]
     state = rounded.state_dict()
     assert bool(state["trainer"]["scaler"]) == (precision == "float16")
-    again = make_trainer(total=7_000)
-    again.precision = precision
-    again.__post_init__()
+    again = make_trainer(total=7_000, precision=precision)
     again.load_state_dict(state)
-    assert again._scaler.state_dict() == rounded._scaler.state_dict()
+    assert again.accumulate.scaler.state_dict() == rounded.accumulate.scaler.state_dict()
     assert math.isfinite(sum(float(p.loss) for p in again.run(blobs())))

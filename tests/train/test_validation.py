@@ -7,7 +7,7 @@ import torch
 
 from diffspace.data import DataSet, InMemory
 from diffspace.objective import EDMWeight, LogNormal
-from diffspace.train import HeldOut
+from diffspace.train import Validation
 from diffspace.transform import Transform
 
 STD = 0.4
@@ -36,7 +36,7 @@ def gaussian(n=4000, dims=5, labels=None):
 @pytest.mark.parametrize(("reduction", "dims"), [("sum", 5), ("mean", 1)])
 def test_the_ideal_denoiser_of_a_gaussian(reduction, dims):
     """Its error is σ²·s²/(σ² + s²) per dimension, so that with λ = 1/σ² + 1/s² the loss is 1 for each at every σ."""
-    measured = HeldOut(gaussian(), LogNormal(), count=4000, reduction=reduction).measure(Ideal())
+    measured = Validation(gaussian(), LogNormal(), count=4000, reduction=reduction).measure(Ideal())
     sigma = measured.by_sigma.sigma
     expected = sigma**2 * STD**2 / (sigma**2 + STD**2)
     torch.testing.assert_close(measured.by_sigma.mse, expected, rtol=0.03, atol=0)
@@ -54,26 +54,26 @@ def test_the_ideal_denoiser_of_a_gaussian(reduction, dims):
 
 def test_the_same_every_time_whatever_the_batch():
     data, denoiser = gaussian(300), Ideal()
-    first = HeldOut(data, LogNormal(), count=100, batch_size=100)
+    first = Validation(data, LogNormal(), count=100, batch_size=100)
     torch.manual_seed(5)
     losses = {first.measure(denoiser).loss, first.measure(denoiser).loss}
-    again = HeldOut(data, LogNormal(), count=100, batch_size=100).measure(denoiser)
+    again = Validation(data, LogNormal(), count=100, batch_size=100).measure(denoiser)
     assert losses == {again.loss}
-    parts = HeldOut(data, LogNormal(), count=100, batch_size=7).measure(denoiser)
+    parts = Validation(data, LogNormal(), count=100, batch_size=7).measure(denoiser)
     assert parts.loss == pytest.approx(again.loss, rel=1e-6)
-    assert HeldOut(data, LogNormal(), count=100, seed=1).measure(denoiser).loss != again.loss
+    assert Validation(data, LogNormal(), count=100, seed=1).measure(denoiser).loss != again.loss
 
 
 def test_a_module_is_in_evaluation_meanwhile():
     denoiser = Ideal().train()
-    HeldOut(gaussian(20), LogNormal(), count=8).measure(denoiser)
+    Validation(gaussian(20), LogNormal(), count=8).measure(denoiser)
     assert (denoiser.modes, denoiser.training) == ({False}, True)
 
 
 def test_samples_come_from_the_whole_set_with_their_labels():
     labels = (torch.arange(100) >= 50).long()
     data = gaussian(100, labels=labels)
-    held_out = HeldOut(data, LogNormal(), count=10)
+    held_out = Validation(data, LogNormal(), count=10)
     seen = []
 
     def denoiser(x, sigma, cond):
@@ -85,13 +85,13 @@ def test_samples_come_from_the_whole_set_with_their_labels():
     assert torch.equal(seen[0], labels[data.some(10)])
     assert torch.equal(held_out.x0, data.batch(data.some(10)))
     assert set(seen[0].tolist()) == {0, 1}
-    HeldOut(data, LogNormal(), count=10, conditional=False).measure(denoiser)
+    Validation(data, LogNormal(), count=10, conditional=False).measure(denoiser)
     assert seen[-1] is None
 
 
 def test_the_mean_of_the_training_data_is_what_is_trivial():
     data = gaussian(200)
-    measured = HeldOut(data, LogNormal(), count=200, mean=torch.ones(5)).measure(Ideal())
+    measured = Validation(data, LogNormal(), count=200, mean=torch.ones(5)).measure(Ideal())
     expected = (data.batch().double() - 1).square().mean().item()
     assert measured.record()["trivial"] == pytest.approx([expected] * 16)
     assert math.isclose(expected, 1 + STD**2, rel_tol=0.1)
@@ -99,9 +99,9 @@ def test_the_mean_of_the_training_data_is_what_is_trivial():
 
 def test_bad_arguments_are_named():
     for name, value in (("count", 1), ("levels", 0)):
-        with pytest.raises(ValueError, match=rf"^{name}: {value}; want at least"):
-            HeldOut(gaussian(20), LogNormal(), **{name: value})
-    with pytest.raises(ValueError, match=r"^data: 1 held-out samples"):
-        HeldOut(gaussian(1), LogNormal())
+        with pytest.raises(ValueError, match=rf"^{name}: expected an integer of at least .*, got {value}"):
+            Validation(gaussian(20), LogNormal(), **{name: value})
+    with pytest.raises(ValueError, match=r"^data: expected at least 2 held-out samples, got 1"):
+        Validation(gaussian(1), LogNormal())
     with pytest.raises(ValueError, match=r"^denoiser: has no weight"):
-        HeldOut(gaussian(20), LogNormal()).measure(lambda x, sigma, cond: x)
+        Validation(gaussian(20), LogNormal()).measure(lambda x, sigma, cond: x)

@@ -1,0 +1,171 @@
+"""What a run does beside training, each with a period in images: measurements for the log, saving, ending early."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from diffspace.averages.ema import EMA, PowerFunction
+from diffspace.averages.snapshots import Snapshots
+from diffspace.checks import check_integer
+from diffspace.model import Model
+from diffspace.train.loop import TrainingStep
+from diffspace.train.parallel import Processes
+from diffspace.train.report import TrainingReport
+from diffspace.train.validation import Validation
+
+__all__ = [
+    "BestModel",
+    "EarlyStop",
+    "HeldOutLoss",
+    "Hook",
+    "Measurement",
+    "Preview",
+    "SaveCheckpoints",
+    "SaveSnapshots",
+    "Score",
+]
+
+
+class Measurement(ABC):
+    """Something to measure of the averaged model, each time the images seen pass a multiple of `every`.
+
+    `measure` is called on the first process, with a model in evaluation mode, and returns a number or a mapping of
+    numbers. The log has it under `name`, and `diffspace watch` draws it.
+    """
+
+    name: str
+
+    def __init__(self, every: int) -> None:
+        check_integer("every", every, 1)
+        self.every = every
+
+    @abstractmethod
+    def measure(self, model: Model) -> Any:
+        """What the log shall have; `model.notes["images"]` are the images seen."""
+
+
+class HeldOutLoss(Measurement):
+    """The loss on held-out data."""
+
+    name = "held_out"
+
+    def __init__(self, every: int, validation: Validation) -> None:
+        super().__init__(every)
+        self.validation = validation
+
+    def measure(self, model: Model) -> dict[str, Any]:
+        return self.validation.measure(model).record()
+
+
+class Preview(Measurement):
+    """A picture, drawn by `draw(model, path)` into `folder`/previews; the log has its path within `folder`."""
+
+    name = "preview"
+
+    def __init__(self, every: int, draw: Callable[[Model, Path], None], folder: Path) -> None:
+        super().__init__(every)
+        self.draw, self.folder = draw, folder
+
+    def measure(self, model: Model) -> str:
+        path = self.folder / "previews" / f"{model.notes['images']:012d}.png"
+        path.parent.mkdir(exist_ok=True)
+        self.draw(model, path)
+        return str(path.relative_to(self.folder))
+
+
+class Score(Measurement):
+    """Numbers of which the first is the one that counts, and less is better; `BestModel` looks at it."""
+
+    name = "score"
+
+    def __init__(self, every: int, score: Callable[[Model], Mapping[str, float]]) -> None:
+        super().__init__(every)
+        self.score = score
+
+    def measure(self, model: Model) -> dict[str, float]:
+        return dict(self.score(model))
+
+
+def _score_of(report: TrainingReport | None) -> float | None:
+    """The number that counts of a score, where one was measured."""
+    return None if report is None else next(iter(report.measured.get(Score.name, {}).values()), None)
+
+
+class Hook(ABC):
+    """Something that a run does after a step, when what was measured is in the log.
+
+    All processes of the run call it after every step, with a report after the same steps.
+    """
+
+    state: dict[str, Any]
+    """What a checkpoint has to keep, numbers by names that no other hook uses."""
+
+    @abstractmethod
+    def after_step(self, step: TrainingStep, report: TrainingReport | None) -> bool | None:
+        """Act, if something is due; True ends the training. `report` is None after most steps."""
+
+
+class BestModel(Hook):
+    """Calls `keep` when the score is the lowest so far."""
+
+    def __init__(self, keep: Callable[[], None]) -> None:
+        self.keep, self.state = keep, {"score": float("inf")}
+
+    def after_step(self, step: TrainingStep, report: TrainingReport | None) -> None:
+        score = _score_of(report)
+        if score is not None and score < self.state["score"]:
+            self.state["score"] = score
+            self.keep()
+
+
+class EarlyStop(Hook):
+    """Ends the training when the held-out loss has not fallen for `patience` images; 0: never."""
+
+    def __init__(self, patience: int) -> None:
+        self.patience, self.stopped = patience, False
+        self.state = {"held_out": float("inf"), "held_out_images": 0}
+
+    def after_step(self, step: TrainingStep, report: TrainingReport | None) -> bool:
+        if report is None or HeldOutLoss.name not in report.measured:
+            return False
+        loss = report.measured[HeldOutLoss.name]["loss"]
+        if loss < self.state["held_out"]:
+            self.state |= {"held_out": loss, "held_out_images": step.images}
+        self.stopped = 0 < self.patience <= step.images - self.state["held_out_images"]
+        return self.stopped
+
+
+class SaveSnapshots(Hook):
+    """Writes the power-function averages, for `diffspace ema`, every `every` images."""
+
+    def __init__(self, every: int, averages: Sequence[EMA[Any]], folder: Path, processes: Processes) -> None:
+        self.every, self.folder, self.processes, self.state = every, folder, processes, {}
+        self.averages = [average for average in averages if isinstance(average.profile, PowerFunction)]
+
+    def after_step(self, step: TrainingStep, report: TrainingReport | None) -> None:
+        if step.due(self.every):
+            for average in self.averages:
+                Snapshots(self.folder).write(average, step.images, writer=self.processes.first)
+
+
+class SaveCheckpoints(Hook):
+    """Calls `save(score)` at multiples of each of `periods` in images, with each score, and every `minutes`."""
+
+    def __init__(
+        self, periods: Sequence[int], minutes: float, save: Callable[[float | None], bool], processes: Processes
+    ) -> None:
+        self.periods, self.minutes, self.save, self.processes, self.state = periods, minutes, save, processes, {}
+        self._saved_at = time.monotonic()
+
+    def after_step(self, step: TrainingStep, report: TrainingReport | None) -> None:
+        score = _score_of(report)
+        due = score is not None or any(step.due(every) for every in self.periods)
+        if report is not None:  # clocks differ, and the first process decides
+            late = 0 < self.minutes <= (time.monotonic() - self._saved_at) / 60
+            due |= self.processes.broadcast(late)
+        if due and self.save(score):
+            self._saved_at = time.monotonic()

@@ -1,0 +1,98 @@
+"""Measurements and hooks: those of one's own show in the log and in the curves, and nothing else has to know them."""
+
+import json
+
+import pytest
+import torch
+from weight_norm import WeightNorm
+
+from diffspace.cli.app import main
+from diffspace.figures import Curves, curves_figure
+from diffspace.loading import load
+from diffspace.train import Checkpoints, Hook, Measurement, Processes, Run, apply_overrides, make_recipe
+
+CONFIG = {
+    "data": {"source": "two-moons", "n": 300},
+    "network": {"kind": "mlp", "width": 16},
+    "preconditioning": {"kind": "edm", "sigma_data": 0.7},
+    "noise": {"kind": "lognormal"},
+    "images": 1000,
+    "batch_size": 100,
+    "ramp_images": 0,
+    "ema_halflife_images": 0,
+}
+
+
+def make_run(folder, *overrides, **options):
+    recipe = make_recipe(apply_overrides(CONFIG, overrides))
+    training, held_out = recipe.data.load()
+    cpu = Processes(torch.device("cpu"))
+    return Run(recipe, training, folder, held_out=held_out, processes=cpu, **options)
+
+
+def logged(folder, name):
+    records = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    return {r["images"]: r[name] for r in records if name in r}
+
+
+def test_a_measurement_of_ones_own_is_in_the_log_and_among_the_curves(tmp_path, capsys):
+    folder = tmp_path / "run"
+    run = make_run(folder, measurements=[WeightNorm(every=300)])
+    run.begin()
+    reports = [report for report in run.train() if report.measured]
+    assert [report.images for report in reports] == [300, 600, 900, 1000]
+    norms = logged(folder, "weight_norm")
+    assert list(norms) == [300, 600, 900, 1000]
+    final = sum(float(p.double().square().sum()) for p in load(folder).denoiser.parameters()) ** 0.5
+    assert norms[1000] == pytest.approx(final, rel=1e-5)
+
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    curves = Curves.of("run", records, 1000)
+    assert curves.measured["weight_norm"][""].images == [300, 600, 900, 1000]
+    assert "weight_norm" in [ax.get_title(loc="left") for ax in curves_figure([curves]).axes]
+    capsys.readouterr()
+    assert main(["watch", str(folder), "--once"]) == 0
+    assert capsys.readouterr().out.count("weight_norm") == 2  # its value, and its panel
+
+
+class Several(Measurement):
+    name = "both"
+
+    def measure(self, model):
+        return {"images": model.notes["images"], "double": 2.0 * model.notes["images"]}
+
+
+def test_several_numbers_and_several_measurements(tmp_path):
+    run = make_run(tmp_path / "run", measurements=[Several(every=500), WeightNorm(every=1000)])
+    run.begin()
+    list(run.train())
+    assert logged(tmp_path / "run", "both") == {
+        500: {"images": 500, "double": 1000.0},
+        1000: {"images": 1000, "double": 2000.0},
+    }
+    assert list(logged(tmp_path / "run", "weight_norm")) == [1000]
+    with pytest.raises(ValueError, match="every: expected an integer of at least 1, got 0"):
+        WeightNorm(every=0)
+
+
+class StopAt(Hook):
+    """Ends the training at a number of reports, which a checkpoint keeps."""
+
+    def __init__(self, count):
+        self.count, self.state = count, {"seen_reports": 0}
+
+    def after_step(self, step, report):
+        self.state["seen_reports"] += report is not None
+        return self.state["seen_reports"] == self.count
+
+
+def test_a_hook_of_ones_own_ends_the_training_and_its_state_is_kept(tmp_path):
+    run = make_run(tmp_path / "run", report_seconds=0)
+    run.hooks.append(StopAt(4))
+    run.begin()
+    assert len(list(run.train())) == 4
+    assert Checkpoints(tmp_path / "run").newest().read()["trainer"]["hooks"]["seen_reports"] == 4
+    again = make_run(tmp_path / "run", report_seconds=0)
+    again.hooks.append(StopAt(7))
+    again.resume()
+    assert len(list(again.train())) == 3
