@@ -11,7 +11,7 @@ __all__ = ["Curve", "Curves", "Levels", "smooth"]
 
 # what a record holds beside measurements, and the held-out loss, which has curves of its own
 _ELSEWHERE = {"step", "images", "loss", "learning_rate", "grad_norm", "images_per_second", "seconds_left", "skipped"}
-_ELSEWHERE |= {"loss_by_sigma", "held_out"}
+_ELSEWHERE |= {"loss_by_sigma", "held_out", "more"}  # which version 0.1 wrote with what stands beside it
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,8 @@ class TrainingReport:
     def record(self) -> dict[str, Any]:
         """A line of the log."""
         values = asdict(self)
-        return {name: _rounded(value) for name, value in {**values, **values.pop("measured")}.items()}
+        measured = values.pop("measured")
+        return {name: _rounded(value) for name, value in (values | measured).items()}
 
 
 def _rounded(value: Any) -> Any:
