@@ -12,21 +12,6 @@ from diffspace.likelihood import Hutchinson, bits_per_dim, log_likelihood
 from diffspace.sampling import Sampler
 
 
-@pytest.fixture(scope="module")
-def digits_run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "digits"
-    small = ["network.model_channels=8", "network.channel_mult=[1]", "network.attn_resolutions=[]"]
-    assert main(["train", "digits", "images=256", "batch_size=64", "--out", str(folder), *small]) == 0
-    return folder
-
-
-@pytest.fixture(scope="module")
-def points_run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "roll"
-    assert main(["train", "swissroll", "data.n=500", "images=2000", "--out", str(folder)]) == 0
-    return folder
-
-
 def figures(capsys, *arguments):
     """The rows of figures that are printed, and the line below them."""
     capsys.readouterr()

@@ -12,13 +12,6 @@ from diffspace.sampling import AdamsBashforth, EDMSteps
 SMALL = ["--seeds", "0-7", "--reference-steps", "40", "--nfe", "9,5"]
 
 
-@pytest.fixture(scope="module")
-def points_run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "roll"
-    assert main(["train", "swissroll", "data.n=500", "images=1000", "--out", str(folder)]) == 0
-    return folder
-
-
 def test_an_oracle_end_to_end(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     out, figures = tmp_path / "ring.png", tmp_path / "ring.json"

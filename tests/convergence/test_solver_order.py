@@ -9,6 +9,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from processes import PROCESSES
 from scipy.integrate import solve_ivp
 
 from diffspace import (
@@ -16,7 +17,6 @@ from diffspace import (
     IPNDM,
     LMS,
     AdamsBashforth,
-    CosineSchedule,
     DormandPrince,
     DPMSolver2,
     DPMSolver3,
@@ -27,13 +27,9 @@ from diffspace import (
     EDMSteps,
     Euler,
     ExponentialHeun,
-    FlowSchedule,
     Heun,
-    Process,
     RungeKutta4,
     UniPC,
-    VESchedule,
-    VPSchedule,
     initial_latents,
     sample,
 )
@@ -41,14 +37,6 @@ from diffspace import (
 SIGMA_MAX, SIGMA_MIN = 80.0, 0.002
 COUNTS = (512, 1024, 2048)
 LATENTS = initial_latents(range(4), (2,)).double()
-PROCESSES = {
-    "EDM": Process(),
-    "VP": Process(VPSchedule()),
-    "VE": Process(VESchedule()),
-    "cosine": Process(CosineSchedule()),
-    "flow": Process(FlowSchedule()),
-    "strange": Process(sigma=lambda t: 80 * t**3 * (0.6 + 0.4 * t), s=lambda t: 1 + 0.4 * torch.sin(5 * t)),
-}
 SOLVERS = {"Euler": Euler(), "Heun": Heun(), "midpoint": Heun(1 / 2), "Ralston": Heun(2 / 3)}
 # in σ or ln σ, whatever the process (tests/sampling/test_processes.py); the rest of each family is slow
 FAMILIES = {

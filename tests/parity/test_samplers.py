@@ -1,8 +1,6 @@
 """Every case of the reference implementation's generalised sampler and of its Algorithm 2, through `sample()`."""
 
-import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -23,13 +21,9 @@ from diffspace import (
     VPSteps,
     sample,
 )
-from diffspace.oracles import GaussianMixture
+from golden import read_golden
 
-GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "samplers.json").read_text())
-MIXTURE = GaussianMixture(
-    *(torch.tensor(GOLDEN["mixture"][k], dtype=torch.float64) for k in ("means", "stds", "weights"))
-)
-LATENTS = torch.tensor(GOLDEN["latents"], dtype=torch.float64)
+GOLDEN, MIXTURE, LATENTS = read_golden("samplers")
 STEPS = {
     "vp": VPSteps,
     "ve": VESteps,

@@ -1,8 +1,5 @@
 """Every deterministic case of two public implementations of multistep and single-step solvers, through `sample()`."""
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -19,13 +16,9 @@ from diffspace import (
     count_evaluations,
     sample,
 )
-from diffspace.oracles import GaussianMixture
+from golden import read_golden
 
-GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "solvers.json").read_text())
-MIXTURE = GaussianMixture(
-    *(torch.tensor(GOLDEN["mixture"][k], dtype=torch.float64) for k in ("means", "stds", "weights"))
-)
-LATENTS = torch.tensor(GOLDEN["latents"], dtype=torch.float64)
+GOLDEN, MIXTURE, LATENTS = read_golden("solvers")
 SOLVERS = {
     "lms order=4": LMS(4),
     "dpm_2": DPMSolver2(),

@@ -1,21 +1,15 @@
 """The stochastic solvers of k-diffusion, on its own noise levels with the same noise, through `sample()`."""
 
-import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
 
 from diffspace import EDMSteps, sample
-from diffspace.oracles import GaussianMixture
 from diffspace.sampling import DPMSolverPP2MSDE, DPMSolverPP3MSDE, EulerAncestral
+from golden import read_golden
 
-GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "solvers.json").read_text())
-MIXTURE = GaussianMixture(
-    *(torch.tensor(GOLDEN["mixture"][k], dtype=torch.float64) for k in ("means", "stds", "weights"))
-)
-LATENTS = torch.tensor(GOLDEN["latents"], dtype=torch.float64)
+GOLDEN, MIXTURE, LATENTS = read_golden("solvers")
 SOLVERS = {
     "euler_ancestral eta=1": EulerAncestral(),
     "dpmpp_2m_sde eta=1 midpoint": DPMSolverPP2MSDE(),

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from processes import PROCESSES
 
 from diffspace import (
     Churn,
@@ -13,7 +14,6 @@ from diffspace import (
     DiscreteLevels,
     EDMSteps,
     Euler,
-    FlowSchedule,
     GivenSteps,
     GivenTimes,
     Heun,
@@ -30,14 +30,6 @@ from diffspace import (
 )
 from diffspace.sampling import Execution, Sampler
 
-PROCESSES = {
-    "EDM": Process(),
-    "VP": Process(VPSchedule()),
-    "VE": Process(VESchedule()),
-    "cosine": Process(CosineSchedule()),
-    "flow": Process(FlowSchedule()),
-    "strange": Process(sigma=lambda t: 80 * t**3 * (0.6 + 0.4 * t), s=lambda t: 1 + 0.4 * torch.sin(5 * t)),
-}
 EVERY_PROCESS = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
 
 

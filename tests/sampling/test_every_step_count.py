@@ -2,12 +2,11 @@
 
 import pytest
 import torch
+from processes import PROCESSES
 
 from diffspace import (
-    CosineSchedule,
     EDMSteps,
     Euler,
-    FlowSchedule,
     GivenSteps,
     GivenTimes,
     Heun,
@@ -36,14 +35,6 @@ STEPS = {
     "VP": VPSteps,
     "iDDPM": IDDPMSteps,
     "given levels": lambda n, terminal: GivenSteps(tuple(EDMSteps(n, terminal=terminal).sigmas().tolist())),
-}
-PROCESSES = {
-    "EDM": Process(),
-    "VP": Process(VPSchedule()),
-    "VE": Process(VESchedule()),
-    "cosine": Process(CosineSchedule()),
-    "flow": Process(FlowSchedule()),
-    "strange": Process(sigma=lambda t: 80 * t**3 * (0.6 + 0.4 * t), s=lambda t: 1 + 0.4 * torch.sin(5 * t)),
 }
 MIXED = {
     "VP unscaled": Process(VPSchedule(), NoScaling()),

@@ -11,12 +11,28 @@ UNET = {
     "layers_per_block": 1,
     "attention_head_dim": 8,
 }
+BLOCKS = {"down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D")}
+TEXT_BLOCKS = {
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+}
+TRANSFORMER = {
+    "sample_size": 8,
+    "patch_size": 2,
+    "in_channels": 4,
+    "out_channels": 8,
+    "num_layers": 2,
+    "num_attention_heads": 2,
+}
 
 
-def _seeded(make, dtype):
+def make(class_name, dtype, **options):
+    """A model of diffusers with random weights."""
+    import diffusers  # not installed everywhere
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = make().eval().to(dtype)
+        model = getattr(diffusers, class_name)(**options).eval().to(dtype)
     # without training the time hardly matters; with these it does
     for name, parameter in model.named_parameters():
         if "time_emb" in name or "emb.timestep" in name:
@@ -26,95 +42,37 @@ def _seeded(make, dtype):
 
 def unet(dtype=torch.float64, **options):
     """A `UNet2DModel` of three channels and 8×8 pixels."""
-    from diffusers import UNet2DModel
-
-    blocks = {
-        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-    }
-    return _seeded(lambda: UNet2DModel(**UNET | blocks | {"in_channels": 3, "out_channels": 3} | options), dtype)
+    return make("UNet2DModel", dtype, **UNET | BLOCKS | {"in_channels": 3, "out_channels": 3} | options)
 
 
 def text_unet(dtype=torch.float64, **options):
     """A `UNet2DConditionModel` of four channels, on text embeddings of 12 channels."""
-    from diffusers import UNet2DConditionModel
-
-    blocks = {
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-    }
-    given = UNET | blocks | {"attention_head_dim": 4, "cross_attention_dim": 12} | options
-    return _seeded(lambda: UNet2DConditionModel(**given), dtype)
+    text = {"attention_head_dim": 4, "cross_attention_dim": 12}
+    return make("UNet2DConditionModel", dtype, **UNET | TEXT_BLOCKS | text | options)
 
 
 def dit(dtype=torch.float64):
     """A class-conditional DiT of four channels with a learned variance; class 10 is the null class."""
-    from diffusers import DiTTransformer2DModel
-
-    def make():
-        return DiTTransformer2DModel(
-            num_attention_heads=2,
-            attention_head_dim=8,
-            in_channels=4,
-            out_channels=8,
-            num_layers=2,
-            norm_num_groups=4,
-            sample_size=8,
-            patch_size=2,
-            num_embeds_ada_norm=10,
-        )
-
-    return _seeded(make, dtype)
+    options = {"attention_head_dim": 8, "norm_num_groups": 4, "num_embeds_ada_norm": 10}
+    return make("DiTTransformer2DModel", dtype, **TRANSFORMER | options)
 
 
 def sd3(dtype=torch.float64):
     """The transformer of Stable Diffusion 3, which predicts the flow."""
-    from diffusers import SD3Transformer2DModel
-
-    def make():
-        return SD3Transformer2DModel(
-            sample_size=8,
-            patch_size=2,
-            in_channels=4,
-            num_layers=2,
-            attention_head_dim=8,
-            num_attention_heads=2,
-            joint_attention_dim=12,
-            caption_projection_dim=16,
-            pooled_projection_dim=6,
-            out_channels=4,
-            pos_embed_max_size=8,
-        )
-
-    return _seeded(make, dtype)
+    text = {"joint_attention_dim": 12, "caption_projection_dim": 16, "pooled_projection_dim": 6}
+    options = {"attention_head_dim": 8, "out_channels": 4, "pos_embed_max_size": 8}
+    return make("SD3Transformer2DModel", dtype, **TRANSFORMER | text | options)
 
 
 def pixart(dtype=torch.float64):
     """PixArt-α, on text embeddings of 12 channels and the size of the image."""
-    from diffusers import PixArtTransformer2DModel
-
-    def make():
-        return PixArtTransformer2DModel(
-            num_attention_heads=2,
-            attention_head_dim=12,
-            in_channels=4,
-            out_channels=8,
-            num_layers=2,
-            norm_num_groups=4,
-            cross_attention_dim=24,
-            sample_size=8,
-            patch_size=2,
-            caption_channels=12,
-            use_additional_conditions=True,
-        )
-
-    return _seeded(make, dtype)
+    text = {"cross_attention_dim": 24, "caption_channels": 12, "use_additional_conditions": True}
+    options = {"attention_head_dim": 12, "norm_num_groups": 4}
+    return make("PixArtTransformer2DModel", dtype, **TRANSFORMER | text | options)
 
 
 def autoencoder(dtype=torch.float64, **options):
     """An `AutoencoderKL` that halves the sides of its images."""
-    from diffusers import AutoencoderKL
-
     given = {
         "block_out_channels": (8, 16),
         "norm_num_groups": 4,
@@ -122,7 +80,7 @@ def autoencoder(dtype=torch.float64, **options):
         "down_block_types": ("DownEncoderBlock2D",) * 2,
         "up_block_types": ("UpDecoderBlock2D",) * 2,
     }
-    return _seeded(lambda: AutoencoderKL(**given | options), dtype)
+    return make("AutoencoderKL", dtype, **given | options)
 
 
 @torch.no_grad()
