@@ -7,11 +7,11 @@ checks every call. Otherwise `Float[...]` is `Tensor`, and jaxtyping need not be
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import Tensor
 
-__all__ = ["Bool", "Float", "Int", "Shaped", "Tensor"]
+__all__ = ["Bool", "Float", "Int", "Samples", "Shaped", "Sigma", "Tensor"]
 
 if TYPE_CHECKING or "jaxtyping" in sys.modules:
     from jaxtyping import Bool, Float, Int, Shaped
@@ -22,3 +22,9 @@ else:
             return Tensor
 
     Bool = Float = Int = Shaped = _Unchecked
+
+Samples: TypeAlias = Float[Tensor, "batch *dims"]
+"""A batch of samples, (B, *dims)."""
+
+Sigma: TypeAlias = Float[Tensor, ""] | Float[Tensor, "batch"]
+"""One noise level for all samples, or one for each."""

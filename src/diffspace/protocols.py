@@ -6,8 +6,8 @@ Nothing has to inherit from these: a plain function is a valid `Denoiser`, any `
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from torch import Tensor
 
@@ -17,13 +17,9 @@ __all__ = [
     "Encoder",
     "Increment",
     "Network",
-    "Point",
     "Request",
     "Scaling",
     "Schedule",
-    "SigmaPath",
-    "Solver",
-    "Step",
     "TimeSteps",
     "check_cond",
     "sigma_range",
@@ -94,34 +90,11 @@ class Scaling(Protocol):
     def s_dot(self, t: Real, sigma: Real, sigma_dot: Real) -> Real: ...
 
 
-class Point(NamedTuple):
-    """A process at one time: σ, s, and the ODE of Algorithm 1 there, dx/dt = a·x − b·D(x/s; σ)."""
-
-    sigma: float
-    s: float
-    a: float
-    b: float
-
-
-@runtime_checkable
-class SigmaPath(Protocol):
-    """What a solver needs of a process: the coefficients of its ODE at any time t > 0, and (σ, s) at any t ≥ 0.
-
-    `steps_left(t)` counts the steps of the run from the one that begins at t to the last.
-    """
-
-    def at(self, t: float) -> Point: ...
-
-    def level(self, t: float) -> tuple[float, float]: ...
-
-    def steps_left(self, t: float) -> int: ...
-
-
 class Request(NamedTuple):
-    """What a solver asks of the driver: D at the unscaled state x and noise level sigma.
+    """What a solver asks the driver for: D at the unscaled state x and noise level sigma.
 
-    sigma is a tensor of shape (B,) where samples are at levels of their own. A solver that has the answer without an
-    evaluation says it in `known`, for the states that the driver hands out, and goes on with it whatever it is sent.
+    sigma is a tensor of shape (B,) where samples are at different levels. A solver that has the answer without an
+    evaluation gives it in `known`, for the states that the driver yields.
     """
 
     x: Tensor
@@ -130,47 +103,15 @@ class Request(NamedTuple):
 
 
 class Increment(NamedTuple):
-    """What a stochastic solver asks of the driver: B(end) − B(start) of each sample's own Brownian motion B.
+    """What a stochastic solver asks the driver for: B(end) − B(start) of each sample's own Brownian motion B.
 
-    The clock is the solver's choice, any function of σ or t that is not negative: B(0) = 0 and the variance of an
-    increment is |end − start|. Whatever the steps, one seed has one B. Those that one run asks for must not overlap,
-    since noise that is given instead of B is drawn anew for each.
+    The clock is any function of σ or t that is not negative: B(0) = 0 and the variance of an increment is
+    |end − start|. One seed has one B, whatever the steps. The increments of one run must not overlap, since noise that
+    is given instead of B is drawn anew for each.
     """
 
     start: float
     end: float
-
-
-Step: TypeAlias = Generator[Request | Increment, Tensor, tuple[Tensor, Any]]
-"""The coroutine of one step: it asks, is answered, and returns the new state and what is to be remembered."""
-
-
-@runtime_checkable
-class Solver(Protocol):
-    """One step of a solver as a coroutine: it yields a `Request` and is sent D, and returns the new state.
-
-    `order` is the global order of convergence, for a stochastic solver the weak one. `memory` is whatever a multistep
-    solver carries from step to step, None at the start; a single-step solver returns None, and only such solvers can
-    follow churn. A stochastic solver yields an `Increment` where it wants noise. A solver that takes fewer evaluations
-    in the first step than it declares for each has an attribute `spared`, the number of them.
-    """
-
-    @property
-    def order(self) -> int: ...
-
-    @property
-    def multistep(self) -> bool: ...
-
-    @property
-    def stochastic(self) -> bool: ...
-
-    def evaluations(self, to_zero: bool) -> int | None:
-        """Denoiser evaluations in one step, whose end is at σ=0 or not; None where a tolerance decides."""
-        ...
-
-    def step(self, path: SigmaPath, x: Tensor, t: float, t_next: float, memory: Any) -> Step:
-        """From the scaled state x at t to the scaled state at t_next, where σ may be 0."""
-        ...
 
 
 @runtime_checkable

@@ -79,7 +79,7 @@ WEAK = {
     "DPM++ SDE half": (DPMSolverPPSDE(0.5), 0.25, 1),
     "DPM++ SDE r=1": (DPMSolverPPSDE(r=1.0), 1, None),
     "2M SDE midpoint": (DPMSolverPP2MSDE(), 1, None),
-    "2M SDE heun": (DPMSolverPP2MSDE(kind="heun"), 1, None),
+    "2M SDE heun": (DPMSolverPP2MSDE(variant="heun"), 1, None),
     "2M SDE half": (DPMSolverPP2MSDE(0.5), 0.5, 2),
     "2M SDE twice": (DPMSolverPP2MSDE(2.0), 2, 2),
     "3M SDE": (DPMSolverPP3MSDE(), 1, None),

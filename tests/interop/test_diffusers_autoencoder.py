@@ -42,7 +42,9 @@ def test_a_draw_from_the_posterior_is_the_autoencoder_s_own(vae):
     noise = torch.randn(own.shape, generator=torch.Generator().manual_seed(7))
     z = Autoencoder(vae).encode(x, noise)
     torch.testing.assert_close(z, own * vae.config.scaling_factor, rtol=1e-6, atol=1e-7)
-    with pytest.raises(ValueError, match=r"noise: shape \(4, 4, 8, 7\) for latents of shape \(4, 4, 8, 8\)"):
+    with pytest.raises(
+        ValueError, match=r"noise: expected the shape of the latents, \(4, 4, 8, 8\), got \(4, 4, 8, 7\)"
+    ):
         Autoencoder(vae).encode(x, noise[..., 1:])
 
 
@@ -95,7 +97,7 @@ def test_gradients_go_through_it(vae):
 
 
 def test_input_is_checked(vae):
-    with pytest.raises(ValueError, match="vae: Linear; want an AutoencoderKL"):
+    with pytest.raises(ValueError, match="vae: expected an AutoencoderKL"):
         Autoencoder(torch.nn.Linear(2, 2))
     with pytest.raises(ValueError, match="chunks: want at least one"):
         Autoencoder(vae).standardised([])

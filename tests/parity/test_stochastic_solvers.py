@@ -36,8 +36,8 @@ def test_the_figures_tell_solvers_apart(name):
     """Another rate of the noise, or the other weights of 2M, is far from them."""
     others = {
         "euler_ancestral eta=1": EulerAncestral(0.9),
-        "dpmpp_2m_sde eta=1 midpoint": DPMSolverPP2MSDE(kind="heun"),
-        "dpmpp_3m_sde eta=1": DPMSolverPP2MSDE(kind="heun"),
+        "dpmpp_2m_sde eta=1 midpoint": DPMSolverPP2MSDE(variant="heun"),
+        "dpmpp_3m_sde eta=1": DPMSolverPP2MSDE(variant="heun"),
     }
     result = sample(MIXTURE, latents=LATENTS, steps=EDMSteps(6, 0.002, 80.0), solver=others[name], noise=noise)
     assert (result.x - torch.tensor(CASES[name]["x"], dtype=torch.float64)).abs().max() > 1e-3

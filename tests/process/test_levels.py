@@ -92,8 +92,8 @@ def test_levels_of_a_ddpm():
     ("make", "name"),
     [
         (lambda: IDDPMLevels(M=0), "M"),
-        (lambda: IDDPMLevels(C_1=0.0), "C_1, C_2"),
-        (lambda: IDDPMLevels(C_2=-0.1), "C_1, C_2"),
+        (lambda: IDDPMLevels(C_1=0.0), "C_1"),
+        (lambda: IDDPMLevels(C_2=-0.1), "C_2"),
         (lambda: DiscreteLevels(()), "sigmas"),
         (lambda: DiscreteLevels((0.0, 1.0)), "sigmas"),
         (lambda: DiscreteLevels((2.0, 1.0)), "sigmas"),

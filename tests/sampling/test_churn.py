@@ -285,7 +285,7 @@ def test_churn_needs_seeds_or_noise(mixture):
 
 
 def test_injected_noise_must_have_the_shape_of_the_state(mixture):
-    with pytest.raises(ValueError, match=r"noise: shape \(2,\) for a state of shape \(3, 2\)"):
+    with pytest.raises(ValueError, match=r"noise: expected the shape of the state, \(3, 2\), got \(2,\)"):
         sample(mixture, seeds=range(3), churn=Churn(1.0), noise=lambda step, like: torch.zeros(2))
 
 

@@ -63,11 +63,11 @@ def test_times_end_at_zero_where_sigma_does():
 @pytest.mark.parametrize(
     ("sigma", "times", "message"),
     [
-        (lambda t: t, (1.0, 0.0, 0.5), "times: want σ.* finite and positive at every time but the last"),
-        (lambda t: t - 1, (2.0, 0.5), "times: want σ.* finite and positive"),
-        (lambda t: 1 / t, (2.0, 0.0), "times: want σ.* finite and positive"),
-        (lambda t: t - 1, (2.0, 1.0), "times: want σ.* = 0 at t = 0 and nowhere else"),
-        (lambda t: t + 0.1, (2.0, 0.0), "times: want σ.* = 0 at t = 0 and nowhere else"),
+        (lambda t: t, (1.0, 0.0, 0.5), "times: σ.* finite, and positive at every time but the last"),
+        (lambda t: t - 1, (2.0, 0.5), "times: σ.* finite, and positive"),
+        (lambda t: 1 / t, (2.0, 0.0), "times: σ.* finite, and positive"),
+        (lambda t: t - 1, (2.0, 1.0), "times: σ.* must be 0 at t = 0 and nowhere else"),
+        (lambda t: t + 0.1, (2.0, 0.0), "times: σ.* must be 0 at t = 0 and nowhere else"),
     ],
 )
 def test_wrong_times_are_named(sigma, times, message):
@@ -77,7 +77,7 @@ def test_wrong_times_are_named(sigma, times, message):
 
 def test_options_that_times_leave_without_effect_are_errors():
     times = GivenTimes((5.0, 1.0, 0.0))
-    with pytest.raises(ValueError, match="sigma_start: 4; the given times begin at σ = 5"):
+    with pytest.raises(ValueError, match=r"sigma_start: expected σ = 5, .* got 4"):
         sample_from(GAUSSIAN, LATENTS, 4.0, sampler=Sampler(times))
     at_start = sample_from(GAUSSIAN, LATENTS * 5, 5.0, sampler=Sampler(times))
     assert torch.equal(at_start.x, sample(GAUSSIAN, latents=LATENTS, steps=times).x)
@@ -103,5 +103,5 @@ def test_a_schedule_whose_inverse_is_wrong_is_found_out():
         def sigma_inv(self, sigma):
             return sigma
 
-    with pytest.raises(ValueError, match=r"process: σ\(t\) is 6400 at t = 80, where a step wants σ = 80"):
+    with pytest.raises(ValueError, match=r"process: σ\(t\) is 6400 at t = 80, where a step needs σ = 80"):
         sample(GAUSSIAN, latents=LATENTS, steps=EDMSteps(5), process=Process(Wrong()))

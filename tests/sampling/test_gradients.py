@@ -164,7 +164,7 @@ def test_a_module_in_training_mode_is_evaluated_and_left_in_training_mode(model)
 def test_training_mode_is_restored_after_an_error(model):
     model.train()
     model.network.forward = lambda x, c_noise, cond=None: x[:, :1]
-    with pytest.raises(ValueError, match="network: returned shape"):
+    with pytest.raises(ValueError, match="network: expected a result of shape"):
         sample(model, latents=LATENTS, steps=STEPS)
     assert all(m.training for m in model.modules())
 

@@ -80,7 +80,7 @@ def test_a_model_of_images_takes_any_size_but_no_other_number_of_channels():
 
 
 def test_a_denoiser_that_changes_the_shape_is_found_out():
-    with pytest.raises(ValueError, match=r"denoiser: returned shape \(1, 1\) for x of shape \(1, 2\)"):
+    with pytest.raises(ValueError, match=r"denoiser: expected a result of shape \(1, 2\), like x, got .*1, 1"):
         sample(lambda x, sigma, cond=None: x[:, :1], latents=ONE)
 
 
@@ -103,5 +103,5 @@ def test_a_stop_iteration_of_the_denoiser_does_not_pass_for_the_end_of_a_step():
 
 @pytest.mark.parametrize("alpha", [0.0, -0.5, 1.1, float("nan"), float("inf")])
 def test_alpha_has_a_range(alpha):
-    with pytest.raises(ValueError, match=r"alpha: .* want more than 0 and at most 1"):
+    with pytest.raises(ValueError, match=r"alpha: expected a number in \(0, 1\], got"):
         Heun(alpha)

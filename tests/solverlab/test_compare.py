@@ -4,7 +4,6 @@ import itertools
 import json
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -26,6 +25,7 @@ from diffspace.sampling import (
     VESteps,
     initial_latents,
 )
+from diffspace.sampling.solvers.base import Solver
 from diffspace.solverlab import EndPointError, Reference
 from diffspace.solverlab.compare import (
     Measurement,
@@ -120,21 +120,22 @@ def test_steps_that_are_given_stay_as_they_are(truth):
 
 
 @dataclass(frozen=True)
-class Strange:
+class Strange(Solver):
     """Euler as it should not be: stochastic, without a fixed cost, or ending in infinity."""
 
     cost: int | None = 1
     stochastic: bool = False
     factor: float = 1.0
-    order: ClassVar[int] = 1
-    multistep: ClassVar[bool] = False
+    order = 1
 
     def evaluations(self, to_zero):
         return self.cost
 
-    def step(self, path, x, t, t_next, memory):
-        denoised = yield Request(x, path.at(t).sigma)
+    def step(self, x, start, end, memory):
+        denoised = yield Request(x, start.sigma)
         return denoised * self.factor, None
+
+    step_to_zero = step
 
 
 def test_who_has_no_end_point_error_is_left_out_and_told(truth):

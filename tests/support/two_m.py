@@ -2,27 +2,21 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from diffspace.protocols import Request
+from diffspace.sampling.solvers.base import UnscaledSolver
 
 
 @dataclass(frozen=True)
-class TwoM:
+class TwoM(UnscaledSolver):
     """x⁺ = (σ⁺/σ)·x − (e^{−h} − 1)·(D + (D − D_before)/(2r)), h = ln(σ/σ⁺), r = h_before/h; Euler first and last."""
 
-    multistep: ClassVar[bool] = True
-    stochastic: ClassVar[bool] = False
     order = 2
+    multistep = True
 
-    def evaluations(self, to_zero):
-        return 1
-
-    def step(self, path, x, t, t_next, memory):
-        sigma, end = path.level(t)[0], path.level(t_next)[0]
+    def unscaled_step(self, x, start, end, memory):
+        sigma, end = start.sigma, end.sigma
         denoised = yield Request(x, sigma)
-        if end == 0:
-            return denoised, None
         target = denoised
         if memory is not None:
             before, at_before = memory

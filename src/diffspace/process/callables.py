@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from diffspace._shapes import Tensor
-from diffspace.process._real import require_positive
+from diffspace.checks import check_number
 from diffspace.process.scalings import NoScaling
-from diffspace.protocols import Real, Scaling
+from diffspace.protocols import Real
 
 __all__ = ["CallableScaling", "CallableSchedule"]
 
@@ -27,7 +27,9 @@ def _on_tensors(function: Function, t: Tensor, name: str) -> Tensor:
     if not isinstance(value, Tensor):
         value = torch.full_like(t, float(value))
     if value.shape != t.shape:
-        raise ValueError(f"{name}: maps times of shape {tuple(t.shape)} to {tuple(value.shape)}; want the same shape")
+        raise ValueError(
+            f"{name}: expected a result of the shape of the times, {tuple(t.shape)}, got {tuple(value.shape)}"
+        )
     return value
 
 
@@ -42,12 +44,9 @@ def _differentiate(function: Function, t: Real, name: str) -> Real:
         at = t.detach() if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
         at = at.clone().requires_grad_()
         value = _on_tensors(function, at, name)
-        if value.requires_grad:
-            (slope,) = torch.autograd.grad(value.sum(), at, allow_unused=True)
-        else:
-            slope = None
-    if slope is None:
         slope = torch.zeros_like(at)
+        if value.requires_grad:
+            (slope,) = torch.autograd.grad(value.sum(), at, allow_unused=True, materialize_grads=True)
     return slope if isinstance(t, Tensor) else float(slope)
 
 
@@ -55,9 +54,9 @@ def _differentiate(function: Function, t: Real, name: str) -> Real:
 class CallableSchedule:
     """σ(t) given as a function of a tensor of times, increasing from σ(0) = 0.
 
-    `t_max` bounds the times; where it is None, σ⁻¹ looks as far as it must. σ⁻¹ brackets the root and combines
-    Newton steps with bisection. ValueError where σ(t) is not increasing (give explicit times `t` to `sample`
-    instead) or does not reach the level asked for, from above or from below.
+    `t_max` bounds the times; where it is None, σ⁻¹ extends the search as far as needed. σ⁻¹ brackets the root and
+    combines Newton steps with bisection. ValueError where σ(t) is not increasing (use `GivenTimes` instead) or does
+    not reach the requested level.
     """
 
     function: Function
@@ -65,11 +64,9 @@ class CallableSchedule:
 
     def __post_init__(self) -> None:
         if self.t_max is not None:
-            require_positive(t_max=self.t_max)
+            check_number("t_max", self.t_max, "(0, inf)")
 
-    @property
-    def scaling(self) -> Scaling:
-        return NoScaling()
+    scaling = NoScaling()
 
     def sigma(self, t: Real) -> Real:
         return _evaluate(self.function, t, "sigma")
@@ -83,17 +80,12 @@ class CallableSchedule:
         return self._invert(sigma.detach().to(torch.float64).reshape(-1)).reshape(sigma.shape).to(sigma.dtype)
 
     def _upper_bound(self, largest: float) -> float:
-        if self.t_max is not None:
-            bound = self.t_max
-        else:
-            bound = 1.0
-            while self.sigma(bound) < largest and bound < 1e12:
-                bound *= 2
+        bound = 1.0 if self.t_max is None else self.t_max
+        while self.t_max is None and self.sigma(bound) < largest and bound < 1e12:
+            bound *= 2
         reached = self.sigma(bound)
         if not reached >= largest * (1 - 1e-12):
-            raise ValueError(
-                f"sigma: the schedule reaches only {reached:g} at t = {bound:g}; {largest:g} was asked for"
-            )
+            raise ValueError(f"sigma: expected at most {reached:g}, the schedule's at t = {bound:g}, got {largest:g}")
         return bound
 
     def _invert(self, target: Tensor) -> Tensor:
@@ -103,10 +95,10 @@ class CallableSchedule:
         times = torch.linspace(0, bound, _GRID, dtype=torch.float64, device=target.device)
         grid = self.sigma(times)
         if not bool((grid.diff() > 0).all()):
-            raise ValueError("sigma: σ(t) is not increasing, so it has no inverse; give explicit times t instead")
+            raise ValueError("sigma: σ(t) is not increasing, so it has no inverse; use GivenTimes instead")
         lowest = float(target.min())
         if not lowest >= float(grid[0]) * (1 - 1e-12):
-            raise ValueError(f"sigma: the schedule starts at {float(grid[0]):g} at t = 0; {lowest:g} was asked for")
+            raise ValueError(f"sigma: expected at least {float(grid[0]):g}, the schedule's at t = 0, got {lowest:g}")
         above = torch.searchsorted(grid, target).clamp_max(_GRID - 1)
         low, high = times[(above - 1).clamp_min(0)], times[above]
         t, step = 0.5 * (low + high), high - low

@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from diffspace._shapes import Float, Int, Tensor
+from diffspace.checks import check_integer, check_number
 
 __all__ = ["DiscreteLevels", "IDDPMLevels", "NoiseLevels", "nearest_level", "round_to_levels"]
 
@@ -26,7 +27,7 @@ class IDDPMLevels:
     """The levels u_j of improved DDPM (Table 1, iDDPM column; Eq. 198 of the paper).
 
     u_M = 0, u_{j−1} = √((u_j² + 1)/max(ᾱ_{j−1}/ᾱ_j, C_1) − 1), ᾱ_j = sin²(½π·j/(M·(C_2 + 1))), which falls in j.
-    `table` rises with the index n = M − 1 − j that the network is given, and leaves u_M = 0 out.
+    `table` rises with the index n = M − 1 − j of the network, and leaves u_M = 0 out.
     """
 
     M: int = 1000
@@ -34,10 +35,9 @@ class IDDPMLevels:
     C_2: float = 0.008
 
     def __post_init__(self) -> None:
-        if self.M < 1:
-            raise ValueError(f"M: {self.M}; want at least 1 level")
-        if not (self.C_1 > 0 and self.C_2 > 0):
-            raise ValueError(f"C_1, C_2: {self.C_1}, {self.C_2}; want positive numbers")
+        check_integer("M", self.M, 1)
+        check_number("C_1", self.C_1, "(0, inf)")
+        check_number("C_2", self.C_2, "(0, inf)")
 
     def table(self) -> Float[Tensor, "levels"]:
         """u_{M−1}, …, u_0 in float64."""
@@ -65,14 +65,14 @@ class DiscreteLevels:
     def __post_init__(self) -> None:
         rising = all(a < b for a, b in zip(self.sigmas, self.sigmas[1:], strict=False))
         if not self.sigmas or self.sigmas[0] <= 0 or not rising or not math.isfinite(self.sigmas[-1]):
-            raise ValueError("sigmas: want at least one level, all positive, finite and rising")
+            raise ValueError("sigmas: expected at least one level, all positive, finite and rising")
 
     @classmethod
     def from_alphas_cumprod(cls, alphas_cumprod: Float[Tensor, "levels"]) -> DiscreteLevels:
         """The levels σ_n = √((1 − a_n)/a_n) of a DDPM with the falling table a_n = `alphas_cumprod`."""
         a = alphas_cumprod.to(torch.float64)
         if not bool(((a > 0) & (a < 1)).all() & (a.diff() < 0).all()):
-            raise ValueError("alphas_cumprod: want falling numbers between 0 and 1, both excluded")
+            raise ValueError("alphas_cumprod: expected falling numbers in (0, 1)")
         return cls(tuple(((1 - a) / a).sqrt().tolist()))
 
     def table(self) -> Float[Tensor, "levels"]:

@@ -1,14 +1,13 @@
 """Signal scalings s(t): x_t = s(t)·(x₀ + σ(t)·ε) (Section 2 of the paper).
 
-Each is given t and the schedule's σ(t), σ̇(t), so that a scaling defined through σ (variance preserving,
-interpolating) goes with any schedule.
+Each takes t and the schedule's σ(t), σ̇(t), so a scaling defined through σ works with any schedule.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from diffspace.process._real import functions
+from diffspace.process._functions import functions
 from diffspace.protocols import Real
 
 __all__ = ["Interpolating", "NoScaling", "VariancePreserving"]

@@ -1,6 +1,6 @@
 """Noise schedules σ(t) with derivative and inverse in closed form (Table 1, "Schedule").
 
-Every method takes a float or a tensor and returns the like. Times are dimensionless; σ is in units of the data.
+Every method takes a float or a tensor and returns the same type. Times are dimensionless; σ is in units of the data.
 The forms are chosen to keep full relative precision near σ = 0 (expm1, log1p, products of sines).
 """
 
@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from diffspace.process._real import functions, require_positive
+from diffspace.checks import check_number
+from diffspace.process._functions import functions
 from diffspace.process.scalings import Interpolating, NoScaling, VariancePreserving
-from diffspace.protocols import Real, Scaling
+from diffspace.protocols import Real
 
 __all__ = ["CosineSchedule", "EDMSchedule", "FlowSchedule", "VESchedule", "VPSchedule"]
 
@@ -20,9 +21,7 @@ __all__ = ["CosineSchedule", "EDMSchedule", "FlowSchedule", "VESchedule", "VPSch
 class EDMSchedule:
     """σ(t) = t, with s = 1: DDIM's choice and the paper's (Section 3)."""
 
-    @property
-    def scaling(self) -> Scaling:
-        return NoScaling()
+    scaling = NoScaling()
 
     def sigma(self, t: Real) -> Real:
         return t
@@ -45,9 +44,8 @@ class VPSchedule:
     beta_min: float = 0.1
 
     def __post_init__(self) -> None:
-        require_positive(beta_d=self.beta_d)
-        if not -0.5 * self.beta_d < self.beta_min < math.inf:
-            raise ValueError(f"beta_min: {self.beta_min}; want a number above −beta_d/2 = {-0.5 * self.beta_d}")
+        check_number("beta_d", self.beta_d, "(0, inf)")
+        check_number("beta_min", self.beta_min, f"({-0.5 * self.beta_d}, inf)")
 
     @classmethod
     def spanning(cls, sigma_min: float, sigma_max: float, epsilon_s: float = 1e-3) -> VPSchedule:
@@ -56,19 +54,18 @@ class VPSchedule:
         β_min may come out slightly negative, as for the paper's 0.002 and 80: σ is then real from
         t = −2β_min/β_d on. ValueError where β_d would not be positive.
         """
-        require_positive(sigma_min=sigma_min, sigma_max=sigma_max, epsilon_s=epsilon_s)
+        for name, value in (("sigma_min", sigma_min), ("sigma_max", sigma_max), ("epsilon_s", epsilon_s)):
+            check_number(name, value, "(0, inf)")
         start, end = math.log1p(sigma_min**2), math.log1p(sigma_max**2)
         beta_d = 2 * (end - start / epsilon_s) / (1 - epsilon_s)
         if beta_d <= 0:
             raise ValueError(
                 f"sigma_min, sigma_max: no VP schedule rises from σ({epsilon_s:g}) = {sigma_min:g} "
-                f"to σ(1) = {sigma_max:g}; a larger epsilon_s or a smaller sigma_min is wanted"
+                f"to σ(1) = {sigma_max:g}; use a larger epsilon_s or a smaller sigma_min"
             )
         return cls(beta_d, end - 0.5 * beta_d)
 
-    @property
-    def scaling(self) -> Scaling:
-        return VariancePreserving()
+    scaling = VariancePreserving()
 
     def sigma(self, t: Real) -> Real:
         m = functions(t)
@@ -92,9 +89,7 @@ class VPSchedule:
 class VESchedule:
     """σ(t) = √t: the variance-exploding SDE of Song et al."""
 
-    @property
-    def scaling(self) -> Scaling:
-        return NoScaling()
+    scaling = NoScaling()
 
     def sigma(self, t: Real) -> Real:
         return functions(t).sqrt(t)  # type: ignore[no-any-return]
@@ -117,11 +112,9 @@ class CosineSchedule:
     C_2: float = 0.008
 
     def __post_init__(self) -> None:
-        require_positive(C_2=self.C_2)
+        check_number("C_2", self.C_2, "(0, inf)")
 
-    @property
-    def scaling(self) -> Scaling:
-        return VariancePreserving()
+    scaling = VariancePreserving()
 
     @property
     def _rate(self) -> float:
@@ -152,9 +145,7 @@ class CosineSchedule:
 class FlowSchedule:
     """σ(t) = t/(1 − t), with s = 1 − t: rectified flow, x_t = (1 − t)·x₀ + t·ε, t ∈ [0, 1)."""
 
-    @property
-    def scaling(self) -> Scaling:
-        return Interpolating()
+    scaling = Interpolating()
 
     def sigma(self, t: Real) -> Real:
         return t / (1 - t)

@@ -1,31 +1,30 @@
-"""The loop that all solvers share: it churns, answers a solver's requests for D and for noise, and counts the first."""
+"""The loop that all solvers share: it adds churn, answers requests for D and for noise, and counts evaluations."""
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from diffspace._shapes import Tensor
 from diffspace.process import Process
-from diffspace.protocols import Denoiser, Increment, Solver, TimeSteps, sigma_range
+from diffspace.protocols import Denoiser, Increment, Request, TimeSteps, sigma_range
 from diffspace.sampling.churn import Churn
+from diffspace.sampling.solvers.base import Point, Solver
 from diffspace.sampling.steps import GivenTimes
 
-__all__ = ["Grid", "State", "count_evaluations", "drive", "make_grid", "round_sigmas"]
+__all__ = ["Grid", "State", "count_evaluations", "drive", "make_grid", "round_sigmas", "run_steps"]
 
 
 def count_evaluations(solver: Solver, num_steps: int, to_zero: bool = True) -> int | None:
-    """The evaluations that a run of `num_steps` steps takes, ending at σ = 0 or not; None where a tolerance decides."""
+    """The evaluations in a run of `num_steps` steps, ending at σ = 0 or not; None where a tolerance decides."""
     each, last = solver.evaluations(False), solver.evaluations(to_zero)
     if each is None or last is None:
         return None
-    spared: int = getattr(solver, "spared", 0)
-    return (num_steps - 1) * each + last - spared
+    return (num_steps - 1) * each + last - (solver.first_denoiser is not None)
 
 
 class State(NamedTuple):
@@ -44,33 +43,22 @@ class State(NamedTuple):
 
 
 class Kick(NamedTuple):
-    """Churn before a step: t̂, the factor on x and the standard deviation of the noise in the scaled state."""
+    """Churn before a step: the point at σ̂, and the standard deviation of the noise that leads there."""
 
-    t: float
-    factor: float
+    point: Point
     std: float
 
 
-class Path:
-    """A process as solvers see it, whose points are computed once in a run for all its stages and batches."""
-
-    def __init__(self, process: Process, times: list[float]) -> None:
-        self.at = functools.cache(process.at)
-        self.level = functools.cache(lambda t: (process.sigma(t), process.s(t)))
-        self._left = {t: len(times) - 1 - i for i, t in enumerate(times)}
-
-    def steps_left(self, t: float) -> int:
-        return self._left[t]
-
-
 class Grid(NamedTuple):
-    """The times of a run with σ and s at each, the churn before each step (None where there is none), and the ODE."""
+    """The points between which a run takes its steps, and the churn before each step (None where there is none)."""
 
-    times: list[float]
-    sigmas: list[float]
-    scales: list[float]
+    points: list[Point]
     kicks: list[Kick | None]
-    path: Path
+
+    @property
+    def sigmas(self) -> list[float]:
+        """The noise levels of the points."""
+        return [point.sigma for point in self.points]
 
 
 def round_sigmas(denoiser: object, sigmas: Tensor) -> Tensor:
@@ -79,28 +67,23 @@ def round_sigmas(denoiser: object, sigmas: Tensor) -> Tensor:
     return sigmas if rounding is None else rounding(sigmas)
 
 
-def _check_times(times: list[float], sigmas: list[float], model_range: tuple[float, float]) -> None:
-    if not all(math.isfinite(sigma) and sigma >= 0 for sigma in sigmas) or 0 in sigmas[:-1]:
-        raise ValueError("times: want σ(t) finite and positive at every time but the last")
-    if any((t == 0) != (sigma == 0) for t, sigma in zip(times, sigmas, strict=True)):
-        raise ValueError("times: want σ(t) = 0 at t = 0 and nowhere else")
-    positive = [sigma for sigma in sigmas if sigma > 0]
-    if not model_range[0] <= min(positive) <= max(positive) <= model_range[1]:
-        raise ValueError(
-            f"times: σ(t) from {min(positive):g} to {max(positive):g} leaves the model's range "
-            f"[{model_range[0]:g}, {model_range[1]:g}]"
-        )
-
-
 def _at_given_times(
     steps: GivenTimes, process: Process, model_range: tuple[float, float], start: float | None
 ) -> tuple[Tensor, Tensor]:
     """(t, σ) of a run whose times are given."""
     times = torch.tensor(steps.times, dtype=torch.float64)
     sigmas = process.sigma(times)
-    _check_times(times.tolist(), sigmas.tolist(), model_range)
+    if not bool(torch.isfinite(sigmas).all()) or bool((sigmas < 0).any()) or bool((sigmas[:-1] == 0).any()):
+        raise ValueError("times: σ(t) must be finite, and positive at every time but the last")
+    if not torch.equal(times == 0, sigmas == 0):
+        raise ValueError("times: σ(t) must be 0 at t = 0 and nowhere else")
+    low, high = float(sigmas[sigmas > 0].min()), float(sigmas.max())
+    if not model_range[0] <= low <= high <= model_range[1]:
+        raise ValueError(
+            f"times: σ(t) from {low:g} to {high:g} leaves the model's range [{model_range[0]:g}, {model_range[1]:g}]"
+        )
     if start is not None and not math.isclose(start, float(sigmas[0]), rel_tol=1e-6):
-        raise ValueError(f"sigma_start: {start:g}; the given times begin at σ = {float(sigmas[0]):g}")
+        raise ValueError(f"sigma_start: expected σ = {float(sigmas[0]):g}, where the given times begin, got {start:g}")
     return times, sigmas
 
 
@@ -108,9 +91,9 @@ def _at_levels(denoiser: object, steps: TimeSteps, process: Process, start: floa
     """(t, σ) of a run whose noise levels are given by `steps`."""
     sigmas = round_sigmas(denoiser, steps.sigmas(sigma_range(denoiser), start=start))
     times = torch.where(sigmas > 0, process.sigma_inv(sigmas), 0.0)
-    for t, sigma, wanted in zip(times.tolist(), process.sigma(times).tolist(), sigmas.tolist(), strict=True):
-        if not math.isclose(sigma, wanted, rel_tol=1e-4):
-            raise ValueError(f"process: σ(t) is {sigma:g} at t = {t:g}, where a step wants σ = {wanted:g}")
+    for t, sigma, level in zip(times.tolist(), process.sigma(times).tolist(), sigmas.tolist(), strict=True):
+        if not math.isclose(sigma, level, rel_tol=1e-4):
+            raise ValueError(f"process: σ(t) is {sigma:g} at t = {t:g}, where a step needs σ = {level:g}")
     return times, sigmas
 
 
@@ -126,6 +109,14 @@ def make_grid(
     """Everything about a run that is known before its first evaluation.
 
     ValueError where steps or churn leave the model's range of σ.
+
+    Args:
+        denoiser: states its range of σ and the levels that it knows.
+        steps: the noise levels, or the times.
+        process: σ(t) and s(t).
+        churn: the noise that is added before each step.
+        start: a noise level from which the steps are spaced anew.
+        upward: go from the last level of the steps to the first.
     """
     if isinstance(steps, GivenTimes):
         times, sigmas = _at_given_times(steps, process, sigma_range(denoiser), start)
@@ -135,17 +126,17 @@ def make_grid(
         if sigmas[-1] == 0:
             raise ValueError("steps: a run upward cannot start at σ = 0; make them with terminal='sigma_min'")
         sigmas, times = sigmas.flip(0), times.flip(0)
-    levels: list[float] = sigmas.tolist()
-    scales: list[float] = process.scaling.s(times, sigmas).tolist()
+    scales = process.scaling.s(times, sigmas)
+    levels = zip(times.tolist(), sigmas.tolist(), scales.tolist(), strict=True)
+    points = [Point(process, *level, steps_left=steps.num_steps - i) for i, level in enumerate(levels)]
     kicks: list[Kick | None] = [None] * steps.num_steps
     if churn is not None and churn.S_churn > 0:
-        pairs = zip(levels[:-1], scales[:-1], strict=True)
-        kicks = [_kick(denoiser, process, churn, steps.num_steps, sigma, s) for sigma, s in pairs]
-    instants: list[float] = times.tolist()
-    return Grid(instants, levels, scales, kicks, Path(process, instants))
+        kicks = [_kick(denoiser, churn, steps.num_steps, point) for point in points[:-1]]
+    return Grid(points, kicks)
 
 
-def _kick(denoiser: object, process: Process, churn: Churn, num_steps: int, sigma: float, s: float) -> Kick | None:
+def _kick(denoiser: object, churn: Churn, num_steps: int, point: Point) -> Kick | None:
+    sigma, process = point.sigma, point.process
     gamma = churn.gamma(sigma, num_steps)
     if gamma == 0:
         return None
@@ -153,20 +144,77 @@ def _kick(denoiser: object, process: Process, churn: Churn, num_steps: int, sigm
     if sigma * (1 + gamma) > greatest:
         raise ValueError(
             f"S_tmax: {churn.S_tmax:g} lets churn lift σ = {sigma:g} to {sigma * (1 + gamma):g}, above the model's "
-            f"sigma_max = {greatest:g}; want S_tmax below {sigma:g}"
+            f"sigma_max = {greatest:g}; set S_tmax below {sigma:g}"
         )
     lifted = float(round_sigmas(denoiser, torch.tensor(sigma * (1 + gamma), dtype=torch.float64)))
     if lifted <= sigma:
         return None
     t = process.sigma_inv(lifted)
-    s_lifted = process.s(t)
-    return Kick(t, s_lifted / s, s_lifted * math.sqrt(lifted**2 - sigma**2) * churn.S_noise)
+    return Kick(Point(process, t, lifted, process.s(t)), math.sqrt(lifted**2 - sigma**2) * churn.S_noise)
 
 
-def _fitting(noise: Tensor, state: Tensor) -> Tensor:
+def _noise_like(state: Tensor, noise: Tensor) -> Tensor:
     if noise.shape != state.shape:
-        raise ValueError(f"noise: shape {tuple(noise.shape)} for a state of shape {tuple(state.shape)}")
+        raise ValueError(f"noise: expected the shape of the state, {tuple(state.shape)}, got {tuple(noise.shape)}")
     return noise.to(state)
+
+
+def _as_tensor(sigma: float | Tensor, like: Tensor) -> Tensor:
+    return sigma if isinstance(sigma, Tensor) else like.new_full((), sigma)
+
+
+def run_steps(
+    solver: Solver,
+    grid: Grid,
+    x: Tensor,
+    noise: Callable[[int, Tensor], Tensor],
+    increment: Callable[[Increment, Tensor], Tensor],
+) -> Generator[Request | State, Tensor | None, None]:
+    """All steps of a run as one coroutine: the place where requests of solvers are answered.
+
+    It yields a `Request` wherever D has to be evaluated, and is sent the value; and after each step the `State`, for
+    which it is sent None, or a tensor from which to go on instead. x and states are unscaled.
+    """
+    points, kicks = grid
+    shape, dtype = x.shape, x.dtype
+    first_denoiser = solver.first_denoiser
+    memory, nfe = None, 0
+    state = points[0].scale(x)
+    for i, kick in enumerate(kicks):
+        start, end = points[i], points[i + 1]
+        if kick is not None:
+            state = kick.point.scale(start.unscale(state) + kick.std * _noise_like(state, noise(i, state)))
+            start = kick.point
+        step = (solver.step if end.sigma > 0 else solver.step_to_zero)(state, start, end, memory)
+        first: Tensor | None = None
+        answer: Tensor | None = None  # None starts the coroutine of the step
+        while True:
+            try:
+                asked = step.send(answer)  # type: ignore[arg-type]
+            except StopIteration as finished:
+                state, memory = finished.value
+                break
+            if isinstance(asked, Increment):
+                answer = _noise_like(state, increment(asked, state))
+                continue
+            answer = asked.known
+            if answer is None and first_denoiser is not None:
+                answer = first_denoiser(asked.x, _as_tensor(asked.sigma, state))
+            if answer is None:
+                answer = yield asked
+                nfe += 1
+            if answer is None or answer.shape != shape:
+                got = getattr(answer, "shape", None)
+                raise ValueError(
+                    f"denoiser: expected a result of shape {tuple(shape)}, like x, got {got and tuple(got)}"
+                )
+            if answer.dtype != dtype:
+                answer = answer.to(dtype)
+            first_denoiser = None
+            first = answer if first is None else first
+        replacement = yield State(i + 1, len(kicks), end.sigma, end.unscale(state), first, nfe)
+        if replacement is not None:
+            state = end.scale(replacement)
 
 
 def drive(
@@ -180,48 +228,23 @@ def drive(
     increment: Callable[[Increment, Tensor], Tensor],
     context: Callable[[], AbstractContextManager[object]],
 ) -> Iterator[State]:
-    """Yield the state before the first step and after each; x is the unscaled state at the first level.
+    """Yield the state before the first step and after each.
 
-    `noise(step, like)` gives the churn noise of a step, `increment(request, like)` that of a stochastic solver.
-    `context` is entered around each step and left before the state is handed out, so that gradient mode does not leak
-    to the consumer.
+    Args:
+        denoiser: D(x; σ).
+        x: the unscaled state (B, *dims) at the first level.
+        grid: from `make_grid`.
+        solver: takes the steps.
+        cond: named conditions with leading dimension B.
+        noise: `noise(step, like)` gives the unit-variance churn noise of a step.
+        increment: `increment(request, like)` gives the noise that a stochastic solver requests.
+        context: entered around each step and left before the state is yielded, so that gradient mode does not leak.
     """
-    times, sigmas, scales, kicks, path = grid
-    num_steps = len(kicks)
-    dtype, shape = x.dtype, x.shape
-    yield State(0, num_steps, sigmas[0], x, None, 0)
-
-    memory, nfe = None, 0
-    with context():
-        state = x if scales[0] == 1 else x * scales[0]
-    for i, kick in enumerate(kicks):
-        t, t_next, scale = times[i], times[i + 1], scales[i + 1]
-        first: Tensor | None = None
-        denoised: Any = None  # the answer to the last question; None starts the coroutine
+    yield State(0, len(grid.kicks), grid.points[0].sigma, x, None, 0)
+    steps = run_steps(solver, grid, x, noise, increment)
+    for _ in grid.kicks:
         with context():
-            if kick is not None:
-                t = kick.t
-                state = state * kick.factor + kick.std * _fitting(noise(i, state), state)
-            step = solver.step(path, state, t, t_next, memory)
-            while True:
-                try:
-                    request = step.send(denoised)
-                except StopIteration as finished:
-                    state, memory = finished.value
-                    break
-                if isinstance(request, Increment):
-                    denoised = _fitting(increment(request, state), state)
-                    continue
-                level, denoised = request.sigma, request.known
-                if denoised is None:
-                    sigma = level if isinstance(level, Tensor) else state.new_full((), level)
-                    denoised = denoiser(request.x, sigma, cond)
-                    nfe += 1
-                if denoised.shape != shape:
-                    raise ValueError(f"denoiser: returned shape {tuple(denoised.shape)} for x of shape {tuple(shape)}")
-                if denoised.dtype != dtype:
-                    denoised = denoised.to(dtype)
-                if first is None:
-                    first = denoised
-            x = state if scale == 1 else state / scale
-        yield State(i + 1, num_steps, sigmas[i + 1], x, first, nfe)
+            asked = next(steps)
+            while isinstance(asked, Request):
+                asked = steps.send(denoiser(asked.x, _as_tensor(asked.sigma, x), cond))
+        yield asked

@@ -15,7 +15,8 @@ import torch
 
 from diffspace._shapes import Float, Tensor
 from diffspace.process import Process
-from diffspace.protocols import Cond, Denoiser, Solver, TimeSteps
+from diffspace.protocols import Cond, Denoiser, TimeSteps
+from diffspace.sampling.solvers.base import Solver
 from diffspace.sampling.churn import Churn
 from diffspace.sampling.driver import Grid, State, drive, make_grid
 from diffspace.sampling.sampler import Execution, Sampler

@@ -10,7 +10,8 @@ import torch
 
 from diffspace.checks import check_integer
 from diffspace.process import Process
-from diffspace.protocols import Solver, TimeSteps
+from diffspace.protocols import TimeSteps
+from diffspace.sampling.solvers.base import Solver
 from diffspace.sampling.churn import Churn
 from diffspace.sampling.driver import State, count_evaluations
 from diffspace.sampling.solvers.heun import Heun

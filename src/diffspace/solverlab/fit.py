@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import ClassVar
 
 import torch
 
 from diffspace._shapes import Tensor
-from diffspace.protocols import Denoiser, Request, SigmaPath, Solver, Step, sigma_range
+from diffspace.protocols import Denoiser, Request, sigma_range
 from diffspace.sampling.driver import round_sigmas
 from diffspace.sampling.runs import sample
 from diffspace.sampling.sampler import Execution, Sampler
+from diffspace.sampling.solvers.base import Point, Solver, Step, UnscaledSolver
 from diffspace.sampling.solvers.fitted import FittedSolver
 from diffspace.sampling.solvers.multistep import epsilon_weights
 from diffspace.sampling.steps import EDMSteps, GivenSteps
@@ -165,36 +165,32 @@ def _end(denoiser: Denoiser, truth: Reference, steps: GivenSteps, solver: Solver
     return run.x.to(truth.x.device)
 
 
-class _Stagewise:
+class _Stagewise(UnscaledSolver):
     """Makes the table of a `FittedSolver` while it samples: each row by least squares towards the exact paths.
 
     Row i minimises Σ_b ρ(‖x + Σ_j w_j·ε_j − x*(σ_{i+1})‖²) + ridge·‖w − a‖² over the samples in `rows`, where a are
     the weights of exponential Adams–Bashforth, which rules where the data say nothing.
     """
 
-    multistep: ClassVar[bool] = True
-    stochastic: ClassVar[bool] = False
     order = 1
+    multistep = True
 
     def __init__(self, truth: Reference, rows: slice, ridge: float) -> None:
         self.truth, self.rows, self.ridge = truth, rows, ridge
         self.table: list[tuple[float, ...]] = []
 
-    def evaluations(self, to_zero: bool) -> int:
-        return 1
-
-    def step(
-        self, path: SigmaPath, x: Tensor, t: float, t_next: float, memory: tuple[Tensor, list[float]] | None
-    ) -> Step:
-        (sigma, _), (end, _) = path.level(t), path.level(t_next)
+    def unscaled_step(self, x: Tensor, start: Point, end: Point, memory: tuple[Tensor, list[float]] | None) -> Step:
+        sigma = start.sigma
         denoised = yield Request(x, sigma)
         past, nodes = memory if memory is not None else (x.new_empty(*x.shape, 0), [])
         past, nodes = torch.cat([past, ((x - denoised) / sigma)[..., None]], -1), [sigma, *nodes]
-        analytic = x.new_tensor(epsilon_weights(nodes, end))
-        missing = self.truth.at(end) - x
+        analytic = x.new_tensor(epsilon_weights(nodes, end.sigma))
+        missing = self.truth.at(end.sigma) - x
         weights = analytic + self._regress(past, missing - past @ analytic)
         self.table.append(tuple(weights.tolist()))
         return x + past @ weights, (past, nodes)
+
+    step_to_zero = UnscaledSolver.step
 
     def _regress(self, past: Tensor, missing: Tensor) -> Tensor:
         """The change of weights that explains what is missing, by reweighted least squares."""

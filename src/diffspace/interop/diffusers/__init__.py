@@ -1,9 +1,9 @@
-"""Models of the library diffusers as denoisers of ours, and solvers of ours as its schedulers.
+"""Models of the library diffusers as denoisers, and solvers of diffspace as its schedulers.
 
-diffusers is imported when something here is called, and not before.
+diffusers is imported only when something here is called.
 """
 
 from diffspace.interop.diffusers.autoencoder import Autoencoder as Autoencoder
 from diffspace.interop.diffusers.convert import from_diffusers as from_diffusers
-from diffspace.interop.diffusers.convert import read_scheduler as read_scheduler
 from diffspace.interop.diffusers.convert import to_diffusers as to_diffusers
+from diffspace.interop.diffusers.parametrization import read_scheduler as read_scheduler

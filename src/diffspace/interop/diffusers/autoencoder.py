@@ -1,4 +1,4 @@
-"""Autoencoders of diffusers as encoders of ours."""
+"""Autoencoders of diffusers as encoders."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from diffspace._shapes import Float, Tensor
+from diffspace.checks import require_package
 from diffspace.data.moments import channel_moments, standardising
 from diffspace.transform import Transform
 
@@ -27,7 +28,7 @@ class Autoencoder(torch.nn.Module):
         super().__init__()
         config: Mapping[str, Any] | None = getattr(vae, "config", None)
         if config is None or "latent_channels" not in config or not hasattr(vae, "encode"):
-            raise ValueError(f"vae: {type(vae).__name__}; want an AutoencoderKL of diffusers")
+            raise ValueError(f"vae: expected an AutoencoderKL of diffusers, got {type(vae).__name__}")
         self.vae = vae
         self.statistics = _trained_statistics(config) if statistics is None else statistics
 
@@ -38,14 +39,11 @@ class Autoencoder(torch.nn.Module):
         "owner/name:vae" is the sub-folder vae, where a pipeline keeps it. Only safetensors are read.
         ValueError for what cannot be read.
         """
-        try:
-            from diffusers import AutoencoderKL
-        except ModuleNotFoundError:
-            raise ValueError("encoder: needs the package diffusers: pip install diffusers") from None
+        diffusers = require_package("diffusers", "encoder:")
         place, _, folder = str(source).partition(":")
         where = Path(place).expanduser()
         try:
-            vae = AutoencoderKL.from_pretrained(
+            vae = diffusers.AutoencoderKL.from_pretrained(
                 str(where) if where.exists() else place, subfolder=folder or None, use_safetensors=True
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -60,12 +58,14 @@ class Autoencoder(torch.nn.Module):
         raw = posterior.mean
         if noise is not None:
             if noise.shape != raw.shape:
-                raise ValueError(f"noise: shape {tuple(noise.shape)} for latents of shape {tuple(raw.shape)}")
+                raise ValueError(
+                    f"noise: expected the shape of the latents, {tuple(raw.shape)}, got {tuple(noise.shape)}"
+                )
             raw = raw + posterior.std * noise.to(raw)
         return self.statistics.forward(raw)
 
     def decode(self, z: Float[Tensor, "batch *latent"]) -> Float[Tensor, "batch *dims"]:
-        """What latents z stand for."""
+        """The data of latents z."""
         x: Tensor = self.vae.decode(self._inner(self.statistics.inverse(z))).sample  # type: ignore[operator]
         return x
 

@@ -1,4 +1,4 @@
-"""A network of diffusers, called as ours are: F(x, c_noise, cond)."""
+"""A network of diffusers as F(x, c_noise, cond)."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _PROJECTED = ("text_image_proj", "image_proj", "ip_image_proj")
 class DiffusersNetwork(torch.nn.Module):
     """A model of diffusers whose `forward` takes a sample, `timestep` and conditions.
 
-    `wanted` and `optional` name the conditions that it must and may be given. `rounded` hands it its time as an
-    integer, which a learned embedding of times must have.
+    `required` and `optional` name its conditions. With `rounded` it gets its time as an integer, which a learned
+    embedding of times needs.
     """
 
     def __init__(self, model: torch.nn.Module, rounded: bool) -> None:
@@ -37,9 +37,11 @@ class DiffusersNetwork(torch.nn.Module):
         config: Mapping[str, Any] | None = getattr(model, "config", None)
         arguments = inspect.signature(model.forward).parameters
         if config is None or "in_channels" not in config or "timestep" not in arguments:
-            raise ValueError(f"network: {type(model).__name__}; want a model of diffusers that takes a timestep")
+            raise ValueError(
+                f"network: expected a model of diffusers that takes a timestep, got {type(model).__name__}"
+            )
         if config.get("time_embedding_type") == "learned" and not rounded:
-            raise ValueError("rounded: False; the network has an embedding for each trained time and no other")
+            raise ValueError("rounded: must be True for a network with an embedding of each trained time")
         self.model = model
         self.rounded = rounded
         self._sample = next(iter(arguments))
@@ -67,7 +69,7 @@ class DiffusersNetwork(torch.nn.Module):
             added = ("resolution", "aspect_ratio")
         self.added = added if "added_cond_kwargs" in arguments else ()
         self.arguments = tuple(name for name in _ARGUMENTS if name in arguments)
-        self.wanted = (
+        self.required = (
             *(("image",) if self.image_channels else ()),
             *(("labels",) if labels and self.null_label is None else ()),
             *self.arguments,
@@ -81,10 +83,10 @@ class DiffusersNetwork(torch.nn.Module):
         self, x: Float[Tensor, "batch *dims"], c_noise: Float[Tensor, "batch"], cond: Cond | None = None
     ) -> Float[Tensor, "batch *dims"]:
         """The model's output for x, without a learned variance."""
-        given = check_cond(cond, (*self.wanted, *self.optional), type(self.model).__name__)
-        missing = [name for name in self.wanted if name not in given]
+        given = check_cond(cond, (*self.required, *self.optional), type(self.model).__name__)
+        missing = [name for name in self.required if name not in given]
         if missing:
-            raise ValueError(f"cond: {type(self.model).__name__} also wants {', '.join(map(repr, missing))}")
+            raise ValueError(f"cond: {type(self.model).__name__} requires {', '.join(map(repr, missing))}")
         tensors = {
             name: value.to(x) if value.is_floating_point() else value.to(x.device) for name, value in given.items()
         }
@@ -104,11 +106,13 @@ class DiffusersNetwork(torch.nn.Module):
         return without_variance(output, self.channels)
 
     def _labels(self, labels: Tensor, batch: int) -> Tensor:
-        if self.classes is None:  # the embedding is a network, which takes what it was made for
+        if self.classes is None:  # the embedding is a network and takes other inputs than indices
             return labels
         if labels.shape != (batch,) or labels.is_floating_point():
-            raise ValueError(f"labels: shape {tuple(labels.shape)}, {labels.dtype}; want integers of shape ({batch},)")
-        # on other devices a look at the values would wait for them; there the embedding itself fails
+            raise ValueError(
+                f"labels: expected integers of shape ({batch},), got {labels.dtype} of shape {tuple(labels.shape)}"
+            )
+        # on other devices the check would wait for the values; there the embedding itself fails
         if labels.device.type == "cpu" and not bool(((labels >= 0) & (labels < self.classes)).all()):
-            raise ValueError(f"labels: {labels.tolist()}; want class indices from 0 to {self.classes - 1}")
+            raise ValueError(f"labels: expected class indices from 0 to {self.classes - 1}, got {labels.tolist()}")
         return labels.long()

@@ -1,11 +1,12 @@
-"""A solver of ours as a scheduler of diffusers. Imports diffusers; `to_diffusers` imports this when it is called."""
+"""A solver as a scheduler of diffusers. Imports diffusers; `to_diffusers` imports this module when it is called."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from diffusers import ConfigMixin, SchedulerMixin
@@ -15,50 +16,98 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from diffspace._shapes import Tensor
 from diffspace.config import from_config, to_config
-from diffspace.interop.diffusers.convert import read_scheduler, scheduler_object
-from diffspace.interop.diffusers.turned import Course, Plan, make_plan
+from diffspace.interop.diffusers.parametrization import read_scheduler, scheduler_object
 from diffspace.preconditioning import Preconditioned
 from diffspace.preconditioning.ddpm import ZeroSNR, index_or_time, without_variance
-from diffspace.protocols import Solver, TimeSteps
+from diffspace.process import Process
+from diffspace.protocols import Increment, Request, TimeSteps
+from diffspace.sampling.driver import Grid, State, make_grid, run_steps
+from diffspace.sampling.solvers.base import Solver
 
 __all__ = ["DiffspaceScheduler", "DiffspaceSchedulerOutput"]
 
 
+def _zeros(of: object, like: Tensor) -> Tensor:
+    return torch.zeros_like(like)
+
+
+class _Plan(NamedTuple):
+    """What is known of a run before it begins: σ of each evaluation, and which of them begins which step."""
+
+    grid: Grid
+    sigmas: list[float]
+    first: dict[int, int]
+
+
+def _make_plan(denoiser: object, solver: Solver, steps: TimeSteps) -> _Plan:
+    """The plan of a run within the range of `denoiser`, found by a run on a state of one number.
+
+    ValueError where D decides how often it is evaluated, or where a step does not begin with D at its state.
+    """
+    name = type(solver).__name__
+    if solver.evaluations(False) is None:
+        raise ValueError(
+            f"solver: {name} chooses its evaluations by a tolerance; a pipeline needs a solver with a fixed number"
+        )
+    grid = make_grid(denoiser, steps, Process())
+    x = torch.full((1, 1), grid.sigmas[0], dtype=torch.float64)
+    run = run_steps(solver, grid, x, noise=_zeros, increment=_zeros)
+    sigmas: list[float] = []
+    first: dict[int, int] = {}
+    for step in range(steps.num_steps):
+        asked = next(run)
+        if isinstance(asked, State) or asked.sigma != grid.sigmas[step] or not torch.equal(asked.x, x):
+            raise ValueError(f"solver: {name} does not begin each step with D at its state, which pipelines need")
+        first[len(sigmas)] = step
+        while isinstance(asked, Request):
+            sigmas.append(float(asked.sigma))
+            asked = run.send(0.5 * asked.x)
+        x = asked.x
+    return _Plan(grid, sigmas, first)
+
+
 @dataclass
 class DiffspaceSchedulerOutput(BaseOutput):  # type: ignore[misc]
-    """`prev_sample`, on which the network is evaluated next, and D, the estimate of x₀ that led there."""
+    """`prev_sample`, at which the network is evaluated next, and D, the estimate of x₀ that led there."""
 
     prev_sample: Tensor
     pred_original_sample: Tensor
 
 
 class DiffspaceScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
-    """A solver and steps of ours for the pipelines of diffusers.
+    """A solver and steps of diffspace for the pipelines of diffusers.
 
-    A sample is what the network sees, c_in(σ)·x: x/√(σ² + 1) for ε-, v- and x₀-prediction, x/(1 + σ) for flow. So
-    pipelines that scale the input and pipelines that do not (`DDPMPipeline`) both run it. At the end it is x itself.
+    A sample is what the network sees, c_in(σ)·x: x/√(σ² + 1) for ε-, v- and x₀-prediction, x/(1 + σ) for flow. So it
+    works in pipelines that scale the input and in those that do not (`DDPMPipeline`). The last sample is x itself.
     `timesteps` has one entry for each evaluation, of which Heun takes 2N − 1; `order` is the number in a step. Each
     call of `step` answers the next of them, in order. The state is kept in float64 between the calls, as in `sample`;
-    where a pipeline has changed the sample between two steps (inpainting) its own is taken.
+    where a pipeline changes the sample between two steps (inpainting), the changed one is used.
 
     `init_noise_sigma` is c_in(σ)·σ at the first level: a pipeline that multiplies its noise by it starts where
     `sample(latents=…)` does. One that does not, `DDPMPipeline`, starts at x = noise/c_in(σ).
 
-    `solver` and `steps` are objects or their configs. With `num_inference_steps` a pipeline sets the number of steps.
+    Args:
+        solver: an object or its config.
+        steps: an object or its config; with `num_inference_steps` a pipeline sets the number of steps.
+        scheduler: the scheduler that came with the network, or its config.
+        rounded: whether the network takes the integer index of a trained level only (see `read_scheduler`).
+        zero_snr: what replaces a last level without signal (see `ddpm_preconditioning`).
     """
 
     _compatibles: ClassVar[list[str]] = [e.name for e in KarrasDiffusionSchedulers] + [
         "FlowMatchEulerDiscreteScheduler"
     ]
 
-    _plan: Plan
-    _times: list[float]  # of `timesteps`, where they need not be waited for
-    _skips: list[float]
-    _outputs: list[float]
-    _inputs: list[float]
+    _plan: _Plan
+    _times: list[float]  # `timesteps` as numbers, for which no device has to be waited for
+    _c_skip: list[float]
+    _c_out: list[float]
+    _c_in: list[float]
     _begin_index: int | None
     _index: int | None
-    _course: Course | None
+    _run: Generator[Request | State, Tensor | None, None] | None
+    _asked: Request | State | None
+    _draw: Callable[[Tensor], Tensor]
 
     def __init__(
         self,
@@ -72,19 +121,18 @@ class DiffspaceScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self.steps: TimeSteps = from_config("steps", steps) if isinstance(steps, Mapping) else steps
         self.rounded = rounded
         trained = scheduler_object(scheduler)
-        choice = read_scheduler(trained, rounded=rounded, zero_snr=zero_snr)
-        self._preconditioning = choice
-        # what states the range and the rounding; its network is never called
-        self._model = Preconditioned(torch.nn.Identity(), choice)
+        self._preconditioning = read_scheduler(trained, rounded=rounded, zero_snr=zero_snr)
+        # states the range and the rounding; its network is never called
+        self._model = Preconditioned(torch.nn.Identity(), self._preconditioning)
 
         inherited = {name: value for name, value in trained.config.items() if not name.startswith("_")}
         config: dict[str, Any] = {"rounded": rounded, "zero_snr": zero_snr}
-        # a config does not always say of which class it is
+        # a config does not always name its class
         config["scheduler"] = dict(trained.config) | {"_class_name": type(trained).__name__}
         for family, thing in (("solver", self.solver), ("steps", self.steps)):
             try:
                 config[family] = to_config(family, thing)
-            except ValueError:  # of somebody else's making, which no file can name
+            except ValueError:  # a class that has no name in files
                 continue
         self.register_to_config(**inherited | config)
         self._set_plan(self.steps, None)
@@ -96,7 +144,7 @@ class DiffspaceScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     @property
     def init_noise_sigma(self) -> float:
-        return self._inputs[0] * self._plan.sigmas[0]
+        return self._c_in[0] * self._plan.sigmas[0]
 
     @property
     def begin_index(self) -> int | None:
@@ -106,15 +154,13 @@ class DiffspaceScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     def set_begin_index(self, begin_index: int = 0) -> None:
         """Begin with that of `timesteps`; it must be the first evaluation of a step."""
         if begin_index not in self._plan.first:
-            raise ValueError(f"begin_index: {begin_index}; want the first evaluation of a step, {self._firsts()}")
+            firsts = list(self._plan.first)
+            shown = f"{', '.join(map(str, firsts[:4]))}{', …' if len(firsts) > 4 else ''}"
+            raise ValueError(f"begin_index: expected the first evaluation of a step ({shown}), got {begin_index}")
         self._begin_index = begin_index
 
-    def _firsts(self) -> str:
-        firsts = list(self._plan.first)
-        return f"one of {', '.join(map(str, firsts[:4]))}{', …' if len(firsts) > 4 else ''}"
-
     def set_timesteps(self, num_inference_steps: int | None = None, device: torch.device | str | None = None) -> None:
-        """Place N = `num_inference_steps` steps, as many as `steps` has by itself where it is None."""
+        """Place N = `num_inference_steps` steps; None leaves the number in `steps`."""
         steps: Any = self.steps
         if num_inference_steps is not None and num_inference_steps != steps.num_steps:
             if "num_steps" not in getattr(steps, "__dataclass_fields__", {}):
@@ -125,16 +171,16 @@ class DiffspaceScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self._set_plan(steps, device)
 
     def _set_plan(self, steps: TimeSteps, device: torch.device | str | None) -> None:
-        self._plan = make_plan(self._model, self.solver, steps)
+        self._plan = _make_plan(self._model, self.solver, steps)
         levels = torch.tensor(self._plan.sigmas, dtype=torch.float64)
         coefficients = self._preconditioning.coefficients(levels)
-        self._skips, self._outputs, self._inputs = (c.tolist() for c in coefficients)
+        self._c_skip, self._c_out, self._c_in = (c.tolist() for c in coefficients)
         self.num_inference_steps = steps.num_steps
         self.sigmas = torch.tensor([*self._plan.sigmas, self._plan.grid.sigmas[-1]], dtype=torch.float64)
         times = index_or_time(self._preconditioning.c_noise(levels), self.rounded)
         self.timesteps = times.to(device) if self.rounded else times.to(device, torch.float32)
         self._times = self.timesteps.tolist()
-        self._begin_index, self._index, self._course = None, None, None
+        self._begin_index, self._index, self._run, self._asked = None, None, None, None
 
     def scale_model_input(self, sample: Tensor, timestep: float | Tensor | None = None) -> Tensor:
         """The sample, which is scaled already."""
@@ -154,9 +200,9 @@ class DiffspaceScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         if index == len(self._times):
             raise ValueError("timestep: the run has ended; call set_timesteps for another")
         if self._times[index] != time:
-            raise ValueError(
-                f"timestep: {time:g}; want those of timesteps in order, of which {self._times[index]:g} is next"
-            )
+            raise ValueError(f"timestep: expected {self._times[index]:g}, the next one of timesteps, got {time:g}")
+        if self._run is None and index not in self._plan.first:
+            raise ValueError(f"timestep: a run must begin with the first evaluation of a step, which {time:g} is not")
         return index
 
     def step(
@@ -169,50 +215,60 @@ class DiffspaceScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         generator: torch.Generator | list[torch.Generator] | None = None,
         return_dict: bool = True,
     ) -> DiffspaceSchedulerOutput | tuple[Tensor, Tensor]:
-        """From the network's output at (sample, timestep) to the sample at which it is wanted next.
+        """From the network's output at (sample, timestep) to the sample at which it is evaluated next.
 
-        `generator` draws the noise of a stochastic solver. `eta` and `use_clipped_model_output`, which some pipelines
-        hand to every scheduler, are options of DDIM: here they must be 0 and false.
+        Args:
+            model_output: of the shape of `sample`, or with twice the channels where the network learned a variance.
+            timestep: the next one of `timesteps`.
+            sample: c_in(σ)·x, (B, *dims).
+            eta: an option of DDIM that some pipelines pass to every scheduler; must be 0.
+            use_clipped_model_output: another one; must be false.
+            generator: draws the noise of a stochastic solver.
+            return_dict: return an object with named fields instead of a tuple.
         """
         if eta != 0 or use_clipped_model_output:
             raise ValueError(f"eta, use_clipped_model_output: {eta}, {use_clipped_model_output}; options of DDIM alone")
         index = self._next(timestep)
+        device, dtype = sample.device, sample.dtype
+        self._draw = lambda like: randn_tensor(like.shape, generator=generator, device=device, dtype=dtype).to(like)
+        x = sample.to(torch.float32 if device.type == "mps" else torch.float64) / self._c_in[index]
+        asked = self._asked
+        if self._run is None or asked is None:
+            first = self._plan.first[index]
+            rest = Grid(self._plan.grid.points[first:], self._plan.grid.kicks[first:])
+            self._run = run_steps(self.solver, rest, x, noise=_zeros, increment=self._increment)
+            asked = next(self._run)
+        else:
+            if torch.equal((asked.x * self._c_in[index]).to(dtype), sample):
+                x = asked.x  # of which the sample is a rounding
+            if isinstance(asked, State):
+                asked = self._run.send(x)
 
-        def noise(like: Tensor) -> Tensor:
-            drawn: Tensor = randn_tensor(like.shape, generator=generator, device=sample.device, dtype=sample.dtype)
-            return drawn.to(like)
-
-        wide = torch.float32 if sample.device.type == "mps" else torch.float64
-        x = sample.to(wide) / self._inputs[index]
-        course = self._course
-        asked = None if course is None else course.request
-        if course is None or asked is None:
-            if index not in self._plan.first:
-                raise ValueError(f"timestep: {float(timestep):g}; want that of the first evaluation of a step")
-            course = Course(self._plan, self._plan.first[index], x, noise)
-        elif torch.equal((asked.x * self._inputs[index]).to(sample.dtype), sample):
-            x = asked.x  # of which the sample is a rounding
-        elif course.fresh:
-            course.restart(x, noise)
-
-        output = without_variance(model_output, sample.shape[1]).to(wide)
-        denoised = self._skips[index] * x + self._outputs[index] * output
-        asked = course.answer(denoised, noise)
-        following = course.x if asked is None else asked.x * self._inputs[index + 1]
-        self._index, self._course = index + 1, None if asked is None else course
-        result = DiffspaceSchedulerOutput(following.to(sample.dtype), denoised.to(sample.dtype))
+        output = without_variance(model_output, sample.shape[1]).to(x)
+        denoised = self._c_skip[index] * x + self._c_out[index] * output
+        self._asked = asked = self._run.send(denoised)
+        self._index = index + 1
+        if isinstance(asked, State) and asked.step == asked.num_steps:
+            following, self._run, self._asked = asked.x, None, None
+        else:
+            following = asked.x * self._c_in[index + 1]
+        result = DiffspaceSchedulerOutput(following.to(dtype), denoised.to(dtype))
         return result if return_dict else (result.prev_sample, result.pred_original_sample)
+
+    def _increment(self, of: Increment, like: Tensor) -> Tensor:
+        """Noise from the generator of the present call."""
+        return math.sqrt(abs(of.end - of.start)) * self._draw(like)
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """c_in(σ)·(x₀ + σ·ε) at the levels of `timesteps`, one for each sample."""
         times: list[float] = timesteps.flatten().tolist()
         indices = [index for index in map(self._find, times) if index is not None]
         if len(indices) != len(times):
-            raise ValueError(f"timesteps: {times}; want some of those that set_timesteps made")
+            raise ValueError(f"timesteps: expected times out of those of set_timesteps, got {times}")
         shape = (-1,) + (1,) * (original_samples.ndim - 1)
         sigma, c_in = (
             torch.tensor([values[i] for i in indices], dtype=torch.float64).to(original_samples).reshape(shape)
-            for values in (self._plan.sigmas, self._inputs)
+            for values in (self._plan.sigmas, self._c_in)
         )
         return c_in * (original_samples + sigma * noise)
 

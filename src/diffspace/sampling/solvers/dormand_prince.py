@@ -1,4 +1,4 @@
-"""Dormand and Prince's pair of orders 5 and 4: as many steps as a tolerance asks for."""
+"""Dormand and Prince's pair of orders 5 and 4, with steps chosen by a tolerance."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import itertools
 import math
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from diffspace._shapes import Tensor
-from diffspace.protocols import Request, SigmaPath, Step
+from diffspace.checks import check_integer, check_number
+from diffspace.protocols import Request
+from diffspace.sampling.solvers.base import Point, Step, UnscaledSolver
 from diffspace.sampling.solvers.runge_kutta import Tableau, advance, stages
 
 __all__ = ["DormandPrince"]
@@ -35,83 +37,78 @@ _SHORTEST = 1e-10  # in ln σ
 
 
 def _fifth_root(values: Tensor) -> Tensor:
-    """By the logarithm, since a power's last bit may depend on where in a batch it stands."""
+    """By the logarithm, since the last bit of a power may depend on the position in a batch."""
     return (values.log() / 5).exp()
 
 
+def _by_sample(values: Tensor, x: Tensor) -> Tensor:
+    """Values (B,) in a shape that broadcasts with x, (B, *dims)."""
+    return values.reshape(-1, *(1,) * (x.ndim - 1))
+
+
 class _Memory(NamedTuple):
-    """dx/d ln σ at the state, (B, *dims), and the length of the next step that each sample wants, (B,)."""
+    """dx/d ln σ at the state, (B, *dims), and the length of each sample's next step, (B,)."""
 
     slope: Tensor
     h: Tensor
 
 
 @dataclass(frozen=True)
-class DormandPrince:
+class DormandPrince(UnscaledSolver):
     """Dormand and Prince's embedded pair for dx/d ln σ = x − D(x; σ) of the unscaled x: fifth order, error by fourth.
 
-    Within each given step it takes steps of its own, such that the root mean square over a sample of
+    It divides each given step into steps of its own, such that the root mean square over a sample of
     error/(atol + rtol·|x|) is at most 1 in each; the error at the end is proportional to the tolerance. Every sample
-    has its own steps, so that it does not depend on its batch: D is asked for at levels of shape (B,), until the
-    slowest sample is done. Six evaluations for a step tried, one or two more at the start of a run, none in a last
-    step to σ = 0, which ends at D. With `atol` infinite it takes the given steps as they are.
+    has its own steps, so it does not depend on its batch: D is requested at levels of shape (B,) until the slowest
+    sample is done. Each step that is tried takes six evaluations, the start of a run one or two more, a last step to
+    σ = 0 none: it ends at D. With `atol` infinite the given steps are not divided.
 
     For reference solutions, encoding and likelihoods. Gradients go through the steps taken, not through their lengths.
     FloatingPointError where steps become shorter than 1e-10 in ln σ, or more than `max_steps` are tried within a given
-    one: D is not finite, not smooth, or not as precise as the tolerance.
+    one: D is not finite, not smooth, or less precise than the tolerance.
     """
 
     rtol: float = 1e-5
     atol: float = 1e-5
     max_steps: int = 10_000
-    multistep: ClassVar[bool] = True
-    stochastic: ClassVar[bool] = False
+    order = 5
+    multistep = True
 
     def __post_init__(self) -> None:
-        for name, value, finite in (("rtol", self.rtol, True), ("atol", self.atol, False)):
-            if not (value >= 0 and (math.isfinite(value) or not finite)):
-                raise ValueError(f"{name}: {value}; want {'a finite' if finite else 'a'} number, not negative")
+        check_number("rtol", self.rtol, "[0, inf)")
+        check_number("atol", self.atol, "[0, inf]")
         if self.rtol == 0 and self.atol == 0:
-            raise ValueError("rtol, atol: 0 and 0; want at least one of them positive")
-        if self.max_steps < 1:
-            raise ValueError(f"max_steps: {self.max_steps}; want at least 1")
-
-    @property
-    def order(self) -> int:
-        return 5
+            raise ValueError("rtol, atol: both are 0; at least one must be positive")
+        check_integer("max_steps", self.max_steps, 1)
 
     def evaluations(self, to_zero: bool) -> None:
         return None
 
-    def step(self, path: SigmaPath, x: Tensor, t: float, t_next: float, memory: _Memory | None) -> Step:
-        (sigma, s), (end, s_end) = path.level(t), path.level(t_next)
-        x = x if s == 1 else x / s
-        denoised = yield Request(x, sigma, None if memory is None else x - memory.slope)
-        if end == 0:
-            return denoised if s_end == 1 else denoised * s_end, None
-        x, memory = yield from self._between(x, sigma, end, memory, denoised)
-        return x if s_end == 1 else x * s_end, memory
+    def step_to_zero(self, x: Tensor, start: Point, end: Point, memory: _Memory | None) -> Step:
+        """To D, which is known from the slope at the end of the step before."""
+        x = start.unscale(x)
+        denoised = yield Request(x, start.sigma, None if memory is None else x - memory.slope)
+        return end.scale(denoised), None
 
-    def _between(
-        self, x: Tensor, sigma: float, end: float, memory: _Memory | None, denoised: Tensor
-    ) -> Generator[Request, Tensor, tuple[Tensor, _Memory]]:
-        """As many steps as each sample wants, from σ to `end`, both positive."""
+    def unscaled_step(self, x: Tensor, start: Point, end: Point, memory: _Memory | None) -> Step:
         wide = torch.float32 if x.device.type == "mps" else torch.float64
-        here = torch.full((len(x),), math.log(sigma), dtype=wide, device=x.device)
-        there = torch.full_like(here, math.log(end))
-        low, high, sign = min(sigma, end), max(sigma, end), 1.0 if end > sigma else -1.0
-        y = x  # of the stage that was asked for last
-
-        def by_sample(values: Tensor) -> Tensor:
-            return values.reshape(-1, *(1,) * (x.ndim - 1))
+        here = torch.full((len(x),), math.log(start.sigma), dtype=wide, device=x.device)
+        there = torch.full_like(here, math.log(end.sigma))
+        low, high = sorted((start.sigma, end.sigma))
+        sign = 1.0 if end.sigma > start.sigma else -1.0
+        y = x  # of the stage that was requested last
 
         def slope_at(at: Tensor, state: Tensor) -> Generator[Request, Tensor, Tensor]:
             nonlocal y
             y = state
-            level = torch.where(at == there, end, at.exp().clamp(low, high))
+            level = torch.where(at == there, end.sigma, at.exp().clamp(low, high))
             return state - (yield Request(state, level.to(x)))
 
-        if memory is None:
+        # requested even where it is known, so that the driver hands it out
+        denoised = yield Request(x, start.sigma, None if memory is None else x - memory.slope)
+        if memory is not None:
+            slope, h = memory
+        else:
             slope = x - denoised
             remaining = (there - here).abs()
             if math.isinf(self.atol):
@@ -119,12 +116,10 @@ class DormandPrince:
             else:  # Hairer, Nørsett and Wanner 1993, II.4
                 size, rise = self._norm(x, x, x), self._norm(slope, x, x)
                 trial = torch.where((size > 1e-5) & (rise > 1e-5), 0.01 * size / rise, 1e-6).minimum(remaining)
-                step = by_sample(sign * trial).to(x)
+                step = _by_sample(sign * trial, x).to(x)
                 moved = yield from slope_at(here + sign * trial, advance(x, step, [slope], (1.0,)))
                 bend = self._norm(moved - slope, x, x) / trial
                 h = _fifth_root(0.01 / rise.maximum(bend)).minimum(100 * trial)
-        else:
-            slope, h = memory
 
         for tried in itertools.count():
             remaining = (there - here).abs()
@@ -133,27 +128,27 @@ class DormandPrince:
                 break
             if tried == self.max_steps or not (h >= _SHORTEST)[unfinished].all():
                 raise FloatingPointError(
-                    f"denoiser: between σ = {sigma:g} and {end:g}, {tried} steps tried do not reach rtol = "
-                    f"{self.rtol:g}, atol = {self.atol:g}; want finite values, a larger tolerance or more max_steps"
+                    f"denoiser: {tried} steps between σ = {start.sigma:g} and {end.sigma:g} do not reach rtol = "
+                    f"{self.rtol:g}, atol = {self.atol:g}; check that D is finite, or raise a tolerance or max_steps"
                 )
             length, last = h.minimum(remaining), h >= remaining
-            start, step = here, by_sample(sign * length).to(x)
-            target = torch.where(last, there, start + sign * length)
+            origin, step = here, _by_sample(sign * length, x).to(x)
+            target = torch.where(last, there, origin + sign * length)
 
             def slope_of_stage(
-                c: float, state: Tensor, start: Tensor = start, target: Tensor = target
+                c: float, state: Tensor, origin: Tensor = origin, target: Tensor = target
             ) -> Generator[Request, Tensor, Tensor]:
-                return slope_at(target if c == 1 else torch.lerp(start, target, c), state)
+                return slope_at(target if c == 1 else torch.lerp(origin, target, c), state)
 
             slopes = yield from stages(_PAIR, slope_of_stage, x, step, slope)
             error = self._norm(advance(torch.zeros_like(x), step, slopes, _ERROR), x, y)
             # in 64ths, so that the last bit of a sum does not move the steps
             factor = (0.9 / _fifth_root(error)).nan_to_num(nan=0.0).clamp(0.2, 10).mul(64).floor().div(64)
             accepted = unfinished & (error <= 1)
-            # a step cut short at the end says nothing against the length that it was cut from
+            # the length of a step that was cut short at the end does not limit the next one
             h = torch.where(accepted & last, h.maximum(length * factor), length * factor).where(unfinished, h)
             here = torch.where(accepted, target, here)
-            keep = by_sample(accepted)
+            keep = _by_sample(accepted, x)
             x, slope = torch.where(keep, y, x), torch.where(keep, slopes[-1], slope)
         return x, _Memory(slope, h)
 

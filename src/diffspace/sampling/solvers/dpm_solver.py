@@ -1,30 +1,23 @@
 """DPM-Solver and DPM-Solver++ (Lu et al. 2022, 2023) as published, and their kin: exponential integrators in ln σ.
 
-All take the linear part of the ODE exactly: x⁺ = (m⁺/m)·x + ∫ g dμ, and differ in what they make of g (see
-`quadrature`): ε in DPM-Solver, D in DPM-Solver++.
+All integrate the linear part of the ODE exactly: x⁺ = (m⁺/m)·x + ∫ g dμ, where g is ε in DPM-Solver and D in
+DPM-Solver++ (see `quadrature`).
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from abc import ABC
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from diffspace._shapes import Tensor
-from diffspace.protocols import Request, SigmaPath, Step
-from diffspace.sampling.solvers.combination import combine
+from diffspace.checks import check_choice
+from diffspace.protocols import Request
+from diffspace.sampling.solvers.base import Point, Step, UnscaledSolver, combine
 from diffspace.sampling.solvers.multistep import LinearMultistep
-from diffspace.sampling.solvers.quadrature import (
-    Exponential,
-    check_choice,
-    exponential_moments,
-    line_weights,
-    normalizer,
-    predict,
-)
+from diffspace.sampling.solvers.quadrature import Exponential, exponential_moments, line_weights, normalizer, predict
 
 __all__ = [
     "DPMSolver2",
@@ -38,15 +31,11 @@ __all__ = [
 
 
 class _Stage(NamedTuple):
-    """A stage at a level, or the result: ratio·x, and what g at the start and at the stage before count for."""
+    """A stage at a level, or the result: ratio·x, and the weights of g at the start and at the stage before."""
 
     level: float
     ratio: float
     weights: tuple[float, float]
-
-    def state(self, x: Tensor, *gs: tuple[Tensor, float]) -> Tensor:
-        pairs = zip(gs, self.weights, strict=True)
-        return combine(x, self.ratio, ((value, weight * factor) for (value, factor), weight in pairs))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -63,16 +52,14 @@ def _stages(
     return tuple(result)
 
 
-class _SingleStep(ABC):
-    """Stages at shares c of the step in ln σ, and at its end the result: each on a straight line through two g's.
+class _SingleStep(UnscaledSolver):
+    """Stages at shares c of the step in ln σ, and the result at its end: each on a straight line through two g's.
 
     With e₀ and e₁ of `exponential_moments` for the part of the step up to c: ratio·x + e₀·g₀ + w·(g − g₀), where g₀ is
-    that at the start, g that of the stage before, at c', and w = e₁·c/c'; or e₀/2·c/c', which is the same to the
-    second order, where `halved`.
+    that at the start, g that of the stage before, at c', and w = e₁·c/c'; or w = e₀/2·c/c' where `halved`, which is
+    the same to the second order.
     """
 
-    multistep: ClassVar[bool] = False
-    stochastic: ClassVar[bool] = False
     prediction: Exponential
     nodes: tuple[float, ...]
     halved: bool = False
@@ -81,23 +68,16 @@ class _SingleStep(ABC):
     def order(self) -> int:
         return len(self.nodes) + 1
 
-    def evaluations(self, to_zero: bool) -> int:
-        return 1 if to_zero else len(self.nodes) + 1
-
-    def step(self, path: SigmaPath, x: Tensor, t: float, t_next: float, memory: None) -> Step:
-        (sigma, s), (end, s_end) = path.level(t), path.level(t_next)
-        x = x if s == 1 else x / s
-        denoised = yield Request(x, sigma)
-        if end == 0:
-            return denoised if s_end == 1 else denoised * s_end, None
-        start = latest = predict(self.prediction, sigma, x, denoised)
-        *between, last = _stages(self.prediction, self.nodes, self.halved, sigma, end)
-        for stage in between:
-            y = stage.state(x, start, latest)
-            denoised = yield Request(y, stage.level)
-            latest = predict(self.prediction, stage.level, y, denoised)
-        x = last.state(x, start, latest)
-        return x if s_end == 1 else x * s_end, None
+    def unscaled_step(self, x: Tensor, start: Point, end: Point, memory: None) -> Step:
+        stages = _stages(self.prediction, self.nodes, self.halved, start.sigma, end.sigma)
+        y, level, first = x, start.sigma, None
+        for stage in stages:
+            denoised = yield Request(y, level)
+            latest, factor = predict(self.prediction, level, y, denoised)
+            first = (latest, factor) if first is None else first
+            terms = (first[0], stage.weights[0] * first[1]), (latest, stage.weights[1] * factor)
+            y, level = combine(x, stage.ratio, terms), stage.level
+        return y, None
 
 
 @dataclass(frozen=True)
@@ -172,36 +152,28 @@ class DPMSolverPP2M(LinearMultistep):
     lower_final: bool = True
     k = 2
     prediction = "x0"
-
-    @property
-    def order(self) -> int:
-        return 2
+    order = 2
 
     def weights(self, sigmas: tuple[float, ...], end: float) -> tuple[float, ...]:
-        return _dpm_weights(sigmas, end)
+        (mean,) = exponential_moments("x0", sigmas[0], end, 1)
+        return (mean,) if len(sigmas) == 1 else line_weights(mean, 0.5 * mean, sigmas[0], sigmas[1], end)
 
 
 @dataclass(frozen=True)
-class DPMSolverPP3M(LinearMultistep):
+class DPMSolverPP3M(DPMSolverPP2M):
     """DPM-Solver++(3M) as published in its authors' code: of second order.
 
     x⁺ = (σ⁺/σ)·x + e₀·D + e₁·D₁ + e₂·D₂ (e of `exponential_moments`), where D₁ is the slope and D₂ the second divided
     difference of the last three D's in ln σ, in units of the step. A second difference is half of a second derivative,
-    so that a polynomial would have 2·e₂·D₂: that method is `AdamsBashforth(3, "x0", "log_sigma")`, of third order. One
+    so a polynomial would have 2·e₂·D₂: that method is `AdamsBashforth(3, "x0", "log_sigma")`, of third order. One
     evaluation a step. With `lower_final` the last two steps are of lower order.
     """
 
-    lower_final: bool = True
     k = 3
-    prediction = "x0"
-
-    @property
-    def order(self) -> int:
-        return 2
 
     def weights(self, sigmas: tuple[float, ...], end: float) -> tuple[float, ...]:
         if len(sigmas) < 3:
-            return _dpm_weights(sigmas, end)
+            return super().weights(sigmas, end)
         mean, slope, bend = exponential_moments("x0", sigmas[0], end, 3)
         h = math.log(sigmas[0] / end)
         before, first = math.log(sigmas[1] / sigmas[0]) / h, math.log(sigmas[2] / sigmas[0]) / h  # −u of the nodes
@@ -210,9 +182,3 @@ class DPMSolverPP3M(LinearMultistep):
         line = (1 / before, -1 / before, 0.0)
         last = (1.0, 0.0, 0.0)
         return tuple(mean * a + slope * (b + before * c) + bend * c for a, b, c in zip(last, line, curve, strict=True))
-
-
-def _dpm_weights(sigmas: tuple[float, ...], end: float) -> tuple[float, ...]:
-    """Those of DPM-Solver++ of order 1 and 2: e₀ for D, and e₀/2 for its rise."""
-    (mean,) = exponential_moments("x0", sigmas[0], end, 1)
-    return (mean,) if len(sigmas) == 1 else line_weights(mean, 0.5 * mean, sigmas[0], sigmas[1], end)

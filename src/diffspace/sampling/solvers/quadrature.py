@@ -1,7 +1,7 @@
-"""The mathematics that multistep and exponential solvers share: what a polynomial through known values integrates to.
+"""The mathematics that multistep and exponential solvers share: integrals of polynomials through known values.
 
-In the unscaled state x the ODE is dx/dσ = (x − D)/σ. Three changes of variables take the linear part out of it,
-d(x/m) = g dμ, each with another g to interpolate:
+In the unscaled state x the ODE is dx/dσ = (x − D)/σ. Three changes of variables remove its linear part, d(x/m) = g dμ,
+each with a different g to interpolate:
 
 - "epsilon":  m = 1,            g = (x − D)/σ,                        μ = σ
 - "x0":       m = σ,            g = D,                                μ = 1/σ
@@ -11,14 +11,14 @@ d(x/m) = g dμ, each with another g to interpolate:
 A solver of the family takes x⁺/m⁺ = x/m + Σ_j w_j·g_j with w_j = ∫ ℓ_j(u) dμ over the step, where ℓ_j are the Lagrange
 polynomials through the nodes in a variable u(σ): σ itself, ln σ, arctan(σ/σ_d), or the time of a VP schedule.
 
-Single-step solvers in ln σ need the same integrals of powers alone, which for "epsilon" and "x0" are φ-functions.
+Single-step solvers in ln σ need the same integrals of powers only, which are φ-functions for "epsilon" and "x0".
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 
@@ -29,7 +29,6 @@ __all__ = [
     "Exponential",
     "Prediction",
     "Variable",
-    "check_choice",
     "exponential_moments",
     "lagrange_weights",
     "line_weights",
@@ -39,19 +38,12 @@ __all__ = [
 ]
 
 Prediction = Literal["epsilon", "x0", "v"]
-Exponential = Literal["epsilon", "x0"]  # those that exponential integrators in ln σ are made for
+Exponential = Literal["epsilon", "x0"]  # those of exponential integrators in ln σ
 Variable = Literal["sigma", "log_sigma", "angle", "vp"]
 
 # DEIS places its polynomials in the time of the VP schedule that goes from σ = 0.002 to 80 (Zhang and Chen 2023)
 _VP = VPSchedule.spanning(0.002, 80.0, 1e-3)
 _POINTS = 32  # of Gauss and Legendre: exact to rounding for steps of σ by factors of up to e^12
-
-
-def check_choice(name: str, value: str, allowed: object) -> None:
-    """ValueError unless `value` is one of a Literal's."""
-    names = get_args(allowed)
-    if value not in names:
-        raise ValueError(f"{name}: {value!r}; want {', '.join(map(repr, names))}")
 
 
 def normalizer(prediction: Prediction, sigma: float, sigma_data: float = 1.0) -> float:
@@ -95,9 +87,9 @@ def exponential_moments(prediction: Exponential, sigma: float, end: float, count
 
 
 def line_weights(mean: float, slope: float, sigma: float, other: float, end: float) -> tuple[float, float]:
-    """What g at σ and g at another level count for, of whose line the value at σ counts `mean`, the rise `slope`.
+    """The weights of g at σ and at `other`, for mean·g(σ) + slope·(the rise of g over the step from σ to `end`).
 
-    The rise is over the step from σ to `end`, in ln σ.
+    The rise is that of the straight line through the two, in ln σ.
     """
     weight = slope * math.log(sigma / end) / math.log(sigma / other)
     return mean - weight, weight

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from diffspace._shapes import Tensor
-from diffspace.protocols import Request, SigmaPath, Step
-from diffspace.sampling.solvers.combination import combine
+from diffspace.protocols import Request
+from diffspace.sampling.solvers.base import Point, Solver, Step, combine
 
 __all__ = ["RungeKutta4", "Tableau", "advance", "stages"]
-
-Slope = Callable[[float, Tensor], Generator[Request, Tensor, Tensor]]
 
 
 class Tableau(NamedTuple):
@@ -37,9 +35,13 @@ def advance(x: Tensor, h: float | Tensor, slopes: list[Tensor], coefficients: tu
 
 
 def stages(
-    tableau: Tableau, slope: Slope, x: Tensor, h: float | Tensor, first: Tensor
+    tableau: Tableau,
+    slope: Callable[[float, Tensor], Generator[Request, Tensor, Tensor]],
+    x: Tensor,
+    h: float | Tensor,
+    first: Tensor,
 ) -> Generator[Request, Tensor, list[Tensor]]:
-    """The slopes of all stages, of which the first is known; slope(c, y) asks for that at y, a share c on the way."""
+    """The slopes of all stages, of which the first is known; slope(c, y) asks for that at y, a share c of the way."""
     slopes = [first]
     for c, row in zip(tableau.c, tableau.a, strict=True):
         slopes.append((yield from slope(c, advance(x, h, slopes, row))))
@@ -50,34 +52,20 @@ _CLASSICAL = Tableau((1 / 2, 1 / 2, 1.0), ((1 / 2,), (0.0, 1 / 2), (0.0, 0.0, 1.
 
 
 @dataclass(frozen=True)
-class RungeKutta4:
+class RungeKutta4(Solver):
     """The classical method of fourth order for dx/dt = a·x − b·D(x/s; σ), in the time of the process.
 
     Four evaluations a step, one in a step to σ = 0, which is Euler's.
     """
 
-    multistep: ClassVar[bool] = False
-    stochastic: ClassVar[bool] = False
+    order = 4
 
-    @property
-    def order(self) -> int:
-        return 4
-
-    def evaluations(self, to_zero: bool) -> int:
-        return 1 if to_zero else 4
-
-    def step(self, path: SigmaPath, x: Tensor, t: float, t_next: float, memory: None) -> Step:
-        h = t_next - t
-
+    def step(self, x: Tensor, start: Point, end: Point, memory: None) -> Step:
         def slope(c: float, y: Tensor) -> Generator[Request, Tensor, Tensor]:
-            point = path.at(t_next if c == 1 else t + c * h)
-            denoised = yield Request(y if point.s == 1 else y / point.s, point.sigma)
-            if point.a == point.b:
-                return torch.sub(y, denoised).mul_(point.a)
-            return y.mul(point.a).sub_(denoised, alpha=point.b)
+            point = start.toward(end, c)
+            return point.slope(y, (yield point.request(y)))
 
+        h = end.t - start.t
         first = yield from slope(0.0, x)
-        if t_next == 0:
-            return advance(x, h, [first], (1.0,)), None
         slopes = yield from stages(_CLASSICAL, slope, x, h, first)
         return advance(x, h, slopes, _CLASSICAL.b), None

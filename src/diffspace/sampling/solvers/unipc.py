@@ -1,4 +1,4 @@
-"""UniPC (Zhao et al. 2023): a predictor of Adams and Bashforth's kind, corrected by the evaluation that it led to."""
+"""UniPC (Zhao et al. 2023): an Adams–Bashforth predictor, corrected by the evaluation that it leads to."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from diffspace._shapes import Tensor
-from diffspace.sampling.solvers.multistep import LinearMultistep, Past, add_past, check_count, polynomial_weights
-from diffspace.sampling.solvers.quadrature import Exponential, check_choice, exponential_moments, line_weights, phi
+from diffspace.checks import check_choice, check_integer
+from diffspace.sampling.solvers.multistep import LinearMultistep, Past, add_past, polynomial_weights
+from diffspace.sampling.solvers.quadrature import Exponential, exponential_moments, line_weights, phi
 
 __all__ = ["UniPC"]
 
@@ -20,10 +21,10 @@ Variant = Literal["bh1", "bh2"]
 class UniPC(LinearMultistep):
     """UniPC-k: exponential multistep in ln σ whose every prediction is corrected when D is known there.
 
-    The predictor goes on a polynomial through the last k evaluations of D (or of ε); the corrector takes the same step
-    on the one that goes through the new evaluation too, at the point of the prediction. The evaluation then serves the
-    next step: one for each, of order k + 1, or 2 with `lower_final`. The state at the end of a step is the prediction;
-    the correction is made at the start of the next, and in the last step not at all.
+    The predictor follows a polynomial through the last k evaluations of D (or ε). The corrector repeats that step with
+    the polynomial through the new evaluation as well, which then serves the next step: one evaluation a step, order
+    k + 1, or 2 with `lower_final`. A step ends at the prediction; the next one begins with the correction, so the last
+    prediction is not corrected.
 
     `variant` is the B(h) of the paper: h for "bh1", e^h − 1 for "bh2". It has an effect only where the authors' code
     sets a coefficient of B(h) to ½ instead of solving for it, in predictors of order 2 and correctors of order 1: for
@@ -36,7 +37,7 @@ class UniPC(LinearMultistep):
     lower_final: bool = True
 
     def __post_init__(self) -> None:
-        check_count(self.k, 3)
+        check_integer("k", self.k, 1, 3)
         check_choice("variant", self.variant, Variant)
         check_choice("prediction", self.prediction, Exponential)
 
@@ -45,7 +46,7 @@ class UniPC(LinearMultistep):
         return 2 if self.lower_final else self.k + 1
 
     def _simple(self, sigma: float, other: float, end: float) -> tuple[float, float]:
-        """Weights of g at σ and at another level, whose rise over the step counts for B(h)/2."""
+        """Weights of g at σ and at another level, with the weight B(h)/2 for its rise over the step."""
         (mean,) = exponential_moments(self.prediction, sigma, end, 1)
         h = math.log(sigma / end)
         share = 1.0 if self.variant == "bh2" else 1 / phi(1, h if self.prediction == "epsilon" else -h)
@@ -62,14 +63,14 @@ class UniPC(LinearMultistep):
         return add_past(x, 1.0, past, _correction(self, tuple(node.sigma for node in past)))
 
     def correction(self, sigmas: tuple[float, ...]) -> tuple[float, ...]:
-        """What each g counts for in the step to the newest level, by corrector less by predictor."""
+        """The weight of each g in the step to the newest level: that of the corrector less that of the predictor."""
         end, *levels = sigmas
-        nodes = (*levels, end)
         if len(levels) == 1:
-            after: tuple[float, ...] = self._simple(levels[0], end, end)
+            newest_last: tuple[float, ...] = self._simple(levels[0], end, end)
         else:
-            after = polynomial_weights(self.prediction, "log_sigma", nodes, end)
-        return after[-1], *(b - a for a, b in zip(self.weights(tuple(levels), end), after[:-1], strict=True))
+            newest_last = polynomial_weights(self.prediction, "log_sigma", (*levels, end), end)
+        predictor = self.weights(tuple(levels), end)
+        return newest_last[-1], *(b - a for a, b in zip(predictor, newest_last[:-1], strict=True))
 
 
 @functools.lru_cache(maxsize=4096)

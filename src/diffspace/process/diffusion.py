@@ -1,4 +1,4 @@
-"""The forward process x_t = s(t)·(x₀ + σ(t)·ε) and its probability-flow ODE (Section 2, Eq. 4, Algorithm 1)."""
+"""The diffusion process x_t = s(t)·(x₀ + σ(t)·ε) and its probability-flow ODE (Section 2, Eq. 4, Algorithm 1)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from diffspace._shapes import Float, Tensor
-from diffspace.process._real import functions
+from diffspace.process._functions import functions
 from diffspace.process.callables import CallableScaling, CallableSchedule
 from diffspace.process.schedules import EDMSchedule
-from diffspace.protocols import Point, Real, Scaling, Schedule
+from diffspace.protocols import Real, Scaling, Schedule
 
 __all__ = ["Process"]
 
@@ -17,10 +17,15 @@ __all__ = ["Process"]
 class Process:
     """Any noise schedule σ(t) with any scaling s(t).
 
-    `Process(VPSchedule())` takes the scaling that the schedule brings; `Process(VPSchedule(), NoScaling())`
-    another; `Process(sigma=lambda t: …, s=lambda t: …)` makes one of plain functions of a tensor of times, with
-    derivatives by autograd and the inverse by root search, on t ∈ [0, t_max] where `t_max` is given. Without
-    arguments it is the paper's own, σ = t and s = 1.
+    `Process()` is the paper's own, σ = t and s = 1. `Process(VPSchedule())` takes the scaling of the schedule,
+    `Process(VPSchedule(), NoScaling())` another. `Process(sigma=lambda t: …, s=lambda t: …)` takes plain functions.
+
+    Args:
+        schedule: σ(t).
+        scaling: s(t); None is that of the schedule.
+        sigma: σ(t) as a function of a tensor of times, with derivatives by autograd and the inverse by root search.
+        s: s(t) as such a function.
+        t_max: the largest time for `sigma`.
     """
 
     def __init__(
@@ -33,11 +38,11 @@ class Process:
         t_max: float | None = None,
     ) -> None:
         if schedule is not None and sigma is not None:
-            raise ValueError("sigma: a schedule is given already; give one of the two")
+            raise ValueError("sigma: cannot be given beside a schedule")
         if scaling is not None and s is not None:
-            raise ValueError("s: a scaling is given already; give one of the two")
+            raise ValueError("s: cannot be given beside a scaling")
         if t_max is not None and sigma is None:
-            raise ValueError("t_max: it bounds the times of a plain function sigma, and none is given")
+            raise ValueError("t_max: has no effect without a function sigma")
         if sigma is not None:
             schedule = CallableSchedule(sigma, t_max)
         self.schedule: Schedule = EDMSchedule() if schedule is None else schedule
@@ -88,18 +93,18 @@ class Process:
         root: Real = functions(t).sqrt(2 * self.sigma_dot(t) * self.sigma(t))
         return self.s(t) * root
 
-    def at(self, t: float) -> Point:
-        """σ, s, and a = σ̇/σ + ṡ/s, b = σ̇·s/σ of the ODE dx/dt = a·x − b·D(x/s; σ) (line 4 of Algorithm 1)."""
+    def ode(self, t: float) -> tuple[float, float]:
+        """a = σ̇/σ + ṡ/s and b = σ̇·s/σ of dx/dt = a·x − b·D(x/s; σ) (line 4 of Algorithm 1)."""
         sigma, sigma_dot = self.schedule.sigma(t), self.schedule.sigma_dot(t)
         s, s_dot = self.scaling.s(t, sigma), self.scaling.s_dot(t, sigma, sigma_dot)
         rate = sigma_dot / sigma
-        return Point(sigma, s, rate + s_dot / s, rate * s)
+        return rate + s_dot / s, rate * s
 
     def velocity(
         self, x: Float[Tensor, "batch *dims"], t: float, denoised: Float[Tensor, "batch *dims"]
     ) -> Float[Tensor, "batch *dims"]:
         """dx/dt = (σ̇/σ + ṡ/s)·x − (σ̇·s/σ)·D at the scaled state x, where D = D(x/s; σ) (Algorithm 1)."""
-        _, _, a, b = self.at(t)
+        a, b = self.ode(t)
         return a * x - b * denoised
 
     def perturb(
