@@ -30,5 +30,5 @@ def test_bad_input_is_named():
         oracle(x, sigma, {"labels": torch.tensor([0, 1, 2])})
     with pytest.raises(ValueError, match="'class'"):
         oracle(x, sigma, {"class": torch.tensor([0, 1, 1])})
-    with pytest.raises(ValueError, match="different sample shapes"):
+    with pytest.raises(ValueError, match="one sample shape"):
         ByClass([FiniteData(torch.zeros(1, 2)), FiniteData(torch.zeros(1, 3))])

@@ -98,22 +98,22 @@ def test_float32_covariances_may_have_their_own_rounding():
 @pytest.mark.parametrize(
     ("mean", "covariance", "message"),
     [
-        (torch.zeros(2), torch.eye(3), r"covariance: shape \(3, 3\); want \(2, 2\)"),
-        (torch.zeros(2), torch.tensor([[1.0, 0.5], [0.0, 1.0]]), "covariance: is not symmetric"),
+        (torch.zeros(2), torch.eye(3), r"covariance: expected shape \(2, 2\), like the mean, got \(3, 3\)"),
+        (torch.zeros(2), torch.tensor([[1.0, 0.5], [0.0, 1.0]]), "covariance: expected a symmetric"),
         (
             torch.zeros(2),
             torch.tensor([[1e-14, 5e-15], [0.0, 1e-14]]).double(),
-            "covariance: is not symmetric",
+            "covariance: expected a symmetric",
         ),
         (
             torch.zeros(2),
             torch.tensor([[1.0, 2.0], [2.0, 1.0]]),
-            "covariance: has the negative eigenvalue -1",
+            "covariance: expected no negative eigenvalue, got -1",
         ),
-        (torch.zeros(2), -1e-13 * torch.eye(2, dtype=F64), "covariance: has the negative eigenvalue -1e-13"),
-        (torch.zeros(2), torch.full((2, 2), math.nan), "covariance: is not symmetric and finite"),
-        (torch.zeros(2), torch.full((2, 2), math.inf), "covariance: is not symmetric and finite"),
-        (torch.tensor([0.0, math.nan]), torch.eye(2), "mean: holds values that are not finite"),
+        (torch.zeros(2), -1e-13 * torch.eye(2, dtype=F64), "covariance: expected no negative eigenvalue, got -1e-13"),
+        (torch.zeros(2), torch.full((2, 2), math.nan), "covariance: expected a symmetric, finite"),
+        (torch.zeros(2), torch.full((2, 2), math.inf), "covariance: expected a symmetric, finite"),
+        (torch.tensor([0.0, math.nan]), torch.eye(2), "mean: expected finite values"),
     ],
 )
 def test_bad_parameters_are_named(mean, covariance, message):

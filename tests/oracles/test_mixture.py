@@ -134,11 +134,11 @@ def test_an_isotropic_mixture_gives_a_sample_the_same_bits_in_any_batch():
         ({"stds": STDS[:0], "means": MEANS[:0]}, "means"),
         (
             {"covariances": COVARIANCES[:, :, :1] @ torch.ones(1, 2, dtype=F64)},
-            "covariances: is not symmetric",
+            "covariances: expected a symmetric",
         ),
-        ({"covariances": -COVARIANCES}, "covariances: has the negative eigenvalue"),
+        ({"covariances": -COVARIANCES}, "covariances: expected no negative eigenvalue"),
         ({"covariances": COVARIANCES * math.nan}, "covariances"),
-        ({"covariances": torch.eye(3).expand(3, 3, 3)}, "covariances: shape"),
+        ({"covariances": torch.eye(3).expand(3, 3, 3)}, "covariances: expected shape"),
     ],
 )
 def test_bad_parameters_are_named(arguments, name):

@@ -177,15 +177,15 @@ class TestDerivation:
     [
         (lambda: EDMPreconditioning(sigma_data=0.0), "sigma_data"),
         (lambda: EDMPreconditioning(sigma_data=math.nan), "sigma_data"),
-        (lambda: EDMPreconditioning(0.5, 1.0, 1.0), "sigma_min, sigma_max"),
-        (lambda: EDMPreconditioning(0.5, -1.0), "sigma_min, sigma_max"),
-        (lambda: VEPreconditioning(2.0, 1.0), "sigma_min, sigma_max"),
+        (lambda: EDMPreconditioning(0.5, 1.0, 1.0), "sigma_max"),
+        (lambda: EDMPreconditioning(0.5, -1.0), "sigma_min"),
+        (lambda: VEPreconditioning(2.0, 1.0), "sigma_max"),
         (lambda: VPPreconditioning(M=1), "M"),
         (lambda: VPPreconditioning(beta_d=-1.0), "beta_d"),
         (lambda: VPPreconditioning(epsilon_t=1.0), "epsilon_t"),
         (lambda: VPPreconditioning(beta_min=-0.1), "schedule"),  # σ(ε_t) is not real
         (lambda: IDDPMPreconditioning(M=0), "M"),
-        (lambda: ContinuousTime(t_min=1.0, t_max=0.5), "t_min, t_max"),
+        (lambda: ContinuousTime(t_min=1.0, t_max=0.5), "t_max"),
         (lambda: ContinuousTime(factor=math.nan), "factor"),
         (lambda: ContinuousTime(FlowSchedule(), t_max=1.5), "schedule"),  # beyond the pole
         (lambda: ContinuousTime(CosineSchedule(), t_max=1.5), "schedule"),

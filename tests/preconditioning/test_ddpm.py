@@ -118,13 +118,13 @@ def test_the_level_without_signal():
 
 def test_input_is_checked(monkeypatch):
     monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)
-    with pytest.raises(ValueError, match="predicts: 'score'; want"):
+    with pytest.raises(ValueError, match=r"predicts: expected .* got 'score'"):
         ddpm_preconditioning(ALPHAS, predicts="score")
-    with pytest.raises(ValueError, match="zero_snr: 'drop'; want"):
+    with pytest.raises(ValueError, match=r"zero_snr: expected .* got 'drop'"):
         ddpm_preconditioning(ALPHAS, zero_snr="drop")
     with pytest.raises(ValueError, match="zero_snr: 'clip' has no effect"):
         ddpm_preconditioning(ALPHAS, zero_snr="clip")
-    with pytest.raises(ValueError, match="alphas_cumprod: want falling numbers"):
+    with pytest.raises(ValueError, match="alphas_cumprod: expected falling numbers"):
         ddpm_preconditioning(ALPHAS.flip(0))
 
 

@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 
 import torch
 
-from diffspace._shapes import Float, Tensor
-from diffspace.protocols import Cond
+from diffspace._shapes import Float, Samples, Sigma, Tensor
+from diffspace.protocols import Cond, check_cond
 
 __all__ = ["Oracle", "eigen", "total_variances"]
 
@@ -21,10 +21,10 @@ def eigen(name: str, covariance: Tensor) -> tuple[Tensor, Tensor]:
     cov = covariance.to(torch.float64)
     rounding = 10 * cov.shape[-1] * torch.finfo(covariance.dtype).eps * float(cov.abs().max())
     if not bool(((cov - cov.mT).abs() <= rounding).all()):  # which NaN and infinity fail too
-        raise ValueError(f"{name}: is not symmetric and finite")
+        raise ValueError(f"{name}: expected a symmetric, finite matrix")
     variances, axes = torch.linalg.eigh(0.5 * (cov + cov.mT))
     if float(variances.min()) < -rounding:
-        raise ValueError(f"{name}: has the negative eigenvalue {float(variances.min()):g}")
+        raise ValueError(f"{name}: expected no negative eigenvalue, got {float(variances.min()):g}")
     # eigh gives the zeros of a rank-deficient covariance as rounding of the largest eigenvalue
     least = cov.shape[-1] * torch.finfo(torch.float64).eps * variances.amax(-1, keepdim=True)
     return torch.where(variances > least, variances, 0.0), axes
@@ -34,7 +34,7 @@ def total_variances(variances: Tensor, level: Tensor) -> Tensor:
     """λ + σ²; ValueError where it is 0, for there is no density."""
     total = variances + level**2
     if not bool((total > 0).all()):
-        raise ValueError(f"sigma: {float(level.min())}; data without variance need positive noise to have a density")
+        raise ValueError(f"sigma: expected positive noise for data without variance, got {float(level.min())}")
     return total
 
 
@@ -50,35 +50,32 @@ class Oracle(ABC):
     def _flat(self, x: Tensor) -> Tensor:
         """x as (B, d) in float64."""
         if x.shape[1:] != self.sample_shape:
-            raise ValueError(f"x: shape {tuple(x.shape)}; want (B, …) with samples of shape {self.sample_shape}")
+            raise ValueError(
+                f"x: expected samples of shape {self.sample_shape}, got a tensor of shape {tuple(x.shape)}"
+            )
         return x.reshape(len(x), math.prod(self.sample_shape)).to(torch.float64)
 
     def _level(self, sigma: Tensor, x: Tensor) -> Tensor:
         """σ of shape () or (B,) as a float64 column (B or 1, 1) on the device of x."""
         if sigma.ndim > 1 or (sigma.ndim == 1 and len(sigma) != len(x)):
-            raise ValueError(f"sigma: shape {tuple(sigma.shape)}; want () or ({len(x)},), one for each sample of x")
+            raise ValueError(f"sigma: expected shape () or ({len(x)},), one for each sample, got {tuple(sigma.shape)}")
         if not bool((sigma >= 0).all()):
-            raise ValueError(f"sigma: {float(sigma.min())}; want noise levels that are not negative")
+            raise ValueError(f"sigma: expected noise levels of at least 0, got {float(sigma.min())}")
         return sigma.to(x.device, torch.float64).reshape(-1, 1)
 
-    @abstractmethod
-    def __call__(
-        self,
-        x: Float[Tensor, "batch *dims"],
-        sigma: Float[Tensor, ""] | Float[Tensor, "batch"],
-        cond: Cond | None = None,
-    ) -> Float[Tensor, "batch *dims"]:
+    def __call__(self, x: Samples, sigma: Sigma, cond: Cond | None = None) -> Samples:
         """D(x; σ) = E[x₀ | x₀ + σε = x]."""
+        check_cond(cond, (), type(self).__name__)
+        return self._denoise(x, sigma)
+
+    def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        raise NotImplementedError
 
     @abstractmethod
-    def log_prob(
-        self, x: Float[Tensor, "batch *dims"], sigma: Float[Tensor, ""] | Float[Tensor, "batch"]
-    ) -> Float[Tensor, "batch"]:
+    def log_prob(self, x: Samples, sigma: Sigma) -> Float[Tensor, "batch"]:
         """ln p(x; σ), the density of the data with noise of standard deviation σ, in nats."""
 
-    def score(
-        self, x: Float[Tensor, "batch *dims"], sigma: Float[Tensor, ""] | Float[Tensor, "batch"]
-    ) -> Float[Tensor, "batch *dims"]:
+    def score(self, x: Samples, sigma: Sigma) -> Samples:
         """∇ₓ ln p(x; σ) = (D(x; σ) − x)/σ² (Eq. 3)."""
         wide = x.to(torch.float64)  # of D − x at small σ nothing would be left in float32
         level = self._level(sigma, x).reshape((-1,) + (1,) * (x.ndim - 1))

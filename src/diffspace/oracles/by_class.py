@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from diffspace._shapes import Float, Tensor
+from diffspace._shapes import Float, Samples, Sigma, Tensor
 from diffspace.oracles.base import Oracle
 from diffspace.protocols import Cond, check_cond
 
@@ -16,32 +16,25 @@ __all__ = ["ByClass"]
 class ByClass(Oracle):
     """The exact conditional denoiser E[x₀ | x, label]: oracle number k answers for the samples of class k.
 
-    `cond["labels"]` holds class indices of shape (B,) and must be there: there is no null condition. `log_prob` is that
-    of the equal mixture of the classes.
+    `cond["labels"]` holds class indices of shape (B,) and is required. `log_prob` is that of the equal mixture of the
+    classes.
     """
 
     def __init__(self, oracles: Sequence[Oracle]) -> None:
         if not oracles:
-            raise ValueError("oracles: is empty; want one for each class")
+            raise ValueError("oracles: expected one for each class, got none")
         shapes = {oracle.sample_shape for oracle in oracles}
         if len(shapes) > 1:
-            raise ValueError(f"oracles: are of different sample shapes, {sorted(shapes)}")
+            raise ValueError(f"oracles: expected one sample shape, got {sorted(shapes)}")
         super().__init__(oracles[0].sample_shape)
         self.oracles = tuple(oracles)
 
-    def __call__(
-        self,
-        x: Float[Tensor, "batch *dims"],
-        sigma: Float[Tensor, ""] | Float[Tensor, "batch"],
-        cond: Cond | None = None,
-    ) -> Float[Tensor, "batch *dims"]:
-        labels = check_cond(cond, ("labels",), "an oracle by class").get("labels")
+    def __call__(self, x: Samples, sigma: Sigma, cond: Cond | None = None) -> Samples:
+        labels = check_cond(cond, ("labels",), "ByClass").get("labels")
         if labels is None or labels.shape != (len(x),):
-            raise ValueError(f"labels: want class indices of shape ({len(x)},)")
+            raise ValueError(f"labels: expected class indices of shape ({len(x)},)")
         if int(labels.min()) < 0 or int(labels.max()) >= len(self.oracles):
-            raise ValueError(
-                f"labels: in [{int(labels.min())}, {int(labels.max())}]; want 0 to {len(self.oracles) - 1}"
-            )
+            raise ValueError(f"labels: expected 0 to {len(self.oracles) - 1}, got [{labels.min()}, {labels.max()}]")
         levels = sigma.expand(len(x))
         denoised = torch.empty_like(x)
         for k, oracle in enumerate(self.oracles):
@@ -50,9 +43,7 @@ class ByClass(Oracle):
                 denoised[rows] = oracle(x[rows], levels[rows])
         return denoised
 
-    def log_prob(
-        self, x: Float[Tensor, "batch *dims"], sigma: Float[Tensor, ""] | Float[Tensor, "batch"]
-    ) -> Float[Tensor, "batch"]:
+    def log_prob(self, x: Samples, sigma: Sigma) -> Float[Tensor, "batch"]:
         """ln p(x; σ) of the equal mixture of the classes, in float64."""
         joint = torch.stack([oracle.log_prob(x, sigma) for oracle in self.oracles])
         return joint.logsumexp(0) - torch.tensor(float(len(self.oracles)), dtype=torch.float64).log()

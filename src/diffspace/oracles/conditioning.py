@@ -1,4 +1,4 @@
-"""A Gaussian given a noisy linear measurement of it, exactly."""
+"""The exact posterior of a Gaussian for a noisy linear measurement."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 
 from diffspace._shapes import Tensor
+from diffspace.checks import check_number
 
 __all__ = ["condition"]
 
@@ -26,14 +27,11 @@ def condition(
     With A·R = P·S·Qᵀ the covariance is R·Q·(σ_y²/(S² + σ_y²))·Qᵀ·Rᵀ, a square whatever the rounding; σ_y may be 0. ln
     p(y) is not finite where y has no density.
     """
-    if not (math.isfinite(sigma_y) and sigma_y >= 0):
-        raise ValueError(f"sigma_y: {sigma_y}; want a finite number, not negative")
+    check_number("sigma_y", sigma_y, "[0, inf)")
     d = means.shape[1]
     offset = operator(means.new_zeros(1, *shape))
     if y.shape != offset.shape:
-        raise ValueError(
-            f"y: shape {tuple(y.shape)}; want {tuple(offset.shape)}, one measurement as the operator gives it"
-        )
+        raise ValueError(f"y: expected one measurement, of shape {tuple(offset.shape)}, got {tuple(y.shape)}")
     basis = torch.eye(d, dtype=means.dtype).reshape(d, *shape)
     matrix = (operator(basis) - offset).reshape(d, -1).T  # (m, d)
     left, s, right = torch.linalg.svd(matrix @ roots, full_matrices=True)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import torch
 
-from diffspace._shapes import Float, Tensor
+from diffspace._shapes import Float, Samples, Sigma, Tensor
+from diffspace.checks import check_number
 from diffspace.oracles.base import Oracle
-from diffspace.protocols import Cond, check_cond
 
 __all__ = ["FiniteData"]
 
@@ -27,9 +27,8 @@ class FiniteData(Oracle):
 
     def __init__(self, data: Float[Tensor, "n *dims"], *, max_megabytes: float = 256.0) -> None:
         if len(data) == 0:
-            raise ValueError("data: is empty; want at least one sample")
-        if not max_megabytes > 0:
-            raise ValueError(f"max_megabytes: {max_megabytes}; want a positive number")
+            raise ValueError("data: expected at least one sample, got none")
+        check_number("max_megabytes", max_megabytes, "(0, inf]")
         super().__init__(tuple(data.shape[1:]))
         self.data = data.reshape(len(data), -1)
         self.max_megabytes = max_megabytes
@@ -38,15 +37,15 @@ class FiniteData(Oracle):
         origin = torch.zeros(d, dtype=torch.float64, device=data.device)
         self._center = sum((chunk.sum(0) for chunk in self._chunks(rows, origin)), origin) / n
         if not bool(torch.isfinite(self._center).all()):
-            raise ValueError("data: holds values that are not finite")
+            raise ValueError("data: expected finite values")
         self._extent = math.sqrt(d) * max(float(chunk.abs().max()) for chunk in self._chunks(rows, self._center))
 
     def _rows(self, numbers: int) -> int:
-        """How many rows of so many float64 numbers the scratch memory holds."""
+        """How many rows of `numbers` float64 numbers fit into the scratch memory."""
         return max(1, int(self.max_megabytes * 2**20 / 8 / numbers))
 
     def _chunks(self, rows: int, center: Tensor) -> Iterator[Tensor]:
-        """The data less `center`, in float64 on its device, so many rows at a time."""
+        """The data less `center`, in float64 on its device, `rows` at a time."""
         for chunk in torch.split(self.data, rows):
             yield chunk.to(center, copy=True).sub_(center)
 
@@ -63,7 +62,7 @@ class FiniteData(Oracle):
         """Rows of x, block by block, with Σ softmax·y of the centred y and the log-sum-exp of the logits."""
         levels = self._level(sigma, x)
         if not bool((levels > 0).all()):
-            raise ValueError(f"sigma: {levels.min().item()}; want positive noise levels")
+            raise ValueError(f"sigma: expected positive noise levels, got {levels.min().item()}")
         levels = levels.expand(len(x), 1)
         center, d = self._center.to(x.device), self.data.shape[1]
         # half of the memory for a block of x and its sums, half for two chunks of data, the last and this, and logits
@@ -82,21 +81,13 @@ class FiniteData(Oracle):
                 mean = torch.addmm(keep * mean, weights, chunk)
             yield rows, mean / total, (greatest + total.log()).squeeze(1)
 
-    def __call__(
-        self,
-        x: Float[Tensor, "batch *dims"],
-        sigma: Float[Tensor, ""] | Float[Tensor, "batch"],
-        cond: Cond | None = None,
-    ) -> Float[Tensor, "batch *dims"]:
-        check_cond(cond, (), "a finite-data oracle")
+    def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         denoised = torch.empty_like(x)
         for rows, mean, _ in self._blocks(x, sigma):
             denoised[rows] = (mean + self._center.to(x.device)).reshape(-1, *self.sample_shape)
         return denoised
 
-    def log_prob(
-        self, x: Float[Tensor, "batch *dims"], sigma: Float[Tensor, ""] | Float[Tensor, "batch"]
-    ) -> Float[Tensor, "batch"]:
+    def log_prob(self, x: Samples, sigma: Sigma) -> Float[Tensor, "batch"]:
         """ln p(x; σ) of the data with noise σ > 0, in float64."""
         n, d = self.data.shape
         log_sum = torch.empty(len(x), dtype=torch.float64, device=x.device)

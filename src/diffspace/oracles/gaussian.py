@@ -7,10 +7,9 @@ from collections.abc import Callable
 
 import torch
 
-from diffspace._shapes import Float, Tensor
+from diffspace._shapes import Float, Samples, Sigma, Tensor
 from diffspace.oracles.base import Oracle, eigen, total_variances
 from diffspace.oracles.conditioning import condition
-from diffspace.protocols import Cond, check_cond
 
 __all__ = ["Gaussian"]
 
@@ -26,9 +25,9 @@ class Gaussian(Oracle):
     def __init__(self, mean: Float[Tensor, "*dims"], covariance: Float[Tensor, "d d"]) -> None:
         d = mean.numel()
         if covariance.shape != (d, d):
-            raise ValueError(f"covariance: shape {tuple(covariance.shape)}; want ({d}, {d}) for a mean of {d} numbers")
+            raise ValueError(f"covariance: expected shape ({d}, {d}), like the mean, got {tuple(covariance.shape)}")
         if not bool(torch.isfinite(mean).all()):
-            raise ValueError("mean: holds values that are not finite")
+            raise ValueError("mean: expected finite values")
         super().__init__(tuple(mean.shape))
         self.mean = mean.to(torch.float64).reshape(-1)
         self.variances, self.axes = eigen("covariance", covariance)
@@ -41,35 +40,25 @@ class Gaussian(Oracle):
         """μ + Uz, in shape and dtype like x."""
         return (self.mean.to(like.device) + z @ self.axes.to(like.device).T).reshape(like.shape).to(like.dtype)
 
-    def __call__(
-        self,
-        x: Float[Tensor, "batch *dims"],
-        sigma: Float[Tensor, ""] | Float[Tensor, "batch"],
-        cond: Cond | None = None,
-    ) -> Float[Tensor, "batch *dims"]:
-        check_cond(cond, (), "a Gaussian oracle")
+    def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         variances = self.variances.to(x.device)
         level = self._level(sigma, x)
         gain = variances / (variances + level**2)
         # at σ = 0 a direction without variance keeps x where the data are: 0/0 there stands for 1
         return self._back(torch.where(level == 0, 1.0, gain) * self._coordinates(x), x)
 
-    def log_prob(
-        self, x: Float[Tensor, "batch *dims"], sigma: Float[Tensor, ""] | Float[Tensor, "batch"]
-    ) -> Float[Tensor, "batch"]:
+    def log_prob(self, x: Samples, sigma: Sigma) -> Float[Tensor, "batch"]:
         """ln p(x; σ) in float64."""
         total = total_variances(self.variances.to(x.device), self._level(sigma, x))
         z = self._coordinates(x)
         return -0.5 * (z**2 / total + total.log() + math.log(2 * math.pi)).sum(1)
 
-    def score(
-        self, x: Float[Tensor, "batch *dims"], sigma: Float[Tensor, ""] | Float[Tensor, "batch"]
-    ) -> Float[Tensor, "batch *dims"]:
+    def score(self, x: Samples, sigma: Sigma) -> Samples:
         """∇ₓ ln p(x; σ) = −(Σ + σ²I)⁻¹(x − μ)."""
         total = total_variances(self.variances.to(x.device), self._level(sigma, x))
         return (-(self._coordinates(x) / total) @ self.axes.to(x.device).T).reshape(x.shape).to(x.dtype)
 
-    def flow(self, x: Float[Tensor, "batch *dims"], sigma_from: float, sigma_to: float) -> Float[Tensor, "batch *dims"]:
+    def flow(self, x: Samples, sigma_from: float, sigma_to: float) -> Samples:
         """The exact solution of the probability-flow ODE in unscaled x, from one noise level to another.
 
         Each coordinate of Uᵀ(x − μ) is multiplied by √((λ + σ_to²)/(λ + σ_from²)).
@@ -81,7 +70,7 @@ class Gaussian(Oracle):
     def posterior(
         self, operator: Callable[[Tensor], Tensor], y: Float[Tensor, "1 *measured"], sigma_y: float
     ) -> Gaussian:
-        """p(x₀ | y), a Gaussian too, for y = A(x₀) + n with n ~ N(0, σ_y²·I).
+        """p(x₀ | y), also a Gaussian, for y = A(x₀) + n with n ~ N(0, σ_y²·I).
 
         `operator` is A, linear or affine, from (B, *dims) to (B, *measured), here in float64. The D of the result is
         E[x₀ | x, y] at any σ.

@@ -7,10 +7,9 @@ from collections.abc import Callable
 
 import torch
 
-from diffspace._shapes import Float, Tensor
+from diffspace._shapes import Float, Samples, Sigma, Tensor
 from diffspace.oracles.base import Oracle, eigen, total_variances
 from diffspace.oracles.conditioning import condition
-from diffspace.protocols import Cond, check_cond
 
 __all__ = ["GaussianMixture"]
 
@@ -37,25 +36,24 @@ class GaussianMixture(Oracle):
         k = len(means)
         w = torch.ones(k) if weights is None else weights
         if w.shape != (k,) or not bool(((w > 0) & torch.isfinite(w)).all()):
-            raise ValueError(f"weights: want {k} positive numbers, one for each component")
+            raise ValueError(f"weights: expected {k} positive numbers, one for each component")
         if k == 0 or not bool(torch.isfinite(means).all()):
-            raise ValueError("means: want one or more, all finite")
+            raise ValueError("means: expected one or more, all finite")
         super().__init__(tuple(means.shape[1:]))
         self.means = means.to(torch.float64).reshape(k, -1)
         self.weights = w.to(torch.float64) / w.to(torch.float64).sum()
         self.axes: Tensor | None = None
         d = self.means.shape[1]
+        # everything full is computed in the coordinates U_kᵀ(x − E[x₀]), all of them by one product with [U_1 … U_K]
+        self._origin, self._centres, self._basis = torch.zeros(d, dtype=torch.float64), self.means, None
         if covariances is None:
             if stds is None or stds.shape != (k,) or not bool(((stds >= 0) & torch.isfinite(stds)).all()):
-                raise ValueError(f"stds: want {k} numbers, none negative, one for each component")
+                raise ValueError(f"stds: expected {k} numbers of at least 0, one for each component")
             self.variances = stds.to(torch.float64)[:, None] ** 2
         else:
             if covariances.shape != (k, d, d):
-                raise ValueError(f"covariances: shape {tuple(covariances.shape)}; want {(k, d, d)}")
+                raise ValueError(f"covariances: expected shape {(k, d, d)}, got {tuple(covariances.shape)}")
             self.variances, self.axes = eigen("covariances", covariances)
-        # everything full is computed in the coordinates U_kᵀ(x − E[x₀]), all of them by one product with [U_1 … U_K]
-        self._origin, self._centres, self._basis = torch.zeros(d, dtype=torch.float64), self.means, None
-        if self.axes is not None:
             self._origin = self.weights @ self.means
             self._basis = self.axes.permute(1, 0, 2).reshape(d, k * d)
             self._centres = torch.einsum("kd,kde->ke", self.means - self._origin, self.axes)
@@ -80,45 +78,35 @@ class GaussianMixture(Oracle):
         weighted = joint.softmax(1)[:, :, None] * vectors
         return weighted.sum(1) if self._basis is None else weighted.flatten(1) @ self._basis.to(joint.device).T
 
-    def __call__(
-        self,
-        x: Float[Tensor, "batch *dims"],
-        sigma: Float[Tensor, ""] | Float[Tensor, "batch"],
-        cond: Cond | None = None,
-    ) -> Float[Tensor, "batch *dims"]:
-        check_cond(cond, (), "a Gaussian mixture oracle")
+    def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         offsets, total, joint = self._components(x, sigma)
         gain = self.variances.to(x.device) / total
         denoised = self._average(joint, torch.addcmul(self._centres.to(x.device), gain, offsets))
         return (self._origin.to(x.device) + denoised).reshape(x.shape).to(x.dtype)
 
-    def log_prob(
-        self, x: Float[Tensor, "batch *dims"], sigma: Float[Tensor, ""] | Float[Tensor, "batch"]
-    ) -> Float[Tensor, "batch"]:
+    def log_prob(self, x: Samples, sigma: Sigma) -> Float[Tensor, "batch"]:
         """ln p(x; σ) in float64."""
         return self._components(x, sigma)[2].logsumexp(1)
 
-    def score(
-        self, x: Float[Tensor, "batch *dims"], sigma: Float[Tensor, ""] | Float[Tensor, "batch"]
-    ) -> Float[Tensor, "batch *dims"]:
+    def score(self, x: Samples, sigma: Sigma) -> Samples:
         """∇ₓ ln p(x; σ), the posterior mean of −(Σ_k + σ²I)⁻¹(x − μ_k)."""
         offsets, total, joint = self._components(x, sigma)
         return self._average(joint, -offsets / total).reshape(x.shape).to(x.dtype)
 
+    def _full_axes(self) -> Tensor:
+        k, d = self.means.shape
+        return torch.eye(d, dtype=torch.float64).expand(k, d, d) if self.axes is None else self.axes
+
     def posterior(
         self, operator: Callable[[Tensor], Tensor], y: Float[Tensor, "1 *measured"], sigma_y: float
     ) -> GaussianMixture:
-        """p(x₀ | y), a mixture too, for y = A(x₀) + n with n ~ N(0, σ_y²·I), as `Gaussian.posterior`."""
-        k, d = self.means.shape
-        axes = torch.eye(d, dtype=torch.float64).expand(k, d, d) if self.axes is None else self.axes
-        roots = axes * self.variances.sqrt().expand(k, d)[:, None, :]
+        """p(x₀ | y), also a mixture, for y = A(x₀) + n with n ~ N(0, σ_y²·I), as `Gaussian.posterior`."""
+        roots = self._full_axes() * self.variances.sqrt().expand(self.means.shape)[:, None, :]
         means, covariances, evidence = condition(self.means, roots, self.sample_shape, operator, y, sigma_y)
         if not bool(torch.isfinite(evidence).all()):
-            raise ValueError(
-                f"sigma_y: {sigma_y}; y has no density under some component; want noise, or variance in A(x)"
-            )
+            raise ValueError(f"sigma_y: y has no density under some component at {sigma_y}; give a positive one")
         weights = (self.weights.log() + evidence).softmax(0)
-        alive = weights > 0  # what has underflowed is no component
+        alive = weights > 0  # leave out what has underflowed
         return GaussianMixture(
             means[alive].reshape(-1, *self.sample_shape), weights=weights[alive], covariances=covariances[alive]
         )
@@ -139,7 +127,5 @@ class GaussianMixture(Oracle):
         """Cov[x₀] over the flattened dimensions."""
         centred = self.means - self.mean().reshape(-1)
         between = torch.einsum("k,kd,ke->de", self.weights, centred, centred)
-        d = self.means.shape[1]
-        axes = torch.eye(d, dtype=torch.float64).expand(len(self.means), d, d) if self.axes is None else self.axes
-        spread = self.variances.expand(-1, d)
+        axes, spread = self._full_axes(), self.variances.expand(self.means.shape)
         return between + torch.einsum("k,kde,ke,kfe->df", self.weights, axes, spread, axes)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 from diffspace._shapes import Float, Tensor
+from diffspace.checks import check_integer, check_number
 from diffspace.preconditioning import coefficients as c
 from diffspace.preconditioning.times import ContinuousTime, LevelIndex, TimeMap
 from diffspace.process import FlowSchedule, IDDPMLevels, VPSchedule
@@ -27,7 +28,7 @@ __all__ = [
 
 
 class Preconditioning(ABC):
-    """The four functions c_skip, c_out, c_in, c_noise of Eq. 7, and the σ for which the network is made."""
+    """The four functions c_skip, c_out, c_in, c_noise of Eq. 7, and the σ that the network was trained on."""
 
     @property
     @abstractmethod
@@ -40,7 +41,7 @@ class Preconditioning(ABC):
 
     @abstractmethod
     def c_noise(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-        """What the network is told of σ."""
+        """The input by which the network knows σ."""
 
     def round_sigma(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """The nearest σ that the network knows; σ itself where it was trained on a continuum."""
@@ -52,17 +53,27 @@ class Preconditioning(ABC):
 
 
 def _log(sigma: Tensor) -> Tensor:
-    # finite at σ = 0, where c_out = 0 makes D = x whatever the network says
+    # finite at σ = 0, where c_out = 0 makes D = x for any output of the network
     return sigma.clamp_min(torch.finfo(torch.float32).tiny).log()
 
 
-def _check_range(sigma_min: float, sigma_max: float) -> None:
-    if not 0 <= sigma_min < sigma_max:
-        raise ValueError(f"sigma_min, sigma_max: {sigma_min}, {sigma_max}; want 0 <= sigma_min < sigma_max")
+class _Ranged(Preconditioning):
+    """A network whose range of σ is an option."""
+
+    sigma_min: float
+    sigma_max: float
+
+    def __post_init__(self) -> None:
+        check_number("sigma_min", self.sigma_min, "[0, inf)")
+        check_number("sigma_max", self.sigma_max, f"({self.sigma_min}, inf]")
+
+    @property
+    def sigma_range(self) -> tuple[float, float]:
+        return self.sigma_min, self.sigma_max
 
 
 @dataclass(frozen=True)
-class EDMPreconditioning(Preconditioning):
+class EDMPreconditioning(_Ranged):
     """The paper's: c_noise = ¼·ln σ, the others from σ_data, the standard deviation of the data (Table 1, EDM)."""
 
     sigma_data: float = 0.5
@@ -70,13 +81,8 @@ class EDMPreconditioning(Preconditioning):
     sigma_max: float = math.inf
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.sigma_data) and self.sigma_data > 0):
-            raise ValueError(f"sigma_data: {self.sigma_data}; want a positive finite number")
-        _check_range(self.sigma_min, self.sigma_max)
-
-    @property
-    def sigma_range(self) -> tuple[float, float]:
-        return self.sigma_min, self.sigma_max
+        super().__post_init__()
+        check_number("sigma_data", self.sigma_data, "(0, inf)")
 
     def coefficients(self, sigma: Float[Tensor, "*batch"]) -> c.Coefficients:
         return c.edm(sigma, self.sigma_data)
@@ -86,18 +92,11 @@ class EDMPreconditioning(Preconditioning):
 
 
 @dataclass(frozen=True)
-class VEPreconditioning(Preconditioning):
+class VEPreconditioning(_Ranged):
     """c_skip = 1, c_out = σ, c_in = 1, c_noise = ln(½σ) (Table 1, VE)."""
 
     sigma_min: float = 0.02
     sigma_max: float = 100.0
-
-    def __post_init__(self) -> None:
-        _check_range(self.sigma_min, self.sigma_max)
-
-    @property
-    def sigma_range(self) -> tuple[float, float]:
-        return self.sigma_min, self.sigma_max
 
     def coefficients(self, sigma: Float[Tensor, "*batch"]) -> c.Coefficients:
         return c.ve(sigma)
@@ -107,7 +106,7 @@ class VEPreconditioning(Preconditioning):
 
 
 class _TimedPreconditioning(Preconditioning):
-    """A network that is told a time: range, rounding and c_noise come from the map of σ to it."""
+    """A network conditioned on a time: range, rounding and c_noise come from the map of σ to it."""
 
     times: TimeMap
 
@@ -122,14 +121,18 @@ class _TimedPreconditioning(Preconditioning):
         return self.times.round_sigma(sigma)
 
 
-@dataclass(frozen=True)
-class EpsilonPrediction(_TimedPreconditioning):
-    """F predicts ε from x/√(σ² + 1): D = x − σ·F. Any DDPM is this with its own levels (`LevelIndex`)."""
-
-    times: TimeMap = field(default_factory=ContinuousTime)
+class _Epsilon(_TimedPreconditioning):
+    """F predicts ε from x/√(σ² + 1)."""
 
     def coefficients(self, sigma: Float[Tensor, "*batch"]) -> c.Coefficients:
         return c.epsilon(sigma)
+
+
+@dataclass(frozen=True)
+class EpsilonPrediction(_Epsilon):
+    """F predicts ε from x/√(σ² + 1): D = x − σ·F. Every DDPM is one, with its own levels (`LevelIndex`)."""
+
+    times: TimeMap = field(default_factory=ContinuousTime)
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,7 @@ class FlowPrediction(_TimedPreconditioning):
 
 
 @dataclass(frozen=True)
-class VPPreconditioning(_TimedPreconditioning):
+class VPPreconditioning(_Epsilon):
     """ε-prediction with c_noise = (M − 1)·σ⁻¹(σ) of the VP schedule (Table 1, VP)."""
 
     beta_d: float = 19.9
@@ -176,19 +179,14 @@ class VPPreconditioning(_TimedPreconditioning):
     M: int = 1000
 
     def __post_init__(self) -> None:
-        if not 0 <= self.epsilon_t < 1:
-            raise ValueError(f"epsilon_t: {self.epsilon_t}; want a time from 0 to less than 1")
-        if self.M < 2:
-            raise ValueError(f"M: {self.M}; want at least 2")
+        check_number("epsilon_t", self.epsilon_t, "[0, 1)")
+        check_integer("M", self.M, 2)
         times = ContinuousTime(VPSchedule(self.beta_d, self.beta_min), self.M - 1, self.epsilon_t)
         object.__setattr__(self, "times", times)
 
-    def coefficients(self, sigma: Float[Tensor, "*batch"]) -> c.Coefficients:
-        return c.epsilon(sigma)
-
 
 @dataclass(frozen=True)
-class IDDPMPreconditioning(_TimedPreconditioning):
+class IDDPMPreconditioning(_Epsilon):
     """ε-prediction with c_noise = M − 1 − argmin_{j<M} |u_j − σ| (Table 1, iDDPM + DDIM)."""
 
     M: int = 1000
@@ -197,6 +195,3 @@ class IDDPMPreconditioning(_TimedPreconditioning):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "times", LevelIndex(IDDPMLevels(self.M, self.C_1, self.C_2)))
-
-    def coefficients(self, sigma: Float[Tensor, "*batch"]) -> c.Coefficients:
-        return c.epsilon(sigma)

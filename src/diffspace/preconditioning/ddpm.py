@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from diffspace._shapes import Float, Tensor
+from diffspace.checks import check_choice
 from diffspace.preconditioning.choices import EpsilonPrediction, Preconditioning, VPrediction, X0Prediction
 from diffspace.preconditioning.preconditioned import Preconditioned
 from diffspace.preconditioning.times import InterpolatedIndex, LevelIndex, TimeMap
@@ -40,18 +41,16 @@ def ddpm_preconditioning(
 ) -> Preconditioning:
     """The preconditioning of a DDPM with the falling table a_n = `alphas_cumprod`.
 
-    Between the trained levels the network is told an index interpolated in ln σ (`InterpolatedIndex`); with `rounded`
-    it is told the nearest one, and `sample` rounds its steps to the trained σ_n (`LevelIndex`).
+    Between the trained levels c_noise is an index interpolated in ln σ (`InterpolatedIndex`); with `rounded` it is the
+    nearest index, and `sample` rounds its steps to the trained σ_n (`LevelIndex`).
 
-    Where the last a is 0 (zero terminal SNR) that level has σ = ∞, which is no level to start from. `zero_snr="clip"`
-    puts σ = 4096 (a = 2⁻²⁴) in its place, or twice the level below where that is above 4096; "leave_out" ends the
-    range one level below. None clips for v and x₀, and leaves out for ε, which says nothing about the data in pure
-    noise. ValueError where it is given without effect.
+    Where the last a is 0 (zero terminal SNR) that level has σ = ∞, where no run can start. `zero_snr="clip"` replaces
+    it by σ = 4096 (a = 2⁻²⁴), or by twice the level below where that is above 4096; "leave_out" ends the range one
+    level below. None clips for v and x₀, and leaves out for ε, which has no information on the data in pure noise.
+    ValueError where it is given without effect.
     """
-    if predicts not in _PREDICTIONS:
-        raise ValueError(f"predicts: {predicts!r}; want 'epsilon', 'v' or 'x0'")
-    if zero_snr not in (None, "clip", "leave_out"):
-        raise ValueError(f"zero_snr: {zero_snr!r}; want 'clip', 'leave_out' or None")
+    check_choice("predicts", predicts, Predicts)
+    check_choice("zero_snr", zero_snr, ("clip", "leave_out", None))
     a = alphas_cumprod.detach().to("cpu", torch.float64)
     if len(a) > 1 and a[-1] == 0:
         if zero_snr == "leave_out" or (zero_snr is None and predicts == "epsilon"):
@@ -66,7 +65,7 @@ def ddpm_preconditioning(
 
 
 def index_or_time(c_noise: Float[Tensor, "batch"], rounded: bool) -> Tensor:
-    """What a network of the DDPM kind is told: an index as an integer where σ is rounded, else the time as it is."""
+    """The time input of a network of the DDPM kind: an integer index where σ is rounded, else a real time."""
     return c_noise.round().long() if rounded else c_noise
 
 
@@ -88,7 +87,7 @@ class _Function(torch.nn.Module):
         self.dtype = dtype
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Cond | None = None) -> Tensor:
-        # a function of (x, t) alone is not to know of conditions
+        # a function of (x, t) alone takes no conditions
         conditions: tuple[Any, ...] = (cond,) if cond else ()
         inner = x if self.dtype is None else x.to(self.dtype)
         time = c_noise.to(torch.promote_types(inner.dtype, torch.float32))
@@ -108,16 +107,20 @@ def from_ddpm(
 ) -> Preconditioned:
     """Any callable ε_θ(x, t) with its table of ᾱ as a denoiser: D(x; σ_n) = x − σ_n·ε_θ(x/√(σ_n² + 1), n).
 
-    `function` is called with x of shape (B, *dims) and t of shape (B,), and with the named conditions as a third
-    argument where there are any. It predicts ε, v or x₀; a second half of its channels, a learned variance, is
-    ignored. t is an integer with `rounded`, else a real number (`ddpm_preconditioning`, which has `zero_snr` too).
-
-    `shape` is that of one sample. A module computes in the dtype of its parameters; `dtype` is that of the x which
-    any other function is given, float32 where it is None.
+    Args:
+        function: called with x of shape (B, *dims) and t of shape (B,), and with the named conditions as a third
+            argument where there are any. A second half of the channels of its result, a learned variance, is ignored.
+        alphas_cumprod: the falling table of ᾱ.
+        predicts: what `function` predicts.
+        rounded: t is an integer, instead of a real number (`ddpm_preconditioning`).
+        zero_snr: what replaces a last level without signal (`ddpm_preconditioning`).
+        shape: that of one sample.
+        dtype: that of the x given to a function that is not a module, by default float32. A module computes in the
+            dtype of its parameters.
     """
     plain = not isinstance(function, torch.nn.Module) or next(function.parameters(), None) is None
     if dtype is not None and not plain:
-        raise ValueError(f"dtype: {dtype} has no effect; a module computes in the dtype of its parameters")
+        raise ValueError(f"dtype: {dtype} has no effect, because a module computes in the dtype of its parameters")
     choice = ddpm_preconditioning(alphas_cumprod, predicts=predicts, rounded=rounded, zero_snr=zero_snr)
     inner = (torch.float32 if dtype is None else dtype) if plain else None
     return Preconditioned(_Function(function, shape, rounded, inner), choice)

@@ -1,10 +1,10 @@
-"""A raw network F made a denoiser D (Eq. 7)."""
+"""A raw network F as a denoiser D (Eq. 7)."""
 
 from __future__ import annotations
 
 import torch
 
-from diffspace._shapes import Float, Tensor
+from diffspace._shapes import Float, Samples, Sigma, Tensor
 from diffspace.preconditioning.choices import Preconditioning
 from diffspace.process import NoiseLevels
 from diffspace.protocols import Cond
@@ -46,15 +46,10 @@ class Preconditioned(torch.nn.Module):
         """The training weight λ(σ) that goes with the preconditioning."""
         return self.preconditioning.weight(sigma)
 
-    def forward(
-        self,
-        x: Float[Tensor, "batch *dims"],
-        sigma: Float[Tensor, ""] | Float[Tensor, "batch"],
-        cond: Cond | None = None,
-    ) -> Float[Tensor, "batch *dims"]:
+    def forward(self, x: Samples, sigma: Sigma, cond: Cond | None = None) -> Samples:
         """D(x; σ) for unscaled x of shape (B, *dims) and σ of shape () or (B,)."""
         if sigma.ndim > 1 or (sigma.ndim == 1 and len(sigma) != len(x)):
-            raise ValueError(f"sigma: shape {tuple(sigma.shape)}; want () or ({len(x)},), one for each sample of x")
+            raise ValueError(f"sigma: expected shape () or ({len(x)},), one for each sample, got {tuple(sigma.shape)}")
         dtype = torch.promote_types(x.dtype, torch.float32)
         # the coefficients are a few numbers: float64, where the device has it, costs nothing
         levels = sigma.to(x.device, dtype if x.device.type == "mps" else torch.float64).expand(len(x))
@@ -69,5 +64,7 @@ class Preconditioned(torch.nn.Module):
             (c_in * wide).to(inner), c_noise.to(torch.promote_types(inner, torch.float32)), cond
         )
         if output.shape != x.shape:
-            raise ValueError(f"network: returned shape {tuple(output.shape)} for input of shape {tuple(x.shape)}")
+            raise ValueError(
+                f"network: expected a result of shape {tuple(x.shape)}, like its input, got {tuple(output.shape)}"
+            )
         return (c_skip * wide + c_out * output.to(dtype)).to(x.dtype)

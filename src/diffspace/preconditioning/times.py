@@ -1,14 +1,14 @@
-"""c_noise of a network that was trained on times or on time indices: the map from σ to what it is told."""
+"""c_noise of networks that were trained on times or on time indices: maps from σ."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
 
 from diffspace._shapes import Float, Tensor
+from diffspace.checks import check_number
 from diffspace.process import NoiseLevels, VPSchedule, nearest_level, round_to_levels
 from diffspace.protocols import Schedule
 
@@ -40,15 +40,14 @@ class ContinuousTime:
     t_max: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.t_min < self.t_max:
-            raise ValueError(f"t_min, t_max: {self.t_min}, {self.t_max}; want 0 <= t_min < t_max")
-        if not math.isfinite(self.factor) or self.factor == 0:
-            raise ValueError(f"factor: {self.factor}; want a finite number other than 0")
+        check_number("t_min", self.t_min, "[0, inf)")
+        check_number("t_max", self.t_max, f"({self.t_min}, inf)")
+        check_number("factor", self.factor)
+        if self.factor == 0:
+            raise ValueError("factor: 0 would give every level the same c_noise")
         low, high = self.sigma_range
         if not 0 <= low < high:
-            raise ValueError(
-                f"schedule: σ goes from {low:g} at t_min to {high:g} at t_max; want it to rise from 0 or above"
-            )
+            raise ValueError(f"schedule: σ must rise from 0 or above, got {low:g} at t_min and {high:g} at t_max")
 
     @property
     def sigma_range(self) -> tuple[float, float]:
@@ -62,20 +61,14 @@ class ContinuousTime:
         return sigma
 
 
-class _Tabled:
-    """Declares the table of level indices, which is none of their options."""
-
-    _table: Tensor
-
-
-@dataclass(frozen=True)
-class _Index(_Tabled):
-    """What is common to the networks that are told an index into a table of trained levels."""
+class _Index:
+    """c_noise as an index into a table of trained levels."""
 
     levels: NoiseLevels
+    _table: Tensor
 
     def __post_init__(self) -> None:
-        # made here and not when first asked for: torch.compile and torch.export can then trace its users
+        # made here and not at the first use: torch.compile and torch.export can then trace its users
         object.__setattr__(self, "_table", self.levels.table())
 
     @property
@@ -90,6 +83,8 @@ class _Index(_Tabled):
 class LevelIndex(_Index):
     """c_noise = n, the index of the trained level nearest to σ; `round_sigma` gives that level itself."""
 
+    levels: NoiseLevels
+
     def c_noise(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         return nearest_level(self._table_for(sigma), sigma).to(sigma.dtype)
 
@@ -101,9 +96,11 @@ class LevelIndex(_Index):
 class InterpolatedIndex(_Index):
     """c_noise = n + ln(σ/σ_n)/ln(σ_{n+1}/σ_n), the index of the trained levels made continuous in ln σ.
 
-    A trained level has its own whole number. Outside the table c_noise is that of its nearer end. For networks that
-    take a time that is no integer, as the sinusoidal embeddings of DDPM do.
+    A trained level has its integer index. Outside the table c_noise is that of its nearer end. For networks that take
+    any real time, such as those with the sinusoidal embeddings of DDPM.
     """
+
+    levels: NoiseLevels
 
     def c_noise(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         table = self._table_for(sigma)
