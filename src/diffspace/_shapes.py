@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import Tensor
 
-__all__ = ["Bool", "Float", "Int", "Samples", "Shaped", "Sigma", "Tensor"]
+__all__ = ["Batch", "Bool", "Float", "Int", "Shaped", "Sigma", "Tensor"]
 
 if TYPE_CHECKING or "jaxtyping" in sys.modules:
     from jaxtyping import Bool, Float, Int, Shaped
@@ -23,7 +23,7 @@ else:
 
     Bool = Float = Int = Shaped = _Unchecked
 
-Samples: TypeAlias = Float[Tensor, "batch *dims"]
+Batch: TypeAlias = Float[Tensor, "batch *dims"]
 """A batch of samples, (B, *dims)."""
 
 Sigma: TypeAlias = Float[Tensor, ""] | Float[Tensor, "batch"]

@@ -8,7 +8,7 @@ import torch
 
 import diffspace as ds
 from diffspace.protocols import Request
-from diffspace.sampling import UnscaledSolver
+from diffspace.sampling import UnscaledSolver, sample_from
 from diffspace.sampling.driver import State, make_grid, run_steps
 
 GAUSSIAN = ds.oracles.Gaussian(torch.tensor([0.3, -0.2]).double(), torch.tensor([[0.5, 0.2], [0.2, 0.3]]).double())
@@ -85,6 +85,6 @@ def test_a_run_goes_on_from_the_state_that_it_is_sent():
     plain, changed = run(None), run(1)
     assert torch.equal(plain[0].x, changed[0].x)
     assert [state.nfe for state in changed] == [2, 4, 5]
-    rest = ds.GivenSteps((2.0, 1.0, 0.0))
-    ours = ds.sample(GAUSSIAN, x=replacement, sigma_start=2.0, steps=rest, process=ds.Process(ds.VPSchedule())).x
+    rest = ds.Sampler(ds.GivenSteps((2.0, 1.0, 0.0)), process=ds.Process(ds.VPSchedule()))
+    ours = sample_from(GAUSSIAN, replacement, 2.0, sampler=rest).x
     torch.testing.assert_close(changed[-1].x, ours, rtol=1e-12, atol=1e-12)

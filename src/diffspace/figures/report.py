@@ -19,8 +19,8 @@ from diffspace.figures.trajectory import trajectory_figure
 from diffspace.model import Model
 from diffspace.objective import NoiseDistribution, loss_by_sigma
 from diffspace.oracles import ByClass, FiniteData, Oracle
-from diffspace.sampling.solvers.base import Solver
 from diffspace.sampling import AdamsBashforth, EDMSteps, Euler, Execution, Heun, Sampler, sample
+from diffspace.sampling.solvers.base import Solver
 from diffspace.solverlab import REFERENCE_SAMPLER, compare_solvers, reference
 from diffspace.transform import Transform
 

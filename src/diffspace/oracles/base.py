@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 
 import torch
 
-from diffspace._shapes import Float, Samples, Sigma, Tensor
+from diffspace._shapes import Batch, Float, Sigma, Tensor
 from diffspace.protocols import Cond, check_cond
 
 __all__ = ["Oracle", "eigen", "total_variances"]
@@ -63,7 +63,7 @@ class Oracle(ABC):
             raise ValueError(f"sigma: expected noise levels of at least 0, got {float(sigma.min())}")
         return sigma.to(x.device, torch.float64).reshape(-1, 1)
 
-    def __call__(self, x: Samples, sigma: Sigma, cond: Cond | None = None) -> Samples:
+    def __call__(self, x: Batch, sigma: Sigma, cond: Cond | None = None) -> Batch:
         """D(x; σ) = E[x₀ | x₀ + σε = x]."""
         check_cond(cond, (), type(self).__name__)
         return self._denoise(x, sigma)
@@ -72,10 +72,10 @@ class Oracle(ABC):
         raise NotImplementedError
 
     @abstractmethod
-    def log_prob(self, x: Samples, sigma: Sigma) -> Float[Tensor, "batch"]:
+    def log_prob(self, x: Batch, sigma: Sigma) -> Float[Tensor, "batch"]:
         """ln p(x; σ), the density of the data with noise of standard deviation σ, in nats."""
 
-    def score(self, x: Samples, sigma: Sigma) -> Samples:
+    def score(self, x: Batch, sigma: Sigma) -> Batch:
         """∇ₓ ln p(x; σ) = (D(x; σ) − x)/σ² (Eq. 3)."""
         wide = x.to(torch.float64)  # of D − x at small σ nothing would be left in float32
         level = self._level(sigma, x).reshape((-1,) + (1,) * (x.ndim - 1))

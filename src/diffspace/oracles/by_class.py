@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from diffspace._shapes import Float, Samples, Sigma, Tensor
+from diffspace._shapes import Batch, Float, Sigma, Tensor
 from diffspace.oracles.base import Oracle
 from diffspace.protocols import Cond, check_cond
 
@@ -29,7 +29,7 @@ class ByClass(Oracle):
         super().__init__(oracles[0].sample_shape)
         self.oracles = tuple(oracles)
 
-    def __call__(self, x: Samples, sigma: Sigma, cond: Cond | None = None) -> Samples:
+    def __call__(self, x: Batch, sigma: Sigma, cond: Cond | None = None) -> Batch:
         labels = check_cond(cond, ("labels",), "ByClass").get("labels")
         if labels is None or labels.shape != (len(x),):
             raise ValueError(f"labels: expected class indices of shape ({len(x)},)")
@@ -43,7 +43,7 @@ class ByClass(Oracle):
                 denoised[rows] = oracle(x[rows], levels[rows])
         return denoised
 
-    def log_prob(self, x: Samples, sigma: Sigma) -> Float[Tensor, "batch"]:
+    def log_prob(self, x: Batch, sigma: Sigma) -> Float[Tensor, "batch"]:
         """ln p(x; σ) of the equal mixture of the classes, in float64."""
         joint = torch.stack([oracle.log_prob(x, sigma) for oracle in self.oracles])
         return joint.logsumexp(0) - torch.tensor(float(len(self.oracles)), dtype=torch.float64).log()

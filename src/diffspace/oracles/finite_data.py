@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from diffspace._shapes import Float, Samples, Sigma, Tensor
+from diffspace._shapes import Batch, Float, Sigma, Tensor
 from diffspace.checks import check_number
 from diffspace.oracles.base import Oracle
 
@@ -87,7 +87,7 @@ class FiniteData(Oracle):
             denoised[rows] = (mean + self._center.to(x.device)).reshape(-1, *self.sample_shape)
         return denoised
 
-    def log_prob(self, x: Samples, sigma: Sigma) -> Float[Tensor, "batch"]:
+    def log_prob(self, x: Batch, sigma: Sigma) -> Float[Tensor, "batch"]:
         """ln p(x; σ) of the data with noise σ > 0, in float64."""
         n, d = self.data.shape
         log_sum = torch.empty(len(x), dtype=torch.float64, device=x.device)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from diffspace._shapes import Float, Samples, Sigma, Tensor
+from diffspace._shapes import Batch, Float, Sigma, Tensor
 from diffspace.oracles.base import Oracle, eigen, total_variances
 from diffspace.oracles.conditioning import condition
 
@@ -47,18 +47,18 @@ class Gaussian(Oracle):
         # at σ = 0 a direction without variance keeps x where the data are: 0/0 there stands for 1
         return self._back(torch.where(level == 0, 1.0, gain) * self._coordinates(x), x)
 
-    def log_prob(self, x: Samples, sigma: Sigma) -> Float[Tensor, "batch"]:
+    def log_prob(self, x: Batch, sigma: Sigma) -> Float[Tensor, "batch"]:
         """ln p(x; σ) in float64."""
         total = total_variances(self.variances.to(x.device), self._level(sigma, x))
         z = self._coordinates(x)
         return -0.5 * (z**2 / total + total.log() + math.log(2 * math.pi)).sum(1)
 
-    def score(self, x: Samples, sigma: Sigma) -> Samples:
+    def score(self, x: Batch, sigma: Sigma) -> Batch:
         """∇ₓ ln p(x; σ) = −(Σ + σ²I)⁻¹(x − μ)."""
         total = total_variances(self.variances.to(x.device), self._level(sigma, x))
         return (-(self._coordinates(x) / total) @ self.axes.to(x.device).T).reshape(x.shape).to(x.dtype)
 
-    def flow(self, x: Samples, sigma_from: float, sigma_to: float) -> Samples:
+    def flow(self, x: Batch, sigma_from: float, sigma_to: float) -> Batch:
         """The exact solution of the probability-flow ODE in unscaled x, from one noise level to another.
 
         Each coordinate of Uᵀ(x − μ) is multiplied by √((λ + σ_to²)/(λ + σ_from²)).

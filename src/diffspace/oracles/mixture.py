@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from diffspace._shapes import Float, Samples, Sigma, Tensor
+from diffspace._shapes import Batch, Float, Sigma, Tensor
 from diffspace.oracles.base import Oracle, eigen, total_variances
 from diffspace.oracles.conditioning import condition
 
@@ -84,11 +84,11 @@ class GaussianMixture(Oracle):
         denoised = self._average(joint, torch.addcmul(self._centres.to(x.device), gain, offsets))
         return (self._origin.to(x.device) + denoised).reshape(x.shape).to(x.dtype)
 
-    def log_prob(self, x: Samples, sigma: Sigma) -> Float[Tensor, "batch"]:
+    def log_prob(self, x: Batch, sigma: Sigma) -> Float[Tensor, "batch"]:
         """ln p(x; σ) in float64."""
         return self._components(x, sigma)[2].logsumexp(1)
 
-    def score(self, x: Samples, sigma: Sigma) -> Samples:
+    def score(self, x: Batch, sigma: Sigma) -> Batch:
         """∇ₓ ln p(x; σ), the posterior mean of −(Σ_k + σ²I)⁻¹(x − μ_k)."""
         offsets, total, joint = self._components(x, sigma)
         return self._average(joint, -offsets / total).reshape(x.shape).to(x.dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from diffspace._shapes import Float, Samples, Sigma, Tensor
+from diffspace._shapes import Batch, Float, Sigma, Tensor
 from diffspace.preconditioning.choices import Preconditioning
 from diffspace.process import NoiseLevels
 from diffspace.protocols import Cond
@@ -46,7 +46,7 @@ class Preconditioned(torch.nn.Module):
         """The training weight λ(σ) that goes with the preconditioning."""
         return self.preconditioning.weight(sigma)
 
-    def forward(self, x: Samples, sigma: Sigma, cond: Cond | None = None) -> Samples:
+    def forward(self, x: Batch, sigma: Sigma, cond: Cond | None = None) -> Batch:
         """D(x; σ) for unscaled x of shape (B, *dims) and σ of shape () or (B,)."""
         if sigma.ndim > 1 or (sigma.ndim == 1 and len(sigma) != len(x)):
             raise ValueError(f"sigma: expected shape () or ({len(x)},), one for each sample, got {tuple(sigma.shape)}")

@@ -19,7 +19,6 @@ from diffspace.sampling.solvers.analytical import AnalyticalFirstStep as Analyti
 from diffspace.sampling.solvers.base import Point as Point
 from diffspace.sampling.solvers.base import Solver as Solver
 from diffspace.sampling.solvers.base import UnscaledSolver as UnscaledSolver
-from diffspace.sampling.solvers.euler import Euler as Euler
 from diffspace.sampling.solvers.dormand_prince import DormandPrince as DormandPrince
 from diffspace.sampling.solvers.dpm_solver import DPMSolver2 as DPMSolver2
 from diffspace.sampling.solvers.dpm_solver import DPMSolver3 as DPMSolver3
@@ -28,10 +27,11 @@ from diffspace.sampling.solvers.dpm_solver import DPMSolverPP2S as DPMSolverPP2S
 from diffspace.sampling.solvers.dpm_solver import DPMSolverPP3M as DPMSolverPP3M
 from diffspace.sampling.solvers.dpm_solver import DPMSolverPP3S as DPMSolverPP3S
 from diffspace.sampling.solvers.dpm_solver import ExponentialHeun as ExponentialHeun
+from diffspace.sampling.solvers.euler import Euler as Euler
 from diffspace.sampling.solvers.fitted import FittedSolver as FittedSolver
 from diffspace.sampling.solvers.heun import Heun as Heun
-from diffspace.sampling.solvers.multistep import IPNDM as IPNDM
 from diffspace.sampling.solvers.multistep import DEIS as DEIS
+from diffspace.sampling.solvers.multistep import IPNDM as IPNDM
 from diffspace.sampling.solvers.multistep import LMS as LMS
 from diffspace.sampling.solvers.multistep import AdamsBashforth as AdamsBashforth
 from diffspace.sampling.solvers.runge_kutta import RungeKutta4 as RungeKutta4

@@ -16,10 +16,10 @@ import torch
 from diffspace._shapes import Float, Tensor
 from diffspace.process import Process
 from diffspace.protocols import Cond, Denoiser, TimeSteps
-from diffspace.sampling.solvers.base import Solver
 from diffspace.sampling.churn import Churn
 from diffspace.sampling.driver import Grid, State, drive, make_grid
 from diffspace.sampling.sampler import Execution, Sampler
+from diffspace.sampling.solvers.base import Solver
 from diffspace.sampling.start import Noise, Start, is_finite, make_start
 from diffspace.sampling.steps import EDMSteps, GivenTimes
 

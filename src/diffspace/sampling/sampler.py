@@ -11,9 +11,9 @@ import torch
 from diffspace.checks import check_integer
 from diffspace.process import Process
 from diffspace.protocols import TimeSteps
-from diffspace.sampling.solvers.base import Solver
 from diffspace.sampling.churn import Churn
 from diffspace.sampling.driver import State, count_evaluations
+from diffspace.sampling.solvers.base import Solver
 from diffspace.sampling.solvers.heun import Heun
 from diffspace.sampling.steps import EDMSteps, GivenTimes
 

@@ -41,8 +41,8 @@ class FittedSolver(UnscaledSolver):
             math.isclose(*pair, rel_tol=1e-6) for pair in zip(expected, actual, strict=True)
         ):
             raise ValueError(
-                f"steps: step {i} goes from σ = {actual[0]:g} to {actual[1]:g}, but the solver was fitted to other levels; "
-                "use GivenSteps(solver.levels)"
+                f"steps: step {i} goes from σ = {actual[0]:g} to {actual[1]:g}, but the solver was fitted to "
+                "others; use GivenSteps(solver.levels)"
             )
         denoised = yield Request(x, start.sigma)
         past = (*(memory or ()), (x - denoised).div_(start.sigma))
