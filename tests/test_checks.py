@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 
-from diffspace.checks import check_choice, check_integer, check_number, nearest, require_package
+from diffspace.checks import check_callable, check_choice, check_integer, check_number, nearest, require_package
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,12 @@ def test_choices():
     check_choice("kind", "a", Literal["a", "b"])
     with pytest.raises(ValueError, match=r"^kind: expected 'a', 'b' or 'c', got 'd'$"):
         check_choice("kind", "d", ("a", "b", "c"))
+
+
+def test_callables():
+    check_callable("f", len, "f(x)")
+    with pytest.raises(ValueError, match=r"^f: expected a callable f\(x\), got int$"):
+        check_callable("f", 3, "f(x)")
 
 
 def test_nearest_names_the_likeliest_and_all():

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from numbers import Real
 from typing import Any, get_args
 
-__all__ = ["check_choice", "check_integer", "check_number", "nearest", "require_package"]
+__all__ = ["check_callable", "check_choice", "check_integer", "check_number", "nearest", "require_package"]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -51,6 +51,12 @@ def check_choice(name: str, value: object, allowed: Any) -> None:
         *others, last = (repr(choice) for choice in choices)
         text = f"{', '.join(others)} or {last}" if others else last
         raise ValueError(f"{name}: expected {text}, got {value!r}")
+
+
+def check_callable(name: str, value: object, form: str) -> None:
+    """Check that `value` can be called; `form` says how, such as "D(x, sigma, cond)"."""
+    if not callable(value):
+        raise ValueError(f"{name}: expected a callable {form}, got {type(value).__name__}")
 
 
 def require_package(name: str, purpose: str) -> Any:

@@ -162,7 +162,7 @@ def test_masks_and_values_of_a_batch_and_of_images():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Replacement(PRIOR, MASK.double(), VALUES), "mask: torch.float64; want bool"),
+        (lambda: Replacement(PRIOR, MASK.double(), VALUES), "mask: expected bool, .* got torch.float64"),
         (
             lambda: Replacement(PRIOR, MASK, VALUES[:1].expand(3))(COVARIANCE, torch.tensor(1.0)),
             r"mask, known: shapes \(2,\), \(3,\)",

@@ -296,17 +296,17 @@ def nothing(x, sigma, cond=None):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: DynamicThresholding(nothing, 99.5), "percentile: 99.5; want a share from 0 to 1"),
-        (lambda: DynamicThresholding(nothing, math.nan), "percentile: nan"),
-        (lambda: DynamicThresholding(nothing, bound=0.0), "bound: 0.0; want a positive finite number"),
-        (lambda: ClassifierGuidance(nothing, classify, math.nan), "weight: nan"),
+        (lambda: DynamicThresholding(nothing, 99.5), "percentile: .* got 99.5"),
+        (lambda: DynamicThresholding(nothing, math.nan), "percentile: .* got nan"),
+        (lambda: DynamicThresholding(nothing, bound=0.0), "bound: .* got 0.0"),
+        (lambda: ClassifierGuidance(nothing, classify, math.nan), "weight: .* got nan"),
         (
             lambda: ClassifierGuidance(nothing, lambda x, s, c: x)(X, torch.tensor(1.0)),
-            r"log_prob: shape \(4, 2\); want \(4,\)",
+            r"log_prob: expected .* \(4,\), got \(4, 2\)",
         ),
         (
             lambda: ClassifierGuidance(nothing, lambda x, s, c: x.detach().sum(1))(X, torch.tensor(1.0)),
-            "log_prob: its value has no gradient by x",
+            "log_prob: its value has no gradient with respect to x",
         ),
     ],
 )

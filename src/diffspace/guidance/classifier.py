@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import torch
 
-from diffspace._shapes import Float, Tensor
-from diffspace.guidance.weights import GuidanceWeight, check_weight, guided_rows, weight_at
-from diffspace.guidance.wrapper import Wrapper, column, record, tracked
+from diffspace._shapes import Tensor
+from diffspace.checks import check_callable
+from diffspace.guidance.weights import Guidance, GuidanceWeight, Rows
+from diffspace.guidance.wrapper import column, record, tracked
 from diffspace.protocols import Cond, Denoiser
 
 __all__ = ["ClassifierGuidance", "LogProb"]
@@ -17,13 +18,13 @@ LogProb = Callable[[Tensor, Tensor, Cond | None], Tensor]
 """ln p(y | x; σ) of shape (B,) from (x, sigma, cond), differentiable by x, which is noisy and unscaled."""
 
 
-class ClassifierGuidance(Wrapper):
+class ClassifierGuidance(Guidance):
     """D(x; σ) + w(σ)·σ²·∇ₓ ln p(y | x; σ) (Dhariwal & Nichol 2021, Sec. 4; Eq. 3 for the score).
 
     With w = 1 and the exact classifier of noisy x it is the conditional denoiser, by Bayes' rule. `log_prob` is called
     as (x, sigma, cond) and gives (B,), where sample b must not depend on the other samples. `weight` is a number or a
-    function of σ; where it is 0, no gradient is taken. Conditions named in `classifier_only` (the labels, mostly) are
-    not told to the denoiser. Gradients are taken locally, so it works where none are recorded; where they are, the
+    function of σ; where it is 0, no gradient is taken. Conditions named in `classifier_only` (usually the labels) are
+    not given to the denoiser. Gradients are taken locally, so it works where none are recorded; where they are, the
     result is differentiable.
     """
 
@@ -35,25 +36,17 @@ class ClassifierGuidance(Wrapper):
         *,
         classifier_only: tuple[str, ...] = (),
     ) -> None:
-        super().__init__(denoiser)
-        if not callable(log_prob):
-            raise ValueError(f"log_prob: {type(log_prob).__name__}; want a function of (x, sigma, cond)")
+        super().__init__(denoiser, weight)
+        check_callable("log_prob", log_prob, "log_prob(x, sigma, cond)")
         self.log_prob = log_prob
-        self.guidance_weight = check_weight(weight)
         self.classifier_only = tuple(classifier_only)
 
-    def forward(
-        self,
-        x: Float[Tensor, "batch *dims"],
-        sigma: Float[Tensor, ""] | Float[Tensor, "batch"],
-        cond: Cond | None = None,
-    ) -> Float[Tensor, "batch *dims"]:
-        """The guided D(x; σ)."""
-        told = {name: value for name, value in (cond or {}).items() if name not in self.classifier_only}
-        denoised: Tensor = self.denoiser(x, sigma, told or None)
-        weight = weight_at(self.guidance_weight, sigma)
-        if guided_rows(weight, neutral=0.0) is None:
-            return denoised
+    def _unguided(self, x: Tensor, sigma: Tensor, cond: Cond | None) -> Tensor:
+        own = {name: value for name, value in (cond or {}).items() if name not in self.classifier_only}
+        return self.denoiser(x, sigma, own or None)
+
+    def _guided(self, x: Tensor, sigma: Tensor, cond: Cond | None, weight: float | Tensor, rows: Rows) -> Tensor:
+        denoised = self._unguided(x, sigma, cond)
         return denoised + column(weight * sigma**2, denoised) * self._gradient(x, sigma, cond).to(denoised)
 
     def _gradient(self, x: Tensor, sigma: Tensor, cond: Cond | None) -> Tensor:
@@ -62,6 +55,8 @@ class ClassifierGuidance(Wrapper):
             at = tracked(x, recording)
             value = self.log_prob(at, sigma, cond)
             if value.shape != (len(x),):
-                raise ValueError(f"log_prob: shape {tuple(value.shape)}; want ({len(x)},), one for each sample")
+                raise ValueError(
+                    f"log_prob: expected a value for each sample, of shape ({len(x)},), got {tuple(value.shape)}"
+                )
             (slope,) = torch.autograd.grad(record("log_prob", value).sum(), at, create_graph=recording)
         return slope

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
 import torch
 
-from diffspace._shapes import Float, Tensor
-from diffspace.guidance.weights import GuidanceWeight, as_factor, check_weight, guided_rows, weight_at
-from diffspace.guidance.wrapper import Wrapper
+from diffspace._shapes import Tensor
+from diffspace.checks import check_callable
+from diffspace.guidance.weights import Guidance, GuidanceWeight, Rows, as_factor
 from diffspace.networks.embedding import ConditionedNetwork
 from diffspace.protocols import Cond, Denoiser, sigma_range
 
 __all__ = ["AutoGuidance", "ClassifierFree"]
-
-Rows = Tensor | slice
 
 
 def _levels(sigma: Tensor, rows: Rows) -> Tensor:
@@ -25,29 +23,16 @@ def _part(cond: Cond | None, rows: Rows) -> dict[str, Tensor] | None:
     return None if cond is None else {name: value[rows] for name, value in cond.items()}
 
 
-class _Extrapolation(Wrapper, ABC):
+class _Extrapolation(Guidance):
     """D_weak + w(σ)·(D − D_weak), with D_weak evaluated for those samples alone whose w is not 1."""
 
-    def __init__(self, denoiser: Denoiser, weight: GuidanceWeight) -> None:
-        super().__init__(denoiser)
-        self.guidance_weight = check_weight(weight)  # `weight` is the training weight of the denoiser
+    neutral = 1.0
 
     @abstractmethod
     def _both(self, x: Tensor, sigma: Tensor, cond: Cond | None, rows: Rows) -> tuple[Tensor, Tensor]:
         """D of all samples, and D_weak of some."""
 
-    def forward(
-        self,
-        x: Float[Tensor, "batch *dims"],
-        sigma: Float[Tensor, ""] | Float[Tensor, "batch"],
-        cond: Cond | None = None,
-    ) -> Float[Tensor, "batch *dims"]:
-        """The guided D(x; σ)."""
-        weight = weight_at(self.guidance_weight, sigma)
-        rows = guided_rows(weight, neutral=1.0)
-        if rows is None:
-            denoised: Tensor = self.denoiser(x, sigma, cond)
-            return denoised
+    def _guided(self, x: Tensor, sigma: Tensor, cond: Cond | None, weight: float | Tensor, rows: Rows) -> Tensor:
         strong, weak = self._both(x, sigma, cond, rows)
         chosen = strong[rows]
         factor = as_factor(weight if isinstance(weight, float) else _levels(weight, rows), chosen)
@@ -58,14 +43,13 @@ class _Extrapolation(Wrapper, ABC):
 class AutoGuidance(_Extrapolation):
     """D_guide + w(σ)·(D − D_guide), by a weaker model of the same thing (Karras et al. 2024, arXiv:2406.02507).
 
-    `guide` is a smaller or less trained denoiser, told the same condition. `weight` is a number or a function of σ;
+    `guide` is a smaller or less trained denoiser, given the same condition. `weight` is a number or a function of σ;
     where it is 1, `guide` is not evaluated. The range of σ is what both denoisers know. Two evaluations.
     """
 
     def __init__(self, denoiser: Denoiser, guide: Denoiser, weight: GuidanceWeight) -> None:
         super().__init__(denoiser, weight)
-        if not callable(guide):
-            raise ValueError(f"guide: {type(guide).__name__}; want a callable D(x, sigma, cond)")
+        check_callable("guide", guide, "D(x, sigma, cond)")
         self.guide = guide
         (low, high), (guide_low, guide_high) = sigma_range(denoiser), sigma_range(guide)
         self.sigma_min, self.sigma_max = max(low, guide_low), min(high, guide_high)
@@ -81,10 +65,10 @@ class ClassifierFree(_Extrapolation):
     number or a function of σ. Both branches are one evaluation on a batch of up to 2·B samples; samples whose w is 1
     have no second branch.
 
-    The second branch is told `negative`, a condition with one row, or one for each sample; by default nothing. Names in
-    `keep` are told to both branches (a low-resolution image, say). In a batch, a sample that is told nothing needs rows
-    that say so. For the library's networks they are zeros, and labels become vectors. Another denoiser gives its own
-    null condition as `negative`, or is called twice with `batched=False`.
+    The second branch has the conditions `negative`, with one row or one for each sample; by default none. Those named
+    in `keep` (a low-resolution image, say) go to both branches. In a batch a missing condition still needs rows. For
+    the library's networks these are zeros, and labels become vectors. For another denoiser give its own null condition
+    as `negative`, or use `batched=False`, which evaluates twice.
     """
 
     def __init__(
@@ -100,9 +84,7 @@ class ClassifierFree(_Extrapolation):
         self.negative = dict(negative or {})
         twice = sorted(set(keep) & set(self.negative))
         if twice:
-            raise ValueError(
-                f"keep: {', '.join(map(repr, twice))} would be both kept and negative; want one of the two"
-            )
+            raise ValueError(f"keep: {', '.join(map(repr, twice))} is in negative too; use one of the two")
         self.keep = tuple(keep)
         self.batched = batched
         modules = denoiser.modules() if isinstance(denoiser, torch.nn.Module) else ()
@@ -111,35 +93,35 @@ class ClassifierFree(_Extrapolation):
         self._one_hot = None if network is None else network.one_hot
         if batched and not self.negative and network is None:
             raise ValueError(
-                "batched: True, but what this denoiser takes for no condition is not known; want its null condition as "
-                "negative={…}, or batched=False, which calls it twice"
+                "batched: True, but this denoiser's null condition is not known; give it as negative={…}, or use "
+                "batched=False, which evaluates twice"
             )
 
     def _second(self, x: Tensor, cond: Cond | None) -> dict[str, Tensor]:
-        """What the second branch is told, one row for each sample."""
+        """The conditions of the second branch, one row for each sample."""
         missing = sorted(set(self.keep) - set(cond or {}))
         if missing:
             raise ValueError(f"keep: {', '.join(map(repr, missing))} is not in cond, which holds {sorted(cond or {})}")
-        told = {name: value for name, value in (cond or {}).items() if name in self.keep}
-        if len(told) == len(cond or {}) and not self.negative:
-            raise ValueError("cond: holds nothing that the second branch is not told, so guidance would have no effect")
+        own = {name: value for name, value in (cond or {}).items() if name in self.keep}
+        if len(own) == len(cond or {}) and not self.negative:
+            raise ValueError("cond: both branches have the same conditions, so guidance would have no effect")
         for name, value in self.negative.items():
             if value.ndim == 0 or len(value) not in (1, len(x)):
-                raise ValueError(f"negative: {name!r} has shape {tuple(value.shape)}; want 1 row, or {len(x)}")
-            told[name] = value.to(x.device).expand(len(x), *value.shape[1:])
-        return told
+                raise ValueError(f"negative: {name!r} has shape {tuple(value.shape)}; expected 1 row or {len(x)}")
+            own[name] = value.to(x.device).expand(len(x), *value.shape[1:])
+        return own
 
     def _pair(self, name: str, first: Tensor | None, second: Tensor | None, counts: tuple[int, int]) -> Tensor:
-        """One condition of the rows of both branches; zeros where a branch is not told it."""
+        """One condition of the rows of both branches; zeros where a branch does not have it."""
         one_hot = self._one_hot
         given = [value for value in (first, second) if value is not None]
         if len(given) == 1 and one_hot is None:
             raise ValueError(
-                f"negative: one branch alone is told {name!r}, and this denoiser's null is not known; want it in both "
-                "cond and negative, or batched=False"
+                f"negative: only one branch has {name!r}, and this denoiser's null condition is not known; give it in "
+                "both cond and negative, or use batched=False"
             )
         if name == "labels" and one_hot is not None and not (len(given) == 2 and all(v.ndim == 1 for v in given)):
-            # of an index there is no zero
+            # an index has no zero
             first, second = (v if v is None or v.ndim > 1 else one_hot(v.long()) for v in (first, second))
             given = [value for value in (first, second) if value is not None]
         like = given[0]

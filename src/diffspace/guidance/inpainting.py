@@ -32,11 +32,10 @@ __all__ = ["Replacement", "repaint"]
 class Replacement(Wrapper):
     """D with the known values in its place where `mask` is True (Song et al. 2021, Appendix I.2; Lugmayr et al. 2022).
 
-    Exact: the known part. It runs on the straight line known + σ·ε of its own starting noise, with any solver, and with
-    σ = t and s = 1 ends in the known values to the last bit. Not exact: the rest. At σ it is told of the known values
-    only through that noise, and D then takes what they could have been for what they may still become, so its parts
-    agree too little with the known ones. `repaint` mends some of it; `MMPS` with `Mask` conditions on the values
-    themselves.
+    The known part is exact: it runs on the straight line known + σ·ε of its own starting noise, with any solver, and
+    with σ = t and s = 1 ends in the known values to the last bit. The rest is not: at σ it depends on the known values
+    only through that noise, and so agrees too little with them. `repaint` reduces this; `MMPS` with `Mask` conditions
+    on the values themselves.
 
     `mask` (bool) and `known` broadcast to x, so they are of the shape of a sample, or have a row for each.
     """
@@ -44,24 +43,19 @@ class Replacement(Wrapper):
     def __init__(self, denoiser: Denoiser, mask: Tensor, known: Tensor) -> None:
         super().__init__(denoiser)
         if mask.dtype != torch.bool:
-            raise ValueError(f"mask: {mask.dtype}; want bool, True where the values are known")
+            raise ValueError(f"mask: expected bool, True where the values are known, got {mask.dtype}")
         self.mask = mask
         self.known = known
 
-    def forward(
-        self,
-        x: Float[Tensor, "batch *dims"],
-        sigma: Float[Tensor, ""] | Float[Tensor, "batch"],
-        cond: Cond | None = None,
-    ) -> Float[Tensor, "batch *dims"]:
-        """D(x; σ) where it is not known."""
-        denoised: Tensor = self.denoiser(x, sigma, cond)
+    def denoise(self, x: Tensor, sigma: Tensor, cond: Cond | None) -> Tensor:
+        """D(x; σ), with the known values in their place."""
+        denoised = self.denoiser(x, sigma, cond)
         try:
             mask, known = self.mask.to(x.device).expand_as(x), self.known.to(denoised).expand_as(x)
         except RuntimeError:
             raise ValueError(
-                f"mask, known: shapes {tuple(self.mask.shape)}, {tuple(self.known.shape)}; want such as broadcast to "
-                f"x of shape {tuple(x.shape)}"
+                f"mask, known: shapes {tuple(self.mask.shape)}, {tuple(self.known.shape)} do not broadcast to x of "
+                f"shape {tuple(x.shape)}"
             ) from None
         return torch.where(mask, known, denoised)
 

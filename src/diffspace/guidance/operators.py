@@ -1,7 +1,7 @@
 """Measurements y = A(x) + n of linear inverse problems.
 
-A is any function, linear (or affine) and differentiable, from (B, *dims) to (B, *measured), sample by sample. Its
-adjoint is had by autograd, so a plain function does; here are the usual ones.
+A is any function, linear (or affine) and differentiable, from (B, *dims) to (B, *measured), sample by sample. Autograd
+gives its adjoint, so a plain function is enough; the usual ones are here.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from diffspace._shapes import Bool, Float, Tensor
+from diffspace.checks import check_integer
 
 __all__ = ["AveragePooling", "LinearOperator", "Mask", "Matrix"]
 
@@ -42,7 +43,7 @@ class Mask:
             known = self.mask.to(x.device).expand(x.shape[1:])
         except RuntimeError:
             raise ValueError(
-                f"mask: shape {tuple(self.mask.shape)}; want that of a sample, {tuple(x.shape[1:])}"
+                f"mask: shape {tuple(self.mask.shape)} for samples of shape {tuple(x.shape[1:])}"
             ) from None
         return x[:, known]
 
@@ -54,8 +55,7 @@ class AveragePooling:
     factor: int
 
     def __post_init__(self) -> None:
-        if self.factor < 1:
-            raise ValueError(f"factor: {self.factor}; want at least 1")
+        check_integer("factor", self.factor, 1)
 
     def __call__(self, x: Float[Tensor, "batch channels *sides"]) -> Float[Tensor, "batch channels *pooled"]:
         if any(side % self.factor for side in x.shape[2:]):

@@ -15,16 +15,17 @@ products of D, so each costs a backward pass; the adjoint of A comes with them.
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 
 from diffspace._shapes import Float, Tensor
+from diffspace.checks import check_callable, check_integer, check_number
 from diffspace.guidance.operators import LinearOperator
-from diffspace.guidance.weights import GuidanceWeight, as_factor, check_weight, guided_rows, weight_at
-from diffspace.guidance.wrapper import Wrapper, column, record, tracked
+from diffspace.guidance.weights import Guidance, GuidanceWeight, Rows, as_factor
+from diffspace.guidance.wrapper import column, record, tracked
 from diffspace.preconditioning import Preconditioned
 from diffspace.protocols import Cond, Denoiser
 
@@ -33,10 +34,10 @@ __all__ = ["DPS", "MMPS", "PiGDM"]
 Product = Callable[[Tensor], Tensor]
 
 
-class _Posterior(Wrapper, ABC):
-    """D + w(σ)·V·Aᵀ·S⁻¹·(y − A·D), whose S is the subclass's."""
+class _Posterior(Guidance):
+    """D + w(σ)·V·Aᵀ·S⁻¹·(y − A·D), whose S is the subclass's, inverted by up to `iterations` conjugate gradients."""
 
-    iterations = 0
+    default_iterations: ClassVar[int | None] = None
 
     def __init__(
         self,
@@ -44,19 +45,23 @@ class _Posterior(Wrapper, ABC):
         operator: LinearOperator,
         y: Float[Tensor, "rows *measured"],
         sigma_y: float,
-        weight: GuidanceWeight,
+        *,
+        weight: GuidanceWeight = 1.0,
+        iterations: int | None = None,
     ) -> None:
-        super().__init__(denoiser)
-        if not callable(operator):
-            raise ValueError(f"operator: {type(operator).__name__}; want a linear function of x")
-        if not (math.isfinite(sigma_y) and sigma_y >= 0):
-            raise ValueError(f"sigma_y: {sigma_y}; want a finite number, not negative")
+        super().__init__(denoiser, weight)
+        check_callable("operator", operator, "a linear function of x")
+        direct = self.default_iterations is None
+        check_number("sigma_y", sigma_y, "(0, inf)" if direct else "[0, inf)")
         if y.ndim == 0 or not bool(torch.isfinite(y).all()):
-            raise ValueError("y: want finite measurements with a first dimension, of 1 or one row for each sample")
+            raise ValueError("y: expected finite measurements with 1 row or one for each sample")
+        if direct and iterations is not None:
+            raise ValueError(f"iterations: has no effect on {type(self).__name__}")
+        self.iterations = (self.default_iterations or 1) if iterations is None else iterations
+        check_integer("iterations", self.iterations, 1)
         self.operator = operator
         self.y = y
         self.sigma_y = sigma_y
-        self.guidance_weight = check_weight(weight)
 
     @abstractmethod
     def _covariance(self, adjoint: Product, through: Product, sigma: Tensor) -> Product | None:
@@ -72,17 +77,7 @@ class _Posterior(Wrapper, ABC):
             lambda v: noise * v + (self.operator(covariance(v)) - offset).to(v), residual, self.iterations
         )
 
-    def forward(
-        self,
-        x: Float[Tensor, "batch *dims"],
-        sigma: Float[Tensor, ""] | Float[Tensor, "batch"],
-        cond: Cond | None = None,
-    ) -> Float[Tensor, "batch *dims"]:
-        """D(x; σ, y)."""
-        weight = weight_at(self.guidance_weight, sigma)
-        if guided_rows(weight, neutral=0.0) is None:
-            unguided: Tensor = self.denoiser(x, sigma, cond)
-            return unguided
+    def _guided(self, x: Tensor, sigma: Tensor, cond: Cond | None, weight: float | Tensor, rows: Rows) -> Tensor:
         recording = torch.is_grad_enabled()
         with torch.enable_grad():
             at = tracked(x, recording)
@@ -90,7 +85,7 @@ class _Posterior(Wrapper, ABC):
             measured = record("operator", self.operator(denoised))
         if len(measured) != len(x) or len(self.y) not in (1, len(x)) or self.y.shape[1:] != measured.shape[1:]:
             raise ValueError(
-                f"y: shape {tuple(self.y.shape)}; want {tuple(measured.shape)}, as the operator gives it, or 1 row"
+                f"y: expected the operator's shape {tuple(measured.shape)}, or 1 row, got {tuple(self.y.shape)}"
             )
 
         def pull(v: Tensor, to: Tensor) -> Tensor:
@@ -118,19 +113,6 @@ class DPS(_Posterior):
     One evaluation and one backward pass. `y` is (1 or B, *measured); `sigma_y` is positive.
     """
 
-    def __init__(
-        self,
-        denoiser: Denoiser,
-        operator: LinearOperator,
-        y: Float[Tensor, "rows *measured"],
-        sigma_y: float,
-        *,
-        weight: GuidanceWeight = 1.0,
-    ) -> None:
-        super().__init__(denoiser, operator, y, sigma_y, weight)
-        if sigma_y == 0:
-            raise ValueError("sigma_y: 0; DPS divides by it; want a positive number")
-
     def _covariance(self, adjoint: Product, through: Product, sigma: Tensor) -> None:
         return None
 
@@ -145,6 +127,8 @@ class PiGDM(_Posterior):
     One evaluation and one backward pass. `y` is (1 or B, *measured); `sigma_y` may be 0.
     """
 
+    default_iterations = 50
+
     def __init__(
         self,
         denoiser: Denoiser,
@@ -154,19 +138,17 @@ class PiGDM(_Posterior):
         *,
         sigma_data: float | None = None,
         weight: GuidanceWeight = 1.0,
-        iterations: int = 50,
+        iterations: int | None = None,
     ) -> None:
-        super().__init__(denoiser, operator, y, sigma_y, weight)
+        super().__init__(denoiser, operator, y, sigma_y, weight=weight, iterations=iterations)
         if sigma_data is None:
             modules = denoiser.modules() if isinstance(denoiser, torch.nn.Module) else ()
             inner = next((m for m in modules if isinstance(m, Preconditioned)), None)
             sigma_data = getattr(inner and inner.preconditioning, "sigma_data", None)
             if sigma_data is None:
-                raise ValueError("sigma_data: the denoiser does not state the standard deviation of its data; want it")
-        if not (math.isfinite(sigma_data) and sigma_data > 0):
-            raise ValueError(f"sigma_data: {sigma_data}; want a positive finite number")
+                raise ValueError("sigma_data: the denoiser does not state the standard deviation of its data; give it")
+        check_number("sigma_data", sigma_data, "(0, inf)")
         self.sigma_data = float(sigma_data)
-        self.iterations = _at_least_one(iterations)
 
     def _covariance(self, adjoint: Product, through: Product, sigma: Tensor) -> Product:
         variance = sigma**2 * (self.sigma_data**2 / (sigma**2 + self.sigma_data**2))
@@ -188,27 +170,10 @@ class MMPS(_Posterior):
     One evaluation and up to `iterations` + 1 backward passes. `y` is (1 or B, *measured); `sigma_y` may be 0.
     """
 
-    def __init__(
-        self,
-        denoiser: Denoiser,
-        operator: LinearOperator,
-        y: Float[Tensor, "rows *measured"],
-        sigma_y: float,
-        *,
-        weight: GuidanceWeight = 1.0,
-        iterations: int = 5,
-    ) -> None:
-        super().__init__(denoiser, operator, y, sigma_y, weight)
-        self.iterations = _at_least_one(iterations)
+    default_iterations = 5
 
     def _covariance(self, adjoint: Product, through: Product, sigma: Tensor) -> Product:
         return through
-
-
-def _at_least_one(iterations: int) -> int:
-    if iterations < 1:
-        raise ValueError(f"iterations: {iterations}; want at least 1")
-    return iterations
 
 
 def _conjugate_gradients(product: Product, b: Tensor, iterations: int) -> Tensor:

@@ -6,7 +6,8 @@ import math
 
 import torch
 
-from diffspace._shapes import Float, Tensor
+from diffspace._shapes import Tensor
+from diffspace.checks import check_number
 from diffspace.guidance.wrapper import Wrapper, column
 from diffspace.protocols import Cond, Denoiser
 
@@ -23,21 +24,15 @@ class DynamicThresholding(Wrapper):
 
     def __init__(self, denoiser: Denoiser, percentile: float | None = 0.995, bound: float = 1.0) -> None:
         super().__init__(denoiser)
-        if percentile is not None and not 0 <= percentile <= 1:
-            raise ValueError(f"percentile: {percentile}; want a share from 0 to 1, or None for static clipping")
-        if not (math.isfinite(bound) and bound > 0):
-            raise ValueError(f"bound: {bound}; want a positive finite number")
+        if percentile is not None:
+            check_number("percentile", percentile, "[0, 1]")
+        check_number("bound", bound, "(0, inf)")
         self.percentile = percentile
         self.bound = bound
 
-    def forward(
-        self,
-        x: Float[Tensor, "batch *dims"],
-        sigma: Float[Tensor, ""] | Float[Tensor, "batch"],
-        cond: Cond | None = None,
-    ) -> Float[Tensor, "batch *dims"]:
+    def denoise(self, x: Tensor, sigma: Tensor, cond: Cond | None) -> Tensor:
         """D(x; σ) within ±bound."""
-        denoised: Tensor = self.denoiser(x, sigma, cond)
+        denoised = self.denoiser(x, sigma, cond)
         if self.percentile is None:
             return denoised.clamp(-self.bound, self.bound)
         scale = column(_percentile(denoised.flatten(1).abs(), self.percentile).clamp_min(self.bound), denoised)

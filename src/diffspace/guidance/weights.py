@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import torch
 
 from diffspace._shapes import Float, Tensor
-from diffspace.guidance.wrapper import column
+from diffspace.checks import check_number
+from diffspace.guidance.wrapper import Wrapper, column
+from diffspace.protocols import Cond, Denoiser
 
-__all__ = ["GuidanceWeight", "Interval", "as_factor", "check_weight", "guided_rows", "weight_at"]
+__all__ = ["Guidance", "GuidanceWeight", "Interval", "Rows", "as_factor"]
+
+Rows = Tensor | slice
 
 GuidanceWeight: TypeAlias = float | Callable[[Tensor], Tensor | float]
 """w, a number or a function of σ, which is given and returns a tensor of shape () or (B,)."""
 
 
-def check_weight(weight: GuidanceWeight) -> GuidanceWeight:
-    """A weight as given; ValueError for what is neither a finite number nor a function."""
-    if not callable(weight) and not math.isfinite(weight):
-        raise ValueError(f"weight: {weight}; want a finite number or a function of sigma")
-    return weight
+def check_weight(weight: GuidanceWeight) -> None:
+    """ValueError for a weight that is neither a finite number nor a function."""
+    if not callable(weight):
+        check_number("weight", weight)
 
 
 def weight_at(weight: GuidanceWeight, sigma: Tensor) -> float | Tensor:
@@ -33,16 +37,16 @@ def weight_at(weight: GuidanceWeight, sigma: Tensor) -> float | Tensor:
     if not isinstance(value, Tensor):
         return float(value)
     if value.shape != sigma.shape:
-        raise ValueError(f"weight: gives shape {tuple(value.shape)} for sigma of shape {tuple(sigma.shape)}; want it")
+        raise ValueError(f"weight: returned shape {tuple(value.shape)} for sigma of shape {tuple(sigma.shape)}")
     if not bool(torch.isfinite(value).all()):
-        raise ValueError("weight: gives values that are not finite")
+        raise ValueError("weight: returned values that are not finite")
     return value
 
 
 def guided_rows(weight: float | Tensor, neutral: float) -> Tensor | slice | None:
-    """The samples whose weight is not `neutral`: None where there are none of them, slice(None) for all, or indices.
+    """The samples whose weight is not `neutral`: None for none of them, slice(None) for all, or indices.
 
-    A weight that is a number is looked at without waiting for a device.
+    A weight that is a number is compared without waiting for a device.
     """
     if isinstance(weight, float):
         return None if weight == neutral else slice(None)
@@ -56,6 +60,31 @@ def guided_rows(weight: float | Tensor, neutral: float) -> Tensor | slice | None
 def as_factor(weight: float | Tensor, like: Tensor) -> float | Tensor:
     """A weight as a factor of (B, *dims)."""
     return weight if isinstance(weight, float) else column(weight, like)
+
+
+class Guidance(Wrapper):
+    """A wrapper whose effect has a weight w(σ); where that is `neutral` the denoiser is evaluated alone."""
+
+    neutral: ClassVar[float] = 0.0
+
+    def __init__(self, denoiser: Denoiser, weight: GuidanceWeight) -> None:
+        super().__init__(denoiser)
+        check_weight(weight)
+        self.guidance_weight = weight  # `weight` is the training weight of the denoiser
+
+    @abstractmethod
+    def _guided(self, x: Tensor, sigma: Tensor, cond: Cond | None, weight: float | Tensor, rows: Rows) -> Tensor:
+        """D of all samples, of which some, `rows`, have a weight that is not neutral."""
+
+    def _unguided(self, x: Tensor, sigma: Tensor, cond: Cond | None) -> Tensor:
+        return self.denoiser(x, sigma, cond)
+
+    def denoise(self, x: Tensor, sigma: Tensor, cond: Cond | None) -> Tensor:
+        weight = weight_at(self.guidance_weight, sigma)
+        rows = guided_rows(weight, self.neutral)
+        if rows is None:
+            return self._unguided(x, sigma, cond)
+        return self._guided(x, sigma, cond, weight, rows)
 
 
 @dataclass(frozen=True)
@@ -74,9 +103,8 @@ class Interval:
     def __post_init__(self) -> None:
         check_weight(self.weight)
         if not 0 <= self.low < self.high:
-            raise ValueError(f"low, high: {self.low}, {self.high}; want 0 ≤ low < high")
-        if not math.isfinite(self.outside):
-            raise ValueError(f"outside: {self.outside}; want a finite number")
+            raise ValueError(f"low, high: expected 0 ≤ low < high, got {self.low}, {self.high}")
+        check_number("outside", self.outside)
 
     def __call__(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         inside = (sigma > self.low) & (sigma <= self.high)

@@ -89,9 +89,7 @@ def bits_per_dim(
     """
     check_integer("draws", draws, 1)
     if len(seeds) != len(raw) or not len(raw):
-        raise ValueError(
-            f"seeds: expected one for each of at least one sample, got {len(seeds)} for {len(raw)} samples"
-        )
+        raise ValueError(f"seeds: {len(seeds)} for {len(raw)} samples; expected one for each, and at least one sample")
     if execution is not None and execution.grad:
         raise ValueError("execution: grad is not supported here; use log_likelihood")
     if transform is None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from diffspace._shapes import Float, Tensor
+from diffspace.checks import check_number
 
 __all__ = ["GaussianPrior", "Prior"]
 
@@ -30,10 +31,8 @@ class GaussianPrior:
     std: float = 0.0
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.mean):
-            raise ValueError(f"mean: {self.mean}; want a finite number")
-        if not (math.isfinite(self.std) and self.std >= 0):
-            raise ValueError(f"std: {self.std}; want a finite number, not negative")
+        check_number("mean", self.mean)
+        check_number("std", self.std, "[0, inf)")
 
     def __call__(self, x: Float[Tensor, "batch *dims"], sigma: Float[Tensor, ""]) -> Float[Tensor, "batch"]:
         flat = x.reshape(len(x), -1) - self.mean

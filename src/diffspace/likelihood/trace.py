@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 
 from diffspace._shapes import Float, Tensor
+from diffspace.checks import check_choice, check_integer
 from diffspace.protocols import Cond, Denoiser
 from diffspace.sampling.streams import step_noise
 
@@ -18,7 +19,7 @@ __all__ = ["ExactTrace", "Hutchinson", "Trace", "WithLogDensity"]
 
 @runtime_checkable
 class Trace(Protocol):
-    """A way to take tr J of the Jacobian J = ∂D/∂x of each sample, from vᵀJv for some vectors v.
+    """A way to compute tr J of the Jacobian J = ∂D/∂x of each sample, from vᵀJv for some vectors v.
 
     `chunk` is the number of products vᵀJ that are made at a time, `estimates` the number of traces that come out for
     each sample, `seeded` whether the vectors are drawn by the seeds of the samples.
@@ -42,11 +43,6 @@ class Trace(Protocol):
         ...
 
 
-def _check_chunk(chunk: int) -> None:
-    if chunk < 1:
-        raise ValueError(f"chunk: {chunk}; want at least 1")
-
-
 @dataclass(frozen=True)
 class ExactTrace:
     """tr J = Σ_i e_iᵀJe_i: d vector-Jacobian products in each evaluation, for small d.
@@ -55,17 +51,11 @@ class ExactTrace:
     """
 
     chunk: int = 64
+    estimates: ClassVar[int] = 1
+    seeded: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _check_chunk(self.chunk)
-
-    @property
-    def estimates(self) -> int:
-        return 1
-
-    @property
-    def seeded(self) -> bool:
-        return False
+        check_integer("chunk", self.chunk, 1)
 
     def vectors(self, seeds: Sequence[int] | None, shape: Sequence[int]) -> Float[Tensor, "vectors 1 *dims"]:
         d = math.prod(shape)
@@ -79,8 +69,8 @@ class ExactTrace:
 class Hutchinson:
     """tr J ≈ vᵀJv with E[vvᵀ] = I (Hutchinson 1990): `probes` estimates for each sample, one product each.
 
-    A sample's probes are addressed by its seed, do not depend on its batch and stay the same along its whole way, so
-    that the ODE remains smooth. The variance of one, with S = ½(J + Jᵀ):
+    A sample's probes follow from its seed, do not depend on its batch and stay the same along its path, so that the ODE
+    remains smooth. The variance of one, with S = ½(J + Jᵀ):
 
     - "rademacher", v_i = ±1: 2·(‖S‖² − Σ S_ii²), none at all where S is diagonal;
     - "gaussian", v ~ N(0, I): 2·‖S‖²;
@@ -94,21 +84,16 @@ class Hutchinson:
     probes: int = 1
     kind: Literal["rademacher", "gaussian", "sphere"] = "rademacher"
     chunk: int = 64
+    seeded: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.probes < 1:
-            raise ValueError(f"probes: {self.probes}; want at least 1")
-        if self.kind not in ("rademacher", "gaussian", "sphere"):
-            raise ValueError(f"kind: {self.kind!r}; want 'rademacher', 'gaussian' or 'sphere'")
-        _check_chunk(self.chunk)
+        check_integer("probes", self.probes, 1)
+        check_choice("kind", self.kind, ("rademacher", "gaussian", "sphere"))
+        check_integer("chunk", self.chunk, 1)
 
     @property
     def estimates(self) -> int:
         return self.probes
-
-    @property
-    def seeded(self) -> bool:
-        return True
 
     def vectors(self, seeds: Sequence[int] | None, shape: Sequence[int]) -> Float[Tensor, "probes batch *dims"]:
         if seeds is None:
