@@ -7,7 +7,7 @@ import math
 import mmap
 import struct
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ _STRUCT_CODES = dict(
     zip(["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"], "efdbhiqBHIQ?", strict=True)
 )
 """NumPy's types of plain numbers, and what `struct` calls them."""
-_Names = Mapping[tuple[str, str], Any]
+_Names = dict[tuple[str, str], Any]
 
 
 def read_pickle(source: Path | bytes) -> Any:
@@ -56,13 +56,13 @@ def read_pickle(source: Path | bytes) -> Any:
             content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         head = bytes(content[:16])
     budget = Budget(len(content))
+    names = _names(budget)
     if head.startswith(b"PK"):
-        return _read_zip(source if isinstance(source, Path) else io.BytesIO(source), budget)
+        return _read_zip(source if isinstance(source, Path) else io.BytesIO(source), names, budget)
     if head[2:].startswith(_LEGACY):
-        return _read_legacy(content, budget)
-    names = dict(_names(budget))
-    names["torch.storage", "_load_from_bytes"] = lambda data=None: _load_storage(data, budget)
-    return Machine(content, names, budget).run()
+        return _read_legacy(content, names, budget)
+    tensors = {("torch.storage", "_load_from_bytes"): lambda data=None: _read_legacy(memoryview(data), names, budget)}
+    return Machine(content, names | tensors, budget).run()
 
 
 def _names(budget: Budget) -> _Names:
@@ -96,9 +96,9 @@ def _names(budget: Budget) -> _Names:
 
     ndarray = _empty(lambda: _Array("ndarray"), "an array")
     dictionary = _empty(dict, "a dictionary")
-    names: dict[tuple[str, str], Any] = {("torch", name): dtype for name, dtype in _STORAGES.items()} | {
+    names: _Names = {("torch", name): dtype for name, dtype in _STORAGES.items()} | {
         ("torch_utils.persistence", "_reconstruct_persistent_obj"): _persistent_object,
-        ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+        ("torch._utils", "_rebuild_parameter"): lambda data=None, *_: data,
         ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
         ("torch.nn.modules.container", "ModuleDict"): _empty(lambda: Record("ModuleDict"), "a ModuleDict"),
         ("collections", "OrderedDict"): dictionary,
@@ -113,7 +113,9 @@ def _names(budget: Budget) -> _Names:
     for core in ("numpy.core", "numpy._core"):
         names[f"{core}.multiarray", "scalar"] = _scalar
         names[f"{core}.multiarray", "_reconstruct"] = reconstruct
-        names[f"{core}.numeric", "_frombuffer"] = _from_buffer
+        names[f"{core}.numeric", "_frombuffer"] = lambda data, dtype, shape, order=None: _Array("ndarray").fill(
+            data, dtype, shape, order == "F"
+        )
     return names
 
 
@@ -200,10 +202,6 @@ def _scalar(dtype: Any = None, data: Any = None) -> Any:
     return struct.unpack(dtype.format, data)[0]
 
 
-def _from_buffer(data: Any = None, dtype: Any = None, shape: Any = None, order: Any = None) -> _Array:
-    return _Array("ndarray").fill(data, dtype, shape, order == "F")
-
-
 # torch's tensors and files
 
 
@@ -242,26 +240,10 @@ class _Storages(dict[str, _Storage]):
         return self[key]
 
 
-def _rebuild_parameter(data: Any = None, *_: Any) -> Tensor:
-    if not isinstance(data, Tensor):
-        raise PickleError("has a parameter that is not a tensor")
-    return data
-
-
-def _load_storage(data: Any, budget: Budget) -> _Storage:
-    """The storage of a tensor inside of a pickle."""
-    if type(data) is not memoryview:
-        raise PickleError("has a storage that is not made of bytes")
-    storage = _read_legacy(data, budget)
-    if type(storage) is not _Storage:
-        raise PickleError("has a storage that is something else")
-    return storage
-
-
-def _read_legacy(data: memoryview, budget: Budget) -> Any:
+def _read_legacy(data: memoryview, names: _Names, budget: Budget) -> Any:
     """Five pickles (magic, protocol, system, the object, keys of storages), then for each key a count and elements."""
     storages = _Storages(budget)
-    machine = Machine(data, _names(budget), budget, storages.persistent)
+    machine = Machine(data, names, budget, storages.persistent)
     magic, protocol, system, content, keys = (machine.run() for _ in range(5))
     if magic != _MAGIC or protocol != _PROTOCOL:
         raise PickleError("has a storage that torch.save did not write")
@@ -279,7 +261,7 @@ def _read_legacy(data: memoryview, budget: Budget) -> Any:
     return content
 
 
-def _read_zip(file: Path | io.BytesIO, budget: Budget) -> Any:
+def _read_zip(file: Path | io.BytesIO, names: _Names, budget: Budget) -> Any:
     """A zip file with the object in NAME/data.pkl and the storages, uncompressed, in NAME/data/KEY."""
     try:
         with zipfile.ZipFile(file) as archive:
@@ -295,7 +277,7 @@ def _read_zip(file: Path | io.BytesIO, budget: Budget) -> Any:
             if prefix + "byteorder" in entries and read("byteorder") != b"little":
                 raise PickleError("has storages of a big-endian machine")
             storages = _Storages(budget, lambda key: read(f"data/{key}"))
-            return Machine(memoryview(read("data.pkl")), _names(budget), budget, storages.persistent).run()
+            return Machine(memoryview(read("data.pkl")), names, budget, storages.persistent).run()
     except PickleError:
         raise
     except (zipfile.BadZipFile, struct.error, EOFError, LookupError, RuntimeError, OSError, ValueError) as error:
