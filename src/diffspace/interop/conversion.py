@@ -14,7 +14,7 @@ import torch
 from diffspace._shapes import Tensor
 from diffspace.config import from_config, to_config
 from diffspace.interop import nvidia, openai, score_sde
-from diffspace.interop.checkpoint import Checkpoint
+from diffspace.interop.model_parts import ModelParts
 from diffspace.model import Model
 from diffspace.pickles import PickleError, read_pickle, short_repr
 from diffspace.preconditioning import Preconditioned
@@ -22,7 +22,7 @@ from diffspace.transform import PIXELS
 
 __all__ = ["SUFFIXES", "Report", "convert", "fit_network"]
 
-_READERS: tuple[tuple[Callable[[Mapping[str, Any]], bool], Callable[..., Checkpoint]], ...] = (
+_READERS: tuple[tuple[Callable[[Mapping[str, Any]], bool], Callable[..., ModelParts]], ...] = (
     (nvidia.recognise, nvidia.read),
     (openai.recognise, openai.read),
     (score_sde.recognise, score_sde.read),
@@ -111,7 +111,7 @@ def _read_content(path: Path) -> Any:
         raise PickleError(f"is neither a pickle, nor a file of torch.save, nor safetensors: {error}") from None
 
 
-def _reader(content: Any) -> Callable[..., Checkpoint]:
+def _reader(content: Any) -> Callable[..., ModelParts]:
     """The function that reads this content."""
     if not isinstance(content, Mapping):
         raise ValueError(f"expected the checkpoint of a network, got a {type(content).__name__}")
@@ -125,31 +125,31 @@ def _reader(content: Any) -> Callable[..., Checkpoint]:
     )
 
 
-def _build(checkpoint: Checkpoint, path: Path) -> tuple[Model, Report]:
+def _build(parts: ModelParts, path: Path) -> tuple[Model, Report]:
     """The model with its report; ValueError unless the weights are exactly those of the network."""
-    blocks = checkpoint.network["num_blocks"] * len(checkpoint.network["channel_mult"])
-    if blocks > len(checkpoint.state):
-        raise ValueError(f"num_blocks, channel_mult: make {blocks} blocks from {len(checkpoint.state)} tensors")
+    blocks = parts.network["num_blocks"] * len(parts.network["channel_mult"])
+    if blocks > len(parts.state):
+        raise ValueError(f"num_blocks, channel_mult: make {blocks} blocks from {len(parts.state)} tensors")
     # the filters follow from the architecture, and not every format holds them
-    network = fit_network(checkpoint.network, checkpoint.state, optional="resample_filter")
-    denoiser = Preconditioned(network, checkpoint.preconditioning)
+    network = fit_network(parts.network, parts.state, optional="resample_filter")
+    denoiser = Preconditioned(network, parts.preconditioning)
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     report = Report(
         source=path.name,
         sha256=sha256,
-        format=checkpoint.format,
-        architecture=checkpoint.network["kind"],
+        format=parts.format,
+        architecture=parts.network["kind"],
         network={name: value for name, value in to_config("network", network).items() if name != "kind"},
-        preconditioning=to_config("preconditioning", checkpoint.preconditioning),
+        preconditioning=to_config("preconditioning", parts.preconditioning),
         sigma_min=denoiser.sigma_min,
         sigma_max=denoiser.sigma_max,
-        tensors=len(checkpoint.state),
+        tensors=len(parts.state),
         parameters=sum(parameter.numel() for parameter in network.parameters()),
-        ignored=checkpoint.ignored,
-        assumed=checkpoint.assumed,
+        ignored=parts.ignored,
+        assumed=parts.assumed,
     )
-    class_names = tuple(str(i) for i in range(checkpoint.network.get("label_dim", 0)))
+    class_names = tuple(str(i) for i in range(parts.network.get("label_dim", 0)))
     return Model(denoiser, PIXELS, class_names, report.notes()).eval(), report
 
 

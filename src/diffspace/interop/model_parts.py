@@ -1,4 +1,4 @@
-"""What a reader finds in the checkpoint of another code base."""
+"""The parts of a model, as a reader finds them in a checkpoint of another code base."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from diffspace._shapes import Tensor
 from diffspace.preconditioning import Preconditioning
 
-__all__ = ["Checkpoint"]
+__all__ = ["ModelParts"]
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class ModelParts:
     """A network's config and weights under the names of diffspace, and the preconditioning.
 
     `ignored` lists what of the file is not in the model, `assumed` what the file does not say.

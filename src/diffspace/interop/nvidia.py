@@ -7,7 +7,7 @@ from typing import Any
 
 from diffspace._shapes import Tensor
 from diffspace.config import from_config
-from diffspace.interop.checkpoint import Checkpoint
+from diffspace.interop.model_parts import ModelParts
 from diffspace.pickles import Record, short_repr
 
 __all__ = ["read", "recognise"]
@@ -43,7 +43,7 @@ def recognise(content: Mapping[str, Any]) -> bool:
     return isinstance(content.get("ema"), Record)
 
 
-def read(content: Mapping[str, Any]) -> Checkpoint:
+def read(content: Mapping[str, Any]) -> ModelParts:
     """The averaged network ("ema") of a snapshot."""
     whole = content["ema"]
     if whole.class_name not in _PRECONDITIONING:
@@ -67,7 +67,7 @@ def read(content: Mapping[str, Any]) -> Checkpoint:
         if name in state and len(state[name]) == 2 * channels:
             state[name] = state[name][:channels]
             ignored.append(f"the second half of {name}: a learned variance")
-    return Checkpoint(
+    return ModelParts(
         format=f"NVIDIA pickle, {whole.class_name} of {unet.class_name}",
         network=config,
         state=state,

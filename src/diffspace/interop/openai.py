@@ -10,7 +10,7 @@ import torch
 
 from diffspace._shapes import Tensor
 from diffspace.checks import check_choice, check_integer
-from diffspace.interop.checkpoint import Checkpoint
+from diffspace.interop.model_parts import ModelParts
 from diffspace.pickles import short_repr
 from diffspace.preconditioning import EpsilonPrediction, IDDPMPreconditioning, LevelIndex, Preconditioning
 from diffspace.process import DiscreteLevels, IDDPMLevels
@@ -66,7 +66,7 @@ def read(
     num_heads: int | None = None,
     channels_per_head: int | None = None,
     qkv_order: str | None = None,
-) -> Checkpoint:
+) -> ModelParts:
     """The network of a state dict. Names and shapes tell the architecture; the options, what these leave open.
 
     Args:
@@ -100,7 +100,7 @@ def read(
         "conv_resample": architecture.conv_resample,
         **{name: options[name] for name in ("num_heads", "channels_per_head") if name in options},
     }
-    return Checkpoint(
+    return ModelParts(
         format=f"OpenAI {architecture.code_base}",
         network=network,
         state=_weights(state, architecture.blocks(size), channels, options),

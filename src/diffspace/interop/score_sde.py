@@ -10,7 +10,7 @@ import torch
 
 from diffspace._shapes import Tensor
 from diffspace.checks import check_integer
-from diffspace.interop.checkpoint import Checkpoint
+from diffspace.interop.model_parts import ModelParts
 from diffspace.pickles import short_repr
 from diffspace.preconditioning import Preconditioning, VEPreconditioning, VPPreconditioning
 
@@ -33,7 +33,7 @@ def recognise(content: Mapping[str, Any]) -> bool:
     return isinstance(ema, Mapping) and "shadow_params" in ema and isinstance(content.get("model"), Mapping)
 
 
-def read(content: Mapping[str, Any], *, size: int | None = None) -> Checkpoint:
+def read(content: Mapping[str, Any], *, size: int | None = None) -> ModelParts:
     """The averaged network of a checkpoint, for images of `size` × `size` (default 32, as in CIFAR-10)."""
     side = 32 if size is None else size
     check_integer("size", side, 1)
@@ -42,7 +42,7 @@ def read(content: Mapping[str, Any], *, size: int | None = None) -> Checkpoint:
     preconditioning, reason = _preconditioning(network["kind"], content["model"])
     ignored = [f"{short_repr(name)} of the checkpoint" for name in content if name not in ("model", "ema")]
     ignored.append("the weights of 'model': those of its average 'ema' are taken")
-    return Checkpoint(
+    return ModelParts(
         format=f"score_sde checkpoint, {network['kind']}",
         network=network,
         state=state,
