@@ -142,5 +142,5 @@ def test_several_runs_lie_over_each_other():
     assert len(drawn["first"]) == 60
     assert len(drawn["second"]) == 30
     assert "second, held-out" in drawn
-    with pytest.raises(ValueError, match="runs: there are none"):
+    with pytest.raises(ValueError, match="runs: expected at least one"):
         curves_figure([])

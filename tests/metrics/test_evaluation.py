@@ -142,7 +142,7 @@ def test_n_is_equal_and_notes_say_what_was_given_up() -> None:
     assert f.real == pytest.approx(exact, rel=1e-14)
     assert scores.notes == (
         "The last 20 of 50 samples are not in the Fréchet distances.",
-        "There is one training subset only, the whole of it, so that its spread is not known.",
+        "The only training subset is the whole training part, so its spread is not known.",
     )
     assert scores.memorisation.n == 50
 
@@ -204,25 +204,25 @@ def test_share_has_the_posterior_standard_deviation() -> None:
 
 def test_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = normal(10, 2), torch.zeros(10, dtype=torch.int64)
-    with pytest.raises(ValueError, match="seeds: 3 for 10 samples"):
+    with pytest.raises(ValueError, match=r"seeds: .* 10 samples, got 3"):
         evaluate(x, x, x, seeds=range(3))
     for n in (1, 11):
-        with pytest.raises(ValueError, match=f"n: {n}; want 2 to 10"):
+        with pytest.raises(ValueError, match=f"n: .* from 2 to 10, got {n}"):
             evaluate(x, x, x, seeds=range(10), n=n)
-    with pytest.raises(ValueError, match="subsets: 1"):
+    with pytest.raises(ValueError, match=r"subsets: .* got 1"):
         evaluate(x, x, x, seeds=range(10), subsets=1)
-    with pytest.raises(ValueError, match="held_out: 1 items"):
+    with pytest.raises(ValueError, match=r"held_out: .* got 1"):
         evaluate(x, x, x[:1], seeds=range(10))
-    with pytest.raises(ValueError, match="samples: 2 of 10 items hold values that are not finite"):
+    with pytest.raises(ValueError, match="samples: 2 of 10 items have values that are not finite"):
         evaluate(torch.cat([x[:8], x[8:] / 0]), x, x, seeds=range(10))
-    with pytest.raises(ValueError, match="labels: some are missing"):
+    with pytest.raises(ValueError, match=r"labels: .* some are missing"):
         evaluate(x, x, x, seeds=range(10), sample_labels=y)
     with pytest.raises(ValueError, match=r"labels of train: .* lowest -1"):
         evaluate(x, x, x, seeds=range(10), sample_labels=y, train_labels=y - 1, held_out_labels=y)
-    with pytest.raises(ValueError, match=r"want .* with 3 elements"):
+    with pytest.raises(ValueError, match=r"expected items of 3 elements"):
         evaluate(x, x, x, seeds=range(10), extractors=[Identity(3)])
     monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)
-    with pytest.raises(ValueError, match=r"samples: shape \(10, 3\); want .* shape \(2,\), as in train"):
+    with pytest.raises(ValueError, match=r"samples: expected items of shape \(2,\) as in train, got shape \(10, 3\)"):
         evaluate(normal(10, 3), x, x, seeds=range(10))
-    with pytest.raises(ValueError, match=r"labels of held_out: shape \(9,\)"):
+    with pytest.raises(ValueError, match=r"labels of held_out: .* got shape \(9,\)"):
         evaluate(x, x, x, seeds=range(10), sample_labels=y, train_labels=y, held_out_labels=y[:9])

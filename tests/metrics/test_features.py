@@ -17,7 +17,7 @@ def test_identity_flattens() -> None:
     assert isinstance(extractor, FeatureExtractor)
     assert (extractor.name, extractor.dim) == ("identity-6", 6)
     assert torch.equal(extractor(x), x.reshape(5, 6))
-    with pytest.raises(ValueError, match=r"x: shape \(5, 2, 2\); want .* 6 elements"):
+    with pytest.raises(ValueError, match=r"x: expected items of 6 elements, got shape \(5, 2, 2\)"):
         extractor(normal(5, 2, 2))
 
 
@@ -31,7 +31,7 @@ def test_principal_components_diagonalise_the_covariance() -> None:
     torch.testing.assert_close(features.mean(0), torch.zeros(5).double(), rtol=0, atol=1e-12)
     assert isinstance(pca, FeatureExtractor)
     assert pca.dim == 5
-    with pytest.raises(ValueError, match="dim: 13; 200 items of 12 elements have 1 to 12"):
+    with pytest.raises(ValueError, match=r"dim: .* from 1 to 12, got 13"):
         PCA.fit(x, 13)
 
 
@@ -54,5 +54,5 @@ def test_batches_leave_no_trace(batch_size: int) -> None:
     result = in_batches(lambda batch: 2 * batch, x, batch_size=batch_size)
     assert torch.equal(result, 2 * x)
     assert not result.requires_grad
-    with pytest.raises(ValueError, match="batch_size: 0"):
+    with pytest.raises(ValueError, match=r"batch_size: .* got 0"):
         in_batches(torch.sin, x, batch_size=0)

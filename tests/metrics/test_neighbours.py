@@ -103,16 +103,16 @@ def test_duplicates_in_the_data_are_no_memorisation() -> None:
 
 def test_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     x = normal(5, 2)
-    with pytest.raises(ValueError, match=r"quantiles: \(0.0,\)"):
+    with pytest.raises(ValueError, match=r"quantiles: .* got \(0.0,\)"):
         memorisation(x, x, x, quantiles=(0.0,))
-    with pytest.raises(ValueError, match="significance: 1"):
+    with pytest.raises(ValueError, match=r"significance: .* got 1"):
         memorisation(x, x, x, significance=1.0)
-    with pytest.raises(ValueError, match="samples, held_out: 0 and 5 items"):
+    with pytest.raises(ValueError, match=r"samples, held_out: .* got 0 and 5"):
         memorisation(x[:0], x, x)
-    with pytest.raises(ValueError, match=r"reference: shape \(0, 2\)"):
+    with pytest.raises(ValueError, match=r"reference: .* got shape \(0, 2\)"):
         nearest_neighbours(x, x[:0])
-    with pytest.raises(ValueError, match="megabytes: 0"):
+    with pytest.raises(ValueError, match=r"megabytes: .* got 0"):
         nearest_neighbours(x, x, megabytes=0)
     monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)
-    with pytest.raises(ValueError, match=r"reference: shape \(5, 3\)"):
+    with pytest.raises(ValueError, match=r"reference: .* got shape \(5, 3\)"):
         nearest_neighbours(x, normal(5, 3))

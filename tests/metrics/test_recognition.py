@@ -75,16 +75,16 @@ def test_constant_elements_do_no_harm() -> None:
 
 def test_errors(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = torch.zeros(4, 2), torch.tensor([0, 1, 0, 1])
-    with pytest.raises(ValueError, match=r"x: shape \(4, 2\); this classifier was trained on \(n, 1, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"x: expected shape \(n, 1, 8, 8\) .* got \(4, 2\)"):
         classifier.predict(x)
-    with pytest.raises(ValueError, match="num_classes: 1; want at least 2"):
+    with pytest.raises(ValueError, match=r"num_classes: expected .* at least 2, got 1"):
         train_classifier(x, y, 1)
-    with pytest.raises(ValueError, match="labels: 0 to 2; want 0 to 1"):
+    with pytest.raises(ValueError, match="labels: expected 0 to 1, got 0 to 2"):
         train_classifier(x, y * 2, 2)
-    with pytest.raises(ValueError, match="x: holds values that are not finite"):
+    with pytest.raises(ValueError, match="x: has values that are not finite"):
         train_classifier(x / 0, y, 2)
-    with pytest.raises(ValueError, match=r"epochs, batch_size, learning_rate: 0, 64, 0.004"):
+    with pytest.raises(ValueError, match=r"epochs: .* got 0"):
         train_classifier(x, y, 2, epochs=0)
     monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)
-    with pytest.raises(ValueError, match="labels: 3 for 4 items"):
+    with pytest.raises(ValueError, match=r"labels: .* got 3 for 4 items"):
         train_classifier(x, y[:3], 2)

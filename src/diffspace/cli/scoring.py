@@ -23,18 +23,18 @@ __all__ = ["Batch", "Device", "FirstSeed", "Scoring", "Sets", "Size", "Steps"]
 _MOST = 50_000
 
 Size = Annotated[
-    int | None, typer.Option("--n", help="Samples in a set. Default: as many as held-out data, at most 10,000.")
+    int | None, typer.Option("--n", help="Samples in a set. Default: the number of held-out data, at most 10,000.")
 ]
 Sets = Annotated[int | None, typer.Option(help="Sets of n samples; distances are their mean. Default: 4.")]
 Steps = Annotated[int | None, typer.Option(help="Steps of the Heun sampler. Default: 18.")]
-FirstSeed = Annotated[int | None, typer.Option(help="The samples have this seed and those that follow. Default: 0.")]
+FirstSeed = Annotated[int | None, typer.Option(help="Seed of the first sample; the others follow. Default: 0.")]
 Batch = Annotated[int | None, typer.Option(help="Samples made at a time. Default: 256.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the best there is.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the best available.")]
 
 
 @dataclass(frozen=True, eq=False)
 class Scoring:
-    """`sets` sets of n samples from the seeds `first_seed` and those that follow, beside the data of a run.
+    """`sets` sets of n samples, with seeds from `first_seed` on, scored against the data of a run.
 
     Several models are scored with the same seeds and the same classifier of real data, trained once.
     """
@@ -57,24 +57,20 @@ class Scoring:
         first_seed: int | None,
         batch: int | None,
     ) -> Scoring:
-        """With the data of a recipe, and the defaults of the options that were not given.
-
-        ValueError names an option that does not fit.
-        """
+        """With the data of a recipe, and defaults for the options that are None; ValueError names a wrong option."""
+        from diffspace.checks import check_integer
         from diffspace.sampling import EDMSteps
 
         sets = 4 if sets is None else sets
         steps = 18 if steps is None else steps
         first_seed = 0 if first_seed is None else first_seed
         batch = 256 if batch is None else batch
-        if n is not None and n < 2:
-            raise ValueError(f"--n: {n}; want at least 2 samples")
-        if first_seed < 0:
-            raise ValueError(f"--first-seed: {first_seed}; want a number that is not negative")
-        for option, value in (("--sets", sets), ("--batch", batch)):
-            if value < 1:
-                raise ValueError(f"{option}: {value}; want at least 1")
-        EDMSteps(steps)  # a mistake in it is told before the data are read
+        if n is not None:
+            check_integer("--n", n, 2)
+        check_integer("--first-seed", first_seed, 0)
+        check_integer("--sets", sets, 1)
+        check_integer("--batch", batch, 1)
+        EDMSteps(steps)  # checks the number before the data are read
         training, held_out = recipe.data.load()
         size = min(len(held_out), len(training), 10_000) if n is None else n
         return cls(training, held_out, size, sets, steps, first_seed, batch)
@@ -99,7 +95,7 @@ class Scoring:
         return None if labels is None else train_classifier(real, labels, len(self.training.class_names))
 
     def watch(self, bar: Progress, prefix: str = "") -> tuple[Callable[[str], None], Callable[[int, Any], None]]:
-        """A line on a bar: what says which part is under way, and what shows the steps of sampling."""
+        """A line on a bar: two functions, which show the current part and the steps of sampling."""
         task = bar.add_task(prefix, total=None, info="")
 
         def tell(part: str) -> None:
@@ -132,7 +128,7 @@ class Scoring:
             cond=None if labels is None else {"labels": labels},
             execution=Execution(batch_size=self.batch, progress=show),
         ).x.to(torch.float32)
-        # what is stored of a sample is what is scored: clipped and rounded as the data are
+        # samples are scored as they are stored: clipped and rounded like the data
         samples = model.transform.forward(model.decode(samples))
         classifier = None
         if labels is not None:
@@ -153,6 +149,6 @@ class Scoring:
 
 
 def _read(data: DataSet) -> tuple[Tensor, Tensor | None]:
-    """The samples in order and their classes; of large data some, which are enough to compare with."""
+    """The samples in order and their classes; of large data, some."""
     places = data.some(_MOST).sort().values
     return data.batch(places), data.classes(places)

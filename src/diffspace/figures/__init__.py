@@ -7,7 +7,7 @@ from diffspace.figures.ema import draw_ema_sweep as draw_ema_sweep
 from diffspace.figures.guidance import affine_ends as affine_ends
 from diffspace.figures.guidance import draw_normals as draw_normals
 from diffspace.figures.guidance import posterior_error as posterior_error
-from diffspace.figures.loss import draw_loss_by_sigma as draw_loss_by_sigma
+from diffspace.figures.loss_curve import draw_loss_by_sigma as draw_loss_by_sigma
 from diffspace.figures.report import render_report as render_report
 from diffspace.figures.samples import draw_images as draw_images
 from diffspace.figures.samples import draw_points as draw_points

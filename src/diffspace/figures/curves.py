@@ -1,4 +1,4 @@
-"""What the log of a run says, as curves over the images seen."""
+"""The log of a training run as curves over the images seen."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Levels:
-    """The squared error per dimension by σ after `images` images, None where there was no draw."""
+    """The squared error per dimension by σ after `images` images, None for levels that were not drawn."""
 
     images: float
     sigma: list[float]
@@ -88,7 +88,7 @@ class Curves:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has come to its end, as far as its log says."""
+        """Whether the run is complete according to its log."""
         return self.total is not None and self.images >= self.total
 
     def slices(self, count: int) -> list[Levels]:

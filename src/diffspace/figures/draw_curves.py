@@ -31,9 +31,9 @@ def shrinking_error(sigma: float, variance: float) -> float:
 
 
 def curves_figure(runs: Sequence[Curves]) -> Figure:
-    """All that is known of one run, or the losses of several runs over each other."""
+    """All curves of one run, or the losses of several runs over each other."""
     if not runs:
-        raise ValueError("runs: there are none")
+        raise ValueError("runs: expected at least one")
     return _one(runs[0]) if len(runs) == 1 else _several(runs)
 
 
@@ -70,8 +70,7 @@ def _several(runs: Sequence[Curves]) -> Figure:
     left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
     draw_loss(left, runs)
     for run, colour in zip(runs, _colours(len(runs)), strict=True):
-        last = run.slices(8)[-1:]
-        for levels in last:
+        for levels in run.slices(8)[-1:]:
             right.plot(*levels.points(), color=colour, label=run.name)
     _level_axes(right, next((run.trivial for run in runs if run.trivial), None))
     right.set_title("error by noise level, last eighth", loc="left")
@@ -92,16 +91,9 @@ def draw_loss(ax: Axes, runs: Sequence[Curves]) -> None:
         if run.held_out:
             held = PALETTE[1] if len(runs) == 1 else colour
             smoothed += run.held_out.values
-            ax.plot(
-                run.held_out.images,
-                run.held_out.values,
-                color=held,
-                lw=1.1,
-                ls="-" if len(runs) == 1 else "--",
-                marker="o",
-                ms=3.2,
-                label="held-out, fixed noise" if len(runs) == 1 else f"{name}, held-out",
-            )
+            style, label = ("-", "held-out, fixed noise") if len(runs) == 1 else ("--", f"{name}, held-out")
+            points = run.held_out.images, run.held_out.values
+            ax.plot(*points, color=held, lw=1.1, ls=style, marker="o", ms=3.2, label=label)
     ax.set_title("loss", loc="left")
     _over_images(ax)
     if smoothed and min(smoothed) > 0:
@@ -154,9 +146,8 @@ def draw_map(ax: Axes, run: Curves) -> None:
     ax.set_ylabel("noise level σ")
     ax.set_title("error ÷ that of the best multiple of x", loc="left")
     bar = ax.figure.colorbar(mesh, ax=ax, pad=0.02, extend="both")
-    plain = FuncFormatter(lambda v, _: f"{v:g}")
     bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
-    bar.ax.yaxis.set_major_formatter(plain)
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     bar.ax.yaxis.set_minor_formatter(NullFormatter())
     _over_images(ax)
     ax.grid(False)
@@ -187,7 +178,7 @@ def _small(ax: Axes, curve: Curve, title: str, logarithmic: bool) -> None:
 
 
 def _doubling(slices: Sequence[Levels]) -> list[Levels]:
-    """The first, second, fourth, … and the last."""
+    """The first, second, fourth, eighth and so on, and the last."""
     return [row for i, row in enumerate(slices, 1) if i & (i - 1) == 0 or i == len(slices)]
 
 
@@ -201,15 +192,8 @@ def _level_axes(ax: Axes, trivial: float | None) -> None:
         if trivial:
             ax.axhline(trivial, color=INK, ls=":", lw=1.1, label="trivial: the mean")
             sigma = [low * (high / low) ** (i / 60) for i in range(61)]
-            ax.plot(
-                sigma,
-                [shrinking_error(s, trivial) for s in sigma],
-                color=GRAY,
-                ls="--",
-                lw=1.1,
-                label="best multiple of x",
-                zorder=1,
-            )
+            best = [shrinking_error(s, trivial) for s in sigma]
+            ax.plot(sigma, best, color=GRAY, ls="--", lw=1.1, label="best multiple of x", zorder=1)
         ax.legend(fontsize=7.5)
     ax.set_xlabel("noise level σ")
     ax.set_ylabel("squared error per dimension")

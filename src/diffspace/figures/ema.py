@@ -19,7 +19,7 @@ def draw_ema_sweep(
     """The Fréchet distance over σ_rel with its standard error, its least value marked.
 
     Widths have a logarithmic axis, and distances too where the largest is more than four times the least. The dotted
-    line is what real data reach, the dashed one another average of the same training, where given.
+    line is the distance of real data, the dashed one that of `own`, another average of the same training.
     """
     values = [score.value for score in scores]
     errors = [0.0 if score.value_std is None else score.value_std / score.sets**0.5 for score in scores]

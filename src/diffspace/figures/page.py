@@ -1,4 +1,4 @@
-"""A page of HTML that stands alone: its pictures are inside it."""
+"""A page of HTML in one file, with its pictures inside."""
 
 from __future__ import annotations
 

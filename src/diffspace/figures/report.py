@@ -1,8 +1,7 @@
-"""The report of a trained model: samples, loss, trajectories, solver error and scores on one page that stands alone."""
+"""The report of a trained model: samples, loss, trajectories, solver error and scores in one file of HTML."""
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Callable, Mapping, Sequence
 
@@ -10,11 +9,11 @@ import torch
 
 from diffspace._shapes import Int, Tensor
 from diffspace.data import DataSet
-from diffspace.figures.loss import draw_loss_by_sigma
+from diffspace.figures.loss_curve import draw_loss_by_sigma
 from diffspace.figures.page import Picture, Section, Table, render_page
 from diffspace.figures.samples import draw_samples, grid, is_image, to_pixels
 from diffspace.figures.solver_error import draw_solver_error
-from diffspace.figures.style import new_figure, to_data_uri
+from diffspace.figures.style import new_figure, png_to_data_uri, to_data_uri
 from diffspace.figures.trajectory import trajectory_figure
 from diffspace.model import Model
 from diffspace.objective import NoiseDistribution, loss_by_sigma
@@ -38,8 +37,7 @@ def _picture(raw: Tensor, transform: Transform, caption: str, columns: int | Non
 
         buffer = io.BytesIO()
         Image.fromarray(grid(to_pixels(raw, transform), columns)).save(buffer, format="png")
-        uri = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-        return Picture(uri, caption, pixels=True)
+        return Picture(png_to_data_uri(buffer.getvalue()), caption, pixels=True)
     figure = new_figure(4.5, 4.5 if tuple(raw.shape[1:]) == (2,) else 3)
     draw_samples(figure.subplots(), raw, transform)
     return Picture(to_data_uri(figure), caption)
@@ -63,9 +61,7 @@ def _samples_section(model: Model, held_out: DataSet) -> Section:
         columns = each
     else:
         count = min(_UNLABELLED if is_image(model.sample_shape) else _POINTS, len(held_out))
-        cond = None
-        if classes:
-            cond = {"labels": torch.arange(count) % len(classes)}
+        cond = {"labels": torch.arange(count) % len(classes)} if classes else None
         drawn = sample(model, seeds=range(count), cond=cond, execution=Execution(batch_size=256)).x
         real = held_out.raw(torch.arange(count))
         text, columns = "Nothing was selected.", 8
@@ -152,31 +148,33 @@ def render_report(
     noise: NoiseDistribution | None = None,
     progress: Callable[[str], None] = lambda part: None,
 ) -> str:
-    """The page as HTML. `scores` are rows of text under `headings`; `progress` is told each part before it is made."""
+    """The page as HTML.
+
+    Args:
+        model: the trained model.
+        training: the data that it was trained on.
+        held_out: data that it was not trained on.
+        headings: the headings of the table of scores.
+        scores: rows of text under these headings.
+        noise: the noise distribution of the training, which is marked in the picture of the loss.
+        progress: called with the name of each part before it is made.
+    """
     parts: Mapping[str, Callable[[], Section]] = {
         "samples": lambda: _samples_section(model, held_out),
         "loss by noise level": lambda: _loss_section(model, training, held_out, noise),
         "trajectories": lambda: _trajectory_section(model),
         "solver error": lambda: _solver_section(model),
     }
-    sections = [
-        Section(
-            "Scores",
-            f"Samples of Heun with {EDMSteps().num_steps} steps, each score beside what real data reach.",
-            (Table(headings, tuple(scores)),),
-        )
-    ]
+    sections = []
     for name, make in parts.items():
         progress(name)
         sections.append(make())
+    text = f"Samples of Heun with {EDMSteps().num_steps} steps; each score stands beside that of real data."
+    sections.insert(1, Section("Scores", text, (Table(headings, tuple(scores)),)))
     parameters = sum(p.numel() for p in model.parameters())
     shape = "×".join(map(str, model.sample_shape))
-    facts = (
-        f"{parameters:,} parameters, samples of {shape}, {len(training)} training and {len(held_out)} held-out, "
-        + ", ".join(
-            f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}"
-            for name, value in model.notes.items()
-        )
-    )
-    samples, *rest = sections[1:]
-    return render_page(f"diffspace: {model.notes.get('data', 'model')}", facts, [samples, sections[0], *rest])
+    notes = [
+        f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}" for name, value in model.notes.items()
+    ]
+    facts = f"{parameters:,} parameters, samples of {shape}, {len(training)} training and {len(held_out)} held-out"
+    return render_page(f"diffspace: {model.notes.get('data', 'model')}", ", ".join([facts, *notes]), sections)

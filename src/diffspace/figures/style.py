@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-__all__ = ["GRAY", "INK", "PALETTE", "new_figure", "tidy", "to_data_uri"]
+__all__ = ["GRAY", "INK", "PALETTE", "new_figure", "png_to_data_uri", "tidy", "to_data_uri"]
 
 INK = "#1f2933"
 GRAY = "#9aa5b1"
@@ -48,8 +48,13 @@ def tidy(ax: Axes) -> None:
 
 
 def to_data_uri(figure: Figure) -> str:
-    """The figure as a PNG inside a data: address, for a page that stands alone."""
+    """The figure as a PNG inside a data: address, for a page in one file."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(_RC):
         figure.savefig(buffer, format="png", dpi=160)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return png_to_data_uri(buffer.getvalue())
+
+
+def png_to_data_uri(png: bytes) -> str:
+    """The bytes of a PNG as a data: address."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")

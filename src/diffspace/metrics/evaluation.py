@@ -6,15 +6,15 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 from statistics import fmean, stdev
-from typing import NamedTuple
 
 import torch
 
 from diffspace._shapes import Float, Int, Tensor
-from diffspace.metrics.classifier import Classifier
+from diffspace.checks import check_integer
 from diffspace.metrics.features import FeatureExtractor, default_extractor
 from diffspace.metrics.frechet import FeatureStatistics, frechet_distance
-from diffspace.metrics.memorisation import memorisation
+from diffspace.metrics.neighbours import memorisation
+from diffspace.metrics.recognition import Classifier
 from diffspace.metrics.scores import FrechetScore, RecognisedScore, Scores, Share
 
 __all__ = ["evaluate"]
@@ -37,46 +37,74 @@ def evaluate(
 ) -> Scores:
     """Fréchet distances, the share that a classifier recognises, and memorisation; data in the model's space.
 
-    The Fréchet distance is that of n samples to the held-out data, beside that of n training items: it
-    depends on n, and distances can be compared at equal n only. By default n is the number of samples, or of
-    training items where those are fewer. With a smaller n the samples make several sets, taken in order, and
-    the mean over them is less a matter of chance; the training part gives `subsets` random sets. `extractors`
-    give the features: by default the classifier, where there is one, and `default_extractor(train)`.
+    The Fréchet distance of n samples to the held-out data stands beside that of n training items. It depends on n:
+    compare distances at equal n only. A smaller n gives several sets of samples, whose mean varies less.
 
-    Labels come for all three sets or for none. With them the training subsets have as many items of each
-    class as the samples, and the classifier, which has to be one trained on `train` alone, tells the share of
-    samples that it takes for their class. `seeds` are those of the samples, in order; only recorded.
+    Args:
+        samples: the samples to score.
+        train: data that the model was trained on.
+        held_out: data that it was not trained on.
+        seeds: the seeds of the samples, in order; they are only recorded.
+        sample_labels: the class of each sample; labels are given for all three sets or for none. With labels the
+            training subsets have as many items of each class as the samples, where the training data have enough.
+        train_labels: the class of each training item.
+        held_out_labels: the class of each held-out item.
+        classifier: a classifier trained on `train` alone, which measures the share of samples that it takes for
+            their class; needs labels.
+        extractors: give the features; default: the classifier, if there is one, and `default_extractor(train)`.
+        n: size of a set; default: the number of samples, or of training items if those are fewer.
+        subsets: the number of random training subsets.
+        subset_seed: the seed of these subsets.
     """
     _check_data(samples=samples, train=train, held_out=held_out)
     if len(seeds) != len(samples):
-        raise ValueError(f"seeds: {len(seeds)} for {len(samples)} samples; want one for each")
-    if subsets < 2:
-        raise ValueError(f"subsets: {subsets}; want at least 2, to tell their spread")
-    labels = _labels(samples, train, held_out, sample_labels, train_labels, held_out_labels)
+        raise ValueError(f"seeds: expected one for each of {len(samples)} samples, got {len(seeds)}")
+    check_integer("subsets", subsets, 2)
+    labels = _labels(
+        samples=(samples, sample_labels), train=(train, train_labels), held_out=(held_out, held_out_labels)
+    )
+    largest = min(len(samples), len(train))
+    n = largest if n is None else n
+    check_integer("n", n, 2, largest)
 
-    most = min(len(samples), len(train))
-    n = most if n is None else n
-    if not 2 <= n <= most:
-        raise ValueError(f"n: {n}; want 2 to {most}, as {len(samples)} samples and {len(train)} training items allow")
     notes = []
     sets = [torch.arange(start, start + n) for start in range(0, len(samples) - n + 1, n)]
     if len(samples) % n:
         notes.append(f"The last {len(samples) % n} of {len(samples)} samples are not in the Fréchet distances.")
-    counts = [] if labels is None else [torch.bincount(labels.samples[part]) for part in sets]
-    if labels is not None and not all(_available(c, labels.train) for c in counts):
-        counts = []
+    class_counts = [] if labels is None else [torch.bincount(labels["samples"][part]) for part in sets]
+    if labels is not None and not all(_has_enough(labels["train"], counts) for counts in class_counts):
+        class_counts = []
         notes.append("Training subsets ignore the classes: one has fewer training items than samples.")
     if n == len(train):
-        notes.append("There is one training subset only, the whole of it, so that its spread is not known.")
-        draws = [torch.arange(n)]
+        real_sets = [torch.arange(n)]
+        notes.append("The only training subset is the whole training part, so its spread is not known.")
     else:
         generator = torch.Generator().manual_seed(subset_seed)
-        wanted = [counts[i % len(counts)] if counts else None for i in range(subsets)]
-        draws = [_draw(n, len(train), generator, labels, each) for each in wanted]
+        shuffles = [torch.randperm(len(train), generator=generator) for _ in range(subsets)]
+        real_sets = [order[:n] for order in shuffles]
+        if labels is not None and class_counts:
+            counts = [class_counts[i % len(class_counts)] for i in range(subsets)]
+            real_sets = [_first_of_classes(*pair, labels["train"]) for pair in zip(shuffles, counts, strict=True)]
 
     frechet = []
     for extractor in extractors or [e for e in (classifier, default_extractor(train)) if e is not None]:
-        frechet.append(_frechet(extractor, samples, train, held_out, sets, draws, bool(counts)))
+        target = FeatureStatistics.of(extractor(held_out))
+        values, real = (_distances(extractor(x), parts, target) for x, parts in ((samples, sets), (train, real_sets)))
+        score = FrechetScore(
+            extractor=extractor.name,
+            dim=extractor.dim,
+            n=n,
+            held_out_n=len(held_out),
+            value=fmean(values),
+            value_std=stdev(values) if len(values) > 1 else None,
+            sets=len(values),
+            real=fmean(real),
+            # subsets of a finite part share items: they vary less than fresh data would, by this factor
+            real_std=stdev(real) / math.sqrt(1 - n / len(train)) if len(real) > 1 else None,
+            subsets=len(real),
+            by_class=bool(class_counts),
+        )
+        frechet.append(score)
         smallest = min(n, len(held_out))
         if smallest <= extractor.dim:
             notes.append(
@@ -85,16 +113,16 @@ def evaluate(
             )
     recognised = None
     if classifier is not None and labels is not None:
-        recognised = RecognisedScore(
-            classifier.name,
-            _recognised(classifier, samples, labels.samples),
-            _recognised(classifier, held_out, labels.held_out),
+        shares = (
+            Share(int((classifier.predict(x) == labels[name]).sum()), len(x))
+            for name, x in (("samples", samples), ("held_out", held_out))
         )
+        recognised = RecognisedScore(classifier.name, *shares)
     return Scores(
         samples_n=len(samples),
         train_n=len(train),
         held_out_n=len(held_out),
-        seeds=_runs(seeds),
+        seeds=_as_ranges(seeds),
         subset_seed=subset_seed,
         frechet=tuple(frechet),
         recognised=recognised,
@@ -103,97 +131,49 @@ def evaluate(
     )
 
 
-class _Labels(NamedTuple):
-    samples: Tensor
-    train: Tensor
-    held_out: Tensor
-
-
 def _check_data(**sets: Tensor) -> None:
     dims = tuple(sets["train"].shape[1:])
     for name, x in sets.items():
         if len(x) < 2:
-            raise ValueError(f"{name}: {len(x)} items; want at least 2")
+            raise ValueError(f"{name}: expected at least 2 items, got {len(x)}")
         if x.shape[1:] != dims:
-            raise ValueError(f"{name}: shape {tuple(x.shape)}; want (n, …) with items of shape {dims}, as in train")
+            raise ValueError(f"{name}: expected items of shape {dims} as in train, got shape {tuple(x.shape)}")
         bad = int((~torch.isfinite(x)).flatten(1).any(1).sum())
         if bad:
-            raise ValueError(f"{name}: {bad} of {len(x)} items hold values that are not finite")
+            raise ValueError(f"{name}: {bad} of {len(x)} items have values that are not finite")
 
 
-def _labels(
-    samples: Tensor,
-    train: Tensor,
-    held_out: Tensor,
-    sample_labels: Tensor | None,
-    train_labels: Tensor | None,
-    held_out_labels: Tensor | None,
-) -> _Labels | None:
-    if sample_labels is None and train_labels is None and held_out_labels is None:
+def _labels(**sets: tuple[Tensor, Tensor | None]) -> dict[str, Tensor] | None:
+    """The labels of each set, checked against its items."""
+    labels = {name: y.cpu() for name, (_, y) in sets.items() if y is not None}
+    if not labels:
         return None
-    if sample_labels is None or train_labels is None or held_out_labels is None:
-        raise ValueError("labels: some are missing; want sample_labels, train_labels and held_out_labels, or none")
-    labels = _Labels(sample_labels.cpu(), train_labels.cpu(), held_out_labels.cpu())
-    for name, y, x in zip(_Labels._fields, labels, (samples, train, held_out), strict=True):
+    if len(labels) < len(sets):
+        raise ValueError("labels: expected sample_labels, train_labels and held_out_labels, or none; some are missing")
+    for name, (x, _) in sets.items():
+        y = labels[name]
         if y.shape != (len(x),) or int(y.min()) < 0:
-            raise ValueError(
-                f"labels of {name}: shape {tuple(y.shape)}, lowest {int(y.min())}; want ({len(x)},) indices"
-            )
+            got = f"shape {tuple(y.shape)}, lowest {int(y.min())}"
+            raise ValueError(f"labels of {name}: expected ({len(x)},) indices of classes, got {got}")
     return labels
 
 
-def _available(counts: Tensor, labels: Tensor) -> bool:
+def _has_enough(labels: Tensor, counts: Tensor) -> bool:
+    """Whether there are at least `counts` labels of each class."""
     return bool((counts <= torch.bincount(labels, minlength=len(counts))[: len(counts)]).all())
 
 
-def _draw(n: int, total: int, generator: torch.Generator, labels: _Labels | None, counts: Tensor | None) -> Tensor:
-    """Indices of n of `total` training items, none twice; with `counts` of each class where given."""
-    order = torch.randperm(total, generator=generator)
-    if labels is None or counts is None:
-        return order[:n]
-    y = labels.train[order]
-    return torch.cat([order[y == c][:count] for c, count in enumerate(counts.tolist())])
+def _first_of_classes(order: Tensor, counts: Tensor, labels: Tensor) -> Tensor:
+    """The first of `order` that have as many items of each class as `counts` says."""
+    return torch.cat([order[labels[order] == c][:count] for c, count in enumerate(counts.tolist())])
 
 
-def _frechet(
-    extractor: FeatureExtractor,
-    samples: Tensor,
-    train: Tensor,
-    held_out: Tensor,
-    sets: list[Tensor],
-    draws: list[Tensor],
-    by_class: bool,
-) -> FrechetScore:
-    target = FeatureStatistics.of(extractor(held_out))
-
-    def distances(x: Tensor, parts: list[Tensor]) -> list[float]:
-        features = extractor(x)
-        return [frechet_distance(FeatureStatistics.of(features[part]), target) for part in parts]
-
-    values, real = distances(samples, sets), distances(train, draws)
-    n = len(sets[0])
-    return FrechetScore(
-        extractor=extractor.name,
-        dim=extractor.dim,
-        n=n,
-        held_out_n=len(held_out),
-        value=fmean(values),
-        value_std=stdev(values) if len(sets) > 1 else None,
-        sets=len(sets),
-        real=fmean(real),
-        # subsets of a finite part share items: they vary less than fresh data would, by this factor
-        real_std=stdev(real) / math.sqrt(1 - n / len(train)) if len(draws) > 1 else None,
-        subsets=len(draws),
-        by_class=by_class,
-    )
+def _distances(features: Tensor, parts: Sequence[Tensor], target: FeatureStatistics) -> list[float]:
+    return [frechet_distance(FeatureStatistics.of(features[part]), target) for part in parts]
 
 
-def _recognised(classifier: Classifier, x: Tensor, y: Tensor) -> Share:
-    return Share(int((classifier.predict(x) == y).sum()), len(x))
-
-
-def _runs(seeds: Sequence[int]) -> str:
-    """Seeds in few words: 0-63, 70."""
+def _as_ranges(seeds: Sequence[int]) -> str:
+    """Seeds as ranges: "0-63, 70"."""
     breaks = [i for i, (a, b) in enumerate(pairwise(seeds), 1) if b != a + 1]
     runs = [(seeds[start], seeds[stop - 1]) for start, stop in pairwise([0, *breaks, len(seeds)])]
     return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)

@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from diffspace._shapes import Float, Tensor
+from diffspace.checks import check_integer
 
 __all__ = ["PCA", "FeatureExtractor", "Identity", "default_extractor", "fingerprint", "in_batches"]
 
@@ -19,7 +20,7 @@ __all__ = ["PCA", "FeatureExtractor", "Identity", "default_extractor", "fingerpr
 class FeatureExtractor(Protocol):
     """Features (n, dim) of data (n, *dims) in the model's space, on the CPU and without gradients.
 
-    `name` is printed with every score, so it has to tell apart two extractors that can disagree.
+    `name` is printed with every score: two extractors that can disagree need different names.
     """
 
     @property
@@ -60,8 +61,7 @@ class PCA:
     def fit(cls, x: Float[Tensor, "n *dims"], dim: int) -> PCA:
         """The `dim` directions in which x varies most; takes time n·elements·min(n, elements)."""
         flat = x.detach().to("cpu", torch.float64).flatten(1)
-        if not 1 <= dim <= min(flat.shape):
-            raise ValueError(f"dim: {dim}; {len(flat)} items of {flat[0].numel()} elements have 1 to {min(flat.shape)}")
+        check_integer("dim", dim, 1, min(flat.shape))
         mean = flat.mean(0)
         return cls(mean, torch.linalg.svd(flat - mean, full_matrices=False).Vh[:dim])
 
@@ -78,10 +78,7 @@ class PCA:
 
 
 def default_extractor(train: Float[Tensor, "n *dims"]) -> Identity | PCA:
-    """Identity up to 64 elements, else the 64 leading principal components of `train`, fewer for fewer items.
-
-    They are found from at most 2048 items, evenly spread over `train`.
-    """
+    """Identity up to 64 elements, else the 64 leading principal components of up to 2048 items, spread over `train`."""
     elements = math.prod(train.shape[1:])
     if elements <= 64:
         return Identity(elements)
@@ -98,13 +95,12 @@ def in_batches(
     device: torch.device | None = None,
 ) -> Tensor:
     """function(x), a batch at a time on `device`, joined on the CPU, without gradients."""
-    if batch_size < 1:
-        raise ValueError(f"batch_size: {batch_size}; want at least 1")
+    check_integer("batch_size", batch_size, 1)
     return torch.cat([function(batch.to(device or "cpu")).cpu() for batch in torch.split(x, batch_size)])
 
 
 def fingerprint(tensors: Iterable[Tensor]) -> str:
-    """Eight hexadecimal digits that tell sets of tensors apart, to the last bit."""
+    """Eight hexadecimal digits, a hash of the tensors' bits."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
@@ -115,5 +111,5 @@ def fingerprint(tensors: Iterable[Tensor]) -> str:
 def _flat(x: Tensor, elements: int) -> Tensor:
     flat = x.detach().cpu().flatten(1)
     if flat.shape[1] != elements:
-        raise ValueError(f"x: shape {tuple(x.shape)}; want (n, …) with {elements} elements an item")
+        raise ValueError(f"x: expected items of {elements} elements, got shape {tuple(x.shape)}")
     return flat

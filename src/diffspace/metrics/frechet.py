@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 
 from diffspace._shapes import Float, Tensor
+from diffspace.checks import check_integer
 
 __all__ = ["FeatureStatistics", "frechet_distance"]
 
@@ -26,21 +27,20 @@ class FeatureStatistics:
     scatter: Float[Tensor, "dim dim"]
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise ValueError(f"n: {self.n}; want at least 1")
+        check_integer("n", self.n, 1)
         for name, value in (("mean", self.mean), ("scatter", self.scatter)):
             if value.dtype != torch.float64 or value.device.type != "cpu":
-                raise ValueError(f"{name}: {value.dtype} on {value.device}; want torch.float64 on cpu")
+                raise ValueError(f"{name}: expected torch.float64 on cpu, got {value.dtype} on {value.device}")
             if not bool(torch.isfinite(value).all()):
-                raise ValueError(f"{name}: holds values that are not finite")
+                raise ValueError(f"{name}: has values that are not finite")
         if self.scatter.shape != (self.dim, self.dim):
-            raise ValueError(f"scatter: shape {tuple(self.scatter.shape)}; want {(self.dim, self.dim)} as of mean")
+            raise ValueError(f"scatter: expected shape {(self.dim, self.dim)}, got {tuple(self.scatter.shape)}")
 
     @classmethod
     def of(cls, features: Float[Tensor, "n dim"]) -> FeatureStatistics:
         """The statistics of features of shape (n, dim), n ≥ 1."""
         if len(features) == 0:
-            raise ValueError("features: none; want at least 1")
+            raise ValueError("features: expected at least one, got none")
         wide = features.detach().to("cpu", torch.float64)
         mean = wide.mean(0)
         centred = wide - mean
@@ -51,11 +51,10 @@ class FeatureStatistics:
         cls, n: int, mean: Float[Tensor, "dim"], covariance: Float[Tensor, "dim dim"]
     ) -> FeatureStatistics:
         """From the mean and the unbiased covariance of n ≥ 2 feature vectors."""
-        if n < 2:
-            raise ValueError(f"n: {n}; a covariance is that of at least 2")
+        check_integer("n", n, 2)
         wide = covariance.detach().to("cpu", torch.float64)
         if wide.shape != (len(mean), len(mean)):
-            raise ValueError(f"covariance: shape {tuple(wide.shape)}; want {(len(mean), len(mean))} as of mean")
+            raise ValueError(f"covariance: expected shape {(len(mean), len(mean))}, got {tuple(wide.shape)}")
         if not torch.allclose(wide, wide.T, rtol=1e-5, atol=1e-6 * float(wide.abs().max())):
             raise ValueError("covariance: not symmetric")
         return cls(n, mean.detach().to("cpu", torch.float64), (wide + wide.T) * ((n - 1) / 2))
@@ -69,7 +68,7 @@ class FeatureStatistics:
     def covariance(self) -> Float[Tensor, "dim dim"]:
         """The unbiased covariance, scatter / (n − 1); a ValueError for n = 1."""
         if self.n < 2:
-            raise ValueError(f"n: {self.n}; a covariance wants at least 2")
+            raise ValueError(f"n: the covariance needs at least 2 items, got {self.n}")
         return self.scatter / (self.n - 1)
 
     @cached_property
@@ -87,7 +86,7 @@ class FeatureStatistics:
     def merge(self, other: FeatureStatistics) -> FeatureStatistics:
         """The statistics of both clouds together (Chan, Golub & LeVeque 1983, Eq. 2.1)."""
         if self.dim != other.dim:
-            raise ValueError(f"other: {other.dim} features, but these statistics have {self.dim}")
+            raise ValueError(f"other: expected {self.dim} features, got {other.dim}")
         n = self.n + other.n
         delta = other.mean - self.mean
         return FeatureStatistics(
@@ -109,7 +108,7 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     lose the digits of a small distance by cancellation.
     """
     if a.dim != b.dim:
-        raise ValueError(f"b: {b.dim} features, but a has {a.dim}")
+        raise ValueError(f"b: expected {a.dim} features as in a, got {b.dim}")
     left, _, right = torch.linalg.svd(b.root.T @ a.root)
     covariance_part = (a.root - b.root @ (left @ right)).square().sum()
     return float((a.mean - b.mean).square().sum() + covariance_part)

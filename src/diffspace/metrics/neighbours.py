@@ -1,4 +1,4 @@
-"""Are samples copies of the training data? Their nearest neighbours beside those of held-out data."""
+"""Whether samples are copies of training data: their nearest neighbours beside those of held-out data."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from scipy import stats
 
 from diffspace._shapes import Float, Int, Tensor
+from diffspace.checks import check_integer, check_number
 
 __all__ = ["Closeness", "Memorisation", "memorisation", "nearest_neighbours"]
 
@@ -48,12 +49,12 @@ class Memorisation:
 
     @property
     def clean(self) -> bool:
-        """Neither copies beyond what held-out data hold, nor significantly many samples too close."""
+        """Whether there are no more copies than in held-out data, and not significantly many samples too close."""
         return not self._too_many_copies and not self._too_close
 
     @property
     def verdict(self) -> str:
-        """One line in words."""
+        """The result as a sentence."""
         if self._too_many_copies:
             return f"memorised: {len(self.copies)} of {self.n} samples are exact copies of training items"
         if self._too_close:
@@ -83,9 +84,8 @@ def nearest_neighbours(
     distance is then taken from the difference itself, so that a copy is at exactly 0. Results are on the CPU.
     """
     if x.shape[1:] != reference.shape[1:] or len(reference) == 0:
-        raise ValueError(f"reference: shape {tuple(reference.shape)}; want (m, …) with items as of x, {tuple(x.shape)}")
-    if megabytes < 1:
-        raise ValueError(f"megabytes: {megabytes}; want at least 1")
+        raise ValueError(f"reference: expected items as in x, {tuple(x.shape)}, got shape {tuple(reference.shape)}")
+    check_integer("megabytes", megabytes, 1)
     queries, others = x.detach().cpu().flatten(1), reference.detach().cpu().flatten(1)
     centre = others.mean(0, dtype=torch.float64)
     rows = max(1, min(2048, megabytes * 2**17 // (2 * queries.shape[1] + 2048)))
@@ -119,11 +119,10 @@ def memorisation(
     bounds the probability with which samples that are like held-out data are called too close.
     """
     if any(not 0 < q < 1 for q in quantiles) or not quantiles:
-        raise ValueError(f"quantiles: {quantiles}; want at least one, each between 0 and 1")
-    if not 0 < significance < 1:
-        raise ValueError(f"significance: {significance:g}; want it between 0 and 1")
+        raise ValueError(f"quantiles: expected at least one, each between 0 and 1, got {quantiles}")
+    check_number("significance", significance, "(0, 1)")
     if len(samples) == 0 or len(held_out) == 0:
-        raise ValueError(f"samples, held_out: {len(samples)} and {len(held_out)} items; want at least one of each")
+        raise ValueError(f"samples, held_out: expected at least one of each, got {len(samples)} and {len(held_out)}")
     distance, index = nearest_neighbours(samples, train)
     reference = nearest_neighbours(held_out, train)[0].sort().values
     median = float(reference.median())

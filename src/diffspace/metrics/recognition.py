@@ -1,4 +1,4 @@
-"""A small classifier of real data: its last hidden layer gives features, its output what is recognised."""
+"""A small classifier of real data: its output is what is recognised, its last hidden layer gives features."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from diffspace._shapes import Float, Int, Tensor
+from diffspace.checks import check_integer, check_number
 from diffspace.metrics.features import fingerprint, in_batches
 
 __all__ = ["Classifier", "train_classifier"]
@@ -62,8 +63,8 @@ class Classifier:
 
     def _run(self, network: nn.Module, x: Tensor) -> Tensor:
         if x.shape[1:] != self.shape:
-            wanted = ", ".join(["n", *map(str, self.shape)])
-            raise ValueError(f"x: shape {tuple(x.shape)}; this classifier was trained on ({wanted})")
+            expected = ", ".join(["n", *map(str, self.shape)])
+            raise ValueError(f"x: expected shape ({expected}) as in the classifier's training, got {tuple(x.shape)}")
         device = next(network.parameters()).device
         return in_batches(lambda batch: network(batch.float()), x, device=device)
 
@@ -78,15 +79,26 @@ def train_classifier(
     batch_size: int = 64,
     learning_rate: float = 4e-3,
 ) -> Classifier:
-    """A classifier of real data x with labels 0 ≤ label < num_classes, trained on the device of x.
+    """A classifier of real data, trained on the device of x.
 
-    Images (channels, height, width) get a convolutional network and small random rotations, zooms and
-    shifts, but no flips; anything else a perceptron on the flattened numbers. AdamW on the cross-entropy with
-    label smoothing 0.05, warm-up and cosine decay. All randomness comes from `seed`; no global random state
-    is read or changed.
+    Images (channels, height, width) get a convolutional network and small random rotations, zooms and shifts, but no
+    flips; other data a perceptron. AdamW on the cross-entropy with label smoothing 0.05, warm-up and cosine decay. All
+    randomness comes from `seed`; no global random state is read or changed.
+
+    Args:
+        x: the data, (n, *dims).
+        labels: the class of each item, from 0 to num_classes − 1.
+        num_classes: the number of classes.
+        seed: seed of the weights, the order of the data and the changes of images.
+        epochs: passes over the data.
+        batch_size: items in a step.
+        learning_rate: the highest learning rate.
     """
     labels = labels.to(x.device)
-    _check(x, labels, num_classes, epochs, batch_size, learning_rate)
+    _check(x, labels, num_classes)
+    check_integer("epochs", epochs, 1)
+    check_integer("batch_size", batch_size, 1)
+    check_number("learning_rate", learning_rate, "(0, inf)")
     generator = torch.Generator().manual_seed(seed)
     image = x.ndim == 4
     network = (_convolutional if image else _perceptron)(x.float(), num_classes, generator).to(x.device)
@@ -108,19 +120,15 @@ def train_classifier(
     return Classifier(network, f"{name}-{FEATURES}", tuple(x.shape[1:]), num_classes, seed)
 
 
-def _check(x: Tensor, labels: Tensor, num_classes: int, epochs: int, batch_size: int, learning_rate: float) -> None:
+def _check(x: Tensor, labels: Tensor, num_classes: int) -> None:
     if len(x) == 0 or len(x) != len(labels):
-        raise ValueError(f"labels: {len(labels)} for {len(x)} items; want one for each, and at least one item")
+        raise ValueError(f"labels: expected one for each of at least one item, got {len(labels)} for {len(x)} items")
     if not bool(torch.isfinite(x).all()):
-        raise ValueError("x: holds values that are not finite")
-    if num_classes < 2:
-        raise ValueError(f"num_classes: {num_classes}; want at least 2")
-    if int(labels.min()) < 0 or int(labels.max()) >= num_classes:
-        raise ValueError(f"labels: {int(labels.min())} to {int(labels.max())}; want 0 to {num_classes - 1}")
-    if epochs < 1 or batch_size < 1 or learning_rate <= 0:
-        raise ValueError(
-            f"epochs, batch_size, learning_rate: {epochs}, {batch_size}, {learning_rate:g}; want all positive"
-        )
+        raise ValueError("x: has values that are not finite")
+    check_integer("num_classes", num_classes, 2)
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        raise ValueError(f"labels: expected 0 to {num_classes - 1}, got {low} to {high}")
 
 
 def _ramp(step: int, steps: int) -> float:
@@ -154,11 +162,7 @@ def _convolutional(x: Tensor, num_classes: int, generator: torch.Generator) -> n
     with torch.device("meta"):
         while max(height, width) > 2 or not layers:
             for _ in range(2):
-                layers += [
-                    nn.Conv2d(channels, out, 3, padding=1, bias=False),
-                    nn.GroupNorm(8, out),
-                    nn.ReLU(),
-                ]
+                layers += [nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.GroupNorm(8, out), nn.ReLU()]
                 channels = out
             layers.append(nn.MaxPool2d(2, ceil_mode=True))
             height, width, out = math.ceil(height / 2), math.ceil(width / 2), min(2 * out, 128)
@@ -194,7 +198,7 @@ def _jitter(x: Tensor, generator: torch.Generator) -> Tensor:
     turn, zoom, right, down = (torch.rand(4, len(x), generator=generator) * 2 - 1).to(x.device)
     turn, zoom = turn * math.radians(10), 1 + 0.1 * zoom
     cos, sin = turn.cos() * zoom, turn.sin() * zoom
-    # grid coordinates run from -1 to 1 both ways: 0.12 is 6 % of the size, and a turn minds the aspect ratio
+    # grid coordinates run from -1 to 1 along both axes: 0.12 is 6 % of the size, and a rotation needs the aspect ratio
     aspect = x.shape[2] / x.shape[3]
     rows = [
         torch.stack([cos, -sin * aspect, 0.12 * right], 1),

@@ -1,4 +1,4 @@
-"""What `evaluate` finds, each score beside that of real data, as a table and as JSON."""
+"""The results of `evaluate`, each score beside that of real data, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from diffspace.metrics.memorisation import Memorisation
+from diffspace.metrics.neighbours import Memorisation
 
 __all__ = ["FrechetScore", "RecognisedScore", "Row", "Scores", "Share"]
 
@@ -26,8 +26,8 @@ class FrechetScore:
     """The Fréchet distance of n samples to the held-out data, beside that of n real training items.
 
     `value` is the mean over `sets` disjoint sets of n samples, `real` that over `subsets` random subsets of
-    the training part. `value_std` and `real_std` are the standard deviations of one such distance, None where
-    there is but one. Where `by_class`, each subset has as many items of each class as a set of samples.
+    the training part. `value_std` and `real_std` are the standard deviations of one such distance, None for
+    a single one. If `by_class`, each subset has as many items of each class as a set of samples.
     """
 
     extractor: str
@@ -83,7 +83,7 @@ class RecognisedScore:
 
 @dataclass(frozen=True)
 class Scores:
-    """All that `evaluate` measures, with what is needed to measure it again."""
+    """The results of `evaluate`, with what is needed to measure them again."""
 
     samples_n: int
     train_n: int
@@ -104,14 +104,8 @@ class Scores:
             r = self.recognised
             rows.append(Row("recognised as their class", str(r.samples), str(r.held_out), r.classifier))
         m = self.memorisation
-        rows.append(
-            Row(
-                "distance to the nearest training item",
-                f"{m.median:.4g}",
-                f"{m.held_out_median:.4g}",
-                "median",
-            )
-        )
+        name = "distance to the nearest training item"
+        rows.append(Row(name, f"{m.median:.4g}", f"{m.held_out_median:.4g}", "median"))
         for c in m.closeness:
             expected = f"{100 * c.expected:.1f} ± {100 * c.standard_error:.1f} %"
             note = f"the held-out data's {100 * c.quantile:g} % quantile; p = {c.p_value:.2g}"
@@ -130,7 +124,7 @@ class Scores:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """The scores as JSON takes them."""
+        """The scores as JSON values."""
         scores = asdict(self)
         for entry, f in zip(scores["frechet"], self.frechet, strict=True):
             entry["ratio"] = f.ratio if math.isfinite(f.ratio) else None
