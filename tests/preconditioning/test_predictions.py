@@ -11,20 +11,8 @@ import math
 import pytest
 import torch
 
+import diffspace as ds
 from diffspace.oracles import Gaussian
-from diffspace.preconditioning import (
-    ContinuousTime,
-    EDMPreconditioning,
-    EpsilonPrediction,
-    FlowPrediction,
-    IDDPMPreconditioning,
-    LevelIndex,
-    Preconditioned,
-    VEPreconditioning,
-    VPPreconditioning,
-    VPrediction,
-    X0Prediction,
-)
 from diffspace.process import CosineSchedule, DiscreteLevels, IDDPMLevels
 
 MEAN = torch.tensor([[0.3, -0.1, 0.2]], dtype=torch.float64)
@@ -81,18 +69,18 @@ def table_of(levels):
 
 SIGMAS = torch.tensor([0.02, 0.1, 0.5, 1.0, 3.0, 40.0], dtype=torch.float64)
 CASES = {
-    "edm": (EDMPreconditioning(), lambda c: (4 * c).exp(), lambda s: (s**2 + 0.25).rsqrt(), edm_target),
-    "vp": (VPPreconditioning(), vp_sigma, unit, noise),
-    "ve": (VEPreconditioning(), lambda c: 2 * c.exp(), torch.ones_like, lambda d, x, s: -noise(d, x, s)),
-    "iddpm": (IDDPMPreconditioning(), table_of(IDDPMLevels()), unit, noise),
-    "epsilon": (EpsilonPrediction(), vp_sigma, unit, noise),
-    "epsilon-ddpm": (EpsilonPrediction(LevelIndex(DDPM)), table_of(DDPM), unit, noise),
-    "v": (VPrediction(), vp_sigma, unit, velocity),
-    "v-cosine": (VPrediction(ContinuousTime(CosineSchedule(), 1.0)), cosine_sigma, unit, velocity),
-    "v-ddpm": (VPrediction(LevelIndex(DDPM)), table_of(DDPM), unit, velocity),
-    "x0": (X0Prediction(), vp_sigma, unit, lambda d, x, s: d),
+    "edm": (ds.EDMPreconditioning(), lambda c: (4 * c).exp(), lambda s: (s**2 + 0.25).rsqrt(), edm_target),
+    "vp": (ds.VPPreconditioning(), vp_sigma, unit, noise),
+    "ve": (ds.VEPreconditioning(), lambda c: 2 * c.exp(), torch.ones_like, lambda d, x, s: -noise(d, x, s)),
+    "iddpm": (ds.IDDPMPreconditioning(), table_of(IDDPMLevels()), unit, noise),
+    "epsilon": (ds.EpsilonPrediction(), vp_sigma, unit, noise),
+    "epsilon-ddpm": (ds.EpsilonPrediction(ds.LevelIndex(DDPM)), table_of(DDPM), unit, noise),
+    "v": (ds.VPrediction(), vp_sigma, unit, velocity),
+    "v-cosine": (ds.VPrediction(ds.ContinuousTime(CosineSchedule(), 1.0)), cosine_sigma, unit, velocity),
+    "v-ddpm": (ds.VPrediction(ds.LevelIndex(DDPM)), table_of(DDPM), unit, velocity),
+    "x0": (ds.X0Prediction(), vp_sigma, unit, lambda d, x, s: d),
     "flow": (
-        FlowPrediction(),
+        ds.FlowPrediction(),
         lambda c: c / (1 - c),
         lambda s: 1 / (1 + s),
         lambda d, x, s: noise(d, x, s) - d,
@@ -103,7 +91,7 @@ CASES = {
 @pytest.mark.parametrize(("preconditioning", "sigma_of", "c_in", "predict"), CASES.values(), ids=CASES)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.float32, 2e-6)])
 def test_the_exact_network_gives_the_exact_denoiser(preconditioning, sigma_of, c_in, predict, dtype, tolerance):
-    denoiser = Preconditioned(ExactNetwork(sigma_of, c_in, predict), preconditioning)
+    denoiser = ds.Preconditioned(ExactNetwork(sigma_of, c_in, predict), preconditioning)
     sigma = denoiser.round_sigma(SIGMAS)  # where the network knows only some
     generator = torch.Generator().manual_seed(0)
     x0 = DATA.sample(len(sigma), generator=generator)
@@ -123,7 +111,7 @@ def test_the_exact_network_gives_the_exact_denoiser(preconditioning, sigma_of, c
 def test_between_its_levels_the_network_of_iddpm_is_told_the_nearest():
     levels = IDDPMLevels().table()
     sigma = (0.7 * levels[500] + 0.3 * levels[501])[None]
-    denoiser = Preconditioned(ExactNetwork(table_of(IDDPMLevels()), unit, noise), IDDPMPreconditioning())
+    denoiser = ds.Preconditioned(ExactNetwork(table_of(IDDPMLevels()), unit, noise), ds.IDDPMPreconditioning())
     x = torch.tensor([[[0.4, 0.2, -0.9]]], dtype=torch.float64)
     # the network takes x/√(σ² + 1) for a state at the level that it is told
     scaled = x * unit(sigma) / unit(levels[500])

@@ -4,43 +4,31 @@ import pytest
 import torch
 from processes import PROCESSES
 
-from diffspace import (
-    EDMSteps,
-    Euler,
-    GivenSteps,
-    GivenTimes,
-    Heun,
-    IDDPMSteps,
-    Interpolating,
-    LogLinearSteps,
-    NoScaling,
-    Process,
-    VariancePreserving,
-    VESchedule,
-    VESteps,
-    VPSchedule,
-    VPSteps,
-    count_evaluations,
-    sample,
-)
+import diffspace as ds
 from diffspace.config import find, kinds
 from diffspace.sampling import Execution
 
 LATENTS = torch.tensor([[0.5, -1.2], [1.4, 0.3], [-3.0, 2.5]], dtype=torch.float64)
-SOLVERS = {"Euler": Euler(), "Heun": Heun(), "midpoint": Heun(1 / 2), "Ralston": Heun(2 / 3), "a tenth": Heun(0.1)}
+SOLVERS = {
+    "Euler": ds.Euler(),
+    "Heun": ds.Heun(),
+    "midpoint": ds.Heun(1 / 2),
+    "Ralston": ds.Heun(2 / 3),
+    "a tenth": ds.Heun(0.1),
+}
 STEPS = {
-    "EDM": EDMSteps,
-    "log-linear": LogLinearSteps,
-    "VE": VESteps,
-    "VP": VPSteps,
-    "iDDPM": IDDPMSteps,
-    "given levels": lambda n, terminal: GivenSteps(tuple(EDMSteps(n, terminal=terminal).sigmas().tolist())),
+    "EDM": ds.EDMSteps,
+    "log-linear": ds.LogLinearSteps,
+    "VE": ds.VESteps,
+    "VP": ds.VPSteps,
+    "iDDPM": ds.IDDPMSteps,
+    "given levels": lambda n, terminal: ds.GivenSteps(tuple(ds.EDMSteps(n, terminal=terminal).sigmas().tolist())),
 }
 MIXED = {
-    "VP unscaled": Process(VPSchedule(), NoScaling()),
-    "VP of the paper's range": Process(VPSchedule.spanning(0.002, 80)),
-    "VE scaled": Process(VESchedule(), VariancePreserving()),
-    "EDM interpolating": Process(scaling=Interpolating()),
+    "VP unscaled": ds.Process(ds.VPSchedule(), ds.NoScaling()),
+    "VP of the paper's range": ds.Process(ds.VPSchedule.spanning(0.002, 80)),
+    "VE scaled": ds.Process(ds.VESchedule(), ds.VariancePreserving()),
+    "EDM interpolating": ds.Process(scaling=ds.Interpolating()),
 }
 
 
@@ -59,7 +47,7 @@ class Counting:
 def check(steps, solver, process, terminal, dtype=torch.float64):
     denoiser = Counting()
     options = {"seeds": range(3)} if solver.stochastic else {}
-    result = sample(
+    result = ds.sample(
         denoiser,
         latents=LATENTS,
         steps=steps,
@@ -69,7 +57,7 @@ def check(steps, solver, process, terminal, dtype=torch.float64):
         **options,
     )
     n = steps.num_steps
-    nfe = count_evaluations(solver, n, terminal == "zero")
+    nfe = ds.count_evaluations(solver, n, terminal == "zero")
     assert result.nfe == len(denoiser.calls)
     assert nfe is None or result.nfe == nfe
     assert set(denoiser.calls) <= {dtype}
@@ -95,7 +83,7 @@ def test_every_solver_of_the_registry_takes_the_evaluations_it_declares(solver):
         for n in (1, 2, 3, 4 + k) if solver.evaluations(False) else (1, 3):
             for terminal in ("zero", "sigma_min"):
                 dtype = (torch.float64, torch.float32)[(n + k) % 2]
-                check(find("steps", kind)(n, terminal=terminal), solver, Process(), terminal, dtype)
+                check(find("steps", kind)(n, terminal=terminal), solver, ds.Process(), terminal, dtype)
 
 
 @pytest.mark.slow
@@ -105,7 +93,7 @@ def test_every_solver_of_the_registry_takes_the_evaluations_it_declares(solver):
 def test_every_solver_at_every_count(solver, kind, dtype):
     for n in range(1, 31):
         for terminal in ("zero", "sigma_min"):
-            check(find("steps", kind)(n, terminal=terminal), solver, Process(), terminal, dtype)
+            check(find("steps", kind)(n, terminal=terminal), solver, ds.Process(), terminal, dtype)
 
 
 @pytest.mark.parametrize("n", range(1, 101))
@@ -122,9 +110,9 @@ def test_every_solver_steps_class_and_process(n):
 def test_every_process_at_given_times(n):
     for process in (*PROCESSES.values(), *MIXED.values()):
         for terminal in ("zero", "sigma_min"):
-            levels = EDMSteps(n, terminal=terminal).sigmas()
+            levels = ds.EDMSteps(n, terminal=terminal).sigmas()
             times = torch.where(levels > 0, process.sigma_inv(levels), 0.0)
-            check(GivenTimes(tuple(times.tolist())), Heun(), process, terminal)
+            check(ds.GivenTimes(tuple(times.tolist())), ds.Heun(), process, terminal)
 
 
 @pytest.mark.slow
@@ -138,8 +126,8 @@ def test_the_whole_product(solver, process):
 
 
 def test_the_declared_evaluations_are_those_of_algorithm_1():
-    assert [Euler().evaluations(to_zero) for to_zero in (False, True)] == [1, 1]
-    assert [Heun().evaluations(to_zero) for to_zero in (False, True)] == [2, 1]
-    assert count_evaluations(Heun(), 18) == 35
-    assert count_evaluations(Heun(), 18, to_zero=False) == 36
-    assert sample(Counting(), latents=LATENTS).nfe == 2 * 18 - 1
+    assert [ds.Euler().evaluations(to_zero) for to_zero in (False, True)] == [1, 1]
+    assert [ds.Heun().evaluations(to_zero) for to_zero in (False, True)] == [2, 1]
+    assert ds.count_evaluations(ds.Heun(), 18) == 35
+    assert ds.count_evaluations(ds.Heun(), 18, to_zero=False) == 36
+    assert ds.sample(Counting(), latents=LATENTS).nfe == 2 * 18 - 1

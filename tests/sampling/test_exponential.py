@@ -6,20 +6,7 @@ import pytest
 import torch
 from scipy.integrate import quad
 
-from diffspace import (
-    DEIS,
-    LMS,
-    AdamsBashforth,
-    DPMSolver2,
-    DPMSolver3,
-    DPMSolverPP2M,
-    DPMSolverPP2S,
-    DPMSolverPP3M,
-    DPMSolverPP3S,
-    ExponentialHeun,
-    GivenSteps,
-    UniPC,
-)
+import diffspace as ds
 from diffspace.sampling import Sampler, sample_from
 from diffspace.sampling.solvers.quadrature import exponential_moments, phi
 
@@ -58,12 +45,12 @@ def power(degree, start):
 
 
 SINGLE_STEP = {
-    "exp. Heun": (ExponentialHeun(), "x0", 1),
-    "exp. Heun ε": (ExponentialHeun("epsilon"), "epsilon", 1),
-    "DPM-2": (DPMSolver2(), "epsilon", 0),
-    "2S": (DPMSolverPP2S(), "x0", 0),
-    "DPM-3": (DPMSolver3(), "epsilon", 1),
-    "3S": (DPMSolverPP3S(), "x0", 1),
+    "exp. Heun": (ds.ExponentialHeun(), "x0", 1),
+    "exp. Heun ε": (ds.ExponentialHeun("epsilon"), "epsilon", 1),
+    "DPM-2": (ds.DPMSolver2(), "epsilon", 0),
+    "2S": (ds.DPMSolverPP2S(), "x0", 0),
+    "DPM-3": (ds.DPMSolver3(), "epsilon", 1),
+    "3S": (ds.DPMSolverPP3S(), "x0", 1),
 }
 
 
@@ -76,19 +63,19 @@ def test_single_steps_are_exact_for_polynomials_of_the_stated_degree(solver, pre
         def denoiser(x, sigma, cond=None, g=g):
             return torch.full_like(x, g(float(sigma))) if prediction == "x0" else x - sigma * g(float(sigma))
 
-        ended = sample_from(denoiser, x, 3.0, sampler=Sampler(GivenSteps((3.0, 1.0)), solver)).x
+        ended = sample_from(denoiser, x, 3.0, sampler=Sampler(ds.GivenSteps((3.0, 1.0)), solver)).x
         ratio = 1 / 3 if prediction == "x0" else 1
         error = float((ended - (ratio * x + measure(prediction, g, 3.0, 1.0))).abs().max())
         assert error < 1e-12 if d == degree else error > 1e-4
 
 
 MULTISTEP = {
-    "2M": (DPMSolverPP2M(), 2, 0),
-    "3M as published": (DPMSolverPP3M(), 3, 1),
-    "AB x0": (AdamsBashforth(3, "x0"), 3, 2),
-    "AB ε": (AdamsBashforth(4, "epsilon"), 4, 3),
-    "UniPC": (UniPC(3), 3, 2),
-    "UniPC ε": (UniPC(3, prediction="epsilon"), 3, 2),
+    "2M": (ds.DPMSolverPP2M(), 2, 0),
+    "3M as published": (ds.DPMSolverPP3M(), 3, 1),
+    "AB x0": (ds.AdamsBashforth(3, "x0"), 3, 2),
+    "AB ε": (ds.AdamsBashforth(4, "epsilon"), 4, 3),
+    "UniPC": (ds.UniPC(3), 3, 2),
+    "UniPC ε": (ds.UniPC(3, prediction="epsilon"), 3, 2),
 }
 LEVELS = (3.0, 4.0, 9.0, 11.0)  # of evaluations, the newest first
 
@@ -106,7 +93,7 @@ def test_multistep_weights_are_exact_for_polynomials_of_the_stated_degree(solver
 @pytest.mark.parametrize("prediction", ["x0", "epsilon"])
 @pytest.mark.parametrize("k", [2, 3])
 def test_the_corrected_step_of_unipc_is_exact_for_one_degree_more(prediction, k):
-    solver = UniPC(k, prediction=prediction)
+    solver = ds.UniPC(k, prediction=prediction)
     levels = LEVELS[:k]
     first, *change = solver.correction((1.0, *levels))
     weights = (first, *(w + c for w, c in zip(solver.weights(levels, 1.0), change, strict=True)))
@@ -118,8 +105,8 @@ def test_the_corrected_step_of_unipc_is_exact_for_one_degree_more(prediction, k)
 
 def test_variants_of_unipc_differ_only_where_a_coefficient_is_set_to_a_half():
     for sigmas in ((3.0,), (3.0, 4.0, 9.0)):
-        assert UniPC(3, "bh1").weights(sigmas, 1.0) == UniPC(3, "bh2").weights(sigmas, 1.0)
-    bh1, bh2 = UniPC(3, "bh1").weights((3.0, 4.0), 1.0), UniPC(3, "bh2").weights((3.0, 4.0), 1.0)
+        assert ds.UniPC(3, "bh1").weights(sigmas, 1.0) == ds.UniPC(3, "bh2").weights(sigmas, 1.0)
+    bh1, bh2 = ds.UniPC(3, "bh1").weights((3.0, 4.0), 1.0), ds.UniPC(3, "bh2").weights((3.0, 4.0), 1.0)
     h, r = math.log(3), math.log(4 / 3) / math.log(3)
     e0 = 1 - 1 / 3
     assert bh2 == pytest.approx((e0 * (1 + 1 / (2 * r)), -e0 / (2 * r)))
@@ -127,19 +114,19 @@ def test_variants_of_unipc_differ_only_where_a_coefficient_is_set_to_a_half():
 
 
 def test_equal_steps_have_the_weights_of_adams_and_bashforth():
-    assert LMS(3).weights((3.0, 4.0, 5.0), 2.0) == pytest.approx((-23 / 12, 16 / 12, -5 / 12))
-    assert sum(DEIS(4).weights((3.0, 4.0, 5.0, 8.0), 2.0)) == pytest.approx(-1)
+    assert ds.LMS(3).weights((3.0, 4.0, 5.0), 2.0) == pytest.approx((-23 / 12, 16 / 12, -5 / 12))
+    assert sum(ds.DEIS(4).weights((3.0, 4.0, 5.0, 8.0), 2.0)) == pytest.approx(-1)
 
 
 def test_lower_final_steps_count_on_fewer_evaluations(monkeypatch):
     counts = []
-    weights = DPMSolverPP3M.weights
+    weights = ds.DPMSolverPP3M.weights
     monkeypatch.setattr(
-        DPMSolverPP3M, "weights", lambda self, sigmas, end: counts.append(len(sigmas)) or weights(self, sigmas, end)
+        ds.DPMSolverPP3M, "weights", lambda self, sigmas, end: counts.append(len(sigmas)) or weights(self, sigmas, end)
     )
-    steps = GivenSteps((50.0, 20.0, 11.0, 5.0, 2.2, 1.1, 0.6))  # levels that no other test has left in a cache
+    steps = ds.GivenSteps((50.0, 20.0, 11.0, 5.0, 2.2, 1.1, 0.6))  # levels that no other test has left in a cache
     for lower, wanted in ((True, [1, 2, 3, 3, 2, 1]), (False, [1, 2, 3, 3, 3, 3])):
         counts.clear()
-        sampler = Sampler(steps, DPMSolverPP3M(lower))
+        sampler = Sampler(steps, ds.DPMSolverPP3M(lower))
         sample_from(lambda x, sigma, cond=None: 0.3 * x, torch.ones(1, 2), 50.0, sampler=sampler)
         assert counts == wanted

@@ -6,60 +6,36 @@ import numpy as np
 import pytest
 import torch
 
-from diffspace import (
-    DEIS,
-    IPNDM,
-    LMS,
-    AdamsBashforth,
-    AnalyticalFirstStep,
-    DormandPrince,
-    DPMSolver2,
-    DPMSolver3,
-    DPMSolverPP2M,
-    DPMSolverPP2S,
-    DPMSolverPP3M,
-    DPMSolverPP3S,
-    EDMSteps,
-    ExponentialHeun,
-    FlowSchedule,
-    Heun,
-    Process,
-    UniPC,
-    VESchedule,
-    VPSchedule,
-    encode,
-    initial_latents,
-    sample,
-)
+import diffspace as ds
 from diffspace.sampling import Execution, Sampler, sample_from
 
 IN_SIGMA = {
-    "AB v": AdamsBashforth(3, "v", "angle", 0.5),
-    "LMS": LMS(4),
-    "DEIS": DEIS(3),
-    "iPNDM": IPNDM(4),
-    "DPM-2": DPMSolver2(),
-    "DPM-3": DPMSolver3(),
-    "2S": DPMSolverPP2S(),
-    "3S": DPMSolverPP3S(),
-    "2M": DPMSolverPP2M(),
-    "3M": DPMSolverPP3M(),
-    "UniPC": UniPC(3),
-    "UniPC ε": UniPC(2, "bh1", "epsilon"),
-    "exp. Heun": ExponentialHeun(),
-    "Dormand-Prince": DormandPrince(),
-    "AFS": AnalyticalFirstStep(IPNDM(3)),
+    "AB v": ds.AdamsBashforth(3, "v", "angle", 0.5),
+    "LMS": ds.LMS(4),
+    "DEIS": ds.DEIS(3),
+    "iPNDM": ds.IPNDM(4),
+    "DPM-2": ds.DPMSolver2(),
+    "DPM-3": ds.DPMSolver3(),
+    "2S": ds.DPMSolverPP2S(),
+    "3S": ds.DPMSolverPP3S(),
+    "2M": ds.DPMSolverPP2M(),
+    "3M": ds.DPMSolverPP3M(),
+    "UniPC": ds.UniPC(3),
+    "UniPC ε": ds.UniPC(2, "bh1", "epsilon"),
+    "exp. Heun": ds.ExponentialHeun(),
+    "Dormand-Prince": ds.DormandPrince(),
+    "AFS": ds.AnalyticalFirstStep(ds.IPNDM(3)),
 }
-LATENTS = initial_latents(range(4), (2,)).double()
+LATENTS = ds.initial_latents(range(4), (2,)).double()
 
 
 @pytest.mark.parametrize("solver", IN_SIGMA.values(), ids=IN_SIGMA)
 @pytest.mark.parametrize("terminal", ["zero", "sigma_min"])
 def test_the_result_does_not_depend_on_the_process(mixture, solver, terminal):
-    steps = EDMSteps(7, terminal=terminal)
-    expected = sample(mixture, latents=LATENTS, steps=steps, solver=solver).x
-    for process in (Process(VPSchedule()), Process(FlowSchedule()), Process(VESchedule())):
-        x = sample(mixture, latents=LATENTS, steps=steps, solver=solver, process=process).x
+    steps = ds.EDMSteps(7, terminal=terminal)
+    expected = ds.sample(mixture, latents=LATENTS, steps=steps, solver=solver).x
+    for process in (ds.Process(ds.VPSchedule()), ds.Process(ds.FlowSchedule()), ds.Process(ds.VESchedule())):
+        x = ds.sample(mixture, latents=LATENTS, steps=steps, solver=solver, process=process).x
         torch.testing.assert_close(x, expected, rtol=1e-9, atol=1e-9)
 
 
@@ -73,13 +49,13 @@ def gaussian(x, sigma, cond=None):
 @pytest.mark.parametrize(
     ("solver", "order"),
     [
-        (AdamsBashforth(3, "x0"), 3),
-        (AdamsBashforth(3, "epsilon"), 3),
-        (AdamsBashforth(3, "v", "angle"), 3),
-        (IPNDM(3), 2),
-        (DPMSolver2(), 2),
-        (DPMSolverPP3S(), 3),
-        (UniPC(2, lower_final=False), 3),
+        (ds.AdamsBashforth(3, "x0"), 3),
+        (ds.AdamsBashforth(3, "epsilon"), 3),
+        (ds.AdamsBashforth(3, "v", "angle"), 3),
+        (ds.IPNDM(3), 2),
+        (ds.DPMSolver2(), 2),
+        (ds.DPMSolverPP3S(), 3),
+        (ds.UniPC(2, lower_final=False), 3),
     ],
 )
 def test_encoding_goes_upward_and_comes_back(solver, order):
@@ -87,8 +63,8 @@ def test_encoding_goes_upward_and_comes_back(solver, order):
     x = LATENTS * 80 * down
     errors, returns, counts = [], [], (128, 256)
     for n in counts:
-        steps = EDMSteps(n, 0.01, 80.0, terminal="sigma_min")
-        encoded = encode(gaussian, x, sampler=Sampler(steps, solver))
+        steps = ds.EDMSteps(n, 0.01, 80.0, terminal="sigma_min")
+        encoded = ds.encode(gaussian, x, sampler=Sampler(steps, solver))
         decoded = sample_from(gaussian, encoded.x, 80.0, sampler=Sampler(steps, solver))
         errors.append(float((encoded.x / 80 - LATENTS).abs().max()))
         returns.append(float((decoded.x - x).abs().max()))
@@ -101,36 +77,36 @@ def test_encoding_goes_upward_and_comes_back(solver, order):
 
 @pytest.mark.parametrize("solver", IN_SIGMA.values(), ids=IN_SIGMA)
 def test_a_sample_is_the_same_alone_and_in_a_batch(mixture, solver):
-    options = {"shape": (2,), "steps": EDMSteps(5), "solver": solver}
-    together = sample(mixture, seeds=range(9), **options).x
+    options = {"shape": (2,), "steps": ds.EDMSteps(5), "solver": solver}
+    together = ds.sample(mixture, seeds=range(9), **options).x
     for rows in (slice(0, 1), slice(4, 7)):
-        assert torch.equal(sample(mixture, seeds=range(9)[rows], **options).x, together[rows])
-    assert torch.equal(sample(mixture, seeds=range(9), execution=Execution(batch_size=4), **options).x, together)
+        assert torch.equal(ds.sample(mixture, seeds=range(9)[rows], **options).x, together[rows])
+    assert torch.equal(ds.sample(mixture, seeds=range(9), execution=Execution(batch_size=4), **options).x, together)
 
 
 def smooth(x, sigma, cond=None):
     return torch.tanh(0.7 * x / (1 + sigma[..., None] ** 2)) + 0.1 * x.flip(1)
 
 
-FIXED = IN_SIGMA | {"Dormand-Prince": DormandPrince(atol=math.inf), "Heun": AnalyticalFirstStep(Heun())}
+FIXED = IN_SIGMA | {"Dormand-Prince": ds.DormandPrince(atol=math.inf), "Heun": ds.AnalyticalFirstStep(ds.Heun())}
 
 
 @pytest.mark.parametrize("solver", FIXED.values(), ids=FIXED)
 def test_gradients_are_those_of_finite_differences(solver):
     def end(latents):
-        return sample(
-            smooth, latents=latents, steps=EDMSteps(4, 0.1, 3.0), solver=solver, execution=Execution(grad=True)
+        return ds.sample(
+            smooth, latents=latents, steps=ds.EDMSteps(4, 0.1, 3.0), solver=solver, execution=Execution(grad=True)
         ).x
 
     assert torch.autograd.gradcheck(end, LATENTS[:2].clone().requires_grad_(), eps=1e-6, atol=1e-7, rtol=1e-6)
 
 
 def test_gradients_go_through_steps_of_the_pair_s_own_lengths():
-    solver = DormandPrince(1e-9, 1e-9)
+    solver = ds.DormandPrince(1e-9, 1e-9)
 
     def end(latents):
-        return sample(
-            smooth, latents=latents, steps=EDMSteps(2, 0.1, 3.0), solver=solver, execution=Execution(grad=True)
+        return ds.sample(
+            smooth, latents=latents, steps=ds.EDMSteps(2, 0.1, 3.0), solver=solver, execution=Execution(grad=True)
         ).x
 
     latents = LATENTS[:1].clone().requires_grad_()
