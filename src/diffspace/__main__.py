@@ -1,4 +1,4 @@
-"""`python -m diffspace`, for where the command is not on the path."""
+"""`python -m diffspace`, where the command is not on the path."""
 
 from diffspace.cli import main
 

@@ -3,6 +3,7 @@
 Everything that the five core packages export is here; the rest is listed by name.
 """
 
+from diffspace.config import register as register
 from diffspace.likelihood import *
 from diffspace.loading import load as load
 from diffspace.model import Model as Model

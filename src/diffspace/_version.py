@@ -1,3 +1,3 @@
-"""The version, in a file that everything may read."""
+"""The version of diffspace."""
 
 __version__ = "0.2.0"

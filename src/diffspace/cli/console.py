@@ -1,4 +1,4 @@
-"""How the command line talks: results to standard output, progress and errors to standard error."""
+"""Where the command line writes: results to standard output, progress and errors to standard error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def progress_bar(unit: str, shown: bool = True) -> Progress:
-    """A bar on standard error with counts, a line of figures and the time left; it vanishes when done."""
+    """A bar on standard error with counts, a line of figures and the time left; it disappears when done."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -38,7 +38,7 @@ def progress_bar(unit: str, shown: bool = True) -> Progress:
 
 
 def table(headings: Iterable[str], rows: Iterable[Iterable[str]], title: str | None = None) -> Table:
-    """A quiet table; the first column names, the others hold figures."""
+    """A table without lines."""
     result = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for heading in headings:
         result.add_column(heading, overflow="fold")
