@@ -17,7 +17,7 @@ import torch
 
 from diffspace.averages import EMA, PowerFunction
 from diffspace.config import from_config
-from diffspace.train.recipe import read_recipe
+from diffspace.train import read_recipe
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "cifar10-ddpmpp.yaml"
 

@@ -40,7 +40,7 @@ class Task:
         source = make_data_recipe({"source": "digits"})
         self.training, held_out = source.load()
         self.recipe = make_recipe(default_config(self.training, source, inspect(self.training), images))
-        self.noise: NoiseDistribution = from_config("noise", self.recipe.noise)
+        self.noise: NoiseDistribution = self.recipe.noise
         self.measures = [
             Validation(held_out, self.noise, count=len(held_out), levels=24, seed=seed) for seed in NOISE_SEEDS
         ]
@@ -49,7 +49,7 @@ class Task:
         torch.manual_seed(seed)
         sizes = {"shape": list(self.training.sample_shape), "label_dim": len(self.training.class_names)}
         network = from_config("network", {**self.recipe.network, **sizes})
-        return Preconditioned(network, from_config("preconditioning", self.recipe.preconditioning))
+        return Preconditioned(network, self.recipe.preconditioning)
 
     def held_out(self, denoiser: Preconditioned, last: bool) -> dict[str, Any]:
         measured = [measure.measure(denoiser) for measure in (self.measures if last else self.measures[:1])]

@@ -20,7 +20,6 @@ import re
 import sys
 import types
 import typing
-import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -30,6 +29,8 @@ from diffspace.checks import nearest
 
 __all__ = [
     "FAMILIES",
+    "MODULE_CLASS",
+    "Part",
     "build",
     "complete",
     "find",
@@ -37,7 +38,11 @@ __all__ = [
     "from_text",
     "hand_over",
     "import_part",
+    "import_typed",
+    "is_none",
     "kinds",
+    "option_names",
+    "parse_word",
     "register",
     "split_list",
     "to_config",
@@ -93,8 +98,8 @@ PLUGINS = "diffspace.plugins"
 """The group of the entry points FAMILY.NAME = "module:Class" of other packages."""
 
 _DEFAULT_KINDS = {"process": "process", "augmentation": "transforms"}  # of a mapping without a kind
-_NAME, _MODULE_CLASS = re.compile(r"[A-Za-z0-9][\w.+-]*"), re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
-_at_hand: list[Part] = []
+MODULE_CLASS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_at_hand: dict[str, Part] = {}  # by "module:Class", and by "Class" for a file that knows another module
 
 
 def register(family: str, name: str, part: Part | str) -> None:
@@ -105,9 +110,9 @@ def register(family: str, name: str, part: Part | str) -> None:
     """
     if family not in FAMILIES:
         raise ValueError(f"family: {family!r} is unknown; {nearest(family, FAMILIES)}")
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name):
         raise ValueError(f"name: expected letters, digits, '-', '_', '.' and '+', got {name!r}")
-    if not (callable(part) or (isinstance(part, str) and _MODULE_CLASS.fullmatch(part))):
+    if not (callable(part) or (isinstance(part, str) and MODULE_CLASS.fullmatch(part))):
         raise ValueError(f'part: expected a class, a function or "module:Class", got {part!r}')
     taken = FAMILIES[family].get(name, part)
     if _path(taken) != _path(part):
@@ -118,13 +123,14 @@ def register(family: str, name: str, part: Part | str) -> None:
 @contextlib.contextmanager
 def hand_over(parts: Iterable[Part]) -> Iterator[None]:
     """Let files that are read within the context use these classes, registered or not."""
-    handed = list(parts)
-    _at_hand.extend(handed)
+    before = dict(_at_hand)
     try:
+        for part in parts:
+            _at_hand.update({_path(part): part, part.__name__: part})
         yield
     finally:
-        for part in handed:
-            _at_hand.remove(part)
+        _at_hand.clear()
+        _at_hand.update(before)
 
 
 def import_part(name: str) -> Part:
@@ -132,14 +138,24 @@ def import_part(name: str) -> Part:
 
     For names that the user has typed, never for one from a file.
     """
-    if not _MODULE_CLASS.fullmatch(name):
+    if not MODULE_CLASS.fullmatch(name):
         raise ValueError(f"part: expected module:Class, got {name!r}")
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)
     part = _load(name)
-    if part not in _at_hand:
-        _at_hand.append(part)
+    _at_hand.update({name: part, part.__name__: part})
     return part
+
+
+def import_typed(config: Mapping[str, Any]) -> None:
+    """Import what a mapping that the user has typed names as `module:Class`, where it says which part to use."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            import_typed(value)
+        elif isinstance(value, str) and key in ("kind", "augment", *FAMILIES):
+            word = re.fullmatch(rf"({MODULE_CLASS.pattern})(:.*)?", value)
+            if word and not (key == "source" and (value.startswith("hf:") or Path(value).exists())):
+                import_part(word[1])
 
 
 def _load(path: str) -> Part:
@@ -168,19 +184,16 @@ def _plugins() -> Mapping[str, Mapping[str, str]]:
     """The entry points of installed packages, by family."""
     from importlib.metadata import entry_points
 
-    found: dict[str, dict[str, str]] = {family: {} for family in FAMILIES}
+    found: dict[str, dict[str, str]] = {}
     for point in entry_points(group=PLUGINS):
         family, _, name = point.name.partition(".")
-        if family not in FAMILIES or not _NAME.fullmatch(name) or not _MODULE_CLASS.fullmatch(point.value):
-            warnings.warn(f'{PLUGINS}: expected FAMILY.NAME = "module:Class", got {point}', stacklevel=2)
-        else:
-            found[family][name] = point.value
+        found.setdefault(family, {})[name] = point.value
     return found
 
 
 def kinds(family: str) -> Mapping[str, Part | str]:
     """The names of a family, of diffspace, of installed packages and registered ones, with what they stand for."""
-    return {**_plugins()[family], **FAMILIES[family]}
+    return {**_plugins().get(family, {}), **FAMILIES[family]}
 
 
 def find(family: str, kind: str, written: str = "", where: str = "") -> Part:
@@ -189,14 +202,11 @@ def find(family: str, kind: str, written: str = "", where: str = "") -> Part:
     `written` is the "module:Class" that a file has beside the kind, `where` what errors call it.
     """
     part = FAMILIES[family].get(kind) or kinds(family).get(kind)
+    for name in (kind, written, kind.rpartition(":")[2], written.rpartition(":")[2]):
+        part = part or _at_hand.get(name)
     if part is not None:
         return _load(part) if isinstance(part, str) else part
-    for full in (True, False):  # a class may have moved to another module since its name was written
-        names = {name if full else name.rpartition(":")[2] for name in (kind, written)}
-        for part in _at_hand:
-            if (_path(part) if full else part.__name__) in names:
-                return part
-    outside = next(filter(_MODULE_CLASS.fullmatch, (written, kind)), None)
+    outside = next(filter(MODULE_CLASS.fullmatch, (written, kind)), None)
     if outside is None:
         raise ValueError(f"{where or family}.kind: {kind!r} is unknown; {nearest(kind, kinds(family))}")
     raise ValueError(
@@ -205,7 +215,7 @@ def find(family: str, kind: str, written: str = "", where: str = "") -> Part:
     )
 
 
-def from_config(family: str, config: Mapping[str, Any] | str, where: str = "") -> Any:
+def from_config(family: str, config: Any, where: str = "") -> Any:
     """The object that a mapping or a word describes; errors name keys after `where` (the family by default).
 
     ValueError names an unknown kind or option with the nearest valid one, a value that does not fit, and an option that
@@ -213,7 +223,7 @@ def from_config(family: str, config: Mapping[str, Any] | str, where: str = "") -
     """
     where = where or family
     kind, options, make = _parse(family, config, where)
-    return build(make, options, where, kind)
+    return build(make, options, where, repr(kind))
 
 
 def from_text(family: str, text: str, options: Mapping[str, Any] | None = None) -> Any:
@@ -221,23 +231,22 @@ def from_text(family: str, text: str, options: Mapping[str, Any] | None = None) 
 
     A kind `module:Class` is imported. An option that is given in both places is an error.
     """
-    config = _parse_word(text, family)
+    config = parse_word(text, family)
     given = {name: value for name, value in (options or {}).items() if value is not None}
     if twice := sorted(config.keys() & given):
         raise ValueError(f"{family}: {text!r} has {', '.join(twice)}, which is given apart too; give it once")
-    if _MODULE_CLASS.fullmatch(config.get("kind", "")):
-        import_part(config["kind"])
+    import_typed(config)
     return from_config(family, config | given)
 
 
-def complete(family: str, config: Mapping[str, Any] | str, omit: Collection[str] = ()) -> dict[str, Any]:
+def complete(family: str, config: Any, omit: Collection[str] = ()) -> dict[str, Any]:
     """A config with every option checked and every default filled in, without those in `omit`, which are made later."""
     kind, options, make = _parse(family, config, family)
     if early := sorted(set(omit) & set(options)):
         raise ValueError(f"{family}.{early[0]}: follows from the data; leave it out")
-    arguments = _arguments(make, options, family, kind, omit)
-    names = [name for name in _signature(make)[0] if name not in omit]
-    return _names(family, make) | {name: _plain(arguments[name], name) for name in names}
+    arguments = _arguments(make, options, family, repr(kind), omit)
+    values = {name: arguments.get(name, p.default) for name, p in _signature(make)[0].items() if name not in omit}
+    return _names(family, make) | {name: _plain(value, name) for name, value in values.items()}
 
 
 def build(make: Part, options: Mapping[str, Any], where: str = "", kind: str = "") -> Any:
@@ -246,14 +255,15 @@ def build(make: Part, options: Mapping[str, Any], where: str = "", kind: str = "
     try:
         return make(**arguments)
     except ValueError as error:
-        named = re.split(r"\W", str(error), maxsplit=1)[0] in arguments
-        raise ValueError(f"{where}{'.' if named else ': '}{error}" if where else str(error)) from None
+        named = re.split(r"\W", str(error), maxsplit=1)[0] in _signature(make)[0]
+        prefix = "" if not where or str(error).startswith(where) else where + ("." if named else ": ")
+        raise ValueError(f"{prefix}{error}") from None
 
 
 def _parse(family: str, config: Any, where: str) -> tuple[str, dict[str, Any], Part]:
     """The kind, the options, and what makes the object."""
     if isinstance(config, str):
-        config = _parse_word(config, where)
+        config = parse_word(config, where)
     if not isinstance(config, Mapping):
         raise ValueError(f"{where}: expected a kind or a mapping of options, got {config!r}")
     options = dict(config)
@@ -281,12 +291,12 @@ def _signature(make: Part) -> tuple[dict[str, inspect.Parameter], dict[str, Any]
 def _arguments(
     make: Part, options: Mapping[str, Any], where: str, kind: str, omit: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Every argument, those in `omit` apart: an option as the type of its parameter has it, or the default."""
+    """The options as the types of their parameters have them; ValueError where one that is not in `omit` is missing."""
     parameters, hints = _signature(make)
     start = f"{where}." if where else ""
     for name in options:
         if name not in parameters:
-            what = f"{kind!r} has no such option" if kind else "there is no such key"
+            what = f"{kind} has no such option" if kind else "there is no such key"
             raise ValueError(f"{start}{name}: {what}; {nearest(name, parameters.keys() - set(omit))}")
     arguments = {}
     for name, parameter in parameters.items():
@@ -297,7 +307,7 @@ def _arguments(
                 if (
                     _is_part(name, hint)
                     and isinstance(value, str | Mapping)
-                    and not _is_none(value, hint, FAMILIES[name])
+                    and not is_none(value, hint, FAMILIES[name])
                 ):
                     value = from_config(name, value, start + name)
                 arguments[name] = _convert(value, hint, start + name)
@@ -306,8 +316,6 @@ def _arguments(
                 raise ValueError(f"{start}{name}: expected {expected}, got {value!r}") from None
         elif name not in omit and parameter.default is parameter.empty:
             raise ValueError(f"{start}{name}: is missing; expected {_phrase(hint)}")
-        elif name not in omit and not repr(parameter.default).startswith("<factory"):
-            arguments[name] = parameter.default
     return arguments
 
 
@@ -321,7 +329,7 @@ class _Misfit(Exception):
     """A value is not of the type of its parameter."""
 
 
-def _is_none(value: Any, hint: Any, besides: Collection[str] = ()) -> bool:
+def is_none(value: Any, hint: Any = types.NoneType, besides: Collection[str] = ()) -> bool:
     """Whether a value stands for None where that is allowed, as "none" and "null" do unless a kind is called so."""
     word = isinstance(value, str) and value.lower() in ("none", "null") and value not in besides
     return (value is None or word) and types.NoneType in (hint, *get_args(hint))
@@ -330,7 +338,7 @@ def _is_none(value: Any, hint: Any, besides: Collection[str] = ()) -> bool:
 def _convert(value: Any, hint: Any, where: str) -> Any:
     """The value as a type has it: lists as tuples, 1 as 1.0, 1e6 as 1000000, "inf" as a number, "none" as None."""
     origin, choices = get_origin(hint), get_args(hint)
-    if _is_none(value, hint):
+    if is_none(value, hint):
         return None
     if origin in (Union, types.UnionType):
         for choice in sorted(choices, key=lambda choice: type(value) is not choice):
@@ -353,7 +361,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
                 return hint(value)
     elif is_dataclass(hint) and isinstance(value, Mapping):
         return build(typing.cast(Part, hint), value, where)
-    elif not isinstance(origin or hint, type) or _is_instance(value, origin or hint):
+    elif not isinstance(kind := origin or hint, type) or _is_instance(value, kind):
         return tuple(_convert(item, Any, where) for item in value) if isinstance(value, list) else value
     raise _Misfit
 
@@ -372,8 +380,15 @@ def _phrase(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return " or ".join(map(repr, choices))
     if get_origin(hint) in (tuple, Sequence):
-        return f"a list ({_phrase(choices[0])} each)"
+        size = f" of {len(choices)}" if len(choices) > 1 else ""
+        return f"a list{size} ({_phrase(choices[0])} each)"
     return " or ".join(map(_phrase, choices)) if choices else words.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def option_names(family: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the kind of a config, with their defaults."""
+    parameters, _ = _signature(find(family, str(config.get("kind")), str(config.get("class", ""))))
+    return {name: parameter.default for name, parameter in parameters.items()}
 
 
 def to_config(family: str, thing: Any) -> dict[str, Any]:
@@ -395,17 +410,13 @@ def _names(family: str, part: Part) -> dict[str, str]:
     """The kind of a class; beside the name of one from outside stands its module."""
     path = _path(part)
     for kind, known in kinds(family).items():
-        if known in (part, path) or (isinstance(known, str) and _loaded(known) is part):
+        loaded = isinstance(known, str) and known.partition(":")[0] in sys.modules
+        if known in (part, path) or (loaded and _load(str(known)) is part):
             outside = {} if path.startswith("diffspace.") else {"class": path}
             return {} if kind == _DEFAULT_KINDS.get(family) else {"kind": kind} | outside
     if "<" in path:  # a class within a function
         raise ValueError(f"{family}: {part.__name__} has no name in diffspace.config, so it cannot be written")
     return {"kind": path}
-
-
-def _loaded(path: str) -> Any:
-    """What a path names, where its module is imported already."""
-    return _load(path) if path.partition(":")[0] in sys.modules else None
 
 
 def _plain(value: Any, name: str) -> Any:
@@ -439,7 +450,7 @@ def _parts(text: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
-def _parse_word(text: str, where: str) -> dict[str, Any]:
+def parse_word(text: str, where: str) -> dict[str, Any]:
     """The mapping of `kind:option=value,option=value`, where values are JSON, text, or such words in parentheses."""
     kind, _, rest = text.partition(":")
     if "=" in kind:
@@ -457,7 +468,7 @@ def _parse_word(text: str, where: str) -> dict[str, Any]:
             config[option] = json.loads(value)
         except (json.JSONDecodeError, RecursionError):
             inner = value[0] + value[-1] == "()"
-            config[option] = _parse_word(value[1:-1], f"{where}.{option}") if inner else value
+            config[option] = parse_word(value[1:-1], f"{where}.{option}") if inner else value
     return config
 
 

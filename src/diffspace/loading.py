@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from diffspace._shapes import Tensor
-from diffspace.config import from_config
+from diffspace.config import Part, from_config, hand_over
 from diffspace.files import has_format
 from diffspace.interop import SUFFIXES, convert
 from diffspace.interop.conversion import fit_network
@@ -70,17 +71,25 @@ def _locate(source: str | Path) -> Path:
         ) from None
 
 
-def load(source: str | Path, *, device: torch.device | str | None = None) -> Model:
-    """A model in evaluation mode: of a folder, of a Hugging Face Hub repository "owner/name", or of a foreign file.
+def load(source: str | Path, *, device: torch.device | str | None = None, parts: Iterable[Part] = ()) -> Model:
+    """A model in evaluation mode, from a folder, a Hugging Face Hub repository or the checkpoint of another program.
 
     A .pkl, .pt, .pth or .safetensors file is read as `diffspace.interop.convert` does without options. ValueError where
-    there is nothing, where a file is damaged, or where weights and config do not fit.
+    there is nothing, where a file is damaged, or where weights and config do not fit. No code is imported or executed
+    for a file: a network of another package is found where it is registered (`diffspace.register`, or an entry point),
+    or among `parts`.
+
+    Args:
+        source: a path, or "owner/name" on the Hub.
+        device: where the model is put; by default the CPU.
+        parts: classes that the folder names and that are not registered, such as `[MyNet]`.
     """
     path = Path(source)
     if path.suffix in SUFFIXES and not path.is_dir():
         model, _ = convert(path)
     else:
-        model = _load_folder(_locate(source))
+        with hand_over(parts):
+            model = _load_folder(_locate(source))
     return model.to(device).eval() if device is not None else model.eval()
 
 

@@ -86,7 +86,7 @@ def test_mistakes_are_named(digits_run, points_run, tmp_path, capsys):
         ((points_run, "--first-seed", -1), "--first-seed: -1"),
         ((points_run, "--sigma-max", 0.001), "sigma_min: 0.002; want less than sigma_max = 0.001"),
         ((points_run, "--steps", 0), "num_steps: 0"),
-        ((points_run, "swissroll", "a.b=1"), "want an option of the data"),
+        ((points_run, "swissroll", "a.b=1"), "data.a: swissroll has no such option"),
         ((points_run, "swissroll", "size=3"), "size"),
         ((points_run, "--solver", "magic"), "magic"),
     ):

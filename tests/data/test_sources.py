@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffspace.data import SOURCES, ArrayFile, Digits, ImageFolder, SwissRoll, TwoMoons, load_data, make_source
+from diffspace.config import kinds
+from diffspace.data import ArrayFile, Digits, ImageFolder, SwissRoll, TwoMoons, load_data, make_source
 from diffspace.data._options import one_of, real_number, whole_number
 
 
@@ -16,7 +17,7 @@ def test_names() -> None:
     assert make_source("digits") == Digits()
     assert make_source("swissroll", n=10, noise=0.5) == SwissRoll(n=10, noise=0.5)
     assert make_source("two-moons", seed=3, n=None) == TwoMoons(seed=3)
-    for name in SOURCES:
+    for name in kinds("source"):
         assert load_data(name).name == name
 
 
@@ -62,13 +63,13 @@ def test_a_path_that_does_not_exist(tmp_path: Path) -> None:
 
 
 def test_options_that_do_not_apply(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"size: not an option of digits \(digits\); it has no options"):
+    with pytest.raises(ValueError, match=r"^data.size: digits has no such option; there are none"):
         load_data("digits", size=8)
-    with pytest.raises(ValueError, match=r"noisy: not an option of swissroll .*did you mean 'noise'\?"):
+    with pytest.raises(ValueError, match=r"^data.noisy: swissroll has no such option; did you mean 'noise'\?"):
         load_data("swissroll", noisy=1)
-    with pytest.raises(ValueError, match=r"sise: not an option of a folder of images .*did you mean 'size'\?"):
+    with pytest.raises(ValueError, match=r"^data.sise: a folder of images .*has no such option; did you mean 'size'\?"):
         load_data(tmp_path, sise=8)
-    with pytest.raises(ValueError, match="path: not an option"):
+    with pytest.raises(ValueError, match=r"^data.path: follows from the source"):
         load_data(tmp_path, path="elsewhere")
 
 

@@ -41,7 +41,7 @@ def make_run(folder, *overrides):
         (("augment=edm", "augment.probability=0.15"), Augmentation.edm(0.15)),
         (("augment.xflip=inf",), Augmentation(xflip=math.inf)),
         (("augment.xflip=1", "augment.probability=0.2"), Augmentation(0.2, xflip=1)),
-        (("augment=edm", "augment=null"), None),
+        (("augment=null",), None),
     ],
 )
 def test_ways_to_say_it(overrides, expected):
@@ -58,12 +58,12 @@ def test_what_a_run_wrote_can_be_changed():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("augment.xflop=1", r"^augment: there is no option 'xflop'; did you mean 'xflip'"),
-        ("augment=emd", r"^augment: kind 'emd' is unknown; want edm"),
-        ("augment=0.12", r"^augment: want edm or a mapping of options, not 0.12"),
-        ("augment={}", r"^augment: .*want at least one transform"),
-        ("augment.xflip=-1", r"^augment: xflip: -1.0; want"),
-        ("augment.xflip=often", r"^augment\.xflip: .*not 'often'"),
+        ("augment.xflop=1", r"^augment.xflop: .*did you mean 'xflip'"),
+        ("augment=emd", r"^augment.kind: 'emd' is unknown; did you mean 'edm'"),
+        ("augment=0.12", r"^augment: expected a kind or a mapping of options, got 0.12"),
+        ("augment={}", r"^augment.*at least one transform"),
+        ("augment.xflip=-1", r"^augment.xflip: "),
+        ("augment.xflip=often", r"^augment.xflip: expected a number, got 'often'"),
     ],
 )
 def test_mistakes_are_named_on_one_line(override, message):

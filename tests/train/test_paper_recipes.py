@@ -62,8 +62,9 @@ def test_hyperparameters_are_the_paper_s(name, data):
     assert (recipe.network["model_channels"], recipe.network["num_blocks"]) == WIDTHS[kind]
     assert recipe.network["channel_mult"] == list(mult)
     assert recipe.network["dropout"] == dropout
-    assert recipe.preconditioning["kind"] == preconditioning
-    assert recipe.noise["kind"] == noise
+    described = to_config("preconditioning", recipe.preconditioning)
+    assert described["kind"] == preconditioning
+    assert to_config("noise", recipe.noise)["kind"] == noise
     assert recipe.conditional is classes
     assert recipe.batch_size == batch
     assert recipe.learning_rate == rate
@@ -80,9 +81,9 @@ def test_hyperparameters_are_the_paper_s(name, data):
     assert recipe.precision == ("bfloat16" if name in HALF else "float32")
     parameters = {"edm": ("sigma_data", 0.5), "vp": ("M", 1000), "ve": ("sigma_max", 100)}
     option, value = parameters[preconditioning]
-    assert recipe.preconditioning[option] == value
+    assert described[option] == value
     if noise == "lognormal":
-        assert (recipe.noise["P_mean"], recipe.noise["P_std"]) == (-1.2, 1.2)
+        assert (recipe.noise.P_mean, recipe.noise.P_std) == (-1.2, 1.2)
 
 
 @pytest.mark.parametrize("name", TABLE)

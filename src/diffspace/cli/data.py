@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from diffspace.cli.options import Parts
+
 __all__ = ["data_app"]
 
 data_app = typer.Typer(
@@ -106,6 +108,7 @@ def encode_command(
     precision: Annotated[Literal["float16", "float32"], typer.Option(help="In which latents are kept.")] = "float16",
     mirror: Annotated[bool, typer.Option("--mirror", help="The latents of mirror images as well.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the best there is.")] = None,
+    part: Parts = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what was prepared there before.")] = False,
 ) -> None:
     """Write the latents of images, with their labels and the statistics of each channel, for training on them.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from diffspace.cli.options import Parts
 from diffspace.cli.scoring import Batch, Device, FirstSeed, Scoring, Sets, Size, Steps
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def ema_command(
     first_seed: FirstSeed = None,
     batch: Batch = None,
     device: Device = None,
+    part: Parts = None,
 ) -> None:
     """Make the average of any width from the snapshots of a run, or score several and name the best."""
     from diffspace.averages import Reconstruction, Snapshots

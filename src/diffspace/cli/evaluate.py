@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from diffspace.cli.options import Parts
 from diffspace.cli.scoring import Batch, Device, FirstSeed, Scoring, Sets, Size, Steps
 
 __all__ = ["evaluate_command"]
@@ -24,6 +25,7 @@ def evaluate_command(
     batch: Batch = None,
     report: Annotated[bool, typer.Option(help="Write report.html into the folder of the run.")] = True,
     device: Device = None,
+    part: Parts = None,
 ) -> None:
     """Score a trained model and write scores.json and report.html into its folder.
 
@@ -32,7 +34,6 @@ def evaluate_command(
     from diffspace.cli.console import err, progress_bar, table
     from diffspace.cli.console import out as stdout
     from diffspace.cli.runs import open_recipe
-    from diffspace.config import from_config
     from diffspace.figures import render_report
     from diffspace.files import write_text
     from diffspace.loading import load
@@ -50,8 +51,9 @@ def evaluate_command(
         headings = ("score", "samples", "real data", "how")
         rows = [(row.name, row.value, row.reference, row.note) for row in scores.rows()]
         if report:
-            noise = from_config("noise", recipe.noise)
-            page = render_report(model, training, held_out, headings=headings, scores=rows, noise=noise, progress=tell)
+            page = render_report(
+                model, training, held_out, headings=headings, scores=rows, noise=recipe.noise, progress=tell
+            )
             write_text(run / REPORT, page)
     stdout.print(table(headings, rows))
     for note in scores.notes:

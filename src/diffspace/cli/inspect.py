@@ -21,15 +21,11 @@ def inspect_command(
 ) -> None:
     """Print count, shape, range and statistics of a data set, and the settings they suggest with the reasons."""
     from diffspace.cli.console import out
+    from diffspace.config import import_typed
     from diffspace.data import load_data
     from diffspace.inspection import inspect
-    from diffspace.train import parse_override
+    from diffspace.train import apply_overrides
 
-    given = {}
-    for text in options or []:
-        path, value = parse_override(text)
-        if len(path) != 1:
-            raise ValueError(f"{text!r}: want an option of the source, such as size=64")
-        given[path[0]] = tuple(value) if isinstance(value, list) else value
-    for line in inspect(load_data(data, **given)).lines():
+    import_typed({"source": data})
+    for line in inspect(load_data(data, **apply_overrides({}, options or []))).lines():
         out.print(line, markup=False)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from diffspace.cli.options import Parts
 from diffspace.cli.sampler_options import build_sampler, with_sampler_options
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def likelihood_command(
     first_seed: Annotated[int, typer.Option(help="The samples have this seed and those that follow.")] = 0,
     batch: Annotated[int, typer.Option(help="Samples at a time.")] = 256,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the best there is.")] = None,
+    part: Parts = None,
     *,
     sampling: dict[str, Any],
 ) -> None:
@@ -136,18 +138,14 @@ def likelihood_command(
 def _held_out(model: str, data: str | None, options: list[str]) -> DataSet:
     """The held-out part of the data: those named, or those of the run."""
     from diffspace.cli.runs import open_recipe
-    from diffspace.train import make_data_recipe, parse_override
+    from diffspace.config import import_typed
+    from diffspace.train import apply_overrides, make_data_recipe
 
     if data is None:
         recipe = open_recipe(Path(model)).data
     else:
-        given: dict[str, Any] = {"source": data}
-        for text in options:
-            path, value = parse_override(text)
-            if len(path) != 1:
-                raise ValueError(f"{text!r}: want an option of the data, such as size=64")
-            given[path[0]] = value
-        recipe = make_data_recipe(given)
+        import_typed({"source": data})
+        recipe = make_data_recipe(apply_overrides({"source": data}, options))
     return recipe.load()[1]
 
 

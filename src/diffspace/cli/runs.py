@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
+from diffspace.checks import check_number
 from diffspace.cli.previews import draw_preview
 from diffspace.cli.scoring import Scoring
-from diffspace.config import to_config
+from diffspace.config import import_typed, to_config
 from diffspace.data import DataSet
 from diffspace.inspection import Inspection, inspect
 from diffspace.loading import load
@@ -21,11 +22,11 @@ from diffspace.presets import IDDPM, VE, VP
 from diffspace.train import (
     FROM_DATA,
     RECIPE,
-    DataRecipe,
     Processes,
     Recipe,
     Run,
     apply_overrides,
+    check_data,
     default_config,
     make_data_recipe,
     make_recipe,
@@ -35,6 +36,10 @@ from diffspace.train import (
 __all__ = ["Plan", "open_recipe", "open_run", "plan_run", "read_run"]
 
 _SCORED, _STEPS = 1000, 18  # samples and steps of a score during training
+
+# what is proposed, as far as it decides which keys have an effect: to check those before the data are read
+_EXAMPLE: dict[str, Any] = {"network": "ddpmpp", "preconditioning": "edm", "noise": "lognormal", "augment": "edm"}
+_EXAMPLE |= {"images": 10**12, "held_out_images": 1}
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,9 @@ class Plan:
     def warnings(self) -> tuple[str, ...]:
         """Where the recipe is far from what the data propose, and what inspection found odd in them."""
         noise, preconditioning = self.recipe.noise, self.recipe.preconditioning
-        used = {name: noise.get(name) for name in ("P_mean", "P_std")}
-        disagreements = self.inspection.proposals.disagreements(sigma_data=preconditioning.get("sigma_data"), **used)
+        used = {name: getattr(noise, name, None) for name in ("P_mean", "P_std")}
+        sigma_data = getattr(preconditioning, "sigma_data", None)
+        disagreements = self.inspection.proposals.disagreements(sigma_data=sigma_data, **used)
         return (*self.inspection.warnings, *disagreements)
 
     def start(self, out: Path | None, processes: Processes, warn: Callable[[str], None]) -> tuple[Run, tuple[str, ...]]:
@@ -93,31 +99,6 @@ def _make_run(
     )
 
 
-def _read_source(data: str | None, config: Mapping[str, Any], overrides: Sequence[str]) -> DataRecipe:
-    """The part of a config that says which data, before anything else can be proposed."""
-    mine = [text for text in overrides if text.startswith("data.")]
-    merged = apply_overrides({"data": config.get("data", {})}, mine)["data"]
-    if not isinstance(merged, dict):
-        raise ValueError(f"data: {merged!r}; want a mapping with a source")
-    if data is not None:
-        merged["source"] = data
-    if "source" not in merged:
-        raise ValueError("data: is missing; name it (digits, a folder, …) or give a recipe with data.source")
-    return make_data_recipe(merged)
-
-
-def _images(config: Mapping[str, Any], training: DataSet) -> int | None:
-    """The length of training that a config asks for, in images or in epochs."""
-    images, epochs = config.get("images"), config.get("epochs")
-    if epochs is None:
-        return images
-    if images is not None:
-        raise ValueError("epochs, images: say the same thing; give one of the two")
-    if not isinstance(epochs, int | float) or not epochs > 0:
-        raise ValueError(f"epochs: {epochs!r}; want a positive number")
-    return max(1, round(epochs * len(training)))
-
-
 def _of_model(model: Model) -> dict[str, Any]:
     """The parts of a recipe with which a model goes on being trained."""
     network = to_config("network", model.denoiser.network)
@@ -155,37 +136,71 @@ def plan_run(
     """The recipe in full: of a file or proposed from the data, with the overrides; `epochs` becomes `images`.
 
     Without a recipe, network, preconditioning and the noise that goes with it are those of the model to begin with,
-    where there is one.
+    where there is one. What can be checked before the data are read is.
+
+    Args:
+        data: the source, in the place of the recipe's.
+        overrides: `key=value`, in any order.
+        recipe: a YAML file that the user trusts: it may name parts as module:Class, which are imported.
+        transfer: the model to begin with.
+        device: where it will be trained; the proposed precision depends on it.
     """
-    model = None if transfer is None else load(transfer)
+    typed = apply_overrides({}, overrides)
     given = {} if recipe is None else read_recipe(recipe)
-    read_as = _read_source(data, given, overrides)
+    merged = apply_overrides(given, overrides).get("data") or {}
+    if not isinstance(merged, Mapping):
+        raise ValueError(f"data: expected a mapping with a source, got {merged!r}")
+    if data is not None:
+        if "source" in (typed.get("data") or {}):
+            raise ValueError("data.source: is given twice")
+        merged = {**merged, "source": data}
+    if "source" not in merged:
+        raise ValueError("data: is missing; name it (digits, a folder, …) or give a recipe with data.source")
+    import_typed({**given, **typed, "data": merged})
+    read_as = make_data_recipe(merged)
+    images, epochs = _length(typed) or _length(given) or (None, None)
+    model = None if transfer is None else load(transfer)
+
+    def make(config: Mapping[str, Any], words: Sequence[str], images: int | None) -> Recipe:
+        changed = apply_overrides(config, words) | {"data": read_as}
+        changed.pop("epochs", None)
+        return make_recipe(changed if images is None else changed | {"images": images})
+
+    if recipe is None:
+        example = _EXAMPLE if model is None else _EXAMPLE | _of_model(model)
+        known = model is not None or "kind" in (apply_overrides({"network": {}}, overrides)["network"] or {})
+        words = [word for word in overrides if known or not word.startswith("network.")]
+    make(given if recipe else example, overrides if recipe else words, 10**12 if epochs else images)
+
     training, held_out = read_as.load()
     inspection = inspect(training)
-    images = _images(apply_overrides({}, overrides), training)
+    if epochs is not None:
+        images = max(1, round(epochs * len(training)))
     if recipe is None:
-        if images is not None and not (isinstance(images, int) and images > 0):
-            raise ValueError(f"images: {images!r}; want a positive whole number")
         given = default_config(training, read_as, inspection, images, device)
-        if len(held_out) < 2:  # one sample has no error that could be told
+        if len(held_out) < 2:  # the error of one sample says nothing
             given |= {"held_out_images": 0, "patience_images": 0}
         if model is not None:
             given |= _of_model(model)
-    elif images is None:
-        images = _images(given, training)
-    config = apply_overrides(given, overrides) | {"data": read_as.model_dump(mode="json")}
-    config.pop("epochs", None)
-    if (
-        recipe is None
-        and config["held_out_images"] == 0
-        and not any(o.startswith("patience_images") for o in overrides)
-    ):
-        config["patience_images"] = 0  # what was proposed goes with what was not wanted
+        if typed.get("held_out_images") == 0:
+            given["patience_images"] = 0
+    planned = make(given, overrides, images)
     if model is not None:
-        _check_transfer(model, training, config.get("conditional", True) is not False)
-    if images is not None:
-        config["images"] = images
-    return Plan(make_recipe(config), training, held_out, inspection, model)
+        _check_transfer(model, training, planned.conditional)
+    check_data(planned, training)
+    return Plan(planned, training, held_out, inspection, model)
+
+
+def _length(config: Mapping[str, Any]) -> tuple[int | None, float | None] | None:
+    """The length of training that a config asks for, in images or in epochs."""
+    images, epochs = config.get("images"), config.get("epochs")
+    if epochs is not None:
+        if images is not None:
+            raise ValueError("epochs, images: say the same thing; give one of the two")
+        check_number("epochs", epochs, "(0, inf)")
+    elif images is None:
+        return None
+    return images, epochs
 
 
 def open_recipe(folder: Path) -> Recipe:
@@ -199,13 +214,11 @@ def open_recipe(folder: Path) -> Recipe:
 
 def read_run(folder: Path, overrides: Sequence[str]) -> Recipe:
     """The recipe of a run to go on with, with what has changed since."""
-    recipe = open_recipe(folder)
-    if not overrides:
-        return recipe
-    config = apply_overrides(recipe.model_dump(), overrides)
-    if "epochs" in config:
-        raise ValueError("epochs: of a run that goes on, the length is said in images, such as images=400000")
-    return make_recipe(config)
+    typed = apply_overrides({}, overrides)
+    if "epochs" in typed:
+        raise ValueError("epochs: is not supported with --resume; use images, such as images=400000")
+    import_typed(typed)
+    return make_recipe(apply_overrides(open_recipe(folder).as_dict(), overrides))
 
 
 def open_run(recipe: Recipe, folder: Path, processes: Processes, warn: Callable[[str], None]) -> Run:

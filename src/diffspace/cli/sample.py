@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from diffspace.cli.options import Parts
 from diffspace.cli.sampler_options import build_sampler, with_sampler_options
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def sample_command(
     subdirs: Annotated[bool, typer.Option("--subdirs", help="One folder for every 1000 seeds.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace what is at --out.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the best there is.")] = None,
+    part: Parts = None,
     precision: Annotated[
         str, typer.Option(help="Of the network: float32, bfloat16 or float16.", rich_help_panel=_SPEED)
     ] = "float32",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from diffspace.cli.options import Parts
 from diffspace.cli.sampler_options import FAMILY_FLAGS
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def solvers_command(
     overwrite: Annotated[bool, typer.Option(help="Replace what is at --out, at --json and what was fitted.")] = False,
     batch: Annotated[int | None, typer.Option(help="Samples made at a time. Default: all.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the best there is.")] = None,
+    part: Parts = None,
 ) -> None:
     """Measure every solver with several kinds of steps against a reference solution, and recommend one per budget."""
     from diffspace.cli.console import err, progress_bar

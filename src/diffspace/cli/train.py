@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diffspace.checks import check_integer
+from diffspace.cli.options import Parts
 
 if TYPE_CHECKING:
     from diffspace.train import Run
@@ -42,6 +43,7 @@ def train_command(
         typer.Option(metavar="MODEL", help="Begin with the weights of this model, by default in its network."),
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the best there is.")] = None,
+    part: Parts = None,
     processes: Annotated[
         int | None, typer.Option(help="Processes on this machine. Default: one for each GPU, else one.")
     ] = None,
@@ -69,6 +71,7 @@ def train_command(
     elif (count := _count(processes, device)) > 1 and not dry_run:
         options = {"--recipe": recipe, "--out": out, "--resume": resume, "--transfer": transfer, "--device": device}
         given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+        given += [word for name in part or [] for word in ("--part", name)]
         raise typer.Exit(launch(count, ["train", *([] if data is None else [data]), *words, *given]))
 
     first = os.environ.get("RANK", "0") == "0"

@@ -30,7 +30,6 @@ from diffspace.data.points import SwissRoll as SwissRoll
 from diffspace.data.points import TwoMoons as TwoMoons
 from diffspace.data.preparation import Prepared as Prepared
 from diffspace.data.preparation import prepare as prepare
-from diffspace.data.sources import SOURCES as SOURCES
 from diffspace.data.sources import Source as Source
 from diffspace.data.sources import image_source as image_source
 from diffspace.data.sources import load_data as load_data

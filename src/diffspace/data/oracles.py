@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from diffspace.data.sources import SOURCES, load_data
+from diffspace.config import kinds
+from diffspace.data.sources import load_data
 from diffspace.oracles import FiniteData, GaussianMixture, Oracle
 
 __all__ = ["ORACLES", "is_oracle", "named_oracle"]
@@ -73,6 +74,7 @@ def named_oracle(name: str) -> Oracle:
         return ORACLES[name]()
     if name.startswith(_PREFIX):
         return _finite(name.removeprefix(_PREFIX))
+    sources = ", ".join(kinds("source"))
     raise ValueError(
-        f"oracle: {name!r}; want {', '.join(ORACLES)}, or {_PREFIX}DATA with a path or one of {', '.join(SOURCES)}"
+        f"oracle: expected {', '.join(ORACLES)}, or {_PREFIX}DATA with a path or one of {sources}, got {name!r}"
     )

@@ -6,14 +6,13 @@ import difflib
 import itertools
 import os
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from diffspace.config import MODULE_CLASS, build, find, kinds
 from diffspace.data.arrays import ArrayFile
 from diffspace.data.cifar import CifarArchive
 from diffspace.data.dataset import DataSet
-from diffspace.data.digits import Digits
 from diffspace.data.files import MANIFEST
 from diffspace.data.folder import ImageFolder, ImageSource, ImageZip
 from diffspace.data.hub import HubImages
@@ -21,10 +20,9 @@ from diffspace.data.idx import IdxImages
 from diffspace.data.latents import LATENTS, Latents
 from diffspace.data.lmdb_files import LmdbImages
 from diffspace.data.numbered import ArrayImages
-from diffspace.data.points import Checkerboard, EightGaussians, SwissRoll, TwoMoons
 from diffspace.data.tar_shards import TarShards, names_shards
 
-__all__ = ["SOURCES", "Source", "image_source", "load_data", "make_source"]
+__all__ = ["Source", "image_source", "load_data", "make_source"]
 
 
 @runtime_checkable
@@ -32,16 +30,6 @@ class Source(Protocol):
     """Where data come from, with its options: a frozen dataclass."""
 
     def load(self) -> DataSet: ...
-
-
-SOURCES: Mapping[str, type[Digits | SwissRoll | TwoMoons | Checkerboard | EightGaussians]] = {
-    "digits": Digits,
-    "swissroll": SwissRoll,
-    "two-moons": TwoMoons,
-    "checkerboard": Checkerboard,
-    "eight-gaussians": EightGaussians,
-}
-"""The data sets that have a name; all else is a path."""
 
 
 _WHAT: Mapping[type, str] = {
@@ -59,54 +47,53 @@ _WHAT: Mapping[type, str] = {
 
 
 def make_source(spec: str | Path, **options: Any) -> Source:
-    """The source that `spec` means: a name of `SOURCES`, a folder or a ZIP archive of images, a .npy or .npz file,
-    an archive of CIFAR (.tar.gz), archives of WebDataset (.tar), images in IDX form (MNIST), an LMDB folder,
-    hf:owner/name[:split], images in Parquet, or a folder of latents that `encode` wrote.
+    """The source that `spec` means: a name, a path, or hf:owner/name[:split].
 
-    `options` are the fields of its class (`SwissRoll`, `ImageFolder`, `ArrayFile`, …); an option that is None
-    is left at its default. ValueError for an option that the source does not have, and for a name or path
-    that does not exist, with the nearest one that does. A folder or file called like a name of `SOURCES` is
-    meant by a path such as ./digits.
+    Names are `digits`, the point sets and those that were registered (`config.kinds("source")`). Paths are those of a
+    folder, a ZIP archive or WebDataset archives (.tar) of images, a .npy or .npz file, an archive of CIFAR (.tar.gz),
+    images in IDX form (MNIST), an LMDB folder, Parquet, and a folder of latents that `encode` wrote. A folder called
+    like a name is meant by a path such as ./digits.
+
+    `options` are the fields of its class (`SwissRoll`, `ImageFolder`, `ArrayFile`, …); None leaves the default.
+    ValueError for an option that the source does not have, and for a name or path that does not exist.
     """
-    if isinstance(spec, str) and spec in SOURCES:
-        source: Source = _make(SOURCES[spec], f"{spec} ({spec})", (), options)
-        return source
-    kind = _kind(spec)
-    made: Source = _make(kind, f"{_WHAT[kind]} ({spec})", (spec,), options)
+    given = {name: value for name, value in options.items() if value is not None}
+    made: Source
+    if isinstance(spec, str) and _is_named(spec):
+        made = build(find("source", spec, where="data"), given, "data", spec)
+    else:
+        made = _of_path(_kind(spec), spec, given)
     return made
+
+
+def _is_named(spec: str) -> bool:
+    """Whether a source is a name, or module:Class, and not a path."""
+    if spec in kinds("source"):
+        return True
+    return bool(MODULE_CLASS.fullmatch(spec)) and not spec.startswith("hf:") and not Path(spec).exists()
+
+
+def _of_path(kind: Any, path: str | Path, options: Mapping[str, Any]) -> Any:
+    if "path" in options:
+        raise ValueError(f"data.path: follows from the source, {path}; leave it out")
+    return build(kind, {"path": path, **options}, "data", f"{_WHAT[kind]} ({path})")
 
 
 def image_source(spec: str | Path, **options: Any) -> ImageSource:
     """The images that `spec` means, as `make_source` reads it, with the options of `ImageSource`."""
-    if isinstance(spec, str) and spec in SOURCES:
+    if isinstance(spec, str) and _is_named(spec):
         raise ValueError(f"data: {spec} is not stored as images")
     kind = _kind(spec)
     if kind is Latents:
         raise ValueError(f"data: {spec} holds latents, and no images")
-    kind = ArrayImages if kind is ArrayFile else kind
-    made: ImageSource = _make(kind, f"{_WHAT[kind]} ({spec})", (spec,), options)
+    given = {name: value for name, value in options.items() if value is not None}
+    made: ImageSource = _of_path(ArrayImages if kind is ArrayFile else kind, spec, given)
     return made
 
 
 def load_data(spec: str | Path, **options: Any) -> DataSet:
     """The data set of `make_source(spec, **options)`."""
     return make_source(spec, **options).load()
-
-
-def _make(kind: Any, what: str, path: tuple[str | Path, ...], options: Mapping[str, Any]) -> Any:
-    given = {
-        name: tuple(value) if isinstance(value, list) else value  # files and command lines have lists only
-        for name, value in options.items()
-        if value is not None
-    }
-    known = [field.name for field in fields(kind) if field.name != "path"]
-    for name in given:
-        if name not in known:
-            from diffspace.checks import nearest
-
-            hint = nearest(name, known) if known else "it has no options"
-            raise ValueError(f"{name}: not an option of {what}; {hint}")
-    return kind(*path, **given)
 
 
 def _kind(spec: str | Path) -> Any:
@@ -145,12 +132,12 @@ def _kind(spec: str | Path) -> Any:
             f"data: {spec} is neither a folder of images nor a file of a known kind: "
             ".zip, .npy, .npz, .tar, .parquet, CIFAR's .tar.gz, MNIST's …-images-idx3-ubyte.gz"
         )
-    near = sorted(SOURCES)
+    near = sorted(kinds("source"))
     if path.parent.is_dir():
         near += [str(path.with_name(other.name)) for other in itertools.islice(path.parent.iterdir(), 1000)]
     close = difflib.get_close_matches(str(spec), near, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    raise ValueError(f"data: there is no {str(spec)!r}; {hint}known names: {', '.join(sorted(SOURCES))}")
+    raise ValueError(f"data: there is no {str(spec)!r}; {hint}known names: {', '.join(sorted(kinds('source')))}")
 
 
 def _suffixes_without_images(path: Path) -> set[str]:

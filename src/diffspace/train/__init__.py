@@ -1,6 +1,7 @@
 """Training: recipe, loop, averages, checkpoints and the folder that a run leaves."""
 
 from diffspace.train.accumulate import Precision as Precision
+from diffspace.train.build import check_data as check_data
 from diffspace.train.build import make_denoiser as make_denoiser
 from diffspace.train.build import make_trainer as make_trainer
 from diffspace.train.checkpoint import CHECKPOINTS as CHECKPOINTS
@@ -20,17 +21,16 @@ from diffspace.train.loggers import TensorBoard as TensorBoard
 from diffspace.train.loggers import WandB as WandB
 from diffspace.train.loop import Trainer as Trainer
 from diffspace.train.loop import TrainingStep as TrainingStep
+from diffspace.train.overrides import apply_overrides as apply_overrides
+from diffspace.train.overrides import read_recipe as read_recipe
 from diffspace.train.parallel import Processes as Processes
 from diffspace.train.parallel import choose_device as choose_device
 from diffspace.train.recipe import FROM_DATA as FROM_DATA
 from diffspace.train.recipe import DataRecipe as DataRecipe
 from diffspace.train.recipe import Recipe as Recipe
-from diffspace.train.recipe import apply_overrides as apply_overrides
 from diffspace.train.recipe import changes as changes
 from diffspace.train.recipe import make_data_recipe as make_data_recipe
 from diffspace.train.recipe import make_recipe as make_recipe
-from diffspace.train.recipe import parse_override as parse_override
-from diffspace.train.recipe import read_recipe as read_recipe
 from diffspace.train.report import TrainingReport as TrainingReport
 from diffspace.train.run import BEST as BEST
 from diffspace.train.run import LOG as LOG

@@ -7,30 +7,39 @@ from collections.abc import Callable
 import torch
 
 from diffspace.averages.ema import EMA, HalfLife, PowerFunction, Profile
-from diffspace.config import from_config
 from diffspace.data import DataSet
 from diffspace.objective import AdaptiveNoise, DenoisingLoss, NoiseDistribution, Uncertainty
 from diffspace.preconditioning import Preconditioned
 from diffspace.train.learning_rate import LearningRate
 from diffspace.train.loop import Trainer
 from diffspace.train.parallel import Processes
-from diffspace.train.recipe import Recipe
+from diffspace.train.recipe import Recipe, make_network
 
-__all__ = ["make_denoiser", "make_trainer"]
+__all__ = ["check_data", "make_denoiser", "make_trainer"]
 
 
 def make_denoiser(recipe: Recipe, data: DataSet) -> Preconditioned:
     """The denoiser of a recipe on the CPU, its weights drawn by the recipe's seed."""
-    config = {
-        **recipe.network,
-        "shape": list(data.sample_shape),
-        "label_dim": len(data.class_names),
-        "augment_dim": 0 if recipe.augment is None else recipe.augment.label_dim,
-    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        network = from_config("network", config)
-    return Preconditioned(network, from_config("preconditioning", recipe.preconditioning))
+        network = make_network(
+            recipe.network,
+            shape=data.sample_shape,
+            label_dim=len(data.class_names) if recipe.conditional else 0,
+            augment_dim=0 if recipe.augment is None else recipe.augment.label_dim,
+        )
+    return Preconditioned(network, recipe.preconditioning)
+
+
+def check_data(recipe: Recipe, data: DataSet) -> None:
+    """ValueError where augmentation or network of a recipe do not fit the shape of the data."""
+    if recipe.augment is not None:
+        recipe.augment.check_shape(data.sample_shape)
+    try:
+        with torch.device("meta"):  # without memory and time
+            make_denoiser(recipe, data)
+    except RuntimeError as error:
+        raise ValueError(f"network: {str(error).splitlines()[0]}") from None
 
 
 def make_trainer(
@@ -48,7 +57,7 @@ def make_trainer(
         *(PowerFunction(width) for width in recipe.ema_widths),
     ]
     averages = [EMA(denoiser, profile) for profile in profiles]
-    noise: NoiseDistribution = from_config("noise", recipe.noise)
+    noise: NoiseDistribution = recipe.noise
     if recipe.adaptive_noise:
         noise = AdaptiveNoise(noise)
     uncertainty = Uncertainty() if recipe.uncertainty else None

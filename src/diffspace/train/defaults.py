@@ -100,7 +100,7 @@ def default_config(
     if dropout:
         network["dropout"] = dropout
     return {
-        "data": read_as.model_dump(mode="json"),
+        "data": read_as.config,
         "network": network,
         "preconditioning": {"kind": "edm", "sigma_data": _rounded(proposals.sigma_data.value)},
         "noise": _noise(data.sample_shape, proposals),

@@ -1,137 +1,62 @@
-"""The recipe of a training run: every choice with its value, from YAML and `key=value`, checked and written in full."""
+"""The recipe of a training run: every choice with its value, checked before any data are read, and written in full."""
 
 from __future__ import annotations
 
-import inspect
+import contextlib
 import re
-import typing
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-import pydantic
+import torch
 import yaml
 
 from diffspace.averages.ema import PowerFunction
-from diffspace.checks import nearest
-from diffspace.config import FAMILIES, find
+from diffspace.checks import check_integer, check_number
+from diffspace.config import build, complete, from_config, is_none, option_names, to_config, to_options
 from diffspace.data import DataSet, make_source
 from diffspace.data.augmentation import Augmentation
+from diffspace.objective import NoiseDistribution
+from diffspace.preconditioning import Preconditioning
 from diffspace.train.accumulate import Precision
+from diffspace.train.overrides import read_yaml
 from diffspace.train.parallel import Strategy
 
-__all__ = [
-    "FROM_DATA",
-    "DataRecipe",
-    "Recipe",
-    "apply_overrides",
-    "changes",
-    "make_data_recipe",
-    "make_recipe",
-    "parse_override",
-    "read_recipe",
-]
+__all__ = ["FROM_DATA", "DataRecipe", "Recipe", "changes", "make_data_recipe", "make_network", "make_recipe"]
 
-# what a network is told by the data, and no recipe may contradict
-FROM_DATA = {"shape", "label_dim", "augment_dim", "image_channels"}
-_STRICT = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-
-def complete(family: str, config: Any) -> dict[str, Any]:
-    """A config of a family with every option checked and every default filled in."""
-    known = FAMILIES[family]
-    if isinstance(config, str):
-        config = {"kind": config}
-    if not isinstance(config, Mapping):
-        raise ValueError(f"want a kind or a mapping with one, not {config!r}")
-    given = dict(config)
-    kind = given.pop("kind", None)
-    if kind not in known:
-        raise ValueError(f"kind {kind!r} is unknown; {nearest(str(kind), known)}")
-    make: Any = find(family, kind)
-    hints = typing.get_type_hints(make.__init__)
-    options: dict[str, Any] = {}
-    for name, parameter in inspect.signature(make).parameters.items():
-        if name in FROM_DATA:
-            continue
-        default = ... if parameter.default is inspect.Parameter.empty else parameter.default
-        if name in FAMILIES:
-            default = pydantic.Field(default_factory=lambda: None)
-            options[name] = (
-                Annotated[Any, pydantic.BeforeValidator(lambda v, name=name: v and complete(name, v))],
-                default,
-            )
-        else:
-            options[name] = (hints[name], default)
-    unknown = [name for name in given if name not in options]
-    if unknown:
-        raise ValueError(f"{kind!r} has no option {unknown[0]!r}; {nearest(unknown[0], options)}")
-    model = pydantic.create_model(f"{family} {kind}", __config__=pydantic.ConfigDict(extra="forbid"), **options)
-    values = _plain(model(**given).model_dump())
-    return {"kind": kind, **{name: value for name, value in values.items() if name not in FAMILIES or value}}
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, at any depth, for YAML."""
-    if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
-
-
-def _of(family: str) -> pydantic.BeforeValidator:
-    return pydantic.BeforeValidator(lambda config: complete(family, config))
-
-
-def _augmentation(config: Any) -> Any:
-    """The fields of an `Augmentation`: as they are given, or those of its kind "edm" with others put in their place."""
-    if config is None or isinstance(config, Augmentation):
-        return config
-    if isinstance(config, str):
-        config = {"kind": config}
-    if not isinstance(config, Mapping):
-        raise ValueError(f"want edm or a mapping of options, not {config!r}")
-    given = dict(config)
-    kind = given.pop("kind", None)
-    kinds: dict[Any, dict[str, Any]] = {None: {}, "edm": asdict(Augmentation.edm())}
-    if kind not in kinds:
-        raise ValueError(f"kind {kind!r} is unknown; want edm, or options without a kind")
-    known = [field.name for field in fields(Augmentation)]
-    unknown = [name for name in given if name not in known]
-    if unknown:
-        raise ValueError(f"there is no option {unknown[0]!r}; {nearest(unknown[0], known)}")
-    return kinds[kind] | given
-
-
-Config: TypeAlias = dict[str, Any]
+# what follows from the data and no recipe may contradict, with examples to check the other options of a network by
+FROM_DATA: Mapping[str, Any] = {"shape": (3, 64, 64), "label_dim": 10, "augment_dim": 9, "image_channels": 0}
 # what decides which weights there are, which data come when, and what is drawn for them
 _FIXED = {"data", "network", "preconditioning", "conditional", "augment", "seed", "batch_size"}
 _FIXED |= {"ema_widths", "uncertainty", "adaptive_noise"}
 # options that mean something only beside another one
 _NEEDS = {"ema_widths": "snapshot_images", "snapshot_images": "ema_widths", "patience_images": "held_out_images"}
+_LEAST = {"images": 1, "batch_size": 1, "micro_batch": 1, "max_skipped": 1, "keep_last": 1, "seed": 0}
+_LEAST |= {f"{name}_images": 0 for name in ("ramp", "decay", "snapshot", "preview", "held_out", "score", "patience")}
+_LEAST |= {"checkpoint_images": 0, "keep_every_images": 0}
+_WITHIN = {"learning_rate": "(0, inf)", "eps": "(0, inf)", "max_grad_norm": "(0, inf)"}
+_WITHIN |= {"ema_halflife_images": "[0, inf)", "ema_ramp_ratio": "[0, inf)", "checkpoint_minutes": "[0, inf)"}
 
 
-class DataRecipe(pydantic.BaseModel):
+@dataclass(frozen=True)
+class DataRecipe:
     """Which data, with the options of their source (`diffspace.data.make_source`), and how many are held out.
 
     `mirror` adds the mirror image of every image to the training part.
     """
 
-    model_config = pydantic.ConfigDict(extra="allow", frozen=True)
-
     source: str
     holdout: float | int | None = None
     mirror: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
 
-    @pydantic.model_validator(mode="after")
-    def _check_options(self) -> DataRecipe:
+    def __post_init__(self) -> None:
         make_source(self.source, **self.options)
-        return self
 
     @property
-    def options(self) -> dict[str, Any]:
-        """The options of the source, as they were given."""
-        return {name: tuple(v) if isinstance(v, list) else v for name, v in (self.model_extra or {}).items()}
+    def config(self) -> dict[str, Any]:
+        """The mapping in a recipe, the options of the source among the others."""
+        return {"source": self.source, "holdout": self.holdout, "mirror": self.mirror, **self.options}
 
     def load(self) -> tuple[DataSet, DataSet]:
         """(training part, held-out part)."""
@@ -139,148 +64,132 @@ class DataRecipe(pydantic.BaseModel):
         return training.mirrored() if self.mirror else training, held_out
 
 
-class Recipe(pydantic.BaseModel):
-    """A training run in full. Lengths are in images seen, as in the paper (Appendix F.2)."""
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A training run in full. Lengths are in images seen, as in the paper (Appendix F.2).
 
-    model_config = _STRICT
+    `network` is a config without what follows from the data (`FROM_DATA`), with every default filled in.
+    """
 
     data: DataRecipe
-    network: Annotated[Config, _of("network")]
-    preconditioning: Annotated[Config, _of("preconditioning")]
-    noise: Annotated[Config, _of("noise")]
+    network: Mapping[str, Any]
+    preconditioning: Preconditioning
+    noise: NoiseDistribution
     reduction: Literal["sum", "mean"] = "sum"
     conditional: bool = True
-    augment: Annotated[Augmentation | None, pydantic.BeforeValidator(_augmentation)] = None
+    augment: Augmentation | None = None
     precision: Precision = "float32"
     compile: bool = False
     strategy: Strategy = "ddp"
-    images: int = pydantic.Field(gt=0)
-    batch_size: int = pydantic.Field(256, gt=0)
-    micro_batch: int | None = pydantic.Field(None, gt=0)
-    learning_rate: float = pydantic.Field(1e-3, gt=0)
+    images: int
+    batch_size: int = 256
+    micro_batch: int | None = None
+    learning_rate: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = pydantic.Field(1e-8, gt=0)
-    ramp_images: int = pydantic.Field(10_000_000, ge=0)
-    decay_images: int = pydantic.Field(0, ge=0)
-    max_grad_norm: float | None = pydantic.Field(None, gt=0)
-    max_skipped: int = pydantic.Field(20, gt=0)
+    eps: float = 1e-8
+    ramp_images: int = 10_000_000
+    decay_images: int = 0
+    max_grad_norm: float | None = None
+    max_skipped: int = 20
     uncertainty: bool = False
     adaptive_noise: bool = False
-    ema_halflife_images: float = pydantic.Field(500_000, ge=0)
-    ema_ramp_ratio: float | None = pydantic.Field(0.05, ge=0)
+    ema_halflife_images: float = 500_000
+    ema_ramp_ratio: float | None = 0.05
     ema_widths: tuple[float, ...] = ()
-    snapshot_images: int = pydantic.Field(0, ge=0)
-    seed: int = pydantic.Field(0, ge=0)
-    preview_images: int = pydantic.Field(0, ge=0)
-    held_out_images: int = pydantic.Field(0, ge=0)
-    score_images: int = pydantic.Field(0, ge=0)
-    patience_images: int = pydantic.Field(0, ge=0)
-    checkpoint_images: int = pydantic.Field(0, ge=0)
-    checkpoint_minutes: float = pydantic.Field(5.0, ge=0)
-    keep_last: int = pydantic.Field(2, gt=0)
-    keep_every_images: int = pydantic.Field(0, ge=0)
+    snapshot_images: int = 0
+    seed: int = 0
+    preview_images: int = 0
+    held_out_images: int = 0
+    score_images: int = 0
+    patience_images: int = 0
+    checkpoint_images: int = 0
+    checkpoint_minutes: float = 5.0
+    keep_last: int = 2
+    keep_every_images: int = 0
     tensorboard: bool = False
     wandb: str | None = None
 
-    @pydantic.model_validator(mode="after")
-    def _check_company(self) -> Recipe:
+    def __post_init__(self) -> None:
+        for name, minimum in _LEAST.items():
+            if name != "micro_batch" or self.micro_batch is not None:
+                check_integer(name, getattr(self, name), minimum)
+        for name, interval in _WITHIN.items():
+            if getattr(self, name) is not None or name not in ("max_grad_norm", "ema_ramp_ratio"):
+                check_number(name, getattr(self, name), interval)
+        for beta in self.betas:
+            check_number("betas", beta, "[0, 1)")
         for width in self.ema_widths:
             PowerFunction(width)
+        if self.decay_images > self.images:
+            raise ValueError(f"decay_images: expected at most images = {self.images}, got {self.decay_images}")
         for name, needs in _NEEDS.items():
             if getattr(self, name) and not getattr(self, needs):
                 raise ValueError(f"{name}: {getattr(self, name)} has no effect without {needs}")
-        return self
+        _check_network(self.network)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The recipe as `make_recipe` reads it, in what JSON and YAML hold."""
+        augment = None if self.augment is None else to_config("augmentation", self.augment)
+        return to_options(self) | {"augment": augment}
 
     def to_yaml(self) -> str:
         """The recipe with every value, in YAML that `read_recipe` reads."""
-        text: str = yaml.safe_dump(_plain(self.model_dump()), sort_keys=False, allow_unicode=True)
+        text: str = yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True)
         return text
 
 
-def parse_override(text: str) -> tuple[list[str], Any]:
-    """`network.dropout=0.1` as (["network", "dropout"], 0.1); values are read as YAML."""
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise ValueError(f"{text!r}: want key=value, such as batch_size=64")
+def make_network(config: Mapping[str, Any], **from_data: Any) -> torch.nn.Module:
+    """The network of a recipe with what follows from the data: `shape`, `label_dim` and `augment_dim`.
+
+    Where the last two are 0, a network need not know them.
+    """
+    taken = option_names("network", config)
+    for name, value in from_data.items():
+        if value and name not in taken:
+            remedy = {"label_dim": "set conditional=false", "augment_dim": "set augment=none"}.get(name, "add it")
+            raise ValueError(f"network: {config['kind']} has no option {name}; {remedy}")
+    known = {name: value for name, value in from_data.items() if name in taken}
+    network: torch.nn.Module = from_config("network", {**config, **known})
+    return network
+
+
+def _check_network(config: Mapping[str, Any]) -> None:
+    """Make the network without memory, for data of some shape: ValueError for an option that would fit no data.
+
+    Options with the default None follow from the shape, and are checked when it is known.
+    """
+    defaults = option_names("network", config)
+    trial = {name: value for name, value in config.items() if defaults.get(name, 0) is not None}
+    examples = {name: value for name, value in FROM_DATA.items() if name in defaults}
     try:
-        return key.strip().split("."), _read_yaml(value)
-    except yaml.YAMLError:
-        raise ValueError(f"{text!r}: the value is not valid YAML") from None
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without aliases, by which a few lines can stand for gigabytes."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
-            raise yaml.YAMLError("it has an alias, which is not read")
-        return super().compose_node(parent, index)
-
-
-# what people mean: 1e-3 is a number, which YAML 1.1 reads as a string, and 64x48 is a size; in quotes both are strings
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|inf|nan)$"),
-    list("-+.0123456789in"),
-)
-_Loader.add_implicit_resolver("!size", re.compile(r"\d+x\d+$"), list("0123456789"))
-_Loader.add_constructor("!size", lambda loader, node: [int(part) for part in str(node.value).split("x")])
-
-
-def _read_yaml(text: str) -> Any:
-    """What a text says; YAMLError for one that is no YAML, has aliases, or is nested too deeply."""
-    try:
-        return yaml.load(text, _Loader)
-    except RecursionError:
-        raise yaml.YAMLError("it is nested too deeply") from None
-
-
-def apply_overrides(config: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """A copy of a nested config with `key=value` texts applied; a new `kind` drops the options of the old one."""
-    result = {name: dict(value) if isinstance(value, Mapping) else value for name, value in config.items()}
-    for text in overrides:
-        path, value = parse_override(text)
-        place: dict[str, Any] = result
-        for name in path[:-1]:
-            inner = place.get(name)
-            place[name] = dict(inner) if isinstance(inner, Mapping) else {"kind": inner} if inner else {}
-            place = place[name]
-        if path[-1] == "kind" and place.get("kind") != value:
-            place.clear()
-        place[path[-1]] = value
-    return result
-
-
-def _explain(error: pydantic.ValidationError, fields: Iterable[str], *within: str) -> str:
-    """The first complaint of pydantic on one line, with the nearest valid key for one that is unknown."""
-    first = error.errors()[0]
-    path = [*within, *(str(part) for part in first["loc"] if not str(part).startswith("function-"))]
-    where = ".".join(path)
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if first["type"] == "extra_forbidden":
-        return f"{where}: no such key; {nearest(path[-1], fields)}{more}"
-    message = str(first["msg"]).removeprefix("Value error, ").removeprefix(f"{where}: ").splitlines()[0]
-    given = "" if first["type"] in ("missing", "value_error") else f", not {first['input']!r}"
-    return f"{where}: {message}{given}{more}"
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            from_config("network", {**trial, **examples})
+    except ValueError as error:
+        if re.split(r"[,:]", str(error).removeprefix("network."), maxsplit=1)[0] in trial:
+            raise
+    except Exception:
+        pass  # of a network that cannot be tried so
 
 
 def make_data_recipe(config: Mapping[str, Any]) -> DataRecipe:
-    """The checked data part of a recipe; ValueError on one line names the key, the value and what is allowed."""
-    try:
-        return DataRecipe.model_validate(dict(config))
-    except pydantic.ValidationError as error:
-        raise ValueError(_explain(error, DataRecipe.model_fields, "data")) from None
+    """The checked data part of a recipe; ValueError on one line names the key, the value and what is expected."""
+    own = {name: value for name, value in config.items() if name in ("source", "holdout", "mirror")}
+    options = {name: value for name, value in config.items() if name not in own}
+    made: DataRecipe = build(DataRecipe, {**own, "options": options}, "data")
+    return made
 
 
 def make_recipe(config: Mapping[str, Any]) -> Recipe:
-    """A checked recipe; ValueError on one line names the key, the value and what is allowed."""
-    data = config.get("data")
-    if isinstance(data, Mapping):
-        make_data_recipe(data)
-    try:
-        return Recipe.model_validate(dict(config))
-    except pydantic.ValidationError as error:
-        raise ValueError(_explain(error, Recipe.model_fields)) from None
+    """A checked recipe; ValueError on one line names the key, the value and what is expected."""
+    given = dict(config)
+    if isinstance(given.get("data"), Mapping):
+        given["data"] = make_data_recipe(given["data"])
+    if "network" in given:
+        given["network"] = complete("network", given["network"], FROM_DATA)
+    if not is_none(given.get("augment")):
+        given["augment"] = from_config("augmentation", given["augment"], "augment")
+    made: Recipe = build(Recipe, given)
+    return made
 
 
 def changes(old: str, new: Recipe) -> list[str]:
@@ -288,8 +197,7 @@ def changes(old: str, new: Recipe) -> list[str]:
 
     ValueError for what cannot be changed on the way, with both values.
     """
-    now = _flatten(_plain(new.model_dump()))
-    before = _flatten(_read_yaml(old))  # of this version or of another one, which may have known other keys
+    now, before = _flatten(new.as_dict()), _flatten(_in_full(read_yaml(old)))
     fixed = _FIXED | ({"noise"} if new.adaptive_noise else set())
     lines = []
     for key in sorted(now.keys() | before.keys()):
@@ -303,23 +211,19 @@ def changes(old: str, new: Recipe) -> list[str]:
     return lines
 
 
+def _in_full(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe of this version or another one, whose parts have every option where this version knows them."""
+    full = dict(config)
+    for key, family in (("noise", "noise"), ("preconditioning", "preconditioning"), ("augment", "augmentation")):
+        with contextlib.suppress(ValueError):
+            full[key] = to_config(family, from_config(family, full.get(key)))
+    with contextlib.suppress(ValueError):
+        full["network"] = complete("network", full.get("network"), FROM_DATA)
+    return full
+
+
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in config.items():
         flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
     return flat
-
-
-def read_recipe(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; ValueError where there is none."""
-    try:
-        config = _read_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"recipe: there is no file {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"recipe: {path} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"recipe: {path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"recipe: {path} holds no mapping of keys to values")
-    return config

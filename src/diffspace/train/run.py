@@ -323,7 +323,7 @@ class Run:
         if self.recipe.tensorboard:
             loggers.append(TensorBoard(self.folder, images))
         if self.recipe.wandb is not None:
-            config = self.recipe.model_dump(mode="json")
+            config = self.recipe.as_dict()
             loggers.append(WandB(self.folder, project=self.recipe.wandb, config=config))
         return loggers
 

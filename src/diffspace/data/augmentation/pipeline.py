@@ -199,12 +199,13 @@ which is 0 but with probability `aniso_rotate_prob` | w·cos r, w·sin r |
             raise ValueError(f"{', '.join(_TRANSFORMS)}: all are 0; want at least one transform")
 
     @classmethod
-    def edm(cls, probability: float = 0.12) -> Augmentation:
+    def edm(cls, probability: float = 0.12, **options: float) -> Augmentation:
         """The paper's: a fair coin for x-flip on every image, six of the others with `probability` each, 9 labels.
 
-        Its probabilities are 0.12 for CIFAR-10 and 0.15 for FFHQ and AFHQv2 (Table 7).
+        Its probabilities are 0.12 for CIFAR-10 and 0.15 for FFHQ and AFHQv2 (Table 7). `options` replace others.
         """
-        return cls(probability, xflip=math.inf, yflip=1, scale=1, rotate_frac=1, aniso=1, translate_frac=1)
+        paper = {"xflip": math.inf, "yflip": 1, "scale": 1, "rotate_frac": 1, "aniso": 1, "translate_frac": 1}
+        return cls(probability, **paper | options)
 
     @property
     def enabled(self) -> tuple[str, ...]:
