@@ -47,7 +47,7 @@ def test_networks_survive_json_with_the_same_keys():
         ({"kind": "huen"}, r"solver.kind: 'huen' is unknown; did you mean 'heun'"),
         ({"kind": "heun", "alhpa": 1.0}, r"solver.alhpa: 'heun' has no such option; did you mean 'alpha'"),
         ({}, r"^solver.kind: is missing; known: ab, "),
-        ({"kind": "heun", "alpha": 3.0}, r"alpha: 3.0"),
+        ({"kind": "heun", "alpha": 3.0}, r"^solver.alpha: "),
         ({"kind": "heun", "alpha": "half"}, r"solver.alpha: expected a number, got 'half'"),
         ({"kind": "heun", "alpha": True}, r"solver.alpha: expected a number, got True"),
         ({"kind": "dopri5", "max_steps": 2.5}, r"solver.max_steps: expected an integer, got 2.5"),

@@ -1,4 +1,4 @@
-"""Every code block of README and docs runs, in order, in one working folder for each page."""
+"""Every code block of README and docs runs, or is written to its file, in order, in one folder for each page."""
 
 import os
 import re
@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 MARK = "# not run in tests: "
+FILE = re.compile(r"# file: (\S+)\n")  # a block that is written to a file
 
 
 def blocks(page):
@@ -23,6 +24,10 @@ def test_blocks_run(page, tmp_path):
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     for language, text in blocks(page):
         if text.startswith(MARK) or language in ("", "text"):
+            continue
+        if named := FILE.match(text):
+            (tmp_path / named[1]).parent.mkdir(exist_ok=True)
+            (tmp_path / named[1]).write_text(text, encoding="utf-8")
             continue
         assert language in ("bash", "python"), f"{page.name}: a block in {language!r} is not checked"
         command = ["bash", "-euo", "pipefail", "-c", text] if language == "bash" else [sys.executable, "-c", text]
