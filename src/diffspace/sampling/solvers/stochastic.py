@@ -42,7 +42,7 @@ class _StochasticSolver(UnscaledSolver):
     def step(self, x: Tensor, start: Point, end: Point, memory: Any) -> Step:
         if not end.sigma < start.sigma:
             raise ValueError(
-                f"steps: σ must fall in each for a solver that adds noise; {start.sigma:g} to {end.sigma:g}"
+                f"steps: σ goes from {start.sigma:g} to {end.sigma:g}, but must fall for a solver that adds noise"
             )
         return super().step(x, start, end, memory)
 
