@@ -75,9 +75,9 @@ def test_mistakes_are_named_on_one_line(override, message):
 def test_data_that_are_no_images_are_refused(tmp_path):
     recipe = recipe_with("data.source=swissroll", "network.kind=mlp", "augment=edm")
     training, _ = recipe.data.load()
-    with pytest.raises(ValueError, match=r"^augment: samples of shape \(2,\); want images"):
+    with pytest.raises(ValueError, match=r"^augment: expected images .*, got samples of shape \(2,\)"):
         Run(recipe, training, tmp_path / "run", processes=Processes(torch.device("cpu")))
-    with pytest.raises(ValueError, match=r"^hue: is for images of 3 channels, not of 1"):
+    with pytest.raises(ValueError, match=r"^hue: requires images of 3 channels, got 1"):
         make_run(tmp_path / "run", "augment.hue=1")
 
 

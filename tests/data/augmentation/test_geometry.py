@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from diffspace.data.augmentation import Augmentation
-from diffspace.data.augmentation.geometry import _SYM6, affine, reflected, shift, warp
+from diffspace.data.image_transforms import _SYM6, affine, reflected, shift, warp
 
 SIZES = [(1, 1), (1, 5), (2, 2), (3, 8), (8, 8), (16, 11)]
 

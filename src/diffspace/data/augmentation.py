@@ -1,4 +1,4 @@
-"""The augmentation pipeline: what is drawn, what the network is told of it, and in which order it is applied."""
+"""Non-leaking augmentation of images (Appendix F.2): the network receives what was done to an image as labels."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import NamedTuple, TypeAlias
 import torch
 
 from diffspace._shapes import Float, Tensor
-from diffspace.data.augmentation.colour import recolour
-from diffspace.data.augmentation.geometry import affine, shift, warp
+from diffspace.checks import check_number
+from diffspace.data.image_transforms import affine, recolour, shift, warp
 
 __all__ = ["Augmentation", "Parameters"]
 
 Parameters: TypeAlias = Mapping[str, Tensor]
-"""For each transform by name, the numbers (B,) or pairs (B, 2) that it is applied with, on the CPU; 0 changes nothing.
+"""The numbers (B,) or pairs (B, 2) that each transform, by name, is applied with, on the CPU; 0 changes nothing.
 
 - `xflip`, `yflip`, `lumaflip`: 0 or 1. `rotate_int`: quarter turns, 0 to 3.
 - `translate_int`: shares of `translate_int_max` of the width (to the right) and the height (upwards), in [−1, 1].
@@ -26,89 +26,89 @@ Parameters: TypeAlias = Mapping[str, Tensor]
 
 
 class _Draws(NamedTuple):
-    """Random numbers for a batch of `n`, brought to the CPU: what is computed depends on them."""
+    """Random numbers for a batch of `n`, brought to the CPU, where what is computed depends on them."""
 
     n: int
     generator: torch.Generator | None
 
-    @property
-    def _device(self) -> torch.device:
-        return torch.device("cpu") if self.generator is None else self.generator.device
+    def _draw(self, function: Callable[..., Tensor], pair: tuple[int, ...]) -> Tensor:
+        device = "cpu" if self.generator is None else self.generator.device
+        draws = function(self.n, *pair, dtype=torch.float32, generator=self.generator, device=device)
+        return draws.cpu().to(torch.float64)
 
     def uniform(self, *pair: int) -> Tensor:
         """In [0, 1)."""
-        draws = torch.rand(self.n, *pair, dtype=torch.float32, generator=self.generator, device=self._device)
-        return draws.cpu().to(torch.float64)
+        return self._draw(torch.rand, pair)
 
     def normal(self, *pair: int) -> Tensor:
         """Standard normal."""
-        draws = torch.randn(self.n, *pair, dtype=torch.float32, generator=self.generator, device=self._device)
-        return draws.cpu().to(torch.float64)
+        return self._draw(torch.randn, pair)
 
-    def angle(self, most: float = 1.0) -> Tensor:
-        """In ±most·π."""
-        return (2 * self.uniform() - 1) * (math.pi * most)
+    def angle(self, limit: float = 1.0) -> Tensor:
+        """In ±limit·π."""
+        return (2 * self.uniform() - 1) * (math.pi * limit)
 
-    def whole(self, count: int) -> Tensor:
+    def integer(self, count: int) -> Tensor:
         """0 … count − 1."""
         return (self.uniform() * count).floor()
 
+    def stretch(self, rotated: float) -> Tensor:
+        """A standard normal size, and the angle of its axis, which is 0 except with probability `rotated`."""
+        turned = self.uniform() < rotated
+        return torch.stack([self.normal(), self.angle() * turned], dim=1)
+
 
 class _Transform(NamedTuple):
-    """How a transform is drawn, and what labels its parameters become for images of (width, height)."""
+    """How the parameters w of a transform are drawn, and the labels that they become.
+
+    `labels` gets w and, for `translate_int`, the largest shift in pixels to the right and downwards.
+    """
 
     draw: Callable[[Augmentation, _Draws], Tensor]
-    labels: Callable[[Augmentation, Tensor, Tensor], Sequence[Tensor]]
+    labels: Callable[[Tensor, Tensor], Sequence[Tensor]]
     label_dim: int
     pairs: bool = False
 
 
-def _itself(augmentation: Augmentation, w: Tensor, sides: Tensor) -> Sequence[Tensor]:
-    return (w,)
-
-
-def _each(augmentation: Augmentation, w: Tensor, sides: Tensor) -> Sequence[Tensor]:
-    return w.unbind(1)
-
-
-def _of_angle(augmentation: Augmentation, w: Tensor, sides: Tensor) -> Sequence[Tensor]:
-    return w.cos() - 1, w.sin()
-
-
-def _of_quarter_turns(augmentation: Augmentation, w: Tensor, sides: Tensor) -> Sequence[Tensor]:
-    return (w == 1) | (w == 2), (w == 2) | (w == 3)
-
-
-def _of_whole_pixels(augmentation: Augmentation, w: Tensor, sides: Tensor) -> Sequence[Tensor]:
-    most = sides * augmentation.translate_int_max
-    return ((w * most).round() / most).unbind(1)
-
-
-def _of_stretch(augmentation: Augmentation, w: Tensor, sides: Tensor) -> Sequence[Tensor]:
+def _stretch_labels(w: Tensor, limit: Tensor) -> Sequence[Tensor]:
     size, angle = w.unbind(1)
     return size * angle.cos(), size * angle.sin()
 
 
-def _draw_stretch(augmentation: Augmentation, draws: _Draws) -> Tensor:
-    turned = draws.uniform() < augmentation.aniso_rotate_prob
-    return torch.stack([draws.normal(), draws.angle() * turned], dim=1)
+def _normal(labels: int = 1) -> _Transform:
+    """A transform of one or two standard normal parameters, which are its labels."""
+    if labels == 1:
+        return _Transform(lambda a, draws: draws.normal(), lambda w, _: (w,), 1)
+    return _Transform(lambda a, draws: draws.normal(labels), lambda w, _: w.unbind(1), labels, pairs=True)
 
 
+def _rotation(draw: Callable[[Augmentation, _Draws], Tensor]) -> _Transform:
+    return _Transform(draw, lambda w, _: (w.cos() - 1, w.sin()), 2)
+
+
+_FLIP = _Transform(lambda a, draws: draws.integer(2), lambda w, _: (w,), 1)
 # in the order in which they are applied, which is that of the labels
 _TRANSFORMS: Mapping[str, _Transform] = {
-    "xflip": _Transform(lambda a, draws: draws.whole(2), _itself, 1),
-    "yflip": _Transform(lambda a, draws: draws.whole(2), _itself, 1),
-    "rotate_int": _Transform(lambda a, draws: draws.whole(4), _of_quarter_turns, 2),
-    "translate_int": _Transform(lambda a, draws: 2 * draws.uniform(2) - 1, _of_whole_pixels, 2, pairs=True),
-    "scale": _Transform(lambda a, draws: draws.normal(), _itself, 1),
-    "rotate_frac": _Transform(lambda a, draws: draws.angle(a.rotate_frac_max), _of_angle, 2),
-    "aniso": _Transform(_draw_stretch, _of_stretch, 2, pairs=True),
-    "translate_frac": _Transform(lambda a, draws: draws.normal(2), _each, 2, pairs=True),
-    "brightness": _Transform(lambda a, draws: draws.normal(), _itself, 1),
-    "contrast": _Transform(lambda a, draws: draws.normal(), _itself, 1),
-    "lumaflip": _Transform(lambda a, draws: draws.whole(2), _itself, 1),
-    "hue": _Transform(lambda a, draws: draws.angle(a.hue_max), _of_angle, 2),
-    "saturation": _Transform(lambda a, draws: draws.normal(), _itself, 1),
+    "xflip": _FLIP,
+    "yflip": _FLIP,
+    "rotate_int": _Transform(
+        lambda a, draws: draws.integer(4), lambda w, _: ((w == 1) | (w == 2), (w == 2) | (w == 3)), 2
+    ),
+    "translate_int": _Transform(
+        lambda a, draws: 2 * draws.uniform(2) - 1,
+        lambda w, limit: ((w * limit).round() / limit).unbind(1),
+        2,
+        pairs=True,
+    ),
+    "scale": _normal(),
+    "rotate_frac": _rotation(lambda a, draws: draws.angle(a.rotate_frac_max)),
+    "aniso": _Transform(lambda a, draws: draws.stretch(a.aniso_rotate_prob), _stretch_labels, 2, pairs=True),
+    "translate_frac": _normal(2),
+    "brightness": _normal(),
+    "contrast": _normal(),
+    "lumaflip": _FLIP,
+    "hue": _rotation(lambda a, draws: draws.angle(a.hue_max)),
+    "saturation": _normal(),
 }
 _STRENGTHS = {
     "translate_int_max": "translate_int",
@@ -122,14 +122,13 @@ _STRENGTHS = {
     "hue_max": "hue",
     "saturation_std": "saturation",
 }
-_SHARES = ("probability", "aniso_rotate_prob")
 
 
 @dataclass(frozen=True)
 class Augmentation:
     """Random transforms of images (B, C, H, W), with labels that say what was done to each (Appendix F.2).
 
-    A transform is applied to an image with probability min(1, multiplier·`probability`), each on its own; 0 leaves it
+    Each transform is applied to an image independently with probability min(1, multiplier·`probability`); 0 leaves it
     out, with its labels, and inf applies it to every image. A flip that is applied is a fair coin, a quarter turn is
     one of four.
 
@@ -151,7 +150,7 @@ which is 0 but with probability `aniso_rotate_prob` | w·cos r, w·sin r |
 
     Images are in the model's space, where 0 is middle gray, and continued by reflection at their borders. `hue` and
     `saturation` are for three channels, `rotate_int` for square images. ValueError for options out of range, for a
-    strength whose transform is off, and where no transform is on.
+    strength whose transform is off, and if no transform is on.
     """
 
     probability: float = 1.0
@@ -183,20 +182,14 @@ which is 0 but with probability `aniso_rotate_prob` | w·cos r, w·sin r |
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name in _SHARES:
-                if not 0 <= value <= 1:
-                    raise ValueError(f"{field.name}: {value}; want a number from 0 to 1")
-            elif field.name in _TRANSFORMS:
-                if not value >= 0:
-                    raise ValueError(f"{field.name}: {value}; want a multiplier of at least 0 (inf: every image)")
-            elif not 0 < value < math.inf:
-                raise ValueError(f"{field.name}: {value}; want a positive finite number")
-            transform = _STRENGTHS.get(field.name)
+            name, value = field.name, getattr(self, field.name)
+            share = name in ("probability", "aniso_rotate_prob")
+            check_number(name, value, "[0, 1]" if share else "[0, inf]" if name in _TRANSFORMS else "(0, inf)")
+            transform = _STRENGTHS.get(name)
             if transform is not None and value != field.default and not getattr(self, transform):
-                raise ValueError(f"{field.name}: {value} has no effect where {transform} is 0")
+                raise ValueError(f"{name}: {value} has no effect: {transform} is 0")
         if not self.enabled:
-            raise ValueError(f"{', '.join(_TRANSFORMS)}: all are 0; want at least one transform")
+            raise ValueError(f"{', '.join(_TRANSFORMS)}: expected at least one above 0")
 
     @classmethod
     def edm(cls, probability: float = 0.12, **options: float) -> Augmentation:
@@ -226,12 +219,12 @@ which is 0 but with probability `aniso_rotate_prob` | w·cos r, w·sin r |
         """ValueError unless samples of this shape are images for which all transforms are defined."""
         shape = tuple(sample_shape)
         if len(shape) != 3:
-            raise ValueError(f"augment: samples of shape {shape}; want images, (channels, height, width)")
+            raise ValueError(f"augment: expected images (channels, height, width), got samples of shape {shape}")
         for name in ("hue", "saturation"):
             if getattr(self, name) and shape[0] != 3:
-                raise ValueError(f"{name}: is for images of 3 channels, not of {shape[0]}; want 0")
+                raise ValueError(f"{name}: requires images of 3 channels, got {shape[0]}; set it to 0")
         if self.rotate_int and shape[1] != shape[2]:
-            raise ValueError(f"rotate_int: is for square images, not of {shape[1]}×{shape[2]}; want 0")
+            raise ValueError(f"rotate_int: requires square images, got {shape[1]}×{shape[2]}; set it to 0")
 
     def __call__(
         self, x: Float[Tensor, "batch channels height width"], generator: torch.Generator | None = None
@@ -255,11 +248,12 @@ which is 0 but with probability `aniso_rotate_prob` | w·cos r, w·sin r |
     ) -> tuple[Float[Tensor, "batch channels height width"], Float[Tensor, "batch labels"]]:
         """(transformed images, labels) for given parameters; a transform without any changes nothing."""
         if not x.is_floating_point():
-            raise ValueError(f"x: {x.dtype}; want images in the model's space, real numbers about 0")
+            raise ValueError(f"x: expected images in the model's space, real numbers around 0, got {x.dtype}")
         self.check_shape(x.shape[1:])
         w = self._complete(len(x), parameters)
         sides = torch.tensor([x.shape[3], x.shape[2]], dtype=torch.float64)
-        columns = [column for name in self.enabled for column in _TRANSFORMS[name].labels(self, w[name], sides)]
+        limit = sides * self.translate_int_max
+        columns = [column for name in self.enabled for column in _TRANSFORMS[name].labels(w[name], limit)]
         labels = torch.stack(columns, dim=1).to(x.device, torch.float32)
         x = self._moved(x, w, sides)
         x = self._warped(x, w, sides)
@@ -272,11 +266,11 @@ which is 0 but with probability `aniso_rotate_prob` | w·cos r, w·sin r |
             shape = (n, 2) if transform.pairs else (n,)
             given = parameters.get(name)
             if given is not None and given.shape != shape:
-                raise ValueError(f"parameters: {name} of shape {tuple(given.shape)}; want {shape}")
+                raise ValueError(f"parameters: {name}: expected shape {shape}, got {tuple(given.shape)}")
             complete[name] = torch.zeros(shape, dtype=torch.float64) if given is None else given.cpu().to(torch.float64)
         unknown = [name for name in parameters if name not in self.enabled]
         if unknown:
-            raise ValueError(f"parameters: {unknown[0]!r} is not on; on are {', '.join(self.enabled)}")
+            raise ValueError(f"parameters: {unknown[0]!r} is not enabled; enabled are {', '.join(self.enabled)}")
         return complete
 
     def _moved(self, x: Tensor, w: Parameters, sides: Tensor) -> Tensor:

@@ -1,18 +1,20 @@
-"""Affine transforms of images, band-limited by the wavelet sym6.
+"""Transforms of images: whole pixels, affine maps band-limited by the wavelet sym6, and colours.
 
 An image continued by reflection is periodic: with n pixels along an axis, 2(n − 1). Upsampling by 2 is therefore
 needed for one period, and coordinates wrap, however far a transform reaches. Up- and downsampling are linear along each
-axis, y = D·warp(U·x·Uᵀ)·Dᵀ, and D·U = 1: without a transform the image stays what it is.
+axis, y = D·warp(U·x·Uᵀ)·Dᵀ, and D·U = 1: without a transform the image is unchanged.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch.nn import functional as F
 
 from diffspace._shapes import Float, Int, Tensor
 
-__all__ = ["affine", "reflected", "shift", "warp"]
+__all__ = ["affine", "recolour", "reflected", "shift", "warp"]
 
 # the orthonormal low-pass filter of the wavelet sym6 (least asymmetric of Daubechies' with 6 vanishing moments), whose
 # centre is the element number 5
@@ -123,3 +125,27 @@ def _grid(height: int, width: int, linear: Tensor, offset: Tensor) -> Float[Tens
         rows = linear[:, i, 1, None] * y + offset[:, i, None] + centres[i]
         read.append((columns[:, None, :] + rows[:, :, None]).remainder(period) * (2 / period) - 1)
     return torch.stack(read, dim=-1)
+
+
+def recolour(
+    x: Float[Tensor, "batch channels height width"],
+    brightness: Float[Tensor, "batch"],
+    contrast: Float[Tensor, "batch"],
+    luma: Float[Tensor, "batch"],
+    hue: Float[Tensor, "batch"],
+    saturation: Float[Tensor, "batch"],
+) -> Float[Tensor, "batch channels height width"]:
+    """contrast·(luma·vvᵀ + saturation·(cos(hue)·(1 − vvᵀ) + sin(hue)·[v]×))·(x + brightness) in every pixel.
+
+    v = (1, …, 1)/√C is the axis of grays: `luma`, 1 or −1, acts along it, saturation and hue (radians) across. [v]× is
+    the cross product with v, which only three channels have; elsewhere `hue` is 0.
+    """
+    channels = x.shape[1]
+    gray = torch.full((channels, channels), 1 / channels, dtype=hue.dtype)
+    across = hue.cos()[:, None, None] * (torch.eye(channels, dtype=hue.dtype) - gray)
+    if channels == 3:
+        turn = torch.tensor([[0, -1, 1], [1, 0, -1], [-1, 1, 0]], dtype=hue.dtype) / math.sqrt(3)
+        across = across + hue.sin()[:, None, None] * turn
+    matrix = contrast[:, None, None] * (luma[:, None, None] * gray + saturation[:, None, None] * across)
+    offset = contrast * luma * brightness
+    return (matrix.to(x) @ x.flatten(2)).reshape(x.shape) + offset.to(x)[:, None, None, None]
