@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffspace.data import ImageZip, InMemory, batches, prepare
-from diffspace.data.numbered import ArrayImages
+from diffspace.data.formats import ArrayImages
 
 
 def plain_loop(path: Path) -> Callable[[Tensor], Tensor]:

@@ -1,18 +1,20 @@
-"""Writes files so that a crash leaves either the old file or the complete new one."""
+"""Writes files so that a crash leaves either the old file or the complete new one; and manifests."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["atomic_path", "has_format", "write_tensors", "write_text"]
+__all__ = ["atomic_path", "has_format", "manifest_text", "read_manifest", "write_tensors", "write_text"]
 
 _FORMER_NAME = "edmkit"  # the name of the project in version 0.1, which files of that version contain
 
@@ -58,3 +60,25 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str,
             save_file(dict(tensors), temporary, None if facts is None else dict(facts))
         except SafetensorError as error:
             raise OSError(f"{path}: cannot be written: {error}") from None
+
+
+def manifest_text(content: Mapping[str, Any]) -> bytes:
+    """A manifest as it is stored: JSON with the SHA-256 of everything else that it says."""
+    digest = hashlib.sha256(_canonical(content)).hexdigest()
+    return _canonical({**content, "sha256": digest})
+
+
+def read_manifest(text: bytes) -> dict[str, Any]:
+    """What a manifest says; ValueError if it is not exactly what `manifest_text` made of it."""
+    try:
+        content: dict[str, Any] = json.loads(text)
+        complete = text == manifest_text({name: value for name, value in content.items() if name != "sha256"})
+    except (ValueError, AttributeError, RecursionError):
+        complete = False
+    if not complete:
+        raise ValueError("is not what was written")
+    return content
+
+
+def _canonical(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()

@@ -1,18 +1,18 @@
-"""The map between stored data and the space in which a model works; a model carries its own."""
+"""The map between stored data and the space in which a model works, and the statistics from which it is chosen."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
 from diffspace._shapes import Float, Shaped, Tensor
 from diffspace.checks import check_choice
 
-__all__ = ["PIXELS", "Transform"]
+__all__ = ["PIXELS", "Moments", "Transform", "channel_moments", "standardising"]
 
 # raw types whose values float32 cannot represent exactly: their arithmetic is in float64
 _WIDE = (torch.float64, torch.int32, torch.int64)
@@ -141,3 +141,50 @@ class Transform:
 
 PIXELS = Transform((127.5,), (127.5,), lowest=0.0, highest=255.0, kind="integer", dtype="uint8")
 """8-bit pixels in [−1, 1]."""
+
+
+class Moments(NamedTuple):
+    """Of the elements of each channel (dimension 1), in float64; the variance is the population's, 1/n."""
+
+    low: Float[Tensor, "channels"]
+    high: Float[Tensor, "channels"]
+    mean: Float[Tensor, "channels"]
+    var: Float[Tensor, "channels"]
+
+
+def channel_moments(chunks: Iterable[Shaped[Tensor, "batch channels *dims"]]) -> Moments:
+    """The moments of all chunks together, merged by the formula of Chan et al. 1979, which does not cancel.
+
+    A channel that holds anything that is not finite has a mean that is not finite.
+    """
+    total: Moments | None = None
+    count = 0
+    for chunk in chunks:
+        values = chunk.movedim(1, 0).flatten(1).to(torch.float64)
+        low, high = torch.aminmax(values, dim=1)
+        var, mean = torch.var_mean(values, dim=1, correction=0)
+        n = values.shape[1]
+        if total is None:
+            total, count = Moments(low, high, mean, var), n
+            continue
+        share = n / (count + n)
+        delta = mean - total.mean
+        total = Moments(
+            torch.minimum(low, total.low),
+            torch.maximum(high, total.high),
+            total.mean + share * delta,
+            total.var + share * (var - total.var) + share * (1 - share) * delta**2,
+        )
+        count += n
+    if total is None:
+        raise ValueError("chunks: expected at least one")
+    return total
+
+
+def standardising(moments: Moments, std: float = 0.5) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(shift, scale) such that (x − shift)/scale has mean 0 and this standard deviation in each channel.
+
+    A constant channel is only shifted.
+    """
+    scale = torch.where(moments.high > moments.low, moments.var.sqrt() / std, 1.0)
+    return tuple(moments.mean.tolist()), tuple(scale.tolist())

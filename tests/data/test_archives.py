@@ -162,13 +162,16 @@ def test_malice_of_every_protocol(tmp_path: Path, protocol: int) -> None:
         (b"", "cannot be read"),
         (b"\x80\x02}", "cannot be read"),
         (b"\x80\x02K\x01.", "holds no dictionary"),
-        (python2_pickle({"labels": [1]}), r"data: want an array of bytes of shape \(n, 3072\)"),
-        (python2_pickle({"data": "abc", "labels": [1]}), "data: want an array of bytes"),
-        (python2_pickle({"data": IMAGES[:1], "labels": [1]}), "data: want an array of bytes"),
-        (pickle.dumps({"data": np.zeros((1, 3072), np.float32), "labels": [1]}, 2), "data: want an array of bytes"),
-        (pickle.dumps({"data": np.zeros((3072, 2), np.uint8).T, "labels": [1, 2]}, 2), "data: want an array of bytes"),
-        (python2_pickle({"data": IMAGES[:3].reshape(3, -1), "labels": [1, 2]}), "labels: want a list of 3 numbers"),
-        (python2_pickle({"data": IMAGES[:3].reshape(3, -1)}), "labels: want a list of 3 numbers"),
+        (python2_pickle({"labels": [1]}), r"data: expected an array of bytes of shape \(n, 3072\)"),
+        (python2_pickle({"data": "abc", "labels": [1]}), "data: expected an array of bytes"),
+        (python2_pickle({"data": IMAGES[:1], "labels": [1]}), "data: expected an array of bytes"),
+        (pickle.dumps({"data": np.zeros((1, 3072), np.float32), "labels": [1]}, 2), "data: expected an array of bytes"),
+        (
+            pickle.dumps({"data": np.zeros((3072, 2), np.uint8).T, "labels": [1, 2]}, 2),
+            "data: expected an array of bytes",
+        ),
+        (python2_pickle({"data": IMAGES[:3].reshape(3, -1), "labels": [1, 2]}), "labels: expected 3 numbers"),
+        (python2_pickle({"data": IMAGES[:3].reshape(3, -1)}), "labels: expected 3 numbers"),
     ],
 )
 def test_a_batch_of_another_form(tmp_path: Path, batch: bytes, message: str) -> None:
@@ -193,7 +196,7 @@ def test_archives_of_another_form(tmp_path: Path) -> None:
         link = tarfile.TarInfo("cifar-10-batches-py/data_batch_1")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(link)
-    with pytest.raises(ValueError, match="member 'cifar-10-batches-py/data_batch_1': want one file of that name"):
+    with pytest.raises(ValueError, match="member 'cifar-10-batches-py/data_batch_1': expected one file of that name"):
         load_data(tmp_path / "e.tar.gz")
 
 
@@ -234,12 +237,12 @@ def test_mnist(tmp_path: Path, suffix: str) -> None:
     ("content", "message"),
     [
         (b"", "cannot be read as an IDX file"),
-        (idx(DIGIT_LABELS) + b"x", "cannot be read as an IDX file: want 3 dimensions of bytes"),
-        (b"\0\0\x0d" + idx(DIGITS)[3:], "want 3 dimensions of bytes"),
-        (idx(DIGITS)[:-1], "its header says 5488 bytes of values, and there are 5487"),
-        (idx(DIGITS) + b"x", "its header says 5488 bytes of values, and there are more"),
-        (idx(DIGITS[:0]), "want 3 dimensions of bytes, with 1 to"),
-        (struct.pack(">4B3I", 0, 0, 8, 3, 2**32 - 1, 2**32 - 1, 2**32 - 1), "want 3 dimensions of bytes, with 1 to"),
+        (idx(DIGIT_LABELS) + b"x", "cannot be read as an IDX file: expected 3 dimensions of bytes"),
+        (b"\0\0\x0d" + idx(DIGITS)[3:], "expected 3 dimensions of bytes"),
+        (idx(DIGITS)[:-1], "expected 5488 bytes of values as its header says, got 5487"),
+        (idx(DIGITS) + b"x", "expected 5488 bytes of values as its header says, got more"),
+        (idx(DIGITS[:0]), "expected 3 dimensions of bytes, 1 to"),
+        (struct.pack(">4B3I", 0, 0, 8, 3, 2**32 - 1, 2**32 - 1, 2**32 - 1), "expected 3 dimensions of bytes, 1 to"),
     ],
 )
 def test_idx_files_of_another_form(tmp_path: Path, content: bytes, message: str) -> None:
@@ -260,7 +263,7 @@ def test_small_files_do_not_take_all_memory(tmp_path: Path) -> None:
     members = cifar10()
     members["cifar-10-batches-py/data_batch_1"] = b"\x80\x02}r" + struct.pack("<I", 2**31) + b"."  # a memo with gaps
     tracemalloc.start()
-    with pytest.raises(ValueError, match=r"data_batch_1: data: want an array of bytes"):
+    with pytest.raises(ValueError, match=r"data_batch_1: data: expected an array of bytes"):
         load_data(tar(tmp_path / "cifar-10-python.tar.gz", members))
     assert tracemalloc.get_traced_memory()[1] < 2**26
     tracemalloc.stop()
@@ -291,9 +294,9 @@ def test_arrays_of_bytes(tmp_path: Path, channels: int) -> None:
 def test_arrays_that_are_no_images(tmp_path: Path) -> None:
     for dtype, shape in (("f8", (3, 8, 8)), ("i2", (3, 8, 8, 3)), ("u1", (3, 8)), ("u1", (3, 2, 8, 8))):
         np.save(tmp_path / "x.npy", np.zeros(shape, dtype))
-        with pytest.raises(ValueError, match=r"x\.npy: samples of shape .* want images of uint8 with 1, 3 or 4"):
+        with pytest.raises(ValueError, match=r"x\.npy: expected images of uint8 with 1, 3 or 4 channels, got "):
             prepare(image_source(tmp_path / "x.npy"), tmp_path / "out.zip")
-    with pytest.raises(ValueError, match="digits is not stored as images"):
+    with pytest.raises(ValueError, match="digits holds no images"):
         image_source("digits")
 
 
@@ -304,9 +307,9 @@ def test_packages_that_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for name in ("lmdb", "datasets"):
         monkeypatch.setitem(sys.modules, name, None)
     (tmp_path / "data.mdb").touch()
-    with pytest.raises(ValueError, match=r"LMDB folder: needs the package lmdb, .*: pip install lmdb"):
+    with pytest.raises(ValueError, match=r"LMDB folder requires the package lmdb, .*: pip install lmdb"):
         load_data(tmp_path)
-    with pytest.raises(ValueError, match=r"needs the package datasets, .*: pip install datasets"):
+    with pytest.raises(ValueError, match=r"requires the package datasets, .*: pip install datasets"):
         load_data("hf:owner/name")
 
 

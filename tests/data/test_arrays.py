@@ -69,7 +69,7 @@ def test_layouts(tmp_path: Path, shape: tuple, dtype: str, layout: str, sample_s
 
 
 def test_a_layout_that_cannot_be_told_is_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"dimension 1 or the last of shape \(5, 3, 8, 4\).*give layout="):
+    with pytest.raises(ValueError, match=r"dimension 1 or the last of shape \(5, 3, 8, 4\).*pass layout="):
         load(tmp_path, noise(5, 3, 8, 4))
 
 
@@ -189,10 +189,10 @@ def test_values_that_are_not_finite(tmp_path: Path, bad: float, monkeypatch: pyt
         (np.zeros((0, 3)), r"shape \(0, 3\)"),
         (np.zeros((3, 0)), r"shape \(3, 0\)"),
         (np.array(1.0), r"shape \(\)"),
-        (np.zeros((2, 2), dtype=np.complex64), "holds complex64 values"),
-        (np.array([["a", "b"]]), "holds <U1 values"),
-        (np.zeros((2, 2), dtype="M8[s]"), "holds datetime64"),
-        (np.zeros(3, dtype=[("a", "f4")]), "holds .* values"),
+        (np.zeros((2, 2), dtype=np.complex64), "got complex64 values"),
+        (np.array([["a", "b"]]), "got <U1 values"),
+        (np.zeros((2, 2), dtype="M8[s]"), "got datetime64"),
+        (np.zeros(3, dtype=[("a", "f4")]), "got .* values"),
         (np.full((2, 2), 2**60), "exceed ±2\\^53"),
         (np.full((2, 2), 2**63, dtype=np.uint64), "exceed ±2\\^53"),
     ],
@@ -228,7 +228,7 @@ def test_keys_of_an_npz(tmp_path: Path) -> None:
     np.savez(file, **arrays)
     assert np.array_equal(ArrayFile(file).load().raw().numpy(), arrays["x"])
     assert np.array_equal(ArrayFile(file, key="z").load().raw().numpy(), arrays["z"])
-    with pytest.raises(ValueError, match="there is no array 'y', but 'x', 'images', 'z'; give key="):
+    with pytest.raises(ValueError, match="there is no array 'y', but 'x', 'images', 'z'; pass key="):
         ArrayFile(file, key="y").load()
     np.savez(file, arrays["z"])
     assert np.array_equal(ArrayFile(file).load().raw().numpy(), arrays["z"])
@@ -262,6 +262,6 @@ def test_labels(tmp_path: Path, labels: list, numbers: list, names: tuple, key: 
 @pytest.mark.parametrize("labels", [np.zeros(2, dtype=int), np.zeros(3), np.eye(3, dtype=int)])
 def test_labels_of_no_use(tmp_path: Path, labels: np.ndarray) -> None:
     np.savez(tmp_path / "x.npz", x=noise(3, 2), labels=labels)
-    with pytest.raises(ValueError, match=r"labels of shape .* want integers or strings of shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"labels: expected integers or strings of shape \(3,\), got"):
         ArrayFile(tmp_path / "x.npz").load()
     assert ArrayFile(tmp_path / "x.npz", classes="none").load().labels is None

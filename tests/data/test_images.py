@@ -238,7 +238,7 @@ def _png_header(width: int, height: int) -> bytes:
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-@pytest.mark.parametrize(("side", "message"), [(10_000, "10000×10000 pixels are more than"), (50_000, "exceeds limit")])
+@pytest.mark.parametrize(("side", "message"), [(10_000, "10000×10000 pixels exceed"), (50_000, "exceeds limit")])
 def test_a_decompression_bomb_is_named(tmp_path: Path, side: int, message: str) -> None:
     (tmp_path / "bomb.png").write_bytes(_png_header(side, side))
     with pytest.raises(ValueError, match=rf"bomb\.png: cannot be read as an image: .*{message}"):
@@ -301,7 +301,7 @@ def test_wide_leaves_out_what_is_smaller(tmp_path: Path) -> None:
     random_image(tmp_path, 30, 15)
     with pytest.raises(ValueError, match=r"x\.png: .*30×15 pixels are too few for 12×16 cut 'wide'"):
         load(tmp_path, size=(12, 16), crop="wide")
-    with pytest.raises(ValueError, match=r"size: \(16, 12\) with crop='wide'; want a width no less than the height"):
+    with pytest.raises(ValueError, match=r"size: crop='wide' expects a width no less than the height, got \(16, 12\)"):
         ImageFolder(tmp_path, size=(16, 12), crop="wide")
 
 

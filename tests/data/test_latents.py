@@ -13,8 +13,8 @@ import pytest
 import torch
 from image_files import as_the_reference, pixels, write_zip
 
-from diffspace.data import ImageZip, Latents, encode, encoding, image_source, load_data, verify
-from diffspace.data.manifest import manifest_text
+from diffspace.data import ImageZip, Latents, encode_dataset, image_source, latents, load_data, verify
+from diffspace.files import manifest_text
 from diffspace.inspection import inspect
 
 IMAGES = pixels(35, 8, 8, 3)
@@ -44,7 +44,7 @@ def source(tmp_path: Path) -> ImageZip:
 
 
 def write(source: ImageZip, target: Path, **options):
-    return encode(source, options.pop("encoder", Orthogonal()), target, name="orthogonal", **options)
+    return encode_dataset(source, options.pop("encoder", Orthogonal()), target, name="orthogonal", **options)
 
 
 @pytest.mark.parametrize("precision", ["float16", "float32"])
@@ -97,7 +97,7 @@ def test_mirror_images_have_latents_of_their_own(source, tmp_path: Path) -> None
 
 def test_the_size_of_batches_and_of_parts_does_not_matter(source, tmp_path: Path, monkeypatch) -> None:
     write(source, tmp_path / "a", mirror=True, batch_size=8)
-    monkeypatch.setattr(encoding, "_PART", 10)
+    monkeypatch.setattr(latents, "_PART", 10)
     write(source, tmp_path / "b", mirror=True, batch_size=8)
     assert (tmp_path / "a" / "latents.npy").read_bytes() == (tmp_path / "b" / "latents.npy").read_bytes()
     one, other = (json.loads((tmp_path / name / "manifest.json").read_text()) for name in "ab")
@@ -107,8 +107,8 @@ def test_the_size_of_batches_and_of_parts_does_not_matter(source, tmp_path: Path
 
 KILLED = """
 import os, signal, sys
-from test_latents import Orthogonal, encoding, image_source
-encoding._PART = 10
+from test_latents import Orthogonal, latents, image_source
+latents._PART = 10
 moment, source, target = sys.argv[1:4]
 class Dying(Orthogonal):
     def encode(self, x, noise=None):
@@ -116,8 +116,8 @@ class Dying(Orthogonal):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().encode(x, noise)
 if moment == "joining":
-    encoding.manifest_text = lambda _: os.kill(os.getpid(), signal.SIGKILL)
-encoding.encode(image_source(source), Dying(), target, name="orthogonal", batch_size=4)
+    latents.manifest_text = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+latents.encode_dataset(image_source(source), Dying(), target, name="orthogonal", batch_size=4)
 """
 
 
@@ -129,8 +129,8 @@ def test_a_kill_loses_no_more_than_a_part(source, tmp_path: Path, monkeypatch, m
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not (tmp_path / "out").exists()
-    monkeypatch.setattr(encoding, "_PART", 10)
-    with pytest.raises(ValueError, match=r"batch_size: 5, but .*out\.partial was begun with 4; go on with that"):
+    monkeypatch.setattr(latents, "_PART", 10)
+    with pytest.raises(ValueError, match=r"batch_size: 5, but .*out\.partial was begun with 4; continue with that"):
         write(source, tmp_path / "out", batch_size=5)
     encoder = Orthogonal()
     write(source, tmp_path / "out", batch_size=4, encoder=encoder)
@@ -143,16 +143,16 @@ def test_a_kill_loses_no_more_than_a_part(source, tmp_path: Path, monkeypatch, m
 
 
 def test_destinations(source, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"destination: .*out\.zip ends in \.zip; want a folder"):
+    with pytest.raises(ValueError, match=r"destination: expected a folder, got .*out\.zip"):
         write(source, tmp_path / "out.zip")
     write(source, tmp_path / "out")
     with pytest.raises(ValueError, match=r"out exists already"):
         write(source, tmp_path / "out")
     write(source, tmp_path / "out", overwrite=True, mirror=True)
     assert len(load_data(tmp_path / "out").mirrored()) == 70
-    with pytest.raises(ValueError, match="batch_size: 0"):
+    with pytest.raises(ValueError, match="batch_size: expected"):
         write(source, tmp_path / "other", batch_size=0)
-    with pytest.raises(ValueError, match="holds latents, and no images"):
+    with pytest.raises(ValueError, match="holds no images, but latents"):
         image_source(tmp_path / "out")
 
 
@@ -182,7 +182,7 @@ def test_another_encoder_does_not_go_on(source, tmp_path: Path, monkeypatch) -> 
         def decode(self, z: torch.Tensor) -> torch.Tensor:
             return z / self.factor
 
-    monkeypatch.setattr(encoding, "_PART", 10)
+    monkeypatch.setattr(latents, "_PART", 10)
     with pytest.raises(RuntimeError):
         write(source, tmp_path / "out", encoder=Scaled(2.0, fails=True))
     with pytest.raises(ValueError, match=r"encoder_sha256: .* was begun with"):
@@ -202,7 +202,8 @@ def test_folders_that_are_not_what_was_written(source, tmp_path: Path) -> None:
     changed = {k: v for k, v in json.loads(manifest).items() if k != "sha256"} | {"count": 36}
     manifest_file.write_bytes(manifest_text(changed))
     with pytest.raises(
-        ValueError, match=r"latents\.npy: float16 of shape \(35, 12, 4, 4\); manifest\.json says float16 of"
+        ValueError,
+        match=r"latents\.npy: expected float16 of shape \(36, 12, 4, 4\) as manifest\.json says, got",
     ):
         load_data(tmp_path / "out")
     manifest_file.write_bytes(manifest)

@@ -6,15 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from image_files import as_the_reference, pixels, png, write_zip
 from PIL import Image
 
-from diffspace.data import ImageFolder, ImageZip, InMemory, folder, prepare
-from diffspace.data.files import FolderFiles
-from diffspace.data.names import Names, NumberedNames
-from diffspace.data.zip_files import ZipFiles
+from diffspace.data import ImageFolder, ImageZip, InMemory, prepare, stored_images
+from diffspace.data.archives import FolderImages, ZipImages
 
 IMAGES = pixels(40, 4, 5, 3)
 STACKED = torch.from_numpy(IMAGES).permute(0, 3, 1, 2)
@@ -23,10 +19,10 @@ STACKED = torch.from_numpy(IMAGES).permute(0, 3, 1, 2)
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Sets of more than 20 images are many, of which 6 headers are read; the numbers of the images that are opened."""
-    monkeypatch.setattr(folder, "_FEW", 20)
-    monkeypatch.setattr(folder, "_SAMPLE", 6)
+    monkeypatch.setattr(stored_images, "_MANY", 20)
+    monkeypatch.setattr(stored_images, "_SAMPLE", 6)
     numbers: list[int] = []
-    for kind in (FolderFiles, ZipFiles):
+    for kind in (FolderImages, ZipImages):
         own = kind.open
         monkeypatch.setattr(kind, "open", lambda self, i, own=own: numbers.append(i) or own(self, i))
     return numbers
@@ -81,7 +77,7 @@ def not_looked_at(opened: list[int], source) -> int:
 def test_an_image_of_another_size_is_named_when_it_is_read(place, opened, cache_mb: int) -> None:
     odd = not_looked_at(opened, place(members(), cache_mb=0))
     there = members(**{str(odd): pixels(1, 4, 6, 3)[0]})
-    message = rf"img000000{odd}\.png: .* it is 4×6 \(height×width\) and the images that were looked at are 4×5; give"
+    message = rf"img000000{odd}\.png: .* it is 4×6 \(height×width\) and the images examined are 4×5; pass"
     with pytest.raises(ValueError, match=message):
         place(there, cache_mb=cache_mb).load().raw()
     data = place(there, cache_mb=cache_mb, size=(4, 5)).load()
@@ -105,7 +101,7 @@ def test_an_image_with_colours_among_gray_ones_is_named(place, opened) -> None:
     odd = not_looked_at(opened, place(there, cache_mb=0))
     there[f"00000/img000000{odd}.png"] = png(IMAGES[odd])
     assert place(there, cache_mb=0).load().sample_shape == (1, 4, 5)
-    with pytest.raises(ValueError, match=rf"img000000{odd}\.png: .* it has colours and .* are gray; give the channels"):
+    with pytest.raises(ValueError, match=rf"img000000{odd}\.png: .* it has colours and .* are gray; pass channels"):
         place(there, cache_mb=0).load().raw()
     data = place(there, cache_mb=0, channels="RGB").load()
     assert torch.equal(data.raw()[odd], STACKED[odd])
@@ -128,13 +124,13 @@ def test_a_broken_image_is_named_when_it_is_read_or_found_by_skip(place, opened)
 
 def test_skipping_finds_sizes_that_differ(place, opened) -> None:
     odd = not_looked_at(opened, place(members(), cache_mb=0))
-    with pytest.raises(ValueError, match=rf"size: .*00\.png is 4×5, .*{odd}\.png 4×6 .*give the size"):
+    with pytest.raises(ValueError, match=rf"size: .*00\.png is 4×5, .*{odd}\.png 4×6 .*pass the size"):
         place(members(**{str(odd): pixels(1, 4, 6, 3)[0]}), on_error="skip", cache_mb=0).load()
 
 
 def test_preparation_reads_all_headers(place, opened, tmp_path: Path) -> None:
     odd = not_looked_at(opened, place(members(), cache_mb=0))
-    with pytest.raises(ValueError, match=r"give the size that all shall have"):
+    with pytest.raises(ValueError, match=r"pass the size that all should have"):
         prepare(place(members(**{str(odd): pixels(1, 4, 6, 3)[0]})), tmp_path / "out.zip")
 
 
@@ -142,41 +138,3 @@ def test_few_images_are_all_looked_at(place, opened) -> None:
     data = place(as_the_reference(IMAGES[:20], None), cache_mb=0).load()
     assert sorted(opened) == list(range(20))
     assert not [note for note in data.notes if "headers" in note]
-
-
-# any text that a file system may give: what is no UTF-8 comes as lone surrogates
-NAME = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\udc80\udcff"), max_size=8)
-
-
-@given(st.lists(NAME, max_size=20), st.data())
-def test_names_are_a_sequence_of_strings(given_names: list[str], data) -> None:
-    names = Names(iter(given_names))
-    assert (len(names), list(names), [names[i] for i in range(len(names))]) == (
-        len(given_names),
-        given_names,
-        given_names,
-    )
-    part = data.draw(st.slices(len(given_names)))
-    assert list(names[part]) == given_names[part]
-    if given_names:
-        numbers = data.draw(st.lists(st.integers(0, len(given_names) - 1), max_size=9))
-        assert list(names.take(numbers)) == [given_names[i] for i in numbers]
-        assert names[-1] == given_names[-1]
-    with pytest.raises(IndexError):
-        names[len(names)]
-    assert list(pickle.loads(pickle.dumps(names))) == given_names
-
-
-def test_names_take_little_memory() -> None:
-    names = Names(f"{i // 1000:05d}/img{i:08d}.png" for i in range(100_000))
-    assert len(pickle.dumps(names)) < 37 * 100_000
-
-
-def test_numbered_names() -> None:
-    names = NumberedNames(range(12))
-    assert (len(names), names[11], names[-1], list(names[2:4])) == (
-        12,
-        "00000011.png",
-        "00000011.png",
-        ["00000002.png", "00000003.png"],
-    )

@@ -66,7 +66,7 @@ def test_files_that_are_missing_or_too_many(tmp_path: Path, source: ImageZip) ->
 
 
 def test_what_is_no_prepared_data_set(tmp_path: Path, source: ImageZip) -> None:
-    with pytest.raises(ValueError, match=r"manifest\.json: is not there; want a data set that .* wrote"):
+    with pytest.raises(ValueError, match=r"manifest\.json: does not exist; expected a data set written by"):
         verify(source.path)
     with pytest.raises(ValueError, match=r"nowhere: cannot be read: No such file"):
         verify(tmp_path / "nowhere")
@@ -74,5 +74,5 @@ def test_what_is_no_prepared_data_set(tmp_path: Path, source: ImageZip) -> None:
     for text in ("", "[]", "{", '"x"', json.dumps({"files": []}), json.dumps({"files": {"a": 1}, "sha256": ""})):
         (tmp_path / "folder" / "manifest.json").write_text(text)
         assert verify(tmp_path / "folder") == [
-            f"{tmp_path}/folder/manifest.json: is not what was written, and nothing else can be told"
+            f"{tmp_path}/folder/manifest.json: is not what was written; the other files were not checked"
         ]

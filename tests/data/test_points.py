@@ -91,10 +91,10 @@ def test_eight_gaussians_know_their_classes() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n": 0}, "n: 0"),
-        ({"noise": -0.1}, "noise: -0.1"),
+        ({"n": 0}, "n: expected .* got 0"),
+        ({"noise": -0.1}, "noise: expected .* got -0.1"),
         ({"noise": math.nan}, "noise"),
-        ({"seed": -1}, "seed: -1"),
+        ({"seed": -1}, "seed: expected .* got -1"),
     ],
 )
 def test_nonsense_is_refused(options: dict, message: str) -> None:

@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from image_files import pixels, png
 from PIL import Image
 
-from diffspace.data import PIXELS, DataSet, InMemory, batches, image_source, load_data, make_source, prepare
-from diffspace.data.hub import HubImages
-from diffspace.data.order import windowed
-from diffspace.data.stream import ImageStream, StreamedSample
-from diffspace.data.workers import Workers
+from diffspace.data import PIXELS, InMemory, batches, image_source, load_data, make_source, prepare
+from diffspace.data.dataset import shuffled
+from diffspace.data.huggingface import HuggingFaceImages, ImageStream, StreamedDataSet, StreamedSample
+from diffspace.data.stored_images import Survey
 from diffspace.inspection import inspect
 
 datasets = pytest.importorskip("datasets")
@@ -57,7 +56,7 @@ def place(request, tmp_path: Path) -> Path:
 
 def test_at_random(place: Path, tmp_path: Path) -> None:
     data = load_data(place, cache_mb=0)
-    assert isinstance(make_source(place), HubImages)
+    assert isinstance(make_source(place), HuggingFaceImages)
     assert data.name == "pets"
     assert torch.equal(data.raw(), STACKED)
     assert (data.labels.tolist(), data.class_names) == (LABELS, ("cat", "dog", "emu"))
@@ -100,12 +99,12 @@ def test_the_first_samples_are_held_out(place: Path) -> None:
     assert held_out.labels.tolist() == LABELS[:11]
     assert len(training) == 39
     x, labels = next(batches(training, 39, seed=1))
-    order = windowed(39, 1, 16, 0, 39) + 11
+    order = shuffled(39, 1, 0, 39, window=16) + 11
     assert torch.equal(training.transform.inverse(x), STACKED[order])
     assert labels.tolist() == [LABELS[i] for i in order]
     assert len(load_data(place, streaming=True).split()[1]) == 10
     for holdout in (0, 50, 1.0 - 1e-9):
-        with pytest.raises(ValueError, match=r"holdout: .* left for training"):
+        with pytest.raises(ValueError, match=r"holdout: .* left to train"):
             load_data(place, streaming=True).split(holdout)
 
 
@@ -120,7 +119,7 @@ def test_what_a_stream_cannot_do(place: Path, tmp_path: Path) -> None:
             call()
     with pytest.raises(ValueError, match=r"a stream is read in its own order, not 4 rows at random"):
         data.raw(torch.tensor([0, 12, 40, 25]))
-    with pytest.raises(ValueError, match=r"streaming: .* is to be read at random"):
+    with pytest.raises(ValueError, match=r"streaming: .* must be read at random here"):
         prepare(image_source(place, streaming=True), tmp_path / "out.zip")
     with pytest.raises(ValueError, match="on_error: 'skip' has no effect on a stream"):
         load_data(place, streaming=True, on_error="skip")
@@ -144,22 +143,22 @@ def test_an_odd_image_later_in_a_stream_is_named(tmp_path: Path) -> None:
     datasets.Dataset.from_dict({"image": images}, features=features).to_parquet(tmp_path / "x.parquet")
     data = load_data(tmp_path / "x.parquet", streaming=True)
     assert data.sample_shape == (1, 4, 4)
-    with pytest.raises(ValueError, match=r"x\.parquet/00000080\.png: .* it is 4×5 .* looked at are 4×4; give the size"):
+    with pytest.raises(ValueError, match=r"x\.parquet/00000080\.png: .* it is 4×5 .* examined are 4×4; pass size"):
         data.raw(torch.arange(100))
 
 
 def test_a_stream_of_another_length(place: Path) -> None:
     few = load_data(place, streaming=True, count=20)
-    assert sorted(windowed(20, 0, 4096, 0, 20).tolist()) == list(range(20))
+    assert sorted(shuffled(20, 0, 0, 20, window=4096).tolist()) == list(range(20))
     assert torch.equal(few.raw(torch.arange(20)), STACKED[:20])
     many = load_data(place, streaming=True, count=60, window=16)
-    with pytest.raises(ValueError, match=r"the stream ends after 50 samples; give their number as count"):
+    with pytest.raises(ValueError, match=r"the stream ends after 50 samples; pass their number as count"):
         list(itertools.islice(batches(many, 10, 0), 6))
 
 
 def test_labels_of_a_stream(tmp_path: Path) -> None:
     table(labels=[-1, *LABELS[1:]]).to_parquet(tmp_path / "x.parquet")
-    with pytest.raises(ValueError, match=r"x\.parquet: cannot be read: sample 0: label -1; want 0 to 2"):
+    with pytest.raises(ValueError, match=r"x\.parquet: cannot be read: sample 0: expected a label from 0 to 2, got -1"):
         load_data(tmp_path / "x.parquet", streaming=True)
     assert load_data(tmp_path / "x.parquet", streaming=True, classes="none").class_names == ()
     plain = table().cast_column("label", datasets.Value("int64"))
@@ -168,7 +167,7 @@ def test_labels_of_a_stream(tmp_path: Path) -> None:
     assert load_data(tmp_path / "y.parquet").labels.tolist() == LABELS
 
 
-def test_a_hub_stream_knows_its_number_or_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_stream_knows_its_number_or_needs_count(monkeypatch: pytest.MonkeyPatch) -> None:
     def load_dataset(name: str, split: str, streaming: bool):
         assert streaming
         found = table().to_iterable_dataset(num_shards=2)
@@ -179,7 +178,7 @@ def test_a_hub_stream_knows_its_number_or_is_told(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     assert len(load_data("hf:owner/known:test", streaming=True)) == 50
     assert torch.equal(load_data("hf:owner/known", streaming=True).raw(torch.arange(50)), STACKED)
-    with pytest.raises(ValueError, match="count: hf:owner/unknown does not say how many samples it has; give their"):
+    with pytest.raises(ValueError, match="count: hf:owner/unknown does not say how many samples it has; pass their"):
         load_data("hf:owner/unknown", streaming=True)
     assert len(load_data("hf:owner/unknown", streaming=True, count=50)) == 50
 
@@ -191,17 +190,18 @@ def stream(count: int, window: int, starts: list[int]) -> ImageStream:
         starts.append(number)
         return (StreamedSample(png(IMAGES[i % 50]), i % 3) for i in range(number, count))
 
-    return ImageStream(Path("s"), start, count, window, ImageReader("RGB", (6, 5), "center"), Workers(1))
+    survey = Survey(count, range(count), ImageReader("RGB", (6, 5), "center"), 1, ())
+    return ImageStream(Path("s"), start, count, window, survey)
 
 
 def test_a_stream_is_started_once_an_epoch_and_skipped_to_where_it_goes_on() -> None:
     starts: list[int] = []
-    data = DataSet("s", stream(40, 8, starts), PIXELS, None, ("a", "b", "c"))
+    data = StreamedDataSet("s", stream(40, 8, starts), PIXELS, None, ("a", "b", "c"))
     list(itertools.islice(batches(data, 4, 0), 25))
     assert starts[:3] == [0, 0, 0]
     assert len(starts) == 3
     starts.clear()
-    data = DataSet("s", stream(40, 8, starts), PIXELS, None, ("a", "b", "c"))
+    data = StreamedDataSet("s", stream(40, 8, starts), PIXELS, None, ("a", "b", "c"))
     next(batches(data, 4, 0, start=7))  # places 28 … 31 are in the window of 24 … 31
     assert starts[0] == 24
 
@@ -216,10 +216,10 @@ def test_no_more_than_three_windows_are_kept() -> None:
 @settings(deadline=None)
 @given(n=st.integers(1, 60), window=st.integers(1, 70), seed=st.integers(0, 9), begin=st.integers(0, 150))
 def test_windows_are_permuted_within_themselves(n: int, window: int, seed: int, begin: int) -> None:
-    whole = windowed(n, seed, window, 0, 3 * n).tolist()
+    whole = shuffled(n, seed, 0, 3 * n, window).tolist()
     for epoch in range(3):
         for first in range(0, n, window):
             last = min(first + window, n)
             assert sorted(whole[epoch * n + first : epoch * n + last]) == list(range(first, last))
     begin %= 3 * n
-    assert windowed(n, seed, window, begin, 3 * n).tolist() == whole[begin:]
+    assert shuffled(n, seed, begin, 3 * n, window).tolist() == whole[begin:]

@@ -154,4 +154,4 @@ def test_disagreements() -> None:
         "P_mean",
         "P_std",
     ]
-    assert found[0].startswith("sigma_data = 1, but the data propose 0.5: the standard deviation")
+    assert found[0].startswith("sigma_data = 1, but the data suggest 0.5: the standard deviation")

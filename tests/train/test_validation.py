@@ -82,8 +82,8 @@ def test_samples_come_from_the_whole_set_with_their_labels():
 
     denoiser.weight = EDMWeight(STD)
     held_out.measure(denoiser)
-    assert torch.equal(seen[0], labels[data.some(10)])
-    assert torch.equal(held_out.x0, data.batch(data.some(10)))
+    assert torch.equal(seen[0], labels[data.sample_numbers(10)])
+    assert torch.equal(held_out.x0, data.batch(data.sample_numbers(10)))
     assert set(seen[0].tolist()) == {0, 1}
     Validation(data, LogNormal(), count=10, conditional=False).measure(denoiser)
     assert seen[-1] is None

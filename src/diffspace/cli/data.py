@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 
@@ -20,47 +20,45 @@ data_app = typer.Typer(
     rich_markup_mode=None,
 )
 
-
-def _size(text: str | None) -> int | tuple[int, int] | None:
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
-    if match is None:
-        raise ValueError(f"--size: {text!r}; want HEIGHTxWIDTH such as 64x64, or one number for both")
-    return int(match[1]) if match[2] is None else (int(match[1]), int(match[2]))
+_Images: TypeAlias = Annotated[
+    str,
+    typer.Argument(
+        help="A folder or .zip of images, an .npy/.npz of uint8, cifar-10-python.tar.gz, "
+        "train-images-idx3-ubyte.gz, tar shards, an LMDB folder, or hf:owner/name.",
+        show_default=False,
+    ),
+]
+_Size: TypeAlias = Annotated[str | None, typer.Option(metavar="HxW", help="Height and width of all images.")]
+_Crop: TypeAlias = Annotated[
+    Literal["center", "square", "wide", "pad", "none"] | None,
+    typer.Option(help="How an image comes to the size. Default: center."),
+]
+_Classes: TypeAlias = Annotated[Literal["auto", "none"], typer.Option(help="auto: from dataset.json, or sub-folders.")]
+_OnError: TypeAlias = Annotated[
+    Literal["raise", "skip"], typer.Option(help="What to do about images that cannot be read.")
+]
+_Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace what was prepared there before.")]
 
 
 @data_app.command("prepare")
 def prepare_command(
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="A folder or .zip of images, an .npy/.npz of uint8, cifar-10-python.tar.gz, "
-            "train-images-idx3-ubyte.gz, tar shards, an LMDB folder, or hf:owner/name.",
-            show_default=False,
-        ),
-    ],
+    source: _Images,
     destination: Annotated[
         Path, typer.Argument(metavar="DEST", help="A .zip archive, or a folder.", show_default=False)
     ],
-    size: Annotated[str | None, typer.Option(metavar="HxW", help="Height and width of all images.")] = None,
-    crop: Annotated[
-        Literal["center", "square", "wide", "pad", "none"] | None,
-        typer.Option(help="How an image comes to the size: center unless given."),
-    ] = None,
+    size: _Size = None,
+    crop: _Crop = None,
     channels: Annotated[
         Literal["auto", "grayscale", "RGB", "RGBA"], typer.Option(help="auto: grayscale if every image is.")
     ] = "auto",
-    classes: Annotated[Literal["auto", "none"], typer.Option(help="auto: from dataset.json, or sub-folders.")] = "auto",
-    on_error: Annotated[
-        Literal["raise", "skip"], typer.Option(help="What to do about images that cannot be read.")
-    ] = "raise",
-    max_images: Annotated[int | None, typer.Option(help="No more than the first of them.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what was prepared there before.")] = False,
+    classes: _Classes = "auto",
+    on_error: _OnError = "raise",
+    max_images: Annotated[int | None, typer.Option(help="Take at most the first ones.")] = None,
+    overwrite: _Overwrite = False,
 ) -> None:
     """Write images as uncompressed PNGs of one size with their labels, as a .zip or a folder.
 
-    Interrupted, it leaves DEST.partial, and the same command goes on from there.
+    Interrupted, it leaves DEST.partial, and the same command continues from there.
     """
     from diffspace.cli.console import err, out, progress_bar
     from diffspace.data import image_source, prepare
@@ -77,8 +75,9 @@ def prepare_command(
         )
     for note in done.notes:
         err.print(f"note: {note}", markup=False)
-    if done.left_out:
-        err.print(f"note: {_left_out(done.left_out)}", markup=False)
+    if names := done.left_out:
+        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+        err.print(f"note: unreadable images left out: {len(names)}: {', '.join(names[:10])}{more}", markup=False)
     labels = "with labels" if done.labelled else "without labels"
     shape = "×".join(map(str, done.shape))
     out.print(f"{done.path}: {done.images} images of {shape} {labels}; sha256 {done.sha256}", markup=False)
@@ -86,7 +85,7 @@ def prepare_command(
 
 @data_app.command("encode")
 def encode_command(
-    source: Annotated[str, typer.Argument(help="Images, as for `prepare`.", show_default=False)],
+    source: _Images,
     destination: Annotated[Path, typer.Argument(metavar="DEST", help="A folder.", show_default=False)],
     encoder: Annotated[
         str,
@@ -95,28 +94,23 @@ def encode_command(
             show_default=False,
         ),
     ],
-    size: Annotated[str | None, typer.Option(metavar="HxW", help="Height and width of all images.")] = None,
-    crop: Annotated[
-        Literal["center", "square", "wide", "pad", "none"] | None,
-        typer.Option(help="How an image comes to the size: center unless given."),
-    ] = None,
-    classes: Annotated[Literal["auto", "none"], typer.Option(help="auto: from dataset.json, or sub-folders.")] = "auto",
-    on_error: Annotated[
-        Literal["raise", "skip"], typer.Option(help="What to do about images that cannot be read.")
-    ] = "raise",
+    size: _Size = None,
+    crop: _Crop = None,
+    classes: _Classes = "auto",
+    on_error: _OnError = "raise",
     batch: Annotated[int, typer.Option(help="Images that are encoded at once.")] = 32,
-    precision: Annotated[Literal["float16", "float32"], typer.Option(help="In which latents are kept.")] = "float16",
+    precision: Annotated[Literal["float16", "float32"], typer.Option(help="How latents are stored.")] = "float16",
     mirror: Annotated[bool, typer.Option("--mirror", help="The latents of mirror images as well.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the best there is.")] = None,
     part: Parts = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what was prepared there before.")] = False,
+    overwrite: _Overwrite = False,
 ) -> None:
     """Write the latents of images, with their labels and the statistics of each channel, for training on them.
 
-    Interrupted, it leaves DEST.partial, and the same command goes on from there.
+    Interrupted, it leaves DEST.partial, and the same command continues from there.
     """
     from diffspace.cli.console import err, out, progress_bar
-    from diffspace.data import encode, image_source
+    from diffspace.data import encode_dataset, image_source
     from diffspace.interop.diffusers import Autoencoder
     from diffspace.train import choose_device
 
@@ -124,7 +118,7 @@ def encode_command(
     autoencoder = Autoencoder.load(encoder).to(choose_device(device))
     with progress_bar("images") as bar:
         task = bar.add_task("encoding", total=None, info="")
-        done = encode(
+        done = encode_dataset(
             images,
             autoencoder,
             destination,
@@ -163,6 +157,10 @@ def verify_command(
     out.print(f"{path}: every file is what was written", markup=False)
 
 
-def _left_out(names: tuple[str, ...], most: int = 10) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"images that cannot be read, left out: {len(names)}: {', '.join(names[:most])}{more}"
+def _size(text: str | None) -> int | tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
+    if match is None:
+        raise ValueError(f"--size: expected HEIGHTxWIDTH such as 64x64, or one number for both, got {text!r}")
+    return int(match[1]) if match[2] is None else (int(match[1]), int(match[2]))

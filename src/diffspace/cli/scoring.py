@@ -150,5 +150,5 @@ class Scoring:
 
 def _read(data: DataSet) -> tuple[Tensor, Tensor | None]:
     """The samples in order and their classes; of large data, some."""
-    places = data.some(_MOST).sort().values
+    places = data.sample_numbers(_MOST).sort().values
     return data.batch(places), data.classes(places)

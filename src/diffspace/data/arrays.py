@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from diffspace._shapes import Int, Shaped, Tensor
-from diffspace.data._options import one_of
+from diffspace.checks import check_choice
 from diffspace.data.dataset import DataSet
-from diffspace.data.moments import channel_moments, standardising
-from diffspace.transform import Transform
+from diffspace.transform import Transform, channel_moments, standardising
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,17 +36,18 @@ class ArrayFile:
 
     A .npy file is read through a memory map, so that it may exceed the memory. Nothing is unpickled.
 
-    - `key`: the array in a .npz file. None: "x", "images" or "arr_0", the first that is there.
-    - `layout`: where the channels are. "channels-first" (n, C, …), "channels-last" (n, …, C), "no-channels"
-      (n, …), which gains one. "auto": of three or more dimensions the last holds the channels if its length
-      is 1, 3 or 4 and that of the first is not (the other way round they are the first; both is an error);
-      two dimensions of bytes are grayscale images; all else is channels-first.
-    - `normalize`: how the model sees the values. "auto": bytes and booleans in [−1, 1], by the range of their
-      type; real numbers within [−1, 1] stay as they are, those within [0, 1] become 2x − 1, and both count as
-      bounded; all else is standardised. "standardize": each channel to mean 0 and standard deviation 0.5 (the
-      sigma_data of the paper). "none": as they are.
-    - `classes`: "auto" takes class labels from "labels" or "y" in a .npz file, integers or strings of shape
-      (n,); "none" does not.
+    Args:
+        path: The file.
+        key: The array in a .npz file. None: "x", "images" or "arr_0", the first that exists.
+        layout: Where the channels are: "channels-first" (n, C, …), "channels-last" (n, …, C), or "no-channels" (n, …),
+            which adds one. "auto": of three or more dimensions the last holds the channels if its length is 1, 3 or 4
+            and that of the first is not (if both are, that is an error); two dimensions of bytes are grayscale images;
+            everything else is channels-first.
+        normalize: How the model sees the values. "auto": bytes and booleans in [−1, 1], by the range of their type;
+            real numbers within [−1, 1] unchanged, those within [0, 1] as 2x − 1, both bounded; all else standardised.
+            "standardize": each channel with mean 0 and standard deviation 0.5 (the sigma_data of the paper). "none":
+            unchanged.
+        classes: "auto" takes class labels, integers or strings of shape (n,), from "labels" or "y" in a .npz file.
     """
 
     path: str | Path
@@ -57,16 +57,16 @@ class ArrayFile:
     classes: Literal["auto", "none"] = "auto"
 
     def __post_init__(self) -> None:
-        one_of("layout", self.layout, ("auto", "channels-first", "channels-last", "no-channels"))
-        one_of("normalize", self.normalize, ("auto", "standardize", "none"))
-        one_of("classes", self.classes, ("auto", "none"))
+        check_choice("layout", self.layout, ("auto", "channels-first", "channels-last", "no-channels"))
+        check_choice("normalize", self.normalize, ("auto", "standardize", "none"))
+        check_choice("classes", self.classes, ("auto", "none"))
 
     def load(self) -> DataSet:
         """Open the file, look through its values, and settle the transform."""
         path = Path(self.path).expanduser()
         array, labels = self._open(path)
         if array.ndim == 0 or array.size == 0:
-            raise ValueError(f"{path}: an array of shape {array.shape}; want (n, *dims) with nothing of length 0")
+            raise ValueError(f"{path}: expected an array (n, *dims) with no length of 0, got shape {array.shape}")
         dtype = _kept_as(path, array.dtype)
         layout = self._layout(path, array)
         rows = _ArrayRows(array, dtype, layout)
@@ -96,11 +96,11 @@ class ArrayFile:
             raise ValueError(f"{path}: cannot be read: {what}") from None
 
     def _members(self, archive: NpzFile) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
-        wanted = _KEYS if self.key is None else (self.key,)
-        key = next((key for key in wanted if key in archive.files), None)
+        keys = _KEYS if self.key is None else (self.key,)
+        key = next((key for key in keys if key in archive.files), None)
         if key is None:
             there = ", ".join(map(repr, archive.files))
-            raise ValueError(f"there is no array {' or '.join(map(repr, wanted))}, but {there}; give key=")
+            raise ValueError(f"there is no array {' or '.join(map(repr, keys))}, but {there}; pass key=")
         label_key = next((k for k in _LABEL_KEYS if k in archive.files and k != key), None)
         labels = archive[label_key] if label_key is not None and self.classes == "auto" else None
         return archive[key], labels
@@ -118,7 +118,7 @@ class ArrayFile:
             if array.shape[1] in _COLOURS:
                 raise ValueError(
                     f"{path}: dimension 1 or the last of shape {array.shape} may hold the channels; "
-                    "give layout='channels-first' or 'channels-last'"
+                    "pass layout='channels-first' or 'channels-last'"
                 )
             return "channels-last"
         return "channels-first"
@@ -133,7 +133,7 @@ class ArrayFile:
             transform = Transform((lowest + half,), (half,), lowest, highest, kind, name)
             return transform, f"the range of {stored}, {lowest:g} … {highest:g}, becomes −1 … 1"
 
-        moments = channel_moments(_chunks(rows))
+        moments = channel_moments(map(rows.read, _chunks(rows)))
         low, high = moments.low, moments.high
         if not bool(torch.isfinite(moments.mean).all()):
             raise _not_finite(path, rows)
@@ -141,11 +141,11 @@ class ArrayFile:
         if kind == "integer" and max(-least, most) > _EXACT:
             raise ValueError(f"{path}: integers in [{least:g}, {most:g}] exceed ±2^53; store real numbers")
         if self.normalize == "none":
-            return Transform((0.0,), (1.0,), lowest, highest, kind, name), "values stay as they are"
+            return Transform((0.0,), (1.0,), lowest, highest, kind, name), "values are unchanged"
         if self.normalize == "auto" and kind == "real" and most <= 1 and least >= 0:
             return Transform((0.5,), (0.5,), 0.0, 1.0, kind, name), "real numbers within 0 … 1 become −1 … 1"
         if self.normalize == "auto" and kind == "real" and most <= 1 and least >= -1:
-            note = "real numbers within −1 … 1 stay as they are"
+            note = "real numbers within −1 … 1 are unchanged"
             return Transform((0.0,), (1.0,), -1.0, 1.0, kind, name), note
         note = "each channel is standardised to mean 0 and standard deviation 0.5"
         return Transform(*standardising(moments), lowest, highest, kind, name), note
@@ -188,7 +188,7 @@ def _kept_as(path: Path, stored: np.dtype[Any]) -> np.dtype[Any]:
         return np.dtype(f"i{stored.itemsize}")
     if stored.kind == "f":
         return np.dtype(f"f{min(stored.itemsize, 8)}")
-    raise ValueError(f"{path}: holds {stored} values; want integers, booleans or real numbers")
+    raise ValueError(f"{path}: expected integers, booleans or real numbers, got {stored} values")
 
 
 def _type_range(stored: np.dtype[Any]) -> tuple[float, float] | tuple[None, None]:
@@ -203,21 +203,19 @@ def _type_range(stored: np.dtype[Any]) -> tuple[float, float] | tuple[None, None
 
 
 def _chunks(rows: _ArrayRows) -> Iterator[Tensor]:
-    step = max(1, _CHUNK * len(rows) // rows.array.size)
-    for begin in range(0, len(rows), step):
-        yield rows.read(torch.arange(begin, min(begin + step, len(rows))))
+    """The numbers of the rows, some at a time."""
+    return iter(torch.split(torch.arange(len(rows)), max(1, _CHUNK * len(rows) // rows.array.size)))
 
 
 def _not_finite(path: Path, rows: _ArrayRows) -> ValueError:
-    """What to say of values that are not finite: how many, and where the first is."""
+    """How many values are not finite, and where the first is."""
     import numpy as np
 
     count, first = 0, None
-    step = max(1, _CHUNK * len(rows) // rows.array.size)
-    for begin in range(0, len(rows), step):
-        bad = np.argwhere(~np.isfinite(rows.array[begin : begin + step]))
+    for numbers in _chunks(rows):
+        bad = np.argwhere(~np.isfinite(rows.array[numbers.numpy()]))
         if first is None and len(bad):
-            first = (begin + int(bad[0][0]), *map(int, bad[0][1:]))
+            first = (int(numbers[0]) + int(bad[0][0]), *map(int, bad[0][1:]))
         count += len(bad)
     return ValueError(f"{path}: {count} of {rows.array.size} values are not finite; the first is at index {first}")
 
@@ -232,8 +230,8 @@ def _classes(path: Path, labels: np.ndarray[Any, Any], n: int) -> tuple[Tensor, 
         labels = np.char.decode(labels, "utf-8")
     if labels.shape != (n,) or labels.dtype.kind not in "biuU":
         raise ValueError(
-            f"{path}: labels of shape {labels.shape} and type {labels.dtype}; want integers or strings "
-            f"of shape ({n},), or classes='none'"
+            f"{path}: labels: expected integers or strings of shape ({n},), got {labels.dtype} of shape "
+            f"{labels.shape}; classes='none' ignores them"
         )
     values, numbers = np.unique(labels, return_inverse=True)
     return torch.from_numpy(numbers.astype(np.int64)), tuple(str(value) for value in values)

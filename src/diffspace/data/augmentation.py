@@ -189,7 +189,7 @@ which is 0 but with probability `aniso_rotate_prob` | w·cos r, w·sin r |
             if transform is not None and value != field.default and not getattr(self, transform):
                 raise ValueError(f"{name}: {value} has no effect: {transform} is 0")
         if not self.enabled:
-            raise ValueError(f"{', '.join(_TRANSFORMS)}: expected at least one above 0")
+            raise ValueError(f"{', '.join(_TRANSFORMS)}: expected at least one transform with a multiplier above 0")
 
     @classmethod
     def edm(cls, probability: float = 0.12, **options: float) -> Augmentation:

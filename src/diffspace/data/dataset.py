@@ -1,23 +1,34 @@
-"""What every source of data gives: samples by number, as they are stored and in the space of a model."""
+"""A data set: samples by number, as they are stored and in a model's space, with its split and its order.
+
+Orders and splits are pure functions of a seed: they sort the raw output of PCG64, whose stream numpy guarantees, so
+that they are the same on every machine and with every version of the libraries.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
 
-from diffspace._shapes import Float, Int, Shaped, Tensor
-from diffspace.data.order import first_part, held_out, permutation, stream, windowed
-from diffspace.transform import PIXELS, Transform
+from diffspace._shapes import Bool, Float, Int, Shaped, Tensor
+from diffspace.checks import check_integer
+from diffspace.transform import Transform
 
-__all__ = ["PIXELS", "DataSet", "InMemory", "MirrorableRows", "Rows", "StreamedRows"]
+__all__ = ["DataSet", "InMemory", "Rows", "holdout_mask", "holdout_size", "permutation", "shuffled"]
+
+_SPLIT, _EPOCHS = 0, 1  # separate streams of random numbers, whatever the seed
 
 
 @runtime_checkable
 class Rows(Protocol):
-    """Samples of one shape, read by number, as they are stored."""
+    """Samples of one shape, read by number, as they are stored.
+
+    A method `mirrored()`, where there is one, returns these rows followed by their mirror images.
+    """
 
     @property
     def sample_shape(self) -> tuple[int, ...]: ...
@@ -25,13 +36,13 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, indices: Int[Tensor, "batch"]) -> Shaped[Tensor, "batch *dims"]:
-        """The samples with these numbers, which lie in 0 … len − 1."""
+        """The samples with these numbers, each from 0 to len − 1."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class InMemory:
-    """Rows that lie in a tensor (n, *dims)."""
+    """Rows held in a tensor (n, *dims)."""
 
     values: Shaped[Tensor, "n *dims"]
 
@@ -46,31 +57,9 @@ class InMemory:
         return self.values[indices.to(self.values.device, non_blocking=True)]
 
 
-@runtime_checkable
-class MirrorableRows(Rows, Protocol):
-    """Rows whose mirror images are not found by flipping them, and are known all the same."""
-
-    def mirrored(self) -> Rows:
-        """These rows, and after them their mirror images; ValueError where there are none."""
-        ...
-
-
-@runtime_checkable
-class StreamedRows(Rows, Protocol):
-    """Rows that come one after the other, of which a window can be kept; they know their own classes."""
-
-    window: int
-
-    def classes(self, indices: Int[Tensor, "batch"]) -> Int[Tensor, "batch"] | None: ...
-
-    def rest(self, begin: int) -> Rows:
-        """The rows from number `begin` on."""
-        ...
-
-
 @dataclass(frozen=True, eq=False)
 class _Mirrored:
-    """Rows of images, and after them their mirror images."""
+    """Rows of images, followed by their mirror images."""
 
     rows: Rows
 
@@ -90,12 +79,11 @@ class _Mirrored:
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """Samples with their classes, where they have some, and the transform to the space of a model.
+    """Samples with their class labels, if any, and the transform to a model's space.
 
-    `labels` are class numbers, one for each sample, and `class_names` names them; without classes the two are
-    None and empty. Of a stream (`StreamedRows`) the labels are known where its samples are, and `labels` is None.
-    `notes` are sentences on how the data were read, for `inspect` to print. `selection` holds
-    the numbers of the rows that belong to the set, in order; None is all of them.
+    `labels` are class numbers, one for each sample, and `class_names` names the classes; without classes they are None
+    and empty. `notes` are sentences on how the data were read, printed by `inspect`. `selection` holds the numbers of
+    the rows that belong to the set, in order; None means all.
     """
 
     name: str
@@ -110,11 +98,11 @@ class DataSet:
         if len(self) == 0:
             raise ValueError(f"{self.name}: holds no samples")
         if self.labels is None:
-            if self.class_names and not isinstance(self.rows, StreamedRows):
-                raise ValueError(f"class_names: {self.class_names} without labels")
+            if self.class_names:
+                raise ValueError(f"class_names: {self.class_names} given without labels")
             return
         if len(self.labels) != len(self):
-            raise ValueError(f"labels: {len(self.labels)} for {len(self)} samples; want one for each")
+            raise ValueError(f"labels: expected {len(self)}, one for each sample, got {len(self.labels)}")
         low, high = int(self.labels.min()), int(self.labels.max())
         if low < 0 or high >= len(self.class_names):
             raise ValueError(f"labels: in [{low}, {high}] with {len(self.class_names)} class_names")
@@ -129,8 +117,6 @@ class DataSet:
 
     def raw(self, indices: Int[Tensor, "batch"] | None = None) -> Shaped[Tensor, "batch *dims"]:
         """The samples with these numbers as they are stored; None reads all."""
-        if indices is None:
-            self._check_random("all samples")
         return self.rows.read(self._row_numbers(indices))
 
     def batch(self, indices: Int[Tensor, "batch"] | None = None) -> Float[Tensor, "batch *dims"]:
@@ -138,66 +124,113 @@ class DataSet:
         return self.transform.forward(self.raw(indices))
 
     def classes(self, indices: Int[Tensor, "batch"]) -> Int[Tensor, "batch"] | None:
-        """The class numbers of the samples with these numbers; None where there are no classes."""
-        if self.labels is not None:
-            return self.labels[indices]
-        return self.rows.classes(indices) if self.class_names and isinstance(self.rows, StreamedRows) else None
+        """The class numbers of the samples with these numbers; None if there are no classes."""
+        return None if self.labels is None else self.labels[indices]
 
-    def places(self, seed: int, begin: int, end: int) -> Int[Tensor, "batch"]:
-        """Which samples are at the places begin … end − 1 of the endless order in which a training sees them."""
-        if isinstance(self.rows, StreamedRows):
-            return windowed(len(self), seed, self.rows.window, begin, end)
-        return stream(len(self), seed, begin, end)
+    def training_order(self, seed: int, begin: int, end: int) -> Int[Tensor, "batch"]:
+        """The numbers of the samples at places begin … end − 1 of the endless order in which training sees them."""
+        return shuffled(len(self), seed, begin, end)
 
-    def some(self, count: int) -> Int[Tensor, "count"]:
-        """Numbers of so many samples, or of all: drawn by a fixed seed, of a stream the first."""
-        count = min(count, len(self))
-        return torch.arange(count) if isinstance(self.rows, StreamedRows) else permutation(len(self), 0)[:count]
+    def sample_numbers(self, count: int) -> Int[Tensor, "count"]:
+        """Numbers of `count` samples, or of all if there are fewer, drawn with a fixed seed."""
+        return permutation(len(self), 0)[:count]
 
     def subset(self, indices: Int[Tensor, "batch"]) -> DataSet:
         """The data set of the samples with these numbers, in this order."""
-        self._check_random("subset")
-        labels = None if self.labels is None else self.labels[self._checked(indices)]
-        return dataclasses.replace(self, selection=self._row_numbers(indices), labels=labels)
+        rows = self._row_numbers(indices)
+        return dataclasses.replace(self, selection=rows, labels=None if self.labels is None else self.labels[indices])
 
     def split(self, holdout: float | int | None = None, seed: int = 0) -> tuple[DataSet, DataSet]:
         """(training part, held-out part), each class divided in the same proportion.
 
-        `holdout` is a fraction of the samples or a number of them; None is a fifth, at most 10,000 samples,
-        which with `seed=0` is the standard split of every data set. The same numbers give the same split on
-        every machine and with every version of the libraries. At least one sample of each class stays in
-        training. Of a stream the first samples are held out, a fifth or 1000 of them for None, and read into memory.
+        `holdout` is a fraction of the samples or their number; None is a fifth, at most 10,000 samples, which with
+        `seed=0` is the standard split of every data set. At least one sample of each class stays in training.
         """
-        if isinstance(self.rows, StreamedRows):
-            first = torch.arange(first_part(len(self), holdout))
-            kept = dataclasses.replace(self, rows=InMemory(self.raw(first)), labels=self.classes(first))
-            return dataclasses.replace(self, rows=self.rows.rest(len(first))), kept
-        out = held_out(len(self), self.labels, holdout, seed)
+        out = holdout_mask(len(self), self.labels, holdout, seed)
         return self.subset((~out).nonzero().flatten()), self.subset(out.nonzero().flatten())
 
     def mirrored(self) -> DataSet:
-        """Twice the samples: after these images their mirror images, left and right exchanged, with the same labels."""
+        """These images followed by their mirror images, left and right exchanged, with the same labels."""
         if len(self.sample_shape) != 3:
-            raise ValueError(f"mirror: samples of shape {self.sample_shape}; want images, (channels, height, width)")
-        self._check_random("mirror")
+            raise ValueError(f"mirror: expected images (channels, height, width), got samples of {self.sample_shape}")
         own = self._row_numbers(None)
+        rows = self.rows.mirrored() if hasattr(self.rows, "mirrored") else _Mirrored(self.rows)
         labels = None if self.labels is None else self.labels.repeat(2)
-        rows = self.rows.mirrored() if isinstance(self.rows, MirrorableRows) else _Mirrored(self.rows)
         return dataclasses.replace(self, rows=rows, selection=torch.cat([own, own + len(self.rows)]), labels=labels)
-
-    def _check_random(self, what: str) -> None:
-        if isinstance(self.rows, StreamedRows):
-            raise ValueError(f"{what}: {self.name} is a stream, which cannot be read at random")
-
-    def _checked(self, indices: Tensor) -> Tensor:
-        if indices.numel():
-            low, high = int(indices.min()), int(indices.max())
-            if low < 0 or high >= len(self):
-                raise ValueError(f"indices: in [{low}, {high}]; want 0 to {len(self) - 1}")
-        return indices
 
     def _row_numbers(self, indices: Tensor | None) -> Tensor:
         if indices is None:
             return torch.arange(len(self)) if self.selection is None else self.selection
-        self._checked(indices)
+        if indices.numel():
+            low, high = int(indices.min()), int(indices.max())
+            if low < 0 or high >= len(self):
+                raise ValueError(f"indices: expected 0 to {len(self) - 1}, got numbers in [{low}, {high}]")
         return indices if self.selection is None else self.selection[indices]
+
+
+def permutation(n: int, seed: int, *key: int) -> Int[Tensor, "n"]:
+    """The numbers 0 … n − 1 in an order that `seed` and `key` determine, integers of at least 0."""
+    import numpy as np
+
+    check_integer("seed", seed, 0)
+    bits = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)).random_raw(n)
+    return torch.from_numpy(np.argsort(bits, kind="stable"))
+
+
+_recent_permutation = functools.lru_cache(maxsize=4)(permutation)
+
+
+def shuffled(n: int, seed: int, begin: int, end: int, window: int | None = None) -> Int[Tensor, "batch"]:
+    """The places begin … end − 1 of an endless order: range(n) shuffled anew in each epoch.
+
+    With `window`, range(n) is cut into windows of that length, shuffled one by one: for samples that come in a stream.
+    """
+    parts = []
+    size = window or n
+    while begin < end:
+        epoch, place = divmod(begin, n)
+        number, offset = divmod(place, size)
+        key = (epoch,) if window is None else (epoch, number)
+        order = _recent_permutation(min(size, n - number * size), seed, _EPOCHS, *key)
+        parts.append(number * size + order[offset : offset + end - begin])
+        begin += len(parts[-1])
+    return torch.cat(parts)
+
+
+def holdout_size(n: int, holdout: float | int | None, most: int, kept: int = 1, what: str = "one sample") -> int:
+    """How many of n samples to hold out, of which `kept` stay in training; None is a fifth, at most `most`."""
+    if holdout is None:
+        count = min(max(round(n / 5), 1), most)
+    elif isinstance(holdout, float):
+        if not 0 < holdout < 1:
+            raise ValueError(f"holdout: expected a fraction in (0, 1) or an integer, got {holdout}")
+        count = round(n * holdout)
+    else:
+        count = holdout
+    if not 1 <= count <= n - kept:
+        raise ValueError(f"holdout: {holdout} is {count} of {n} samples; expected at least 1, and {what} left to train")
+    return count
+
+
+def holdout_mask(n: int, labels: Int[Tensor, "n"] | None, holdout: float | int | None, seed: int) -> Bool[Tensor, "n"]:
+    """Which of n samples are held out, in proportion from each class; see `DataSet.split`."""
+    groups = torch.zeros(n, dtype=torch.int64) if labels is None else labels
+    sizes = torch.bincount(groups)
+    what = "one sample" if labels is None else "one sample of each class"
+    count = holdout_size(n, holdout, 10_000, int((sizes > 0).sum()), what)
+    order = permutation(n, seed, _SPLIT)
+    by_class = order[torch.argsort(groups[order], stable=True)]
+    rank = torch.arange(n) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    out = torch.zeros(n, dtype=torch.bool)
+    out[by_class] = rank < torch.tensor(_quotas(sizes.tolist(), count)).repeat_interleave(sizes)
+    return out
+
+
+def _quotas(sizes: list[int], count: int) -> list[int]:
+    """How many of each class make up `count`: in proportion, by largest remainders, never a whole class."""
+    shares = [count * size / sum(sizes) for size in sizes]
+    quotas = [min(math.floor(share), max(size - 1, 0)) for share, size in zip(shares, sizes, strict=True)]
+    while sum(quotas) < count:
+        growing = [c for c, size in enumerate(sizes) if quotas[c] < size - 1]
+        quotas[max(growing, key=lambda c: shares[c] - quotas[c])] += 1
+    return quotas

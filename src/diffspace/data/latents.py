@@ -1,8 +1,12 @@
-"""Latents that an encoder has written, as a data set."""
+"""Latents of an encoder: written once for all trainings on them, and read as a data set."""
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,21 +14,25 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from diffspace._shapes import Float, Int, Tensor
-from diffspace.data._options import one_of
+from diffspace.checks import check_choice, check_integer
+from diffspace.data.archives import MANIFEST
 from diffspace.data.dataset import DataSet, Rows
-from diffspace.data.files import MANIFEST
-from diffspace.data.manifest import manifest_text
-from diffspace.files import has_format
-from diffspace.transform import Transform
+from diffspace.data.loader import ordered_map
+from diffspace.data.preparation import PartialWork, check_destination, file_sha256, versions
+from diffspace.data.stored_images import ImageSource
+from diffspace.files import atomic_path, has_format, manifest_text, read_manifest
+from diffspace.protocols import Encoder
+from diffspace.transform import Moments, Transform, channel_moments, standardising
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["LABELS", "LATENTS", "LATENTS_FORMAT", "Latents"]
+__all__ = ["LATENTS", "Encoded", "Latents", "encode_dataset"]
 
 LATENTS, LABELS = "latents.npy", "labels.npy"
-LATENTS_FORMAT = "diffspace latents 1"
-_HOLDS = {
+_FORMAT = "diffspace latents 1"
+_PART = 1000  # images
+_TYPES = {
     **dict.fromkeys(("format", "source", "encoder", "precision"), str),
     **dict.fromkeys(("shape", "class_names", "shift", "scale"), list),
     "count": int,
@@ -33,15 +41,166 @@ _HOLDS = {
 
 
 @dataclass(frozen=True)
-class Latents:
-    """The latents in a folder that `encode` wrote, read through a memory map.
+class Encoded:
+    """What has been written: latents of shape (C, *dims), the number of images, and the range, mean and variance of the
+    channels. `sha256` is the manifest's hash of itself; it stands for everything that was written.
+    """
 
-    - `normalize`: "standardize" gives each channel mean 0 and standard deviation 0.5, the sigma_data of the paper, by
-      what was measured on all of them; "none" leaves them as the encoder gave them.
-    - `classes`: "none" leaves labels out.
+    path: Path
+    images: int
+    shape: tuple[int, ...]
+    moments: Moments
+    notes: tuple[str, ...]
+    sha256: str
+
+
+def encode_dataset(
+    source: ImageSource,
+    encoder: Encoder,
+    destination: str | Path,
+    *,
+    name: str,
+    batch_size: int = 32,
+    precision: Literal["float16", "float32"] = "float16",
+    mirror: bool = False,
+    overwrite: bool = False,
+    track: Callable[[int, int], None] | None = None,
+) -> Encoded:
+    """Write `encoder.encode(x)` of the images of a source, x in [−1, 1], to a folder; see `Latents`.
+
+    The folder holds latents.npy, (n, C, *dims), labels.npy if there are labels, and manifest.json with the mean and
+    standard deviation of each channel, hashes, the `name` of the encoder and the hash of its parameters. An interrupted
+    call is resumed as in `prepare`.
+
+    ValueError for a destination that exists (unless `overwrite`, and only what was prepared), for work begun with other
+    options, data or encoder, and for latents that are not finite or exceed float16.
+
+    Args:
+        source: The images.
+        encoder: From images to latents; the mean of an encoder that gives a distribution.
+        destination: The folder.
+        name: What the manifest calls the encoder.
+        batch_size: Images encoded at once.
+        precision: The type in which latents are stored.
+        mirror: Also write the latents of the mirror images: flipping latents does not give them.
+        overwrite: Replace what was prepared there before.
+        track: Called with the numbers of images done and of all images.
+    """
+    check_integer("batch_size", batch_size, 1)
+    check_choice("precision", precision, ("float16", "float32"))
+    target = Path(destination).expanduser()
+    if target.suffix:
+        raise ValueError(f"destination: expected a folder, got {target}")
+    check_destination(target, Path(source.path).expanduser(), overwrite)
+    contents = source.open().fingerprint()
+    data = dataclasses.replace(source, cache_mb=0).load()
+    about = {
+        "format": _FORMAT,
+        "source": source.name,
+        "encoder": name,
+        "encoder_sha256": _fingerprint(encoder),
+        "options": source.options,
+        "batch_size": batch_size,
+        "precision": precision,
+        "mirror": mirror,
+        "versions": versions("torch"),
+    }
+    place = PartialWork(target)
+
+    def encoded(x: Tensor) -> Tensor:
+        return _encoded(encoder, x, mirror, precision)
+
+    def write() -> tuple[Path, Encoded]:
+        parts = []
+        for begin in range(0, len(data), _PART):
+            path, end = place.folder / f"{begin // _PART:05d}.npy", min(begin + _PART, len(data))
+            if not path.exists():
+                batches = torch.split(torch.arange(begin, end), batch_size)
+                _save(path, torch.cat([encoded(x) for x in ordered_map(data.batch, batches, 1, 1)], dim=1))
+            parts.append(path)
+            if track is not None:
+                track(end, len(data))
+        complete = place.folder / "whole"
+        shutil.rmtree(complete, ignore_errors=True)  # of a call that was killed
+        complete.mkdir()
+        shape, moments = _join(parts, len(data), complete / LATENTS)
+        if data.labels is not None:
+            _save(complete / LABELS, data.labels)
+        shift, scale = standardising(moments)
+        measured = {"mean": moments.mean.tolist(), "std": moments.var.sqrt().tolist(), "shift": shift, "scale": scale}
+        hashes = {file.name: file_sha256(file) for file in sorted(complete.glob("*.npy"))}
+        holds = {"count": len(data), "shape": list(shape), "class_names": list(data.class_names), "files": hashes}
+        text = manifest_text({**about, **holds, **measured})
+        (complete / MANIFEST).write_bytes(text)
+        notes = tuple(note for note in data.notes if "cache_mb" not in note)  # an option that has no effect here
+        return complete, Encoded(target, len(data), shape, moments, notes, json.loads(text)["sha256"])
+
+    return place.complete({**about, "contents": contents}, write)
+
+
+def _fingerprint(encoder: Encoder) -> str | None:
+    """A hash of the parameters of an encoder that has some, and of what it does with their output."""
+    if not isinstance(encoder, torch.nn.Module):
+        return None
+    digest = hashlib.sha256(repr(getattr(encoder, "statistics", None)).encode())
+    for name, value in sorted(encoder.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+@torch.no_grad()
+def _encoded(encoder: Encoder, x: Tensor, mirror: bool, precision: str) -> Tensor:
+    """Latents (1 or 2, B, C, *dims), those of the mirror images second."""
+    images = [x, x.flip(-1)] if mirror else [x]
+    latents = torch.stack([encoder.encode(image).cpu() for image in images])
+    kept: Tensor = latents.to(getattr(torch, precision))
+    if not bool(torch.isfinite(kept).all()):
+        low, high = torch.aminmax(latents)
+        raise ValueError(f"precision: {precision} does not hold latents in [{float(low):g}, {float(high):g}]")
+    return kept
+
+
+def _save(path: Path, values: Tensor) -> None:
+    import numpy as np
+
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, values.numpy())
+
+
+def _join(parts: list[Path], count: int, target: Path) -> tuple[tuple[int, ...], Moments]:
+    """Write one array of all latents, those of the mirror images after the others; their shape, and their moments."""
+    import numpy as np
+
+    first = np.load(parts[0], mmap_mode="r")
+    copies, _, *shape = first.shape
+    with atomic_path(target) as temporary:
+        joined = np.lib.format.open_memmap(temporary, mode="w+", dtype=first.dtype, shape=(copies * count, *shape))
+
+        def chunks() -> Iterator[Tensor]:
+            for number, part in enumerate(parts):
+                for copy, some in enumerate(np.load(part)):
+                    begin = copy * count + number * _PART
+                    joined[begin : begin + len(some)] = some
+                    yield torch.from_numpy(some)
+
+        moments = channel_moments(chunks())
+        joined.flush()
+    return tuple(shape), moments
+
+
+@dataclass(frozen=True)
+class Latents:
+    """The latents in a folder that `encode_dataset` wrote, read through a memory map.
 
     `Model.decode` leads back to what the encoder gave, and `Encoder.decode` from there to pixels. The mirror images of
-    `DataSet.mirrored` are the latents of mirrored images, where they have been written.
+    `DataSet.mirrored` are the latents of mirrored images, if they have been written.
+
+    Args:
+        path: The folder.
+        normalize: "standardize" gives each channel mean 0 and standard deviation 0.5, the sigma_data of the paper, as
+            measured on all latents; "none" leaves them as the encoder gave them.
+        classes: "none" ignores labels.
     """
 
     path: str | Path
@@ -49,45 +208,41 @@ class Latents:
     classes: Literal["auto", "none"] = "auto"
 
     def __post_init__(self) -> None:
-        one_of("normalize", self.normalize, ("standardize", "none"))
-        one_of("classes", self.classes, ("auto", "none"))
+        check_choice("normalize", self.normalize, ("standardize", "none"))
+        check_choice("classes", self.classes, ("auto", "none"))
 
     def load(self) -> DataSet:
-        """Open the array; ValueError where it is not what its manifest says."""
+        """Open the array; ValueError if it is not what its manifest says."""
         path = Path(self.path).expanduser()
-        manifest = _manifest(path)
-        rows = _LatentRows(path, _array(path / LATENTS), manifest["count"], manifest["mirror"])
-        rows.check(manifest["shape"], manifest["precision"])
+        manifest = _read_manifest(path / MANIFEST)
+        array = _open_array(path / LATENTS)
+        stored = (manifest["count"] * (2 if manifest["mirror"] else 1), *manifest["shape"])
+        if array.shape != stored or str(array.dtype) != manifest["precision"]:
+            raise ValueError(
+                f"{path / LATENTS}: expected {manifest['precision']} of shape {stored} as {MANIFEST} says, "
+                f"got {array.dtype} of shape {array.shape}"
+            )
+        rows = _LatentRows(path, array, manifest["count"], manifest["mirror"])
         labels, class_names = None, ()
         if self.classes == "auto" and manifest["class_names"]:
-            labels, class_names = torch.from_numpy(_array(path / LABELS).copy()), tuple(manifest["class_names"])
-        shift, scale = (0.0,), (1.0,)
+            labels, class_names = torch.from_numpy(_open_array(path / LABELS).copy()), tuple(manifest["class_names"])
+        transform = Transform()
+        notes = [f"latents of {manifest['source']} by {manifest['encoder']}, stored as {manifest['precision']}"]
         if self.normalize == "standardize":
-            shift, scale = tuple(manifest["shift"]), tuple(manifest["scale"])
-        notes = [f"latents of {manifest['source']} by {manifest['encoder']}, kept as {manifest['precision']}"]
-        if self.normalize == "standardize":
+            transform = Transform(tuple(manifest["shift"]), tuple(manifest["scale"]))
             notes.append("each channel is standardised to mean 0 and standard deviation 0.5")
-        name = path.resolve().name
-        return DataSet(name, rows, Transform(shift, scale), labels, class_names, tuple(notes))
+        return DataSet(path.resolve().name, rows, transform, labels, class_names, tuple(notes))
 
 
 @dataclass(frozen=True, eq=False)
 class _LatentRows:
-    """The latents of images, and where they were written those of their mirror images after them."""
+    """The latents of images, followed by those of their mirror images if `both`."""
 
     path: Path
     array: np.ndarray[Any, Any]
     count: int
     mirror: bool
     both: bool = False
-
-    def check(self, shape: list[int], precision: str) -> None:
-        stored = (self.count * (2 if self.mirror else 1), *shape)
-        if self.array.shape != stored or str(self.array.dtype) != precision:
-            raise ValueError(
-                f"{self.path / LATENTS}: {self.array.dtype} of shape {self.array.shape}; "
-                f"{MANIFEST} says {precision} of shape {stored}"
-            )
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -102,16 +257,16 @@ class _LatentRows:
     def mirrored(self) -> Rows:
         if not self.mirror:
             raise ValueError(f"mirror: {self.path} holds no latents of mirror images; encode them with mirror")
-        return _LatentRows(self.path, self.array, self.count, self.mirror, both=True)
+        return dataclasses.replace(self, both=True)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "array": None}  # a memory map would be copied
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, array=_array(state["path"] / LATENTS))
+        self.__dict__.update(state, array=_open_array(state["path"] / LATENTS))
 
 
-def _array(path: Path) -> np.ndarray[Any, Any]:
+def _open_array(path: Path) -> np.ndarray[Any, Any]:
     import numpy as np
 
     try:
@@ -121,17 +276,15 @@ def _array(path: Path) -> np.ndarray[Any, Any]:
         raise ValueError(f"{path}: cannot be read: {reason}") from None
 
 
-def _manifest(path: Path) -> dict[str, Any]:
+def _read_manifest(path: Path) -> dict[str, Any]:
     try:
-        text = (path / MANIFEST).read_bytes()
-        manifest: dict[str, Any] = json.loads(text)
-        whole = text == manifest_text({name: value for name, value in manifest.items() if name != "sha256"})
+        manifest = read_manifest(path.read_bytes())
+        if any(not isinstance(manifest.get(key), kind) for key, kind in _TYPES.items()):
+            raise ValueError
+        if not has_format(manifest["format"], _FORMAT):
+            raise ValueError
     except OSError as error:
-        raise ValueError(f"{path / MANIFEST}: cannot be read: {error.strerror}") from None
-    except (ValueError, AttributeError, RecursionError):
-        whole = False
-    if not whole or any(not isinstance(manifest.get(key), kind) for key, kind in _HOLDS.items()):
-        whole = False
-    if not whole or not has_format(manifest["format"], LATENTS_FORMAT):
-        raise ValueError(f"{path / MANIFEST}: is not what `diffspace data encode` wrote")
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise ValueError(f"{path}: is not what `diffspace data encode` wrote") from None
     return manifest

@@ -1,4 +1,4 @@
-"""From images wherever they lie to a data set as the reference stores them.
+"""From images in any source to a data set as the reference stores them, and whether it is still what was written.
 
 The result is a ZIP archive, or a folder, of PNGs of one size that are not compressed, 00000/img00000000.png and so on,
 with their labels in dataset.json, and the hash of each file and the options in manifest.json.
@@ -6,37 +6,42 @@ with their labels in dataset.json, and the hash of each file and the options in 
 
 from __future__ import annotations
 
+import hashlib
+import importlib.metadata
+import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
-from diffspace.data._options import whole_number
-from diffspace.data.files import INDEX, MANIFEST, Files
-from diffspace.data.folder import ImageSource
-from diffspace.data.labels import find_labels
-from diffspace.data.manifest import manifest_text, sha256, write_folder, write_zip
-from diffspace.data.partial_work import PartialWork, check_destination, versions
-from diffspace.data.zip_files import ZipFiles
-from diffspace.files import atomic_path
+from diffspace.checks import check_integer
+from diffspace.data.archives import INDEX, MANIFEST, ZipImages, list_files
+from diffspace.data.stored_images import ImageSource, StoredImages
+from diffspace.files import atomic_path, manifest_text, read_manifest, write_text
 
 if TYPE_CHECKING:
     from diffspace.data.images import ImageReader
 
-__all__ = ["Prepared", "Track", "prepare"]
+__all__ = ["PartialWork", "Prepared", "check_destination", "file_sha256", "prepare", "verify", "versions"]
 
 _PART = 1000  # images in a part; the reference puts as many into a folder
-_AT_ONCE = 64  # images that are held in memory
+_AT_ONCE = 64  # images held in memory
+_STATE = "state.json"
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the first time that a ZIP archive can name
 
 Phase: TypeAlias = Literal["headers", "images", "writing"]
 Track: TypeAlias = Callable[[Phase, int, int], None]
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What has been written: images of shape (C, H, W), with labels or without, the names of those that could not
-    be read, and remarks. `sha256` is the hash that the manifest has of itself; it stands for all that was written.
+    """What has been written: images of shape (C, H, W), whether they have labels, the names of those that could not be
+    read, and notes. `sha256` is the manifest's hash of itself; it stands for everything that was written.
     """
 
     path: Path
@@ -58,118 +63,301 @@ def prepare(
 ) -> Prepared:
     """Write the images of a source to `destination`, a .zip archive or a folder.
 
-    PNGs that are already what is wanted keep their bytes. Images keep their number in the source, so that one
-    that is left out leaves a gap, as in the reference; `max_images` takes the first ones. The same call gives
-    the same bytes.
+    PNGs that need no change keep their bytes. Images keep their number in the source, so that one that is left out
+    leaves a gap, as in the reference. The same call gives the same bytes. The destination appears when it is complete;
+    until then the work is beside it in `destination`.partial, where the same call resumes it after an interruption.
 
-    The destination appears when it is whole. Until then the work lies beside it in `destination`.partial, where
-    the same call takes it up again after it was interrupted; `track(phase, done, all)` is told how far it is.
+    ValueError for a destination that exists (unless `overwrite`, and only what was prepared), for work begun with other
+    options or data, and for unreadable images; see `ImageSource`.
 
-    Errors: ValueError for a destination that exists (unless `overwrite`, and for a folder only one that was
-    prepared), for work begun with other options or data, and for images that cannot be read; see `ImageSource`.
+    Args:
+        source: The images, with the options for size, colours and labels.
+        destination: A .zip archive, or a folder.
+        max_images: Take at most the first ones.
+        overwrite: Replace what was prepared there before.
+        track: Called with the phase, the numbers of items done and of all items.
     """
     if max_images is not None:
-        whole_number("max_images", max_images, least=1)
+        check_integer("max_images", max_images, 1)
     target = Path(destination).expanduser()
     if target.suffix.lower() not in ("", ".zip"):
-        raise ValueError(f"destination: {target} ends in {target.suffix}; want .zip, or a folder")
+        raise ValueError(f"destination: expected .zip or a folder, got {target}")
     check_destination(target, Path(source.path).expanduser(), overwrite)
-    files = source.files()
-    place = PartialWork(target)
-    work = _Work(source, files, place, max_images, track or (lambda *_: None))
-    place.begin({**work.options, "source": source.name, **versions("pillow"), "contents": files.fingerprint()})
-    try:
-        prepared, whole = work.write()
-    except ValueError:
-        place.abandon()
-        raise
-    place.finish(whole)
-    return prepared
+    images = source.open()
+    work = _Preparation(source, images, PartialWork(target), max_images, track or (lambda *_: None))
+    state = {**work.options, "source": source.name, **versions("pillow"), "contents": images.fingerprint()}
+    return work.place.complete(state, work.write)
 
 
 @dataclass(frozen=True)
-class _Work:
+class _Preparation:
     """Preparation under way: parts of a thousand images, each a ZIP archive of its own, in a folder."""
 
     source: ImageSource
-    files: Files
+    images: StoredImages
     place: PartialWork
     max_images: int | None
     track: Track
 
     @property
     def options(self) -> dict[str, Any]:
-        """What decides what is written, in JSON's types."""
-        names = ("size", "crop", "channels", "classes", "on_error")
-        options = {**{name: getattr(self.source, name) for name in names}, "max_images": self.max_images}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
+        """What determines the result, in JSON's types."""
+        return {**self.source.options, "max_images": self.max_images}
 
-    def write(self) -> tuple[Prepared, Path]:
-        """Write what is missing; what there is then, and where the whole of it lies."""
-        survey = self.source.survey(self.files, self.max_images, lambda *at: self.track("headers", *at))
+    def write(self) -> tuple[Path, Prepared]:
+        """Write what is missing; where the complete data set is, and what it holds."""
+        survey = self.source.survey(self.images, self.max_images, lambda *at: self.track("headers", *at))
         plan = [(f"{i // _PART:05d}/img{i:08d}.png", i) for i in survey.numbers]
         parts = []
         for begin in range(0, len(plan), _PART):
-            parts.append(self._part(begin // _PART, plan[begin : begin + _PART], survey.reader))
+            path = self.place.folder / f"{begin // _PART:05d}.zip"
+            if not path.exists():
+                with atomic_path(path) as temporary:
+                    _write_zip(temporary, self._pngs(plan[begin : begin + _PART], survey.reader, survey.threads))
+            parts.append(ZipImages(path))
             self.track("images", min(begin + _PART, len(plan)), len(plan))
         there = {name for part in parts for name in part.names}
         written = {name: number for name, number in plan if name in there}
         if not written:
-            raise ValueError(f"{self.files.path}: none of its {survey.total} images can be read")
+            raise ValueError(f"{self.images.path}: none of its {survey.total} images can be read")
         index = self._index(written)
         manifest: dict[str, Any] = {"source": self.source.name, "options": self.options, "versions": versions("pillow")}
         members = self._members(parts, len(written), index, manifest)
+        complete = self.place.folder / f"whole{self.place.target.suffix}"
         if self.place.target.suffix:
-            whole = self.place.folder / "whole.zip"
-            with atomic_path(whole) as temporary:
-                write_zip(temporary, members)
+            with atomic_path(complete) as temporary:
+                _write_zip(temporary, members)
         else:
-            whole = self.place.folder / "whole"
-            write_folder(whole, members)
-        return Prepared(
+            _write_folder(complete, members)
+        return complete, Prepared(
             path=self.place.target,
             images=len(written),
             shape=survey.reader.shape,
             labelled=index["labels"] is not None,
-            left_out=tuple(self.files.names[i] for i in sorted(set(range(survey.total)) - set(written.values()))),
+            left_out=tuple(self.images.names[i] for i in sorted(set(range(survey.total)) - set(written.values()))),
             notes=survey.notes,
             sha256=json.loads(manifest_text(manifest))["sha256"],
-        ), whole
+        )
 
-    def _part(self, number: int, plan: Sequence[tuple[str, int]], reader: ImageReader) -> ZipFiles:
-        """The images of a part, written unless an earlier run did so."""
-        path = self.place.folder / f"{number:05d}.zip"
-        if not path.exists():
-            with atomic_path(path) as temporary:
-                write_zip(temporary, self._encoded(plan, reader))
-        return ZipFiles(path)
-
-    def _encoded(self, plan: Sequence[tuple[str, int]], reader: ImageReader) -> Iterator[tuple[str, bytes]]:
+    def _pngs(self, plan: Sequence[tuple[str, int]], reader: ImageReader, threads: int) -> Iterator[tuple[str, bytes]]:
         for begin in range(0, len(plan), _AT_ONCE):
             some = plan[begin : begin + _AT_ONCE]
-            pngs = self.source.try_each(lambda number: reader.png(self.files, number), [number for _, number in some])
+            numbers = [number for _, number in some]
+            pngs = self.source.try_each(lambda number: reader.png(self.images, number), numbers, threads)
             yield from ((name, pngs[number]) for name, number in some if number in pngs)
 
     def _index(self, written: Mapping[str, int]) -> dict[str, Any]:
         auto = self.source.classes == "auto"
-        originals = [self.files.names[number] for number in written.values()]
-        labels, class_names = find_labels(self.files, originals) if auto else (None, ())
+        labels, class_names = self.images.labels(list(written.values())) if auto else (None, ())
         if labels is None:
             return {"labels": None}
         index: dict[str, Any] = {"labels": [list(pair) for pair in zip(written, labels, strict=True)]}
         return {**index, "class_names": list(class_names)} if class_names else index
 
     def _members(
-        self, parts: Sequence[ZipFiles], total: int, index: Mapping[str, Any], manifest: dict[str, Any]
+        self, parts: Sequence[ZipImages], total: int, index: Mapping[str, Any], manifest: dict[str, Any]
     ) -> Iterator[tuple[str, bytes]]:
-        """All that is written, in order; the manifest last, which learns the hash of what comes by."""
+        """Everything that is written, in order; the manifest comes last, with the hashes of the others."""
         hashes = manifest["files"] = {}
         for part in parts:
-            for name, content in zip(part.names, map(part.image, range(len(part.names))), strict=True):
-                hashes[name] = sha256(content)
+            for number, name in enumerate(part.names):
+                content = part.open(number)
+                hashes[name] = hashlib.sha256(content).hexdigest()
                 yield name, content
             self.track("writing", len(hashes), total)
         content = json.dumps(index).encode()
-        hashes[INDEX] = sha256(content)
+        hashes[INDEX] = hashlib.sha256(content).hexdigest()
         yield INDEX, content
         yield MANIFEST, manifest_text(manifest)
+
+
+def _write_zip(target: Path | _Comparison, members: Iterable[tuple[str, bytes]]) -> None:
+    """A ZIP archive of stored members without times or rights: the same members give the same bytes."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in members:
+            info = zipfile.ZipInfo(name, _EPOCH)
+            info.create_system = 3  # otherwise it names the system on which it was written
+            info.external_attr = 0o100644 << 16
+            archive.writestr(info, content)
+
+
+def _write_folder(target: Path, members: Iterable[tuple[str, bytes]]) -> None:
+    """The members as files; a folder that exists is replaced."""
+    if target.exists():
+        shutil.rmtree(target)
+    target.mkdir()
+    for name, content in members:
+        path = target / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    if hasattr(os, "sync"):
+        os.sync()
+
+
+# ---- work that can be interrupted
+
+
+def check_destination(target: Path, source: Path, overwrite: bool) -> None:
+    """ValueError for a destination that cannot be written, or exists and may not be replaced."""
+    if not target.parent.is_dir():
+        raise ValueError(f"destination: there is no folder {target.parent}")
+    whence, where = source.resolve(), target.resolve()
+    if source.exists() and (where.is_relative_to(whence) or whence.is_relative_to(where)):
+        raise ValueError(f"destination: {target} and the source {source} contain one another")
+    if not target.exists():
+        return
+    if target.is_dir() != (target.suffix == ""):
+        raise ValueError(f"destination: {target} is a {'folder' if target.is_dir() else 'file'}; choose another name")
+    if target.is_dir() and not any(target.iterdir()):
+        return
+    if not overwrite:
+        raise ValueError(f"destination: {target} exists already; choose another name, or overwrite it")
+    if target.is_dir() and not (target / MANIFEST).is_file():
+        raise ValueError(f"destination: {target} was not prepared by diffspace and is not overwritten")
+
+
+@dataclass(frozen=True)
+class PartialWork:
+    """Work on `target` that can be interrupted: it is done in the folder `target`.partial."""
+
+    target: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.target.with_name(self.target.name + ".partial")
+
+    def complete(self, state: Mapping[str, Any], write: Callable[[], tuple[Path, _Result]]) -> _Result:
+        """Call `write`, which returns a path in the folder and a result, and put what is there in the target's place.
+
+        ValueError if the folder was begun with another state, in JSON's types. Of a call that fails before anything is
+        written nothing stays, so that it does not bind the corrected call.
+        """
+        self._begin(state)
+        try:
+            written, result = write()
+        except ValueError:
+            if all(name == _STATE or name.startswith(".") for name in os.listdir(self.folder)):
+                shutil.rmtree(self.folder)
+            raise
+        if self.target.is_dir():
+            shutil.rmtree(self.target)
+        written.replace(self.target)
+        shutil.rmtree(self.folder)
+        return result
+
+    def _begin(self, now: Mapping[str, Any]) -> None:
+        state = self.folder / _STATE
+        if not state.exists():
+            self.folder.mkdir(exist_ok=True)
+            if any(not name.startswith(".") for name in os.listdir(self.folder)):
+                raise ValueError(f"{self.folder}: exists and was not made by this command; remove it")
+            write_text(state, json.dumps(now, indent=1) + "\n")
+            return
+        try:
+            then = dict(json.loads(state.read_text(encoding="utf-8")))
+        except (ValueError, TypeError):
+            raise ValueError(f"{state}: is damaged; remove {self.folder} to start over") from None
+        for name, value in now.items():
+            if then.get(name) != value:
+                raise ValueError(
+                    f"{name}: {value!r}, but {self.folder} was begun with {then.get(name)!r}; "
+                    "continue with that, or remove the folder to start over"
+                )
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """The versions of what determines the bytes."""
+    return {name: importlib.metadata.version(name) for name in ("diffspace", *packages)}
+
+
+# ---- verification
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify(path: str | Path, track: Callable[[int, int], None] | None = None) -> list[str]:
+    """What is wrong with a prepared data set, file by file; an empty list if nothing is.
+
+    Every file is read and its SHA-256 compared with the manifest, and the manifest with its own; the bytes between the
+    members of a ZIP archive must be those that `prepare` writes as well. `track` is called with the numbers of files
+    done and of all files. ValueError names a path that is not a prepared data set.
+    """
+    root = Path(path).expanduser()
+    archive = None if root.is_dir() else ZipImages(root)
+    member = {} if archive is None else {name: i for i, name in enumerate(archive.members)}
+
+    def digest(name: str) -> str:
+        return file_sha256(root / name) if archive is None else hashlib.sha256(archive.read(member[name])).hexdigest()
+
+    names = set(list_files(root) if archive is None else member)
+    if MANIFEST not in names:
+        raise ValueError(f"{root / MANIFEST}: does not exist; expected a data set written by `diffspace data prepare`")
+    try:
+        content = (root / MANIFEST).read_bytes() if archive is None else archive.read(member[MANIFEST])
+        hashes = read_manifest(content)["files"]
+        if not all(isinstance(value, str) for value in hashes.values()):
+            raise ValueError
+    except (ValueError, KeyError, AttributeError):
+        return [f"{root / MANIFEST}: is not what was written; the other files were not checked"]
+    problems = []
+    for done, (name, expected) in enumerate(hashes.items(), start=1):
+        try:
+            if name not in names:
+                problems.append(f"{root / name}: is missing")
+            elif digest(name) != expected:
+                problems.append(f"{root / name}: is not what was written")
+        except (ValueError, OSError) as error:
+            reason = getattr(error, "strerror", None) or "is damaged or cut short"
+            problems.append(f"{root / name}: {reason}")
+        if track is not None:
+            track(done, len(hashes))
+    problems += [f"{root / name}: is not in the manifest" for name in sorted(names - {MANIFEST} - set(hashes))]
+    if archive is None or problems:
+        return problems
+    with root.open("rb") as file:
+        comparison = _Comparison(file)
+        _write_zip(comparison, comparison.settling((name, archive.read(i)) for name, i in member.items()))
+        at = comparison.first_difference()
+    return [] if at is None else [f"{root}: byte {at}, outside the files in it, is not what was written"]
+
+
+class _Comparison(io.RawIOBase):
+    """A file to write to that is compared with another one, a member of an archive at a time."""
+
+    def __init__(self, other: IO[bytes]) -> None:
+        self._other, self._base, self._recent = other, 0, io.BytesIO()
+        self._differs_at: int | None = None
+
+    def settling(self, members: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+        """The members; when the next one is asked for, the one before is complete and is compared."""
+        for item in members:
+            self._settle()
+            yield item
+
+    def _settle(self) -> None:
+        content = self._recent.getvalue()
+        other = self._other.read(len(content))
+        if self._differs_at is None and content != other:
+            same = (i for i, (a, b) in enumerate(zip(content, other, strict=False)) if a != b)
+            self._differs_at = self._base + next(same, len(other))
+        self._base += len(content)
+        self._recent = io.BytesIO()
+
+    def first_difference(self) -> int | None:
+        self._settle()
+        return self._base if self._differs_at is None and self._other.read(1) else self._differs_at
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._base + self._recent.tell()
+
+    def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
+        return self._base + self._recent.seek(position - self._base, whence)
+
+    def write(self, content: Any) -> int:
+        return self._recent.write(content)

@@ -1,28 +1,29 @@
-"""From a name or a path to a data set."""
+"""From a name or a path to a data set, or to the exact denoiser of one."""
 
 from __future__ import annotations
 
 import difflib
+import functools
 import itertools
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from diffspace.config import MODULE_CLASS, build, find, kinds
-from diffspace.data.arrays import ArrayFile
-from diffspace.data.cifar import CifarArchive
-from diffspace.data.dataset import DataSet
-from diffspace.data.files import MANIFEST
-from diffspace.data.folder import ImageFolder, ImageSource, ImageZip
-from diffspace.data.hub import HubImages
-from diffspace.data.idx import IdxImages
-from diffspace.data.latents import LATENTS, Latents
-from diffspace.data.lmdb_files import LmdbImages
-from diffspace.data.numbered import ArrayImages
-from diffspace.data.tar_shards import TarShards, names_shards
+import torch
 
-__all__ = ["Source", "image_source", "load_data", "make_source"]
+from diffspace.config import MODULE_CLASS, build, find, kinds
+from diffspace.data.archives import MANIFEST, ImageFolder, ImageZip, TarShards, is_shard_range
+from diffspace.data.arrays import ArrayFile
+from diffspace.data.dataset import DataSet
+from diffspace.data.formats import ArrayImages, CifarArchive, IdxImages, LmdbImages
+from diffspace.data.huggingface import HuggingFaceImages
+from diffspace.data.latents import LATENTS, Latents
+from diffspace.data.stored_images import ImageSource
+from diffspace.oracles import FiniteData, GaussianMixture, Oracle
+
+__all__ = ["ORACLES", "Source", "image_source", "is_oracle", "load_data", "make_source", "named_oracle"]
 
 
 @runtime_checkable
@@ -32,7 +33,7 @@ class Source(Protocol):
     def load(self) -> DataSet: ...
 
 
-_WHAT: Mapping[type, str] = {
+_DESCRIPTIONS: Mapping[type, str] = {
     ImageFolder: "a folder of images",
     ImageZip: "a ZIP archive of images",
     ArrayFile: "an array file",
@@ -41,54 +42,53 @@ _WHAT: Mapping[type, str] = {
     TarShards: "tar archives of images",
     IdxImages: "an IDX file of images",
     LmdbImages: "an LMDB folder",
-    HubImages: "a data set of Hugging Face",
+    HuggingFaceImages: "a data set of Hugging Face",
     Latents: "latents",
 }
 
 
 def make_source(spec: str | Path, **options: Any) -> Source:
-    """The source that `spec` means: a name, a path, or hf:owner/name[:split].
+    """The source that `spec` names: a name, a path, or hf:owner/name[:split].
 
-    Names are `digits`, the point sets and those that were registered (`config.kinds("source")`). Paths are those of a
-    folder, a ZIP archive or WebDataset archives (.tar) of images, a .npy or .npz file, an archive of CIFAR (.tar.gz),
-    images in IDX form (MNIST), an LMDB folder, Parquet, and a folder of latents that `encode` wrote. A folder called
-    like a name is meant by a path such as ./digits.
+    Names are `digits`, the point sets and those that were registered (`config.kinds("source")`); they take precedence
+    over files: ./digits is a folder. Paths lead to a folder, a ZIP archive or WebDataset archives (.tar) of images, a
+    .npy or .npz file, an archive of CIFAR (.tar.gz), images in IDX form (MNIST), an LMDB folder, Parquet, or a folder
+    of latents that `encode_dataset` wrote.
 
     `options` are the fields of its class (`SwissRoll`, `ImageFolder`, `ArrayFile`, …); None leaves the default.
     ValueError for an option that the source does not have, and for a name or path that does not exist.
     """
-    given = {name: value for name, value in options.items() if value is not None}
-    made: Source
-    if isinstance(spec, str) and _is_named(spec):
-        made = build(find("source", spec, where="data"), given, "data", spec)
+    if isinstance(spec, str) and _is_name(spec):
+        given = {name: value for name, value in options.items() if value is not None}
+        source: Source = build(find("source", spec, where="data"), given, "data", spec)
     else:
-        made = _of_path(_kind(spec), spec, given)
-    return made
+        source = _at_path(_kind(spec), spec, options)
+    return source
 
 
-def _is_named(spec: str) -> bool:
+def image_source(spec: str | Path, **options: Any) -> ImageSource:
+    """The images that `spec` names, as `make_source` reads it, with the options of `ImageSource`."""
+    kind = None if isinstance(spec, str) and _is_name(spec) else _kind(spec)
+    if kind is ArrayFile:
+        kind = ArrayImages
+    if kind is None or not issubclass(kind, ImageSource):
+        raise ValueError(f"data: {spec} holds no images{'' if kind is None else ', but ' + _DESCRIPTIONS[kind]}")
+    source: ImageSource = _at_path(kind, spec, options)
+    return source
+
+
+def _is_name(spec: str) -> bool:
     """Whether a source is a name, or module:Class, and not a path."""
     if spec in kinds("source"):
         return True
     return bool(MODULE_CLASS.fullmatch(spec)) and not spec.startswith("hf:") and not Path(spec).exists()
 
 
-def _of_path(kind: Any, path: str | Path, options: Mapping[str, Any]) -> Any:
+def _at_path(kind: type, path: str | Path, options: Mapping[str, Any]) -> Any:
     if "path" in options:
         raise ValueError(f"data.path: follows from the source, {path}; leave it out")
-    return build(kind, {"path": path, **options}, "data", f"{_WHAT[kind]} ({path})")
-
-
-def image_source(spec: str | Path, **options: Any) -> ImageSource:
-    """The images that `spec` means, as `make_source` reads it, with the options of `ImageSource`."""
-    if isinstance(spec, str) and _is_named(spec):
-        raise ValueError(f"data: {spec} is not stored as images")
-    kind = _kind(spec)
-    if kind is Latents:
-        raise ValueError(f"data: {spec} holds latents, and no images")
     given = {name: value for name, value in options.items() if value is not None}
-    made: ImageSource = _of_path(ArrayImages if kind is ArrayFile else kind, spec, given)
-    return made
+    return build(kind, {"path": path, **given}, "data", f"{_DESCRIPTIONS[kind]} ({path})")
 
 
 def load_data(spec: str | Path, **options: Any) -> DataSet:
@@ -96,11 +96,11 @@ def load_data(spec: str | Path, **options: Any) -> DataSet:
     return make_source(spec, **options).load()
 
 
-def _kind(spec: str | Path) -> Any:
-    """The class of the source that a path means."""
+def _kind(spec: str | Path) -> type:
+    """The class of the source at a path."""
     if str(spec).startswith("hf:"):
-        return HubImages
-    if names_shards(spec):
+        return HuggingFaceImages
+    if is_shard_range(spec):
         return TarShards
     path = Path(spec).expanduser()
     if path.is_dir():
@@ -111,19 +111,20 @@ def _kind(spec: str | Path) -> Any:
         saved = (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file()
         inside = _suffixes_without_images(path)
         if saved or ".parquet" in inside:
-            return HubImages
+            return HuggingFaceImages
         return TarShards if ".tar" in inside else ImageFolder
     if path.is_file():
         name = path.name.lower()
         if name.endswith((".npy", ".npz")):
             return ArrayFile
         if name.endswith(".parquet"):
-            return HubImages
+            return HuggingFaceImages
         if name.endswith(".zip"):
             return ImageZip
-        if name.endswith(".tar") and not _begins(path, b"cifar-"):
-            return TarShards
-        if name.endswith((".tar.gz", ".tgz", ".tar")):
+        if name.endswith(".tar"):
+            with path.open("rb") as file:
+                return CifarArchive if file.read(6) == b"cifar-" else TarShards
+        if name.endswith((".tar.gz", ".tgz")):
             return CifarArchive
         if "idx3" in name:
             return IdxImages
@@ -137,11 +138,11 @@ def _kind(spec: str | Path) -> Any:
         near += [str(path.with_name(other.name)) for other in itertools.islice(path.parent.iterdir(), 1000)]
     close = difflib.get_close_matches(str(spec), near, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    raise ValueError(f"data: there is no {str(spec)!r}; {hint}known names: {', '.join(sorted(kinds('source')))}")
+    raise ValueError(f"data: {str(spec)!r} does not exist; {hint}known names: {', '.join(sorted(kinds('source')))}")
 
 
 def _suffixes_without_images(path: Path) -> set[str]:
-    """How the names in a folder end; nothing where there are images or folders among them, of which one is enough."""
+    """The suffixes of the names in a folder; none if there is an image or a folder among them."""
     from diffspace.data.images import image_suffixes
 
     found = set()
@@ -154,11 +155,71 @@ def _suffixes_without_images(path: Path) -> set[str]:
                 if suffix in image_suffixes() or entry.is_dir():
                     return set()
                 found.add(suffix)
-    except OSError:  # which is told when the folder is read
+    except OSError:  # reported when the folder is read
         return set()
     return found
 
 
-def _begins(path: Path, content: bytes) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(content)) == content
+# ---- exact denoisers
+
+_PREFIX = "oracle:"
+
+
+def _ring() -> Oracle:
+    angles = torch.arange(8, dtype=torch.float64) * (math.pi / 4)
+    means = torch.stack([angles.cos(), angles.sin()], 1).reshape(8, 1, 1, 2)
+    return GaussianMixture(means, stds=torch.full((8,), 0.1, dtype=torch.float64))
+
+
+@functools.cache
+def _digits_mixture() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    from sklearn.datasets import load_digits
+    from sklearn.mixture import GaussianMixture as Fit
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):  # for products this small, threads take several times as long where others compute too
+        fit = Fit(10, covariance_type="full", reg_covar=0.09, random_state=0, max_iter=200)
+        fit.fit(load_digits().data / 8 - 1)
+    means, covariances, weights = (torch.from_numpy(a) for a in (fit.means_, fit.covariances_, fit.weights_))
+    return means, covariances, weights
+
+
+def _mixture() -> Oracle:
+    means, covariances, weights = _digits_mixture()
+    return GaussianMixture(means.reshape(-1, 1, 8, 8), weights=weights, covariances=covariances)
+
+
+def _finite_data(data: str) -> Oracle:
+    return FiniteData(load_data(data).batch())
+
+
+ORACLES: Mapping[str, Callable[[], Oracle]] = {
+    "mixture": _mixture,
+    "ring": _ring,
+    "digits": functools.partial(_finite_data, "digits"),
+}
+"""The exact denoisers that have a name of their own."""
+
+
+def is_oracle(name: str) -> bool:
+    """Whether `named_oracle` knows this name; ./ring is a folder."""
+    return name in ORACLES or name.startswith(_PREFIX)
+
+
+def named_oracle(name: str) -> Oracle:
+    """The exact denoiser of this name, in float64, in the space in which a model would see the data.
+
+    - "mixture": ten Gaussians with full covariances that scikit-learn fits to the digits, samples of shape (1, 8, 8);
+      smooth, and of the size of a small picture;
+    - "ring": eight equal Gaussians of standard deviation 0.1 on the unit circle, samples of shape (1, 1, 2);
+    - "digits": the 1797 digits with equal probability, (1, 8, 8), every end point one of them;
+    - "oracle:DATA": the finite data set of any source of `load_data`, a name or a path.
+    """
+    if name in ORACLES:
+        return ORACLES[name]()
+    if name.startswith(_PREFIX):
+        return _finite_data(name.removeprefix(_PREFIX))
+    raise ValueError(
+        f"oracle: expected {', '.join(ORACLES)}, or {_PREFIX}DATA with a path or one of {', '.join(kinds('source'))}, "
+        f"got {name!r}"
+    )

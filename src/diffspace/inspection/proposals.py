@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 from diffspace._shapes import Float, Tensor
-from diffspace.inspection.learnable import coordinates, learnable_share, mode_variances
+from diffspace.inspection.learnability import coordinates, learnable_share, mode_variances
 
 __all__ = ["Proposal", "Proposals", "propose"]
 
@@ -26,7 +26,7 @@ _LEVELS = 48
 
 @dataclass(frozen=True)
 class Proposal:
-    """A value for a parameter, why, and what the paper has (Table 1)."""
+    """A value for a parameter, and the reason for it."""
 
     name: str
     value: float
@@ -56,28 +56,28 @@ class Proposals(NamedTuple):
         P_mean: float | None = None,
         P_std: float | None = None,
     ) -> tuple[str, ...]:
-        """A sentence for each value in use that is far from what was measured.
+        """A sentence for each value in use that is far from the proposed one.
 
-        Far is: sigma_data off by a factor of more than 1.25; sigma_min more than 4 times too large and
-        sigma_max less than half (the other way they only cost steps); P_mean off by more than P_std; P_std by
-        a factor of more than 2.
+        Far means: sigma_data off by a factor of more than 1.25; sigma_min more than 4 times too large and sigma_max
+        less than half (the other way they only cost steps); P_mean off by more than P_std; P_std by a factor of more
+        than 2.
         """
-
-        def ratio(used: float, measured: float) -> float:
-            return max(used / measured, measured / used)
-
-        far: list[tuple[Proposal, float | None, Callable[[float, float], bool]]] = [
-            (self.sigma_data, sigma_data, lambda used, measured: ratio(used, measured) > 1.25),
-            (self.sigma_min, sigma_min, lambda used, measured: used > 4 * measured),
-            (self.sigma_max, sigma_max, lambda used, measured: used < measured / 2),
-            (self.P_mean, P_mean, lambda used, measured: abs(used - measured) > self.P_std.value),
-            (self.P_std, P_std, lambda used, measured: ratio(used, measured) > 2),
-        ]
+        far: tuple[tuple[float | None, Callable[[float, float], bool]], ...] = (
+            (sigma_data, lambda used, proposed: _ratio(used, proposed) > 1.25),
+            (sigma_min, lambda used, proposed: used > 4 * proposed),
+            (sigma_max, lambda used, proposed: used < proposed / 2),
+            (P_mean, lambda used, proposed: abs(used - proposed) > self.P_std.value),
+            (P_std, lambda used, proposed: _ratio(used, proposed) > 2),
+        )
         return tuple(
-            f"{p.name} = {used:g}, but the data propose {p.value:.3g}: {p.reason}"
-            for p, used, is_far in far
+            f"{p.name} = {used:g}, but the data suggest {p.value:.3g}: {p.reason}"
+            for p, (used, is_far) in zip(self, far, strict=True)
             if used is not None and is_far(used, p.value)
         )
+
+
+def _ratio(one: float, other: float) -> float:
+    return max(one / other, other / one)
 
 
 def propose(x: Float[Tensor, "n *dims"], step: float | None = None) -> Proposals:
@@ -93,24 +93,24 @@ def propose(x: Float[Tensor, "n *dims"], step: float | None = None) -> Proposals
 
 
 def _sigma_min(sigma_data: float, step: float | None) -> Proposal:
-    """What is left of the noise at the end must not be seen."""
+    """What is left of the noise at the end must be invisible."""
     finest = _PAPER["sigma_min"] / _PAPER["sigma_data"] * sigma_data
     if step is not None and finest < step / math.sqrt(12) and step < sigma_data / 2:
-        return Proposal("sigma_min", step / math.sqrt(12), f"the error that steps of {step:.3g} make already, step/√12")
+        return Proposal("sigma_min", step / math.sqrt(12), f"the rounding error of steps of {step:.3g}, step/√12")
     return Proposal("sigma_min", finest, "the paper's fraction of sigma_data, 1/250")
 
 
 def _sigma_max(x: Tensor) -> Proposal:
-    """The noise at the start must drown the data: what of them is left there is missing from the samples.
+    """The noise at the start must drown the data: what is visible of them there is missing from the samples.
 
-    The largest root mean square of x along any direction, times 5. Sampling starts from N(0, σ_max²), and
-    along that direction its width is then less than 2 % off that of the noisy data, √(1 + 1/25). (The largest
-    distance between two samples, technique 1 of Song and Ermon 2020, comes to nearly the same for images.)
+    The largest root mean square of x along any direction, times 5. Sampling starts from N(0, σ_max²), whose width along
+    that direction is then less than 2 % from that of the noisy data, √(1 + 1/25). (The largest distance between two
+    samples, technique 1 of Song and Ermon 2020, is nearly the same for images.)
     """
     flat = x.flatten(1)
     found, tested = (flat[0::2], flat[1::2]) if len(flat) >= _FEW else (flat, flat)
     direction = found[found.norm(dim=1).argmax()]
-    for _ in range(30):  # power iteration; every other sample tells the direction, the rest how wide it is
+    for _ in range(30):  # power iteration on every other sample; the rest measures the width
         direction = torch.nn.functional.normalize(found.T @ (found @ direction), dim=0)
     squares = torch.stack([(tested @ direction).square().mean(), flat.square().mean()])
     width = float(squares.max().sqrt())  # the widest direction is no narrower than the mean one
@@ -121,10 +121,9 @@ def _sigma_max(x: Tensor) -> Proposal:
 def _noise_distribution(x: Tensor, sigma_data: float, sigma_min: float, sigma_max: float) -> tuple[Proposal, Proposal]:
     """Mean and standard deviation of ln σ under the density r(σ)·c_out(σ)/σ, from σ_min to σ_max.
 
-    r is the share of the loss that can be learnt. c_out/σ is the weight with which the network enters the
-    ODE, dx/dσ = (x − D)/σ: where the noise is larger than the data it falls as σ_data/σ. The standard
-    deviation is widened, where need be, until twice it reaches from P_mean to 2·sigma_data: up to there the
-    ODE still listens to the network, and a network that was never trained there says something wrong.
+    r is the share of the loss that can be learnt. c_out/σ is the weight of the network in the ODE, dx/dσ = (x − D)/σ:
+    where the noise is larger than the data it falls as σ_data/σ. If necessary the standard deviation is widened until
+    twice it reaches from P_mean to 2·sigma_data: up to there the network matters to the ODE and must be trained.
     """
     if len(x) < _FEW:
         return _paper_values("too few samples to measure their structure", sigma_data)
@@ -141,10 +140,8 @@ def _noise_distribution(x: Tensor, sigma_data: float, sigma_min: float, sigma_ma
     mean = float((density * ln_sigma).sum())
     std = float((density * (ln_sigma - mean) ** 2).sum().sqrt())
     reach = (math.log(2 * sigma_data) - mean) / 2
-    why_mean = (
-        "the mean of ln σ where there is something to learn, "
-        f"up to {float(share[best]):.0%} of the loss (at σ = {float(sigmas[best]):.2g})"
-    )
+    gain = f"up to {float(share[best]):.0%} of the loss (at σ = {float(sigmas[best]):.2g})"
+    why_mean = f"the mean of ln σ where there is something to learn, {gain}"
     why_std = f"the spread of ln σ there is {std:.2g}"
     if reach > std:
         why_std += "; widened to reach up to σ = 2·sigma_data"
@@ -154,6 +151,6 @@ def _noise_distribution(x: Tensor, sigma_data: float, sigma_min: float, sigma_ma
 def _paper_values(why: str, sigma_data: float) -> tuple[Proposal, Proposal]:
     P_mean = _PAPER["P_mean"] + math.log(sigma_data / _PAPER["sigma_data"])
     return (
-        Proposal("P_mean", P_mean, f"{why}: the paper's value, moved to this sigma_data"),
+        Proposal("P_mean", P_mean, f"{why}: the paper's value, shifted to this sigma_data"),
         Proposal("P_std", _PAPER["P_std"], f"{why}: the paper's value"),
     )

@@ -26,7 +26,7 @@ import torch
 
 from diffspace._version import __version__
 from diffspace.checks import check_integer
-from diffspace.data.manifest import manifest_text
+from diffspace.files import manifest_text
 
 __all__ = ["CHECKPOINTS", "Checkpoint", "Checkpoints", "kept", "verify"]
 

@@ -37,7 +37,7 @@ class Validation:
     and noise: two measurements differ by what the denoiser has learnt, and do not depend on the batch size.
 
     Args:
-        data: the held-out data, of which `data.some(count)` is used.
+        data: the held-out data, of which `data.sample_numbers(count)` is used.
         noise: p(σ).
         count: samples at each level.
         levels: noise levels.
@@ -67,7 +67,7 @@ class Validation:
         check_integer("levels", levels, 1)
         if len(data) < 2:
             raise ValueError(f"data: expected at least 2 held-out samples, got {len(data)}")
-        places = data.some(count)
+        places = data.sample_numbers(count)
         self.x0 = data.batch(places).to(device)
         labels = data.classes(places) if conditional else None
         self.cond = None if labels is None else {"labels": labels.to(device)}

@@ -198,7 +198,7 @@ def test_transforms_are_independent():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, r"expected at least one above 0"),
+        ({}, r"expected at least one transform"),
         ({"probability": 1.2, "xflip": 1}, r"^probability: expected a number in \[0, 1\], got 1.2"),
         ({"probability": math.nan, "xflip": 1}, r"^probability: .* got nan"),
         ({"xflip": -1}, r"^xflip: expected a number in \[0, inf\], got -1"),

@@ -10,8 +10,7 @@ import torch
 
 from diffspace._shapes import Float, Tensor
 from diffspace.checks import require_package
-from diffspace.data.moments import channel_moments, standardising
-from diffspace.transform import Transform
+from diffspace.transform import Transform, channel_moments, standardising
 
 __all__ = ["Autoencoder"]
 

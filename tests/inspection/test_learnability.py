@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from diffspace.inspection.learnable import coordinates, learnable_share, mode_variances
+from diffspace.inspection.learnability import coordinates, learnable_share, mode_variances
 from diffspace.oracles import GaussianMixture
 
 SIGMAS = torch.logspace(-2, 1, 13, dtype=torch.float64)

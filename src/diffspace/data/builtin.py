@@ -1,8 +1,8 @@
-"""Point sets in the plane, drawn from a seed.
+"""Data sets that need no files: scikit-learn's digits, and point sets in the plane.
 
-Each shape is centred and scaled so that, without noise, the standard deviation of its coordinates (over both)
-is exactly 0.5, the sigma_data of the paper. Isotropic Gaussian noise of standard deviation `noise` is added,
-in the same units, so that sigma_data is √(0.25 + noise²).
+A point set is drawn from a seed. Each is centred and scaled so that, without noise, the standard deviation of its
+coordinates (over both) is exactly 0.5, the sigma_data of the paper. Isotropic Gaussian noise of standard deviation
+`noise` is added, in the same units, so that sigma_data is √(0.25 + noise²).
 """
 
 from __future__ import annotations
@@ -15,11 +15,30 @@ from typing import ClassVar
 import torch
 
 from diffspace._shapes import Float, Tensor
-from diffspace.data._options import real_number, whole_number
+from diffspace.checks import check_integer, check_number
 from diffspace.data.dataset import DataSet, InMemory
 from diffspace.transform import Transform
 
-__all__ = ["Checkerboard", "EightGaussians", "PointSet", "SwissRoll", "TwoMoons"]
+__all__ = ["Checkerboard", "Digits", "EightGaussians", "PointSet", "SwissRoll", "TwoMoons"]
+
+
+@dataclass(frozen=True)
+class Digits:
+    """1797 digits written by 13 people: (1, 8, 8), whole numbers 0 … 16, ten classes.
+
+    The test part of the Optical Recognition of Handwritten Digits data set (Alpaydin and Kaynak 1998, UCI),
+    as `sklearn.datasets.load_digits` has it. The model sees them in [−1, 1]. Their fixed split is that of
+    `DataSet.split()`: 1438 for training and 359 held out.
+    """
+
+    def load(self) -> DataSet:
+        """Read the digits."""
+        from sklearn.datasets import load_digits
+
+        values, labels = load_digits(return_X_y=True)
+        raw = torch.from_numpy(values).to(torch.uint8).reshape(-1, 1, 8, 8)
+        transform = Transform((8.0,), (8.0,), lowest=0.0, highest=16.0, kind="integer", dtype="uint8")
+        return DataSet("digits", InMemory(raw), transform, torch.from_numpy(labels).long(), tuple("0123456789"))
 
 
 @dataclass(frozen=True)
@@ -34,9 +53,9 @@ class PointSet(ABC):
     class_names: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
-        whole_number("n", self.n, least=1)
-        whole_number("seed", self.seed, least=0)
-        real_number("noise", self.noise, least=0.0)
+        check_integer("n", self.n, 1)
+        check_integer("seed", self.seed, 0)
+        check_number("noise", self.noise, "[0, inf)")
 
     @abstractmethod
     def _shape(self, u: Float[Tensor, "n"], v: Float[Tensor, "n"]) -> tuple[Float[Tensor, "n 2"], Tensor | None]:
@@ -68,7 +87,7 @@ class SwissRoll(PointSet):
 
 @dataclass(frozen=True)
 class TwoMoons(PointSet):
-    """Two half circles that reach into each other: (cos θ, sin θ) and (1 − cos θ, ½ − sin θ); two classes."""
+    """Two interleaved half circles: (cos θ, sin θ) and (1 − cos θ, ½ − sin θ); two classes."""
 
     noise: float = 0.03
 

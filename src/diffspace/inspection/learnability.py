@@ -1,13 +1,11 @@
 """At which noise levels there is something to learn, measured from samples.
 
-With the unit-variance target of Eq. 8 a network that says nothing has the loss 1 at every σ, and the best
-possible one L*(σ) = m(σ)/c_out(σ)², m being the smallest mean squared error per element of any denoiser. r(σ)
-= 1 − L*(σ) is what training can gain (Figure 5a of the paper draws it). It vanishes at high noise, where only
-the mean is left to say, and at low noise, where D ≈ x says all.
+With the unit-variance target of Eq. 8 a network whose output is 0 has the loss 1 at every σ, and the best possible one
+L*(σ) = m(σ)/c_out(σ)², m being the smallest mean squared error per element of any denoiser. r(σ) = 1 − L*(σ) is what
+training can gain (Figure 5a of the paper draws it). It vanishes at high noise, where D is the mean, and at low noise,
+where D ≈ x. Two denoisers that need no training bound m from above:
 
-m is bounded from above by two denoisers that need no training:
-
-- the linear one. In coordinates of variances λ_i that do not correlate, m(σ) = mean_i λ_i·σ²/(λ_i + σ²);
+- the linear one: in uncorrelated coordinates of variances λ_i, m(σ) = mean_i λ_i·σ²/(λ_i + σ²);
 - the ideal denoiser of the other samples (Appendix B.3), which knows their shape where samples are dense.
 """
 
@@ -25,16 +23,15 @@ _PCA_LIMIT = 1024  # elements: beyond it the eigenvectors cost seconds
 _WINDOW = 128  # elements along a side: structure that is hard to learn is finer than that
 _NEIGHBOUR_LIMIT = 128  # elements: beyond it a few thousand samples are never dense
 _QUERIES, _REFERENCES = 512, 2048
-_SEED = 220600364  # unlikely to be that of the data, which may be noise themselves
+_SEED = 220600364  # unlikely to be the seed of data that are noise themselves
 
 
 def coordinates(x: Float[Tensor, "n *dims"]) -> Float[Tensor, "n modes"]:
     """The samples less their mean, in an orthonormal basis in which they hardly correlate, in float64.
 
-    The basis is that of the principal components of every other sample where these suffice to find it; else
-    the cosine transform along all dimensions after the channels and principal components over those, which is
-    what images come to. Of vectors of more than 1024 elements, 1024 are looked at, evenly spaced; of images
-    with sides longer than 128, the middle.
+    The basis is that of the principal components of every other sample if these suffice to find it; otherwise, as for
+    images, the cosine transform along all dimensions after the channels, and principal components over the channels. Of
+    vectors of more than 1024 elements 1024 are used, evenly spaced; of images with sides longer than 128 the middle.
     """
     if x.ndim == 2 and x.shape[1] > _PCA_LIMIT:
         x = x[:, torch.linspace(0, x.shape[1] - 1, _PCA_LIMIT).long()]
@@ -54,8 +51,7 @@ def coordinates(x: Float[Tensor, "n *dims"]) -> Float[Tensor, "n modes"]:
 
 
 def _principal(x: Float[Tensor, "n d"]) -> Float[Tensor, "d d"]:
-    vectors: Tensor = torch.linalg.eigh(x.T @ x).eigenvectors
-    return vectors
+    return torch.linalg.eigh(x.T @ x).eigenvectors  # type: ignore[no-any-return]
 
 
 def _cosines(n: int) -> Float[Tensor, "n n"]:
@@ -69,7 +65,7 @@ def _cosines(n: int) -> Float[Tensor, "n n"]:
 def mode_variances(z: Float[Tensor, "n modes"]) -> Float[Tensor, "modes"]:
     """The variances λ_i of coordinates, from the samples that had no part in the choice of their basis.
 
-    (Those that had would show variances spread out by chance, as eigenvalues of few samples are.)
+    (Those that had would show variances spread out by chance, as are eigenvalues of few samples.)
     """
     return z[1::2].square().mean(0) * (len(z) / (len(z) - 1))
 
@@ -85,11 +81,10 @@ def learnable_share(z: Float[Tensor, "n modes"], sigmas: Float[Tensor, "levels"]
 
 
 def _gain_by_neighbours(z: Tensor, variances: Tensor, sigmas: Tensor) -> Tensor:
-    """By how much the ideal denoiser of the other samples errs less than the linear one, in mean square.
+    """How much smaller the mean squared error of the ideal denoiser of the other samples is than the linear one's.
 
-    Both denoise the same noise; two standard errors are taken off, lest chance pass for structure.
-    With x = y_i + σ·ε, ‖x − y_j‖²/(2σ²) = (‖y_i − y_j‖²/σ + 2·ε·(y_i − y_j))/(2σ) + const: the distances of
-    samples are needed once.
+    Both denoise the same noise; two standard errors are subtracted, so that chance does not pass for structure. With
+    x = y_i + σ·ε, ‖x − y_j‖²/(2σ²) = (‖y_i − y_j‖²/σ + 2·ε·(y_i − y_j))/(2σ) + const: distances are computed once.
     """
     others = z[:_REFERENCES]
     y = others[:_QUERIES]

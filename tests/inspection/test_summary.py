@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from diffspace.data import ArrayFile, Digits, ImageFolder, InMemory, SwissRoll
-from diffspace.data.dataset import PIXELS, DataSet
+from diffspace.data import PIXELS, ArrayFile, DataSet, Digits, ImageFolder, InMemory, SwissRoll
 from diffspace.inspection import inspect
 from diffspace.transform import Transform
 
 
 @pytest.fixture(autouse=True)
 def _fewer_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("diffspace.inspection.learnable._REFERENCES", 512)
-    monkeypatch.setattr("diffspace.inspection.learnable._QUERIES", 128)
+    monkeypatch.setattr("diffspace.inspection.learnability._REFERENCES", 512)
+    monkeypatch.setattr("diffspace.inspection.learnability._QUERIES", 128)
 
 
 def of(values: torch.Tensor, labels: list[int] | None = None, transform: Transform | None = None) -> DataSet:
@@ -69,7 +68,7 @@ def test_the_result_depends_on_the_data_alone() -> None:
     torch.manual_seed(2)
     assert inspect(data) == first
     assert (first.count, first.measured) == (20_000, 4096)
-    assert "20000 samples of shape (2,) (4096 of them looked at)" in first.lines()[0]
+    assert "20000 samples of shape (2,) (4096 of them measured)" in first.lines()[0]
 
 
 def test_big_samples_are_looked_at_in_smaller_numbers() -> None:
@@ -98,7 +97,7 @@ def test_warnings() -> None:
     copied = fine.clone()
     copied[1:4] = copied[0]
     (warning,) = inspect(of(copied[:4096].repeat(1, 1))).warnings[:1]
-    assert warning == "3 of 4096 samples looked at are exact copies of others"
+    assert warning == "3 of 4096 samples measured are exact copies of others"
 
     constant = fine.clone()
     constant[:, 2] = 1

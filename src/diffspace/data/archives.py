@@ -1,0 +1,481 @@
+"""Image files in folders, in ZIP archives, and in tar archives as WebDataset writes them.
+
+Archives are not trusted: nothing is unpacked to disk, and a member that leads out of the archive, is a link, or claims
+a size that it cannot have is an error. A member is read at its offset from a file that is opened for it, so that any
+number of threads and processes can read an archive at once.
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import itertools
+import json
+import os
+import re
+import stat
+import struct
+import tarfile
+import warnings
+import zipfile
+import zlib
+from abc import abstractmethod
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+from typing import IO, Any
+
+from diffspace.data.stored_images import ImageSource, Label, StoredImages
+
+__all__ = [
+    "INDEX",
+    "MANIFEST",
+    "FolderImages",
+    "ImageFolder",
+    "ImageZip",
+    "TarShards",
+    "ZipImages",
+    "is_shard_range",
+    "list_files",
+]
+
+INDEX, MANIFEST = "dataset.json", "manifest.json"
+"""INDEX holds labels, {"labels": [[name, label], …] or null}, and names of classes if diffspace wrote it."""
+
+_LOCAL_HEADER = struct.Struct("<4s5H3I2H")
+_ENCRYPTED = 1
+# deflate packs 1032 : 1 at best; what is both large and packed tighter than photographs or drawings ever are is a bomb
+_BOMB_BYTES, _BOMB_RATIO = 2**24, 100
+_LARGEST = 2**30  # bytes of a member
+_MOST_CLASSES = 2**20
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_MOST_SHARDS = 10**6
+_LABEL_FILES = {
+    "cls": 2**6,
+    "json": 2**20,
+}  # suffixes of files with labels, in order of preference, and their most bytes
+
+
+def _open(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def version(path: Path) -> tuple[int, int]:
+    """The size in bytes and the time in nanoseconds of a file; ValueError names one that cannot be read."""
+    with _open(path) as file:
+        return _version_of(file)
+
+
+def _version_of(file: IO[bytes]) -> tuple[int, int]:
+    found = os.fstat(file.fileno())
+    return found.st_size, found.st_mtime_ns
+
+
+def _reopen(path: Path, expected: tuple[int, int]) -> IO[bytes]:
+    """A file that is still of the expected version."""
+    file = _open(path)
+    if _version_of(file) != expected:
+        file.close()
+        raise ValueError(f"{path}: has changed since it was opened")
+    return file
+
+
+class _IndexedImages(StoredImages):
+    """Images whose labels are in `INDEX`, or else the first level of sub-folders."""
+
+    def _find_images(self, names: Sequence[str]) -> list[int]:
+        """The numbers of the images among all names, in order, folder by folder; the others are counted.
+
+        Names that begin with a dot, in any part, are ignored; `INDEX` and `MANIFEST` are not counted.
+        """
+        from diffspace.data.images import image_suffixes
+
+        suffixes = image_suffixes()
+        visible = [i for i, n in enumerate(names) if n not in (INDEX, MANIFEST) and n[:1] != "." and "/." not in n]
+        images = [i for i in visible if os.path.splitext(names[i])[1].lower() in suffixes]
+        self.others = len(visible) - len(images)
+        return sorted(images, key=lambda i: names[i].replace("/", "\0"))
+
+    @abstractmethod
+    def index(self) -> bytes | None:
+        """The content of `INDEX`, if there is one."""
+
+    def labels(self, numbers: Sequence[int]) -> tuple[list[Label] | None, tuple[str, ...]]:
+        names = [self.names[i] for i in numbers]
+        content = self.index()
+        if content is None:
+            return self._labels_from_folders(names)
+        path = self.path / INDEX
+        index = _parse_index(path, content)
+        if index["labels"] is None:
+            return None, ()
+        given = dict(index["labels"])
+        if missing := [name for name in names if name not in given]:
+            raise ValueError(
+                f"{path}: has no label for {len(missing)} of {len(names)} images, {missing[0]!r} among them; "
+                "classes='none' ignores labels"
+            )
+        labels = [given[name] for name in names]
+        for name, label in zip(names, labels, strict=True):
+            number = type(label) is int and 0 <= label < _MOST_CLASSES
+            if not number and not (isinstance(label, list) and all(isinstance(v, int | float) for v in label)):
+                raise ValueError(f"{path}: label of {name!r}: expected a class number or a vector, got {label!r:.80}")
+        return labels, tuple(index.get("class_names") or ())
+
+    def _labels_from_folders(self, names: Sequence[str]) -> tuple[list[Label] | None, tuple[str, ...]]:
+        folders = [name.partition("/")[0] if "/" in name else None for name in names]
+        classes = sorted({folder for folder in folders if folder is not None})
+        if classes and None in folders:
+            raise ValueError(
+                f"{self.path}: images beside sub-folders of images ({names[folders.index(None)]}, {classes[0]}/); "
+                "sort all of them into sub-folders, or pass classes='none'"
+            )
+        if len(classes) < 2:
+            return None, ()
+        if self.path.is_dir():
+            beside = {entry.name for entry in self.path.iterdir() if entry.is_dir() and entry.name[0] != "."}
+            if empty := sorted(beside - set(classes)):
+                message = f"{self.path}: sub-folders without images are not counted as classes: {', '.join(empty)}"
+                warnings.warn(message, stacklevel=4)
+        number = {name: i for i, name in enumerate(classes)}
+        return [number[folder] for folder in folders if folder is not None], tuple(classes)
+
+
+def _parse_index(path: Path, content: bytes) -> Mapping[str, Any]:
+    """The content of an `INDEX` in the reference's form."""
+    try:
+        index: Any = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: is not JSON: {error}; classes='none' ignores it") from None
+    labels = index.get("labels", ()) if isinstance(index, dict) else ()
+    pairs = isinstance(labels, list) and all(
+        isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) for pair in labels
+    )
+    if labels is not None and not pairs:
+        raise ValueError(f"{path}: expected {{\"labels\": [[name, label], …] or null}}; classes='none' ignores it")
+    names = index.get("class_names") or []
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise ValueError(f"{path}: class_names: expected a list of strings")
+    return {"labels": labels, "class_names": names}
+
+
+@dataclass(frozen=True)
+class ImageFolder(ImageSource):
+    """The images in a folder and its sub-folders; see `ImageSource` for the options."""
+
+    @property
+    def name(self) -> str:
+        return Path(self.path).expanduser().resolve().name
+
+    def open(self) -> StoredImages:
+        return FolderImages(Path(self.path).expanduser())
+
+
+class FolderImages(_IndexedImages):
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        names = list(list_files(path))
+        self.names = [names[i] for i in self._find_images(names)]
+
+    def open(self, number: int) -> IO[bytes]:
+        return open(os.path.join(self.path, self.names[number]), "rb")
+
+    def index(self) -> bytes | None:
+        path = self.path / INDEX
+        return path.read_bytes() if path.is_file() else None
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for name in (*self.names, INDEX):
+            try:
+                found = (self.path / name).stat()
+            except OSError:
+                continue
+            digest.update(f"{name}\0{found.st_size}\0{found.st_mtime_ns}\0".encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+
+def list_files(folder: Path | str, prefix: str = "", above: tuple[str, ...] = ()) -> Iterator[str]:
+    """The names of the files in a folder and below; links are followed, but not to a folder above."""
+    here = os.path.realpath(folder)
+    if here in above:
+        return
+    try:
+        with os.scandir(folder) as found:
+            entries = [entry for entry in found if not entry.name.startswith(".")]
+    except OSError as error:
+        raise ValueError(f"{folder}: cannot be listed as a folder: {error.strerror}") from None
+    for entry in entries:
+        if entry.is_dir():
+            yield from list_files(entry.path, f"{prefix}{entry.name}/", (*above, here))
+        else:
+            yield prefix + entry.name
+
+
+@dataclass(frozen=True)
+class ImageZip(ImageSource):
+    """The images in a ZIP archive, stored or deflated; see `ImageSource` for the options.
+
+    ValueError names a member that is encrypted, named twice, a link, overlaps another, leads out of the archive, or is
+    a decompression bomb.
+    """
+
+    def open(self) -> StoredImages:
+        return ZipImages(Path(self.path).expanduser())
+
+
+class ZipImages(_IndexedImages):
+    """The images in a ZIP archive; `members` are the names of all its files, in their order."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._version = version(path)
+        infos = _checked_members(path)
+        self.members = [info.filename for info in infos]
+        self._images = self._find_images(self.members)
+        self.names = [self.members[i] for i in self._images]
+        # five numbers a member: a million ZipInfo take 0.6 GB
+        self._table = array("q")
+        for i in infos:
+            deflated = i.compress_type == zipfile.ZIP_DEFLATED
+            self._table.extend((i.header_offset, i.compress_size, i.file_size, i.CRC, deflated))
+
+    def open(self, number: int) -> bytes:
+        return self.read(self._images[number])
+
+    def index(self) -> bytes | None:
+        return self.read(self.members.index(INDEX)) if INDEX in self.members else None
+
+    def fingerprint(self) -> str:
+        return hashlib.sha256(repr(self._version).encode()).hexdigest()
+
+    def read(self, member: int) -> bytes:
+        """The content of a member, numbered as in `members`, checked against its length and CRC-32."""
+        offset, packed, size, crc, deflated = self._table[5 * member : 5 * member + 5]
+        damaged = ValueError(f"{self.path}: member {self.members[member]!r} is damaged or cut short")
+        with _reopen(self.path, self._version) as file:
+            file.seek(offset)
+            header = file.read(_LOCAL_HEADER.size)
+            if len(header) < _LOCAL_HEADER.size or header[:4] != b"PK\x03\x04":
+                raise damaged
+            *_, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+            file.seek(offset + _LOCAL_HEADER.size + name_length + extra_length)
+            content = file.read(packed)
+        if deflated:
+            try:
+                content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, size + 1)
+            except zlib.error:
+                raise damaged from None
+        if len(content) != size or zlib.crc32(content) != crc:
+            raise damaged
+        return content
+
+
+def _checked_members(path: Path) -> list[zipfile.ZipInfo]:
+    """What the directory of a ZIP archive says of its files, all of it checked."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = [info for info in archive.infolist() if not info.is_dir()]
+            end = archive.start_dir
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # zipfile raises whatever a broken directory leads it to
+        raise ValueError(f"{path}: cannot be read as a ZIP archive: {' '.join(str(error).split())}") from None
+    for info in infos:
+        _check_name(path, info.filename)
+        if problem := _zip_problem(info):
+            raise ValueError(f"{path}: member {info.filename!r} {problem}")
+    counts = collections.Counter(info.filename for info in infos)
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise ValueError(f"{path}: holds {len(twice)} names more than once, {twice[0]!r} among them")
+    by_place = sorted(infos, key=lambda info: info.header_offset)
+    ends = [*(info.header_offset for info in by_place[1:]), end]
+    for info, after in zip(by_place, ends, strict=False):
+        if info.header_offset + _LOCAL_HEADER.size + info.compress_size > after:
+            raise ValueError(f"{path}: member {info.filename!r} runs into what follows it")
+    return infos
+
+
+def _check_name(archive: Path, name: str) -> None:
+    """ValueError for a name in an archive that leads out of the folder into which it would be unpacked."""
+    if not name or name.startswith("/") or any(sign in name for sign in ("..", ":", "\\")):
+        windows = PureWindowsPath(name)
+        if not name or name.startswith("/") or windows.drive or ".." in windows.parts or "\\" in name:
+            raise ValueError(f"{archive}: member {name!r}: expected a name inside the archive, with parts joined by /")
+
+
+def _zip_problem(info: zipfile.ZipInfo) -> str | None:
+    if info.header_offset < 0:
+        return "lies outside the archive"
+    if info.flag_bits & _ENCRYPTED:
+        return "is encrypted"
+    if stat.S_ISLNK(info.external_attr >> 16):
+        return "is a link"
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return f"is compressed by method {info.compress_type}; expected stored or deflated"
+    if info.file_size > min(_LARGEST, max(_BOMB_BYTES, _BOMB_RATIO * info.compress_size)):
+        return f"claims {info.file_size} bytes out of {info.compress_size}: a decompression bomb, or no image"
+    return None
+
+
+@dataclass(frozen=True)
+class TarShards(ImageSource):
+    """Images in tar archives: x.tar, a folder of such, or names with a range, data/{000..099}.tar; see `ImageSource`.
+
+    A sample is files that follow each other with one name up to its first dot: 000.jpg, 000.cls. Labels are an integer
+    in .cls, or "label" in .json. Samples come in the order of the archives. Headers are read at the start; an archive
+    must not be compressed.
+    """
+
+    @property
+    def name(self) -> str:
+        path = Path(self.path).expanduser()
+        stem = _RANGE.sub("", path.name.removesuffix(".tar")).strip("-_.")
+        return path.resolve().name if path.is_dir() else stem or path.resolve().parent.name
+
+    def open(self) -> StoredImages:
+        return _TarImages(_shard_paths(Path(self.path).expanduser()), labelled=self.classes == "auto")
+
+
+class _TarImages(StoredImages):
+    def __init__(self, shards: list[Path], labelled: bool) -> None:
+        from diffspace.data.images import image_suffixes
+
+        self.path = Path(os.path.commonpath([shard.parent for shard in shards]))
+        self._shards, self._versions = shards, [version(shard) for shard in shards]
+        self._table = array("q")  # three numbers an image: its shard, offset and size
+        self.names: list[str] = []
+        labels: list[int | None] = []
+        suffixes = {suffix[1:] for suffix in image_suffixes()}
+        for number, shard in enumerate(shards):
+            folder = shard.relative_to(self.path).as_posix()
+            with _open(shard) as file:
+                for sample in _tar_samples(shard, file):
+                    images = [member for suffix, member in sample.items() if suffix in suffixes]
+                    if len(images) > 1:
+                        names = ", ".join(repr(member.name) for member in images)
+                        raise ValueError(f"{shard}: expected one image a sample, got {len(images)}, {names}")
+                    if not images:
+                        self.others += len(sample)
+                        continue
+                    labels.append(_tar_label(shard, sample, file) if labelled else None)
+                    if (labels[-1] is None) != (labels[0] is None):
+                        has = "has a label, others have none" if labels[0] is None else "has no label, others have one"
+                        sample_name = next(iter(sample.values())).name
+                        message = f"{shard}: the sample of {sample_name!r} {has}; classes='none' ignores labels"
+                        raise ValueError(message)
+                    self._table.extend((number, images[0].offset_data, images[0].size))
+                    self.names.append(f"{folder}/{images[0].name}")
+        self._labels = [label for label in labels if label is not None]
+
+    def open(self, number: int) -> bytes:
+        shard, offset, size = self._table[3 * number : 3 * number + 3]
+        with _reopen(self._shards[shard], self._versions[shard]) as file:
+            file.seek(offset)
+            return file.read(size)
+
+    def fingerprint(self) -> str:
+        state = [(shard.name, *found) for shard, found in zip(self._shards, self._versions, strict=True)]
+        return hashlib.sha256(repr(state).encode()).hexdigest()
+
+    def labels(self, numbers: Sequence[int]) -> tuple[list[Label] | None, tuple[str, ...]]:
+        return [self._labels[i] for i in numbers] if self._labels else None, ()
+
+
+def _tar_samples(path: Path, file: IO[bytes]) -> Iterator[dict[str, tarfile.TarInfo]]:
+    """The files of each sample by what follows the first dot of their names, in lower case."""
+    key, sample = None, dict[str, tarfile.TarInfo]()
+    for member in tar_files(path, file):
+        folder, slash, name = member.name.rpartition("/")
+        stem, _, suffix = name.partition(".")
+        if not stem or not suffix:  # hidden, or no part of a sample
+            continue
+        if (here := folder + slash + stem) != key:
+            if sample:
+                yield sample
+            key, sample = here, {}
+        suffix = suffix.lower()
+        if suffix in sample:
+            raise ValueError(f"{path}: holds member {member.name!r} twice")
+        sample[suffix] = member
+    if sample:
+        yield sample
+
+
+def tar_files(path: Path, file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
+    """The files in a tar archive that is not compressed, all checked; the place in `file` may be moved meanwhile."""
+    end = os.fstat(file.fileno()).st_size
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as archive:
+            while (member := archive.next()) is not None:
+                archive.members.clear()  # type: ignore[attr-defined]  # otherwise it keeps all of them
+                member.name = member.name.removeprefix("./")
+                if not (member.isdir() and member.name in ("", ".")):
+                    _check_name(path, member.name)
+                if not (member.isdir() or member.isfile()) or member.issparse():
+                    what = "a link" if member.issym() or member.islnk() else "not a plain file or folder"
+                    raise ValueError(f"{path}: member {member.name!r} is {what}")
+                if not 0 <= member.size <= end - member.offset_data:
+                    raise ValueError(f"{path}: member {member.name!r} claims {member.size} bytes, which it cannot have")
+                if member.isfile():
+                    yield member
+            # tarfile ends quietly at a header that is damaged: at the true end there is a block of zeros
+            file.seek(archive.offset)
+            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise ValueError(f"{path}: is damaged or cut short at byte {archive.offset}")
+    except ValueError as error:
+        if str(error).startswith(str(path)):
+            raise
+        raise _unreadable_tar(path, error) from None
+    except Exception as error:  # tarfile raises whatever a damaged header leads it to
+        raise _unreadable_tar(path, error) from None
+
+
+def _unreadable_tar(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path}: cannot be read as a tar archive that is not compressed: {' '.join(str(error).split())}")
+
+
+def _tar_label(path: Path, sample: Mapping[str, tarfile.TarInfo], file: IO[bytes]) -> int | None:
+    """The class number of a sample; None if it has no file for it, or one of JSON without a label."""
+    suffix = next((suffix for suffix in _LABEL_FILES if suffix in sample), None)
+    if suffix is None:
+        return None
+    member = sample[suffix]
+    content = b""
+    if member.size <= _LABEL_FILES[suffix]:
+        file.seek(member.offset_data)
+        content = file.read(member.size)
+    try:
+        value: Any = int(content) if suffix == "cls" else json.loads(content)
+        value = value.get("label") if isinstance(value, dict) else value
+    except (ValueError, RecursionError):
+        value = content
+    if value is None and suffix == "json":
+        return None
+    if type(value) is not int or not 0 <= value < _MOST_CLASSES:
+        raise ValueError(
+            f"{path}: member {member.name!r}: expected a class number, got {value!r:.80}; classes='none' ignores labels"
+        )
+    return value
+
+
+def _shard_paths(path: Path) -> list[Path]:
+    if path.is_dir():
+        return sorted(found for found in path.iterdir() if found.name.endswith(".tar") and found.name[0] != ".")
+    parts = _RANGE.split(str(path))  # text, first, last, text, first, last, …, text
+    choices: list[list[str]] = [parts[:1]]
+    for first, last, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
+        numbers = range(int(first), int(last) + 1)
+        if not 0 < len(numbers) <= _MOST_SHARDS:
+            raise ValueError(f"{path}: {{{first}..{last}}}: expected 1 to {_MOST_SHARDS} numbers, got {len(numbers)}")
+        choices += [[f"{number:0{len(first)}d}" for number in numbers], [text]]
+    return [Path("".join(text)) for text in itertools.product(*choices)]
+
+
+def is_shard_range(spec: str | Path) -> bool:
+    """Whether a path is a range of names of tar archives."""
+    return str(spec).endswith(".tar") and _RANGE.search(str(spec)) is not None

@@ -1,0 +1,256 @@
+"""Images in arrays, and in the formats of well-known data sets: MNIST's IDX files, CIFAR's archives, LMDB."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import math
+import os
+import struct
+import tarfile
+import threading
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from diffspace._shapes import Shaped, Tensor
+from diffspace.checks import require_package
+from diffspace.data.archives import version
+from diffspace.data.arrays import ArrayFile
+from diffspace.data.dataset import InMemory, Rows
+from diffspace.data.stored_images import ImageSource, NumberedImages, StoredImages
+from diffspace.pickles import PickleError, Record, read_pickle
+from diffspace.transform import PIXELS
+
+__all__ = ["ArrayImages", "CifarArchive", "IdxImages", "LmdbImages"]
+
+
+def _pixel_images(
+    path: Path, rows: Rows, labels: Sequence[int] | None = None, class_names: Sequence[str] = ()
+) -> StoredImages:
+    """Rows of bytes (C, H, W) that were found at `path`."""
+    read = functools.partial(_pixels, rows)
+    return NumberedImages(path, range(len(rows)), read, str(version(path)), labels, class_names)
+
+
+def _pixels(rows: Rows, number: int) -> Any:
+    pixels = rows.read(torch.tensor([number]))[0].permute(1, 2, 0).numpy()
+    return pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
+
+
+@dataclass(frozen=True)
+class ArrayImages(ImageSource):
+    """Images in an array of bytes in a .npy or .npz file (`ArrayFile`); see `ImageSource` for the options."""
+
+    def open(self) -> StoredImages:
+        path = Path(self.path).expanduser()
+        data = ArrayFile(path).load()
+        shape = data.sample_shape
+        if data.transform != PIXELS or len(shape) != 3 or shape[0] not in (1, 3, 4):
+            raise ValueError(
+                f"{path}: expected images of uint8 with 1, 3 or 4 channels, "
+                f"got samples of shape {shape} and type {data.transform.dtype}"
+            )
+        labels = None if data.labels is None else data.labels.tolist()
+        return _pixel_images(path, data.rows, labels, data.class_names)
+
+
+# ---- MNIST
+
+_IDX_BYTES = 0x08  # the type of the values
+_IDX_LARGEST = 2**31
+_BOMB_BYTES, _BOMB_RATIO = 2**24, 100  # gzip packs MNIST 5 : 1
+
+
+@dataclass(frozen=True)
+class IdxImages(ImageSource):
+    """Images of bytes in an IDX file such as train-images-idx3-ubyte, with or without .gz; see `ImageSource` for the
+    options. Class numbers come from the file beside it whose name says labels-idx1, if there is one.
+
+    The reference makes MNIST's 28×28 pixels 32×32: size=32, crop="pad".
+    """
+
+    @property
+    def name(self) -> str:
+        return Path(self.path).name.removesuffix(".gz")
+
+    def open(self) -> StoredImages:
+        path = Path(self.path).expanduser()
+        images = _read_idx(path, dimensions=3)
+        plain = path.name.replace("images", "labels").replace("idx3", "idx1").removesuffix(".gz")
+        beside = next((file for file in map(path.with_name, (plain, f"{plain}.gz")) if file.is_file()), None)
+        labels = None if beside is None or beside == path else _read_idx(beside, dimensions=1).tolist()
+        if labels is not None and len(labels) != len(images):
+            raise ValueError(f"{beside}: {len(labels)} labels for {len(images)} images")
+        return _pixel_images(path, InMemory(images[:, None]), labels)
+
+
+def _read_idx(path: Path, dimensions: int) -> Shaped[Tensor, "*dims"]:
+    """The array in an IDX file: 0, 0, type, number of dimensions, the dimensions, the values, all big-endian."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            header = struct.Struct(f">HBB{dimensions}I")
+            zero, kind, count, *shape = header.unpack(file.read(header.size))
+            size = math.prod(shape)
+            if (zero, kind, count) != (0, _IDX_BYTES, dimensions) or not 0 < size <= _IDX_LARGEST:
+                raise ValueError(f"expected {dimensions} dimensions of bytes, 1 to {_IDX_LARGEST} of them")
+            if size > max(_BOMB_BYTES, _BOMB_RATIO * path.stat().st_size):
+                raise ValueError(f"claims {size} bytes out of {path.stat().st_size}: a decompression bomb")
+            content = file.read(size + 1)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, EOFError, struct.error, zlib.error) as error:
+        raise ValueError(f"{path}: cannot be read as an IDX file: {error}") from None
+    if len(content) != size:
+        got = "more" if len(content) > size else len(content)
+        raise ValueError(f"{path}: expected {size} bytes of values as its header says, got {got}")
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8).reshape(shape)
+
+
+# ---- CIFAR
+
+_CIFAR_SHAPE = (3, 32, 32)
+_CIFAR_LARGEST = 2**28  # bytes of a member; CIFAR-100's largest has 155 million
+
+
+class _CifarContents(NamedTuple):
+    """Where things are in an archive."""
+
+    batches: tuple[str, ...]
+    labels: str
+    names_file: str
+    names: str
+
+
+_CIFAR = {
+    "cifar-10-batches-py": _CifarContents(
+        tuple(f"data_batch_{i}" for i in range(1, 6)), "labels", "batches.meta", "label_names"
+    ),
+    "cifar-100-python": _CifarContents(("train",), "fine_labels", "meta", "fine_label_names"),
+}
+
+
+@dataclass(frozen=True)
+class CifarArchive(ImageSource):
+    """The training images of CIFAR-10 or CIFAR-100, from cifar-10-python.tar.gz or cifar-100-python.tar.gz; see
+    `ImageSource` for the options. Nothing that its pickles name is imported or run.
+    """
+
+    @property
+    def name(self) -> str:
+        return Path(self.path).name.removesuffix(".gz").removesuffix(".tgz").removesuffix(".tar")
+
+    def open(self) -> StoredImages:
+        path = Path(self.path).expanduser()
+        members = _read_cifar_members(path)
+        folder = next((name for name in _CIFAR if any(key.startswith(f"{name}/") for key in members)), None)
+        if folder is None:
+            raise ValueError(f"{path}: holds no folder {' or '.join(_CIFAR)}; other archives are not supported")
+        where = _CIFAR[folder]
+        images, labels = [], []
+        for batch in where.batches:
+            content = _cifar_dictionary(path, members, f"{folder}/{batch}")
+            images.append(_cifar_pixels(path / folder / batch, content.get("data")))
+            numbers = content.get(where.labels)
+            if not isinstance(numbers, list) or len(numbers) != len(images[-1]):
+                raise ValueError(f"{path / folder / batch}: {where.labels}: expected {len(images[-1])} numbers")
+            labels += numbers
+        names = _cifar_dictionary(path, members, f"{folder}/{where.names_file}").get(where.names)
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{path / folder / where.names_file}: {where.names}: expected a list of strings")
+        return _pixel_images(path, InMemory(torch.cat(images)), labels, names)
+
+
+def _read_cifar_members(path: Path) -> dict[str, bytes]:
+    """The files of an archive that are needed."""
+    needed = {f"{folder}/{name}" for folder, c in _CIFAR.items() for name in (*c.batches, c.names_file)}
+    found = {}
+    try:
+        with tarfile.open(path, "r:*") as archive:
+            for member in archive:
+                if member.size > _CIFAR_LARGEST:
+                    raise ValueError(f"member {member.name!r} claims {member.size} bytes, more than {_CIFAR_LARGEST}")
+                if member.name not in needed:
+                    continue
+                file = archive.extractfile(member) if member.isfile() else None
+                if file is None or member.name in found:
+                    raise ValueError(f"member {member.name!r}: expected one file of that name")
+                found[member.name] = file.read()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, EOFError, tarfile.TarError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path}: cannot be read as an archive of CIFAR: {' '.join(str(error).split())}") from None
+    return found
+
+
+def _cifar_dictionary(path: Path, members: Mapping[str, bytes], name: str) -> dict[str, Any]:
+    if name not in members:
+        raise ValueError(f"{path}: has no {name}")
+    try:
+        content = read_pickle(members[name])
+    except PickleError as error:
+        raise ValueError(f"{path / name}: cannot be read: it {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path / name}: holds no dictionary")
+    return content
+
+
+def _cifar_pixels(path: Path, stored: object) -> Shaped[Tensor, "n 3 32 32"]:
+    """The images in an array of bytes of shape (n, 3072)."""
+    match stored:
+        case Record("ndarray", {"dtype": "u1", "by_columns": False, "shape": (n, 3072), "data": data}) if n:
+            return torch.frombuffer(bytearray(data), dtype=torch.uint8).reshape(n, *_CIFAR_SHAPE)
+    raise ValueError(f"{path}: data: expected an array of bytes of shape (n, 3072)")
+
+
+# ---- LMDB
+
+
+@dataclass(frozen=True)
+class LmdbImages(ImageSource):
+    """Encoded images in an LMDB folder, as LSUN is distributed, in the order of their keys; requires `lmdb`."""
+
+    @property
+    def name(self) -> str:
+        return Path(self.path).expanduser().resolve().name
+
+    def open(self) -> StoredImages:
+        path = Path(self.path).expanduser()
+        table = _LmdbTable(path)
+        return NumberedImages(path, range(len(table.keys)), table.read, str(version(path / "data.mdb")))
+
+
+class _LmdbTable:
+    """An LMDB folder, opened once in each process: LMDB does not survive a fork."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._environments: dict[int, Any] = {}
+        self._lock = threading.Lock()
+        with self._environment().begin() as transaction:
+            self.keys = [bytes(key) for key in transaction.cursor().iternext(keys=True, values=False)]
+
+    def read(self, number: int) -> bytes:
+        with self._environment().begin() as transaction:
+            return bytes(transaction.get(self.keys[number]))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "keys": self.keys}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _environments={}, _lock=threading.Lock())
+
+    def _environment(self) -> Any:
+        with self._lock:
+            if os.getpid() not in self._environments:
+                lmdb = require_package("lmdb", "an LMDB folder")
+                try:
+                    opened = lmdb.open(str(self.path), readonly=True, lock=False, create=False)
+                except lmdb.Error as error:
+                    raise ValueError(f"{self.path}: cannot be read: {error}") from None
+                self._environments[os.getpid()] = opened
+            return self._environments[os.getpid()]

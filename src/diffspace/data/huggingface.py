@@ -1,0 +1,282 @@
+"""Images in data sets of the Hugging Face `datasets` library, read at random or as a stream."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import torch
+
+from diffspace._shapes import Int, Shaped, Tensor
+from diffspace.checks import check_integer, require_package
+from diffspace.data.dataset import DataSet, InMemory, holdout_size, shuffled
+from diffspace.data.stored_images import ImageRows, ImageSource, NumberedImages, StoredImages, Survey
+from diffspace.transform import PIXELS
+
+__all__ = ["HuggingFaceImages", "ImageStream", "StreamedDataSet", "StreamedSample"]
+
+_IMAGES = ("image", "img")
+_LABELS = ("label", "labels", "fine_label")
+_EXAMINED = 64  # samples at the beginning of a stream
+_ERRORS = (OSError, ValueError, TypeError)  # `datasets` raises its own kinds of these
+
+
+@dataclass(frozen=True)
+class HuggingFaceImages(ImageSource):
+    """Images in a data set of the Hugging Face Hub, hf:owner/name or hf:owner/name:split, in a folder that `datasets`
+    saved, or in Parquet: a file, or a folder of files; requires `datasets`. See `ImageSource` for the other options.
+
+    The split is "train" if there are several and none is given. Images are the column "image" or "img", class numbers
+    the column "label", "labels" or "fine_label".
+
+    Args:
+        streaming: Read samples one after the other, and download nothing before. Their order is that of the stream,
+            shuffled anew in each epoch within windows: a function of the seed, but a stream sorted by class stays
+            sorted. The first samples are held out. The first 64 determine size and channels; classes need a column
+            with names.
+        window: Samples in a window of a stream, kept encoded in memory.
+        count: The number of samples, if the data set does not know it.
+    """
+
+    streaming: bool = False
+    window: int = 4096
+    count: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_integer("window", self.window, 1)
+        if self.count is not None:
+            check_integer("count", self.count, 1)
+        if self.streaming and self.on_error == "skip":
+            raise ValueError("on_error: 'skip' has no effect on a stream")
+        if not self.streaming and (self.count is not None or self.window != type(self).window):
+            raise ValueError("window, count: have no effect without streaming")
+
+    @property
+    def name(self) -> str:
+        path = str(self.path).removeprefix("hf:").rstrip("/").rpartition("/")[2]
+        return path.partition(":")[0].removesuffix(".parquet")
+
+    def open(self) -> StoredImages:
+        if self.streaming:
+            raise ValueError(f"streaming: {self.path} must be read at random here; leave streaming out")
+        table, column, key, _ = self._table()
+        labels = None if key is None else list(table[key])
+        names: Sequence[str] = () if key is None else getattr(table.features[key], "names", None) or ()
+        read = functools.partial(_read_row, table, column)
+        return NumberedImages(Path(self.path), range(len(table)), read, str(table._fingerprint), labels, names)
+
+    def load(self) -> DataSet:
+        """Look at the images, and read them if they fit in memory; of a stream look at the first."""
+        return self._load_stream() if self.streaming else super().load()
+
+    def _load_stream(self) -> DataSet:
+        path = Path(self.path)
+        table, column, key, known = self._table()
+        count = known if self.count is None else self.count
+        if count is None:
+            raise ValueError(f"count: {self.path} does not say how many samples it has; pass their number")
+        class_names = tuple(getattr(table.features[key], "names", None) or ()) if key is not None else ()
+        key = key if class_names else None
+        table = table.select_columns([name for name in (column, key) if name is not None])
+
+        def start(number: int) -> Iterator[StreamedSample]:
+            try:
+                for i, row in enumerate(table.skip(number) if number else table, start=number):
+                    label = None if key is None else row[key]
+                    if key is not None and not (isinstance(label, int) and 0 <= label < len(class_names)):
+                        raise ValueError(
+                            f"sample {i}: expected a label from 0 to {len(class_names) - 1}, got {label!r}"
+                        )
+                    yield StreamedSample(_content(row[column]), label)
+            except _ERRORS as error:
+                raise self._unreadable(error) from None
+
+        first = [sample.image for sample in itertools.islice(start(0), _EXAMINED)]
+        survey = self.survey(NumberedImages(path, range(len(first)), first.__getitem__))
+        reader = dataclasses.replace(
+            survey.reader,
+            one_size=self.size is None,
+            all_gray=survey.reader.channels == "grayscale" and self.channels == "auto",
+        )
+        rows = ImageStream(path, start, count, self.window, dataclasses.replace(survey, reader=reader))
+        notes = (*survey.notes, f"a stream of {count} samples, shuffled in windows of {self.window}")
+        return StreamedDataSet(self.name, rows, PIXELS, None, class_names, notes)
+
+    def _table(self) -> tuple[Any, str, str | None, int | None]:
+        """The table, its columns of images and of labels, and its number of samples if known without reading it."""
+        datasets = require_package("datasets", "a data set of Hugging Face")
+        try:
+            table, count = _open_table(datasets, str(self.path), self.streaming)
+            there = table.column_names or ()
+            column = next((name for name in _IMAGES if name in there), None)
+            if column is None:
+                raise ValueError(f"has no column {' or '.join(map(repr, _IMAGES))}, but {', '.join(there)}")
+            key = next((name for name in _LABELS if name in there), None) if self.classes == "auto" else None
+            return table.cast_column(column, datasets.Image(decode=False)), column, key, count
+        except _ERRORS as error:
+            raise self._unreadable(error) from None
+
+    def _unreadable(self, error: Exception) -> ValueError:
+        return ValueError(f"{self.path}: cannot be read: {' '.join(str(error).split())}")
+
+
+def _open_table(datasets: Any, spec: str, streaming: bool) -> tuple[Any, int | None]:
+    options = {"streaming": True} if streaming else {}
+    path = Path(spec).expanduser()
+    if spec.startswith("hf:"):
+        name, _, split = spec.removeprefix("hf:").partition(":")
+        table = datasets.load_dataset(name, split=split or "train", **options)
+        splits = getattr(getattr(table, "info", None), "splits", None) or {}
+        return table, getattr(splits.get(split or "train"), "num_examples", None) or None
+    if (
+        files := sorted(map(str, path.glob("*.parquet")))
+        if path.is_dir()
+        else [str(path)] * (path.suffix == ".parquet")
+    ):
+        count = sum(require_package("pyarrow.parquet", "a Parquet file").read_metadata(file).num_rows for file in files)
+        return datasets.load_dataset("parquet", data_files=files, split="train", **options), count
+    saved = datasets.load_from_disk(str(path))
+    table = saved["train"] if isinstance(saved, dict) else saved
+    return (table.to_iterable_dataset() if streaming else table), len(table)
+
+
+def _read_row(table: Any, column: str, number: int) -> bytes:
+    return _content(table[number][column])
+
+
+def _content(image: Any) -> bytes:
+    content = image["bytes"]
+    return Path(image["path"]).read_bytes() if content is None else bytes(content)
+
+
+class StreamedSample(NamedTuple):
+    """An encoded image, and its class number if it has one."""
+
+    image: bytes
+    label: int | None
+
+
+class ImageStream:
+    """Samples number `first` to `first` + `count` − 1 of a stream as rows, of which windows are kept, still encoded.
+
+    `start(k)` gives the samples from number k on. Rows must be read window by window (`shuffled`); while one window is
+    used, a thread reads the next. A resumed training, and each epoch, start the stream anew and skip what comes before.
+
+    ValueError names a stream that ends too early, rows that are read in another order, and an unreadable image.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        start: Callable[[int], Iterator[StreamedSample]],
+        count: int,
+        window: int,
+        survey: Survey,
+        first: int = 0,
+    ) -> None:
+        self.window, self.survey = window, survey
+        self._path, self._start, self._count, self._first = path, start, count, first
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._lock = threading.Lock()
+        self._windows: dict[int, Future[list[StreamedSample]]] = {}
+        self._samples: Iterator[StreamedSample] = iter(())
+        self._next: int | None = None  # the row that comes next in `_samples`
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        return self.survey.reader.shape
+
+    def __len__(self) -> int:
+        return self._count
+
+    def read(self, indices: Int[Tensor, "batch"]) -> Shaped[Tensor, "batch channels height width"]:
+        found = self._find(indices)
+        images = NumberedImages(self._path, (indices + self._first).tolist(), lambda i: found[i].image)
+        rows = ImageRows(images, range(len(found)), self.survey.reader, self.survey.threads)
+        return rows.read(torch.arange(len(found)))
+
+    def classes(self, indices: Int[Tensor, "batch"]) -> Int[Tensor, "batch"]:
+        """The class numbers of rows that have some."""
+        return torch.tensor([sample.label for sample in self._find(indices)])
+
+    def rest(self, begin: int) -> ImageStream:
+        """The rows from number `begin` on."""
+        first = self._first + begin
+        return ImageStream(self._path, self._start, self._count - begin, self.window, self.survey, first)
+
+    def _find(self, indices: Tensor) -> list[StreamedSample]:
+        windows, places = indices // self.window, indices % self.window
+        with self._lock:
+            needed = list(dict.fromkeys(windows.tolist()))
+            if len(needed) > 2 + len(indices) // self.window:
+                raise ValueError(f"{self._path}: a stream is read in its own order, not {len(indices)} rows at random")
+            upcoming = [(needed[-1] + 1) % -(-self._count // self.window)] if needed else []
+            kept = {number: self._windows.get(number) for number in (*needed, *upcoming)}
+            self._windows = {n: found or self._thread.submit(self._fetch, n) for n, found in kept.items()}
+            samples = {number: self._windows[number].result() for number in needed}
+        return [samples[w][p] for w, p in zip(windows.tolist(), places.tolist(), strict=True)]
+
+    def _fetch(self, number: int) -> list[StreamedSample]:
+        """The samples in a window; runs in the thread of the stream alone."""
+        begin = number * self.window
+        size = min(self.window, self._count - begin)
+        if self._next != begin:
+            self._samples = self._start(self._first + begin)
+        self._next = None
+        alive = threading.main_thread().is_alive  # a program that ends does not wait for a download
+        got = list(itertools.islice(itertools.takewhile(lambda _: alive(), self._samples), size))
+        if len(got) < size:
+            end = self._first + begin + len(got)
+            raise ValueError(f"{self._path}: the stream ends after {end} samples; pass their number as count")
+        self._next = begin + size
+        return got
+
+
+@dataclass(frozen=True, eq=False)
+class StreamedDataSet(DataSet):
+    """The samples of a stream, read window by window; `labels` is None, as they are known only where samples are."""
+
+    rows: ImageStream = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self) == 0:
+            raise ValueError(f"{self.name}: holds no samples")
+
+    def raw(self, indices: Int[Tensor, "batch"] | None = None) -> Shaped[Tensor, "batch *dims"]:
+        if indices is None:
+            self._refuse("all samples")
+        return super().raw(indices)
+
+    def classes(self, indices: Int[Tensor, "batch"]) -> Int[Tensor, "batch"] | None:
+        return self.rows.classes(indices) if self.class_names else None
+
+    def training_order(self, seed: int, begin: int, end: int) -> Int[Tensor, "batch"]:
+        return shuffled(len(self), seed, begin, end, self.rows.window)
+
+    def sample_numbers(self, count: int) -> Int[Tensor, "count"]:
+        """The numbers of the first `count` samples."""
+        return torch.arange(min(count, len(self)))
+
+    def subset(self, indices: Int[Tensor, "batch"]) -> DataSet:
+        self._refuse("subset")
+
+    def mirrored(self) -> DataSet:
+        self._refuse("mirror")
+
+    def split(self, holdout: float | int | None = None, seed: int = 0) -> tuple[DataSet, DataSet]:
+        """(the rest, the first samples in memory); `holdout` None is a fifth, at most 1000. `seed` has no effect."""
+        first = torch.arange(holdout_size(len(self), holdout, 1000))
+        rows, labels = InMemory(self.raw(first)), self.classes(first)
+        held_out = DataSet(self.name, rows, self.transform, labels, self.class_names, self.notes)
+        return dataclasses.replace(self, rows=self.rows.rest(len(first))), held_out
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise ValueError(f"{what}: {self.name} is a stream, which cannot be read at random")

@@ -1,0 +1,342 @@
+"""What all sources of images share: their options, a look at the images, and the way to a data set."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from abc import ABC, abstractmethod
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+
+import torch
+
+from diffspace._shapes import Int, Shaped, Tensor
+from diffspace.checks import check_choice, check_integer
+from diffspace.data.dataset import DataSet, InMemory, Rows, permutation
+from diffspace.data.loader import available_processors, ordered_map
+from diffspace.transform import PIXELS
+
+if TYPE_CHECKING:
+    from diffspace.data.images import Header, ImageReader
+
+__all__ = ["ImageRows", "ImageSource", "Label", "NumberedImages", "StoredImages", "Survey"]
+
+Label: TypeAlias = int | list[float]
+"""A class number, or a vector, as the reference stores them."""
+
+_MANY, _SAMPLE = 10_000, 1000  # of more images than the first number, the headers of a sample are read
+_SMALL = 96 * 96  # pixels: threads decode larger images, smaller ones only pass the interpreter's lock to and fro
+_STEP = 1024  # images given to the threads at a time, and between two reports of progress
+_Out = TypeVar("_Out")
+
+
+class StoredImages(ABC):
+    """The images of an opened source, by number from 0.
+
+    `path` is where they are, `names` (parts joined by /) what they are called there, and `others` the number of files
+    beside them that are not images.
+    """
+
+    path: Path
+    names: Sequence[str]
+    others: int = 0
+
+    @abstractmethod
+    def open(self, number: int) -> bytes | IO[bytes] | Any:
+        """An encoded image, as bytes or as a file, or an array of pixels (H, W) or (H, W, C) in uint8."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A text that changes when the images change, found without reading all of them."""
+
+    def labels(self, numbers: Sequence[int]) -> tuple[list[Label] | None, tuple[str, ...]]:
+        """The labels of these images, None if there are none, and the names of the classes if they have names."""
+        return None, ()
+
+
+class NumberedImages(StoredImages):
+    """Images that have `numbers` and no names; `read(i)` gives the one at place i among them, as `open` does."""
+
+    def __init__(
+        self,
+        path: Path,
+        numbers: Sequence[int],
+        read: Callable[[int], Any],
+        version: str = "",
+        labels: Sequence[int] | None = None,
+        class_names: Sequence[str] = (),
+    ) -> None:
+        self.path, self._read, self._version = path, read, version
+        self.names = [f"{number:08d}.png" for number in numbers]
+        self._labels, self._class_names = labels, tuple(class_names)
+
+    def open(self, number: int) -> Any:
+        return self._read(number)
+
+    def fingerprint(self) -> str:
+        return self._version
+
+    def labels(self, numbers: Sequence[int]) -> tuple[list[Label] | None, tuple[str, ...]]:
+        return None if self._labels is None else [self._labels[i] for i in numbers], self._class_names
+
+
+@dataclass(frozen=True)
+class ImageSource(ABC):
+    """Images stored as files in any format that Pillow decodes, or as arrays.
+
+    Images are turned upright by their EXIF orientation; of an animation the first frame is read; 16 bits become 8;
+    colour profiles are not applied. Pixels are uint8; the model sees them in [−1, 1]. Names that begin with a dot, and
+    files that are not images, are ignored.
+
+    Of more than 10,000 images the headers of 1000, drawn with a fixed seed, stand for all: an image that differs from
+    them is an error that names it when it is read. With "skip", and in `prepare`, all headers are read.
+
+    Args:
+        path: Where the images are.
+        size: (height, width), or one number for both. None: the images have one size already. Resampling is Lanczos
+            with antialiasing.
+        crop: How an image comes to `size`. "center" (the default) scales it until it just covers the size and keeps the
+            middle; "none" scales the whole image without keeping its proportions; "pad" puts the whole image in the
+            middle of black, scaled only if it is larger than the size; "square" keeps the largest square in the middle,
+            at whole pixels, and scales that (for upright RGB images the reference's center-crop, pixel for pixel);
+            "wide" cuts off top and bottom, scales to the size and puts it in the middle of a black square as wide (the
+            reference's center-crop-wide; smaller images count as unreadable).
+        channels: "auto" is grayscale if every image is, otherwise RGB. "RGBA" keeps transparency; otherwise transparent
+            pixels are laid on white.
+        classes: "auto" takes labels from the source; for folders and archives from a dataset.json as the reference
+            writes it (class numbers or one-hot vectors), or else the first level of sub-folders are the classes, if
+            there are two or more. "none" reads no labels.
+        on_error: "raise" names an image that cannot be read; "skip" leaves it out and warns once.
+        cache_mb: Pixels are kept in memory if all of them take at most this many megabytes (2²⁰ bytes). Otherwise
+            images are decoded whenever they are read, and "skip" decodes all of them once to find the broken ones.
+        workers: Threads that decode; None is one per processor for images that are worth it. The order of images does
+            not depend on it.
+    """
+
+    path: str | Path
+    size: int | tuple[int, int] | None = None
+    crop: Literal["center", "square", "wide", "pad", "none"] | None = None
+    channels: Literal["auto", "grayscale", "RGB", "RGBA"] = "auto"
+    classes: Literal["auto", "none"] = "auto"
+    on_error: Literal["raise", "skip"] = "raise"
+    cache_mb: int = 2048
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.size is not None:
+            sides = _pair(self.size)
+            if len(sides) != 2:
+                raise ValueError(f"size: expected (height, width) or one number, got {self.size}")
+            for side in sides:
+                check_integer("size", side, 1)
+        if self.crop is not None:
+            check_choice("crop", self.crop, ("center", "square", "wide", "pad", "none"))
+        check_choice("channels", self.channels, ("auto", "grayscale", "RGB", "RGBA"))
+        check_choice("classes", self.classes, ("auto", "none"))
+        check_choice("on_error", self.on_error, ("raise", "skip"))
+        check_integer("cache_mb", self.cache_mb, 0)
+        if self.workers is not None:
+            check_integer("workers", self.workers, 1)
+        if self.crop is not None and self.size is None:
+            raise ValueError(f"crop: {self.crop!r} has no effect without size")
+        if self.crop == "wide" and self.size is not None and _pair(self.size)[0] > _pair(self.size)[1]:
+            raise ValueError(f"size: crop='wide' expects a width no less than the height, got {self.size}")
+
+    @property
+    def name(self) -> str:
+        """The name of the data set."""
+        return Path(self.path).expanduser().resolve().stem
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that determine the pixels and labels, in JSON's types."""
+        values = {name: getattr(self, name) for name in ("size", "crop", "channels", "classes", "on_error")}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    @abstractmethod
+    def open(self) -> StoredImages:
+        """Find the images, without reading them."""
+
+    def load(self) -> DataSet:
+        """Look at the images, and read them if they fit in memory."""
+        images = self.open()
+        survey = self.survey(images, sample=_SAMPLE if self.on_error == "raise" else None)
+        rows, numbers = self._rows(images, survey)
+        notes = list(survey.notes)
+        if not isinstance(rows, InMemory):
+            notes.append(f"more than cache_mb = {self.cache_mb} of pixels: images are decoded whenever they are read")
+        if len(numbers) < len(images.names):
+            skipped = sorted(set(range(len(images.names))) - set(numbers))
+            notes.append(f"unreadable images left out: {len(skipped)}")
+            warnings.warn(f"{images.path}: {notes[-1]}: {', '.join(images.names[i] for i in skipped)}", stacklevel=2)
+        found, class_names = images.labels(numbers) if self.classes == "auto" else (None, ())
+        labels, class_names = (None, ()) if found is None else _class_numbers(images.path, found, class_names)
+        return DataSet(self.name, rows, PIXELS, labels, class_names, tuple(notes))
+
+    def survey(
+        self,
+        images: StoredImages,
+        limit: int | None = None,
+        track: Callable[[int, int], None] | None = None,
+        sample: int | None = None,
+    ) -> Survey:
+        """Read headers: of all images, of the first `limit`, or, if there are many, of a `sample` of that size."""
+        from diffspace.data.images import ImageReader, read_header
+
+        notes = [f"files that are not images, ignored: {images.others}"] if images.others else []
+        total = len(images.names) if limit is None else min(limit, len(images.names))
+        if not total:
+            raise ValueError("; ".join([f"{images.path}: holds no images", *notes]))
+        sampled = sample is not None and total > _MANY
+        examined: Sequence[int] = sorted(permutation(total, 0)[:sample].tolist()) if sampled else range(total)
+        headers = self.try_each(lambda number: read_header(images, number), examined, self.workers or 1, track)
+        if not headers:
+            raise _none_readable(images, total)
+        numbers: Sequence[int] = range(total) if sampled else array("q", headers)
+        if sampled:
+            notes.append(f"headers of {len(examined)} images stand for all {total}")
+        size = _common_size(images, headers) if self.size is None else _pair(self.size)
+        gray = all(header.gray for header in headers.values())
+        channels = ("grayscale" if gray else "RGB") if self.channels == "auto" else self.channels
+        reader = ImageReader(
+            channels,
+            size,
+            self.crop or "center",
+            one_size=sampled and self.size is None,
+            all_gray=sampled and gray and self.channels == "auto",
+        )
+        small = sum(h.height < size[0] or h.width < size[1] for h in headers.values())
+        if small and reader.crop in ("center", "square", "none"):
+            among = f" of {len(examined)}" if sampled else ""
+            notes.append("images smaller than {}×{}, enlarged: {}{}".format(*size, small, among))
+        large = max(header.height * header.width for header in headers.values()) > _SMALL
+        threads = self.workers or (available_processors() if large else 1)
+        return Survey(total, numbers, reader, threads, tuple(notes))
+
+    def try_each(
+        self,
+        function: Callable[[int], _Out],
+        numbers: Sequence[int],
+        threads: int = 1,
+        track: Callable[[int, int], None] | None = None,
+    ) -> dict[int, _Out]:
+        """function(number) for the images that can be read; ValueError if one cannot, unless they are skipped."""
+
+        def attempt(number: int) -> _Out | ValueError:
+            try:
+                return function(number)
+            except ValueError as error:
+                if self.on_error == "raise":
+                    raise ValueError(f"{error}; on_error='skip' leaves such images out") from error
+                return error
+
+        results = {}
+        for number, result in zip(numbers, _map(attempt, numbers, threads), strict=True):
+            results[number] = result
+            if track is not None and (len(results) % _STEP == 0 or len(results) == len(numbers)):
+                track(len(results), len(numbers))
+        return {number: result for number, result in results.items() if not isinstance(result, ValueError)}
+
+    def _rows(self, images: StoredImages, survey: Survey) -> tuple[Rows, Sequence[int]]:
+        """The rows, and the numbers of the images that they come from."""
+        numbers, reader = survey.numbers, survey.reader
+        in_memory = len(numbers) * math.prod(reader.shape) <= self.cache_mb * 2**20
+        if not in_memory and self.on_error == "raise":
+            return ImageRows(images, numbers, reader, survey.threads), numbers
+        pixels = torch.empty((len(numbers) if in_memory else 0, *reader.shape), dtype=torch.uint8)
+
+        def read(row: int) -> None:
+            image = reader(images, numbers[row])
+            if in_memory:
+                pixels[row] = image
+
+        rows = list(self.try_each(read, range(len(numbers)), survey.threads))
+        if not rows:
+            raise _none_readable(images, survey.total)
+        good = array("q", (numbers[row] for row in rows))
+        if not in_memory:
+            return ImageRows(images, good, reader, survey.threads), good
+        return InMemory(pixels if len(rows) == len(pixels) else pixels[rows]), good
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the headers say: the `total` of images, the `numbers` of those not known to be broken, the `reader` that
+    makes pixels of them, the `threads` to use, and `notes`.
+    """
+
+    total: int
+    numbers: Sequence[int]
+    reader: ImageReader
+    threads: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageRows:
+    """Rows of images that are decoded when they are read."""
+
+    images: StoredImages
+    numbers: Sequence[int]
+    reader: ImageReader
+    threads: int
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        return self.reader.shape
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def read(self, indices: Int[Tensor, "batch"]) -> Shaped[Tensor, "batch channels height width"]:
+        numbers = [self.numbers[i] for i in indices.tolist()]
+        pixels = list(_map(lambda number: self.reader(self.images, number), numbers, self.threads))
+        return torch.stack(pixels) if pixels else torch.empty((0, *self.sample_shape), dtype=torch.uint8)
+
+
+def _map(function: Callable[[int], _Out], numbers: Sequence[int], threads: int) -> Iterator[_Out]:
+    """function(number) for each, in order."""
+    return map(function, numbers) if threads == 1 else ordered_map(function, numbers, threads, ahead=_STEP)
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def _none_readable(images: StoredImages, total: int) -> ValueError:
+    return ValueError(f"{images.path}: none of its {total} images can be read, {images.names[0]} among them")
+
+
+def _common_size(images: StoredImages, headers: dict[int, Header]) -> tuple[int, int]:
+    first = next(iter(headers))
+    height, width, _ = headers[first]
+    for number, header in headers.items():
+        if (header.height, header.width) != (height, width):
+            one, other = (images.path / images.names[i] for i in (first, number))
+            raise ValueError(
+                f"size: {one} is {height}×{width}, {other} {header.height}×{header.width} "
+                "(height×width); pass the size that all should have"
+            )
+    return height, width
+
+
+def _class_numbers(
+    path: Path, labels: Sequence[Label], class_names: tuple[str, ...]
+) -> tuple[Int[Tensor, "n"], tuple[str, ...]]:
+    """Labels as class numbers, with a name for each class; vectors must be one-hot."""
+    vectors = [label for label in labels if isinstance(label, list)]
+    if vectors:
+        length = len(vectors[0])
+        if len(vectors) < len(labels) or any(sorted(vector) != [0] * (length - 1) + [1] for vector in vectors):
+            raise ValueError(f"{path}: labels: expected class numbers or one-hot vectors; classes='none' ignores them")
+        numbers, count = [vector.index(1) for vector in vectors], length
+    else:
+        numbers = [label for label in labels if isinstance(label, int)]
+        count = max(numbers) + 1
+    names = class_names or tuple(map(str, range(count)))
+    if count > len(names):
+        raise ValueError(f"{path}: labels up to {count - 1} with {len(names)} class_names")
+    return torch.tensor(numbers), names
