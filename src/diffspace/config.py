@@ -92,7 +92,7 @@ FAMILIES: Mapping[str, dict[str, Part | str]] = {
     ),
     "augmentation": _family("data", "transforms=Augmentation edm=Augmentation.edm"),
 }
-"""Classes, or functions that make an object of one; those of diffspace by name, for to import them imports torch."""
+"""Classes, or functions that make an object of one; those of diffspace by name, since importing them imports torch."""
 
 PLUGINS = "diffspace.plugins"
 """The group of the entry points FAMILY.NAME = "module:Class" of other packages."""
@@ -250,7 +250,7 @@ def complete(family: str, config: Any, omit: Collection[str] = ()) -> dict[str, 
 
 
 def build(make: Part, options: Mapping[str, Any], where: str = "", kind: str = "") -> Any:
-    """Call `make` with options, whose types are checked; errors of its own name the option after `where` too."""
+    """Call `make` with options whose types are checked; `where` stands before the option in every error."""
     arguments = _arguments(make, options, where, kind)
     try:
         return make(**arguments)
@@ -278,11 +278,10 @@ def _signature(make: Part) -> tuple[dict[str, inspect.Parameter], dict[str, Any]
     parameters = dict(inspect.signature(make).parameters)
     try:
         hints = typing.get_type_hints(getattr(make, "__init__") if isinstance(make, type) else make)  # noqa: B009
-    except NameError:  # of names that only type checkers import
+    except (NameError, TypeError):  # of names that only type checkers import, and of a functools.partial
         hints = {}
-    for name in [name for name, parameter in parameters.items() if parameter.kind is parameter.VAR_KEYWORD]:
-        del parameters[name]
-        if is_dataclass(hints.get("return")):
+    for name in [name for name, p in parameters.items() if p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]:
+        if parameters.pop(name).kind is inspect.Parameter.VAR_KEYWORD and is_dataclass(hints.get("return")):
             more = _signature(hints["return"])
             parameters, hints = more[0] | parameters, more[1] | hints
     return parameters, hints
@@ -302,17 +301,13 @@ def _arguments(
     for name, parameter in parameters.items():
         hint = hints.get(name, Any)
         if name in options:
-            value = options[name]
+            value, is_part = options[name], _is_part(name, hint)
             try:
-                if (
-                    _is_part(name, hint)
-                    and isinstance(value, str | Mapping)
-                    and not is_none(value, hint, FAMILIES[name])
-                ):
+                if is_part and isinstance(value, str | Mapping) and not is_none(value, hint, FAMILIES[name]):
                     value = from_config(name, value, start + name)
                 arguments[name] = _convert(value, hint, start + name)
             except _Misfit:
-                expected = f"a {name}" if _is_part(name, hint) else _phrase(hint)
+                expected = f"a {name}" if is_part else _phrase(hint)
                 raise ValueError(f"{start}{name}: expected {expected}, got {value!r}") from None
         elif name not in omit and parameter.default is parameter.empty:
             raise ValueError(f"{start}{name}: is missing; expected {_phrase(hint)}")

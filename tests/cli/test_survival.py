@@ -205,7 +205,7 @@ def test_processes_from_one_command(tmp_path, capfd):
     [
         (["--processes", "0"], "--processes: expected an integer of at least 1, got 0"),
         (["strategy=fsdp"], "strategy: 'fsdp' has no effect on one process"),
-        (["precision=float16", "--device", "cpu"], "precision: float16 has no use on a CPU"),
+        (["precision=float16", "--device", "cpu"], "precision: float16 is not supported on a CPU"),
         (["precision=tf32", "--device", "cpu"], "precision: tf32 has no effect on cpu"),
         (["precision=half"], "precision: Input should be"),
         (["micro_batch=0"], "micro_batch: Input should be greater than 0"),

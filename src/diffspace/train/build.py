@@ -45,7 +45,7 @@ def check_data(recipe: Recipe, data: DataSet) -> None:
 def make_trainer(
     recipe: Recipe, denoiser: Preconditioned, processes: Processes, warn: Callable[[str], None] = lambda text: None
 ) -> Trainer:
-    """What trains a denoiser as a recipe says, on the device of the process.
+    """The trainer of a recipe, on the device of the process.
 
     ValueError for an option that has no effect there.
     """
@@ -87,12 +87,12 @@ def make_trainer(
 def _check_arithmetic(recipe: Recipe, device: torch.device) -> None:
     """ValueError where the device does not have the precision; TF32 is switched as the recipe says."""
     if recipe.precision == "float16" and device.type == "cpu":
-        raise ValueError("precision: float16 has no use on a CPU; want bfloat16 or float32")
+        raise ValueError("precision: float16 is not supported on a CPU; use bfloat16 or float32")
     if recipe.precision == "tf32" and device.type != "cuda":
-        raise ValueError(f"precision: tf32 has no effect on {device.type}; want float32")
+        raise ValueError(f"precision: tf32 has no effect on {device.type}; use float32")
     if device.type == "cuda":
         if recipe.precision == "bfloat16" and not torch.cuda.is_bf16_supported(including_emulation=False):
-            raise ValueError("precision: this GPU has no bfloat16; want float16, tf32 or float32")
+            raise ValueError("precision: this GPU does not support bfloat16; use float16, tf32 or float32")
         allowed = recipe.precision != "float32"
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
         torch.backends.cudnn.benchmark = True  # batches have one shape

@@ -17,27 +17,27 @@ __all__ = ["default_config"]
 _SMALL = 20_000
 
 
-def _network(sample_shape: tuple[int, ...]) -> dict[str, Any]:
-    """An MLP for anything but images; for images a DDPM++ whose width and depth grow with their size."""
+def _network(sample_shape: tuple[int, ...], count: int) -> tuple[dict[str, Any], float]:
+    """(network, probability of augmentation): an MLP for anything but images, for these a DDPM++ by their size.
+
+    Dropout and augmentation go by the number of images, as in Table 7 (15,000 of AFHQv2, 50,000 of CIFAR-10, 1.28
+    million of ImageNet). Images of at most 16 pixels get neither: on digits, the one such set that was tried, the
+    transforms of photographs do not apply.
+    """
     if len(sample_shape) != 3:
-        return {"kind": "mlp", "width": 64 if sample_shape == (2,) else 128}
+        return {"kind": "mlp", "width": 64 if sample_shape == (2,) else 128}, 0.0
     side = max(sample_shape[1:])
     if side <= 16:
-        return {
-            "kind": "ddpmpp",
-            "model_channels": 32,
-            "channel_mult": [1, 2],
-            "num_blocks": 1,
-            "attn_resolutions": [-(-side // 2)],
-            "dropout": 0.05,
-        }
-    channels = 64 if side <= 32 else 96
-    mults = [1, 2, 2] if side <= 64 else [1, 2, 2, 2]
-    return {"kind": "ddpmpp", "model_channels": channels, "channel_mult": mults, "num_blocks": 2}
+        small = {"model_channels": 32, "channel_mult": [1, 2], "num_blocks": 1, "dropout": 0.05}
+        return {"kind": "ddpmpp", **small, "attn_resolutions": [-(-side // 2)]}, 0.0
+    dropout, augmentation = (0.25, 0.15) if count < 20_000 else (0.13, 0.12) if count < 500_000 else (0.10, 0.0)
+    channels, mults = 64 if side <= 32 else 96, [1, 2, 2] if side <= 64 else [1, 2, 2, 2]
+    options = {"model_channels": channels, "channel_mult": mults, "num_blocks": 2, "dropout": dropout}
+    return {"kind": "ddpmpp", **options}, augmentation
 
 
 def _rounded(value: float) -> float:
-    """Three figures: what inspection measures is not known better, and a person may want to read it."""
+    """Three digits, which is as well as inspection measures it."""
     return float(f"{value:.3g}")
 
 
@@ -47,28 +47,11 @@ def _noise(sample_shape: tuple[int, ...], proposals: Proposals) -> dict[str, Any
     On digits, whose proposal is lower and narrower, the paper's pair gave the better samples: the high levels, where an
     image as a whole is decided, need their share of training.
     """
+    mean, std = proposals.P_mean.value, proposals.P_std.value
     if len(sample_shape) == 3:
-        paper = LogNormal()
         ratio = proposals.sigma_data.value / proposals.sigma_data.paper
-        return {"kind": "lognormal", "P_mean": _rounded(paper.P_mean + math.log(ratio)), "P_std": paper.P_std}
-    return {
-        "kind": "lognormal",
-        "P_mean": _rounded(proposals.P_mean.value),
-        "P_std": _rounded(proposals.P_std.value),
-    }
-
-
-def _regularisation(sample_shape: tuple[int, ...], count: int) -> tuple[float, float]:
-    """(dropout, probability of augmentation) of images by their number, as the paper has them (Table 7).
-
-    15,000 of AFHQv2, 50,000 of CIFAR-10, 1.28 million of ImageNet. Images of at most 16 pixels are left as they are:
-    digits are the one such set that was tried, and the transforms of photographs are not theirs.
-    """
-    if len(sample_shape) != 3 or max(sample_shape[1:]) <= 16:
-        return 0.0, 0.0
-    if count < 20_000:
-        return 0.25, 0.15
-    return (0.13, 0.12) if count < 500_000 else (0.10, 0.0)
+        mean, std = LogNormal().P_mean + math.log(ratio), LogNormal().P_std
+    return {"kind": "lognormal", "P_mean": _rounded(mean), "P_std": _rounded(std)}
 
 
 def _precision(device: torch.device | None) -> str:
@@ -85,20 +68,24 @@ def default_config(
     images: int | None = None,
     device: torch.device | None = None,
 ) -> dict[str, Any]:
-    """A config to which overrides are applied before it is checked.
+    """The config that is proposed for data, before overrides.
 
     σ_data is that of the data, and the training noise goes with it. The length, unless given, is 100 epochs and at
     least 220,000 samples; small sets get small batches. The learning rate rises over the first twentieth and falls over
     the last half; the average of the weights has a half-life of a twentieth. The held-out loss is measured ten times;
     on a small set, training ends where it has not fallen for three.
+
+    Args:
+        data: the training part.
+        read_as: where the data come from.
+        inspection: what was measured of them.
+        images: the length of training.
+        device: where to train, which decides the precision.
     """
     proposals = inspection.proposals
     images = max(100 * len(data), 220_000) if images is None else images
     measured = max(1, images // 10)
-    network = _network(data.sample_shape)
-    dropout, augmentation = _regularisation(data.sample_shape, len(data))
-    if dropout:
-        network["dropout"] = dropout
+    network, augmentation = _network(data.sample_shape, len(data))
     return {
         "data": read_as.config,
         "network": network,
