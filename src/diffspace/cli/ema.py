@@ -150,51 +150,46 @@ def _sweep(run: Path, plans: Sequence[Reconstruction], scoring: Scoring, device:
             tell, show = scoring.watch(bar, f"width {plan.width:g} ({i} of {len(plans)}): ")
             tell("reading snapshots")
             scores.append(scoring(_average(run, model, plan), tell, show).frechet)
-    first = [each[0] for each in scores]
-    best = min(range(len(plans)), key=lambda i: first[i].value)
+    pairs = list(zip(plans, scores, strict=True))
+    best_plan, (best, *_) = min(pairs, key=lambda pair: pair[1][0].value)
+    images = model.notes.get("images")
     record: dict[str, Any] = {
-        "images": plans[0].images,
+        "images": best_plan.images,
         "snapshots": len({s for plan in plans for s in plan.parts}),
         "seeds": own.seeds,
         "steps": scoring.steps,
-        "own": {"images": model.notes.get("images"), "frechet": [dataclasses.asdict(f) for f in own.frechet]},
+        "own": {"images": images, "frechet": [dataclasses.asdict(f) for f in own.frechet]},
         "widths": [
             {"width": plan.width, "mismatch": plan.mismatch, "frechet": [dataclasses.asdict(f) for f in each]}
-            for plan, each in zip(plans, scores, strict=True)
+            for plan, each in pairs
         ],
-        "best": plans[best].width,
+        "best": best_plan.width,
     }
     write_text(run / SWEEP, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     figure = new_figure(6, 4)
     ax = figure.subplots()
-    alike = model.notes.get("images") == plans[0].images
-    draw_ema_sweep(ax, [plan.width for plan in plans], first, own.frechet[0] if alike else None)
-    ax.set_title(f"{own.frechet[0].sets} × {own.frechet[0].n} samples after {plans[0].images} images")
+    beside = own.frechet[0] if images == best_plan.images else None
+    draw_ema_sweep(ax, [plan.width for plan in plans], [each[0] for each in scores], beside)
+    ax.set_title(f"{best.sets} × {best.n} samples after {best_plan.images} images")
     with atomic_path(run / PICTURE) as temporary:
         figure.savefig(temporary, format="png", dpi=160)
 
-    headings = ("width", *(f"Fréchet distance, {f.extractor}" for f in own.frechet), "of real", "mismatch")
+    after = "" if images is None else f", after {images} images"
     rows = [
-        (f"{plan.width:g}", *map(_cell, each), f"{each[0].ratio:.2f}", f"{plan.mismatch:.1e}")
-        for plan, each in zip(plans, scores, strict=True)
+        (f"{plan.width:g}", *map(_cell, each), f"{each[0].ratio:.2f}", f"{plan.mismatch:.1e}") for plan, each in pairs
     ]
-    after = f", after {model.notes['images']} images" if "images" in model.notes else ""
     rows.append((f"the run's own{after}", *map(_cell, own.frechet), f"{own.frechet[0].ratio:.2f}", ""))
+    headings = ("width", *(f"Fréchet distance, {f.extractor}" for f in own.frechet), "of real", "mismatch")
     stdout.print(table(headings, rows))
     near = [
         f"{plan.width:g}"
-        for i, (plan, score) in enumerate(zip(plans, first, strict=True))
-        if i != best and score.value - first[best].value <= math.hypot(_error(score), _error(first[best]))
+        for plan, (score, *_) in pairs
+        if plan is not best_plan and score.value - best.value <= math.hypot(score.standard_error, best.standard_error)
     ]
     others = f"; {', '.join(near)} within the standard error" if near else ""
-    stdout.print(f"best width: {plans[best].width:g}{others}", markup=False)
+    stdout.print(f"best width: {best_plan.width:g}{others}", markup=False)
     stdout.print(f"{run / SWEEP}, {run / PICTURE}", markup=False)
 
 
-def _error(score: FrechetScore) -> float:
-    """The standard error of the mean over the sets, 0 where there is only one."""
-    return 0.0 if score.value_std is None else score.value_std / math.sqrt(score.sets)
-
-
 def _cell(score: FrechetScore) -> str:
-    return f"{score.value:.4g}" + (f" ± {_error(score):.2g}" if score.value_std is not None else "")
+    return f"{score.value:.4g}" + (f" ± {score.standard_error:.2g}" if score.value_std is not None else "")

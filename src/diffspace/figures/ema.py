@@ -22,7 +22,7 @@ def draw_ema_sweep(
     line is the distance of real data, the dashed one that of `own`, another average of the same training.
     """
     values = [score.value for score in scores]
-    errors = [0.0 if score.value_std is None else score.value_std / score.sets**0.5 for score in scores]
+    errors = [score.standard_error for score in scores]
     ax.errorbar(widths, values, errors, color=PALETTE[0], marker="o", ms=4, elinewidth=1, zorder=3)
     best = values.index(min(values))
     ax.plot(widths[best], values[best], "o", ms=10, mfc="none", mec=PALETTE[1], mew=1.6, zorder=4)

@@ -43,6 +43,11 @@ class FrechetScore:
     by_class: bool
 
     @property
+    def standard_error(self) -> float:
+        """That of `value`, 0 where there is only one set."""
+        return 0.0 if self.value_std is None else self.value_std / math.sqrt(self.sets)
+
+    @property
     def ratio(self) -> float:
         """The distance in units of the real one: 1 is as good as real data."""
         return self.value / self.real if self.real > 0 else math.inf
