@@ -91,6 +91,7 @@ FAMILIES: Mapping[str, dict[str, Part | str]] = {
         "digits=Digits swissroll=SwissRoll two-moons=TwoMoons checkerboard=Checkerboard eight-gaussians=EightGaussians",
     ),
     "augmentation": _family("data", "transforms=Augmentation edm=Augmentation.edm"),
+    "measurement": {},
 }
 """Classes, or functions that make an object of one; those of diffspace by name, since importing them imports torch."""
 
@@ -106,7 +107,8 @@ def register(family: str, name: str, part: Part | str) -> None:
     """Name a part of another package for recipes, model folders and the command line.
 
     `part` is a class, a function that makes an object, or "module:Class", which is imported when it is first used.
-    Families: solver, steps, schedule, scaling, process, preconditioning, noise, network, source, augmentation.
+    Families: solver, steps, schedule, scaling, process, preconditioning, noise, network, source, augmentation,
+    measurement.
     """
     if family not in FAMILIES:
         raise ValueError(f"family: {family!r} is unknown; {nearest(family, FAMILIES)}")

@@ -43,7 +43,7 @@ def test_a_measurement_of_ones_own_is_in_the_log_and_among_the_curves(tmp_path, 
     assert [report.images for report in reports] == [300, 600, 900, 1000]
     norms = logged(folder, "weight_norm")
     assert list(norms) == [300, 600, 900, 1000]
-    final = sum(float(p.double().square().sum()) for p in load(folder).denoiser.parameters()) ** 0.5
+    final = sum(float(p.detach().double().square().sum()) for p in load(folder).denoiser.parameters()) ** 0.5
     assert norms[1000] == pytest.approx(final, rel=1e-5)
 
     records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
@@ -96,3 +96,14 @@ def test_a_hook_of_ones_own_ends_the_training_and_its_state_is_kept(tmp_path):
     again.hooks.append(StopAt(7))
     again.resume()
     assert len(list(again.train())) == 3
+
+
+def test_on_the_command_line(tmp_path, capsys):
+    words = ["two-moons", "data.n=300", "network.width=8", "images=1000", "batch_size=100", "held_out_images=0"]
+    measure = ["--measure", "weight_norm:WeightNorm:every=500"]
+    assert main(["train", *words, *measure, "--out", str(tmp_path / "run")]) == 0
+    assert list(logged(tmp_path / "run", "weight_norm")) == [500, 1000]
+    capsys.readouterr()
+    for text, message in (("weight_norm:WeightNorm", "every"), ("weight_norm:Weight", "has no Weight")):
+        assert main(["train", *words, "--measure", text, "--out", str(tmp_path / "other")]) == 2
+        assert message in capsys.readouterr().err

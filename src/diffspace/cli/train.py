@@ -42,6 +42,10 @@ def train_command(
         str | None,
         typer.Option(metavar="MODEL", help="Begin with the weights of this model, by default in its network."),
     ] = None,
+    measure: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODULE:CLASS:every=N", help="A measurement of your own. May be given several times."),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the best there is.")] = None,
     part: Parts = None,
     processes: Annotated[
@@ -56,6 +60,7 @@ def train_command(
     from diffspace.cli.console import out as stdout
     from diffspace.cli.launch import is_launched, launch
     from diffspace.cli.runs import open_run, plan_run, read_run
+    from diffspace.config import from_text
     from diffspace.train import Processes, choose_device
 
     words = list(overrides or [])
@@ -71,9 +76,11 @@ def train_command(
     elif (count := _count(processes, device)) > 1 and not dry_run:
         options = {"--recipe": recipe, "--out": out, "--resume": resume, "--transfer": transfer, "--device": device}
         given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
-        given += [word for name in part or [] for word in ("--part", name)]
+        lists = {"--part": part, "--measure": measure}
+        given += [word for name, values in lists.items() for value in values or [] for word in (name, value)]
         raise typer.Exit(launch(count, ["train", *([] if data is None else [data]), *words, *given]))
 
+    measurements = [from_text("measurement", text) for text in measure or []]
     first = os.environ.get("RANK", "0") == "0"
 
     def warn(text: str) -> None:
@@ -83,7 +90,9 @@ def train_command(
     if resume is not None:
         kept = read_run(resume, words)
         with Processes.join(device, kept.strategy) as group:
-            _train(open_run(kept, resume, group, warn), started=False)
+            run = open_run(kept, resume, group, warn)
+            run.measurements += measurements
+            _train(run, started=False)
         return
     plan = plan_run(data, words, recipe, transfer, choose_device(device, int(os.environ.get("LOCAL_RANK", "0"))))
     if dry_run:
@@ -95,6 +104,7 @@ def train_command(
             err.print(f"weights that {transfer} does not have: {', '.join(fresh)}", markup=False)
         for warning in plan.warnings():
             warn(warning)
+        run.measurements += measurements
         _train(run, started=True)
 
 

@@ -62,8 +62,7 @@ class _Watched:
     """A run's folder, whose log is read as it grows."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        from diffspace.train import RECIPE, LogReader, read_recipe
-        from diffspace.train.run import LOG
+        from diffspace.train import LOG, RECIPE, LogReader, read_recipe
 
         if not folder.is_dir():
             raise ValueError(f"{folder}: there is no such folder")
@@ -80,7 +79,7 @@ class _Watched:
         return Curves.of(self._name, self._reader.read(), self._total)
 
     def silent(self) -> float:
-        """For how many seconds nothing has been logged."""
+        """The seconds since the last line of the log."""
         try:
             return time.time() - self._log.stat().st_mtime
         except FileNotFoundError:
@@ -88,7 +87,7 @@ class _Watched:
 
 
 def _names(runs: list[Path]) -> list[str]:
-    """The last parts of the paths, as many as tell them apart."""
+    """The last parts of the paths, as few as distinguish them."""
     parts = [run.resolve().parts for run in runs]
     for count in range(1, max(map(len, parts)) + 1):
         names = ["/".join(p[-count:]) for p in parts]

@@ -14,9 +14,9 @@ from diffspace.train.hooks import Hook as Hook
 from diffspace.train.hooks import Measurement as Measurement
 from diffspace.train.learning_rate import LearningRate as LearningRate
 from diffspace.train.lock import RunLock as RunLock
-from diffspace.train.log_reader import LogReader as LogReader
 from diffspace.train.loggers import JSONLines as JSONLines
 from diffspace.train.loggers import Logger as Logger
+from diffspace.train.loggers import LogReader as LogReader
 from diffspace.train.loggers import TensorBoard as TensorBoard
 from diffspace.train.loggers import WandB as WandB
 from diffspace.train.loop import Trainer as Trainer

@@ -159,9 +159,9 @@ class Checkpoints:
         ValueError if none is whole, with the reasons, or if there is none.
         """
         self.wait()
-        return self._newest(lambda error: warn(f"{error}; this checkpoint is passed over"))
+        return self._newest(warn)
 
-    def _newest(self, pass_over: Callable[[ValueError], None]) -> Checkpoint:
+    def _newest(self, warn: Callable[[str], None]) -> Checkpoint:
         problems = []
         for path in reversed(self._paths()):
             try:
@@ -170,7 +170,7 @@ class Checkpoints:
                 if isinstance(error, _Damage):
                     self._damaged.add(path)
                 problems.append(str(error))
-                pass_over(error)
+                warn(f"{error}; this checkpoint is passed over")
         none = f"none in {self.path} is whole: {'; '.join(problems)}" if problems else f"there is none in {self.path}"
         raise ValueError(f"checkpoint: {none}")
 
@@ -243,7 +243,7 @@ class Checkpoints:
     def _complaint(self, target: Path, state: Mapping[str, Any], error: OSError) -> str:
         other = "there is no other"
         with contextlib.suppress(ValueError):
-            other = f"{self._newest(lambda error: None).path} is whole"
+            other = f"{self._newest(lambda text: None).path} is whole"
         reason = error.strerror or error
         return f"checkpoint: {target}, of {_size(state) / 1e6:.1f} MB, could not be written: {reason}; {other}"
 

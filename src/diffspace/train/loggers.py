@@ -1,4 +1,4 @@
-"""Where the records of a run go: a file of JSON lines, TensorBoard, Weights & Biases."""
+"""Where the records of a run go, a file of JSON lines, TensorBoard, Weights & Biases, and how the file is read."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from diffspace.checks import require_package
 from diffspace.files import write_text
-from diffspace.train.log_reader import parse_line
 
-__all__ = ["JSONLines", "Logger", "TensorBoard", "WandB", "scalars"]
+__all__ = ["JSONLines", "LogReader", "Logger", "TensorBoard", "WandB", "scalars"]
 
 
 @runtime_checkable
@@ -43,6 +42,38 @@ class JSONLines:
 
     def close(self) -> None:
         self._file.close()
+
+
+class LogReader:
+    """The records of a file of JSON lines that may still grow.
+
+    Lines that are no records are passed over, and an incomplete one is read when it ends. Where a resumed run has cut
+    off what lay beyond its checkpoint, the file is read anew.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.records: list[dict[str, Any]] = []
+        self._position, self._last = 0, b""
+
+    def read(self) -> list[dict[str, Any]]:
+        """All records so far; none where there is no file yet."""
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError:
+            self.records, self._position, self._last = [], 0, b""
+            return self.records
+        with file:
+            # whatever was cut off may have grown beyond this place since
+            file.seek(max(0, self._position - len(self._last)))
+            if file.read(len(self._last)) != self._last:
+                self.records, self._position, self._last = [], 0, b""
+                file.seek(0)
+            whole = [line for line in file if line.endswith(b"\n")]
+        self._position += sum(map(len, whole))
+        self._last = whole[-1] if whole else self._last
+        self.records += [record for record in map(_parse_line, whole) if record is not None]
+        return self.records
 
 
 class TensorBoard:
@@ -132,13 +163,24 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _parse_line(line: bytes) -> dict[str, Any] | None:
+    """The record in a line that ends in a newline; None where the line is incomplete or no record."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
 def _cut(path: Path, images: float) -> None:
     """Cut a file of JSON lines at the first record beyond `images`, and before an incomplete line at its end."""
     end = position = 0
     with path.open("rb+") as file:
         for line in file:
             position += len(line)
-            record = parse_line(line)
+            record = _parse_line(line)
             if record is None:
                 continue
             if record.get("images", 0) > images:
