@@ -62,8 +62,9 @@ def make_trainer(
         noise = AdaptiveNoise(noise)
     uncertainty = Uncertainty() if recipe.uncertainty else None
     loss = DenoisingLoss(noise, reduction=recipe.reduction, uncertainty=uncertainty).to(device)
-    for module in (denoiser, *(average.module for average in averages), *loss.children()):
-        processes.shard(module)
+    for module in (denoiser, *(average.module for average in averages), uncertainty):
+        if module is not None:
+            processes.shard(module)
     if recipe.compile:
         denoiser.network.compile()
     parameters = [*denoiser.parameters(), *loss.parameters()]
