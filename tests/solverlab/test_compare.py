@@ -297,7 +297,9 @@ def test_default_samplers_are_every_solver_in_words_that_make_it():
         assert sampler == Sampler(from_text("steps", steps), from_text("solver", solver))
     solvers = [sampler.solver for sampler in samplers.values()]
     assert {solver.sigma_data for solver in solvers if getattr(solver, "prediction", "") == "v"} == {0.6}
-    assert {(solver.sigma_data, solver.mean) for solver in solvers if hasattr(solver, "spared")} == {(0.6, 0.1)}
+    assert {(solver.sigma_data, solver.mean) for solver in solvers if isinstance(solver, AnalyticalFirstStep)} == {
+        (0.6, 0.1)
+    }
     ((_, given),) = default_samplers(0.6, 0.1, ["ab:prediction=v,variable=angle,sigma_data=2"], ["edm"]).items()
     assert given.solver.sigma_data == 2
 
