@@ -207,13 +207,13 @@ def test_processes_from_one_command(tmp_path, capfd):
         (["strategy=fsdp"], "strategy: 'fsdp' has no effect on one process"),
         (["precision=float16", "--device", "cpu"], "precision: float16 is not supported on a CPU"),
         (["precision=tf32", "--device", "cpu"], "precision: tf32 has no effect on cpu"),
-        (["precision=half"], "precision: Input should be"),
-        (["micro_batch=0"], "micro_batch: Input should be greater than 0"),
+        (["precision=half"], "precision: expected 'float32' or"),
+        (["micro_batch=0"], "micro_batch: expected an integer of at least 1, got 0"),
         (["ema_widths=[0.1]"], "ema_widths: (0.1,) has no effect without snapshot_images"),
-        (["ema_widths=[0.9]", "snapshot_images=10"], "width: 0.9; want"),
+        (["ema_widths=[0.9]", "snapshot_images=10"], "width: expected a number in (0, 1/√12 = 0.2887], got 0.9"),
         (["held_out_images=0", "patience_images=50"], "patience_images: 50 has no effect without held_out_images"),
         (["wandb=project"], "the package wandb, which is not installed"),
-        (["winograd=true"], "winograd: no such key"),
+        (["winograd=true"], "winograd: there is no such key"),
     ],
 )
 def test_mistakes_are_named_on_one_line(tmp_path, capsys, words, message):
