@@ -156,7 +156,8 @@ def plan_run(
         merged = {**merged, "source": data}
     if "source" not in merged:
         raise ValueError("data: is missing; name it (digits, a folder, …) or give a recipe with data.source")
-    import_typed({**given, **typed, "data": merged})
+    for config in (given, typed, {"data": merged}):
+        import_typed(config)
     read_as = make_data_recipe(merged)
     images, epochs = _length(typed) or _length(given) or (None, None)
     model = None if transfer is None else load(transfer)
