@@ -34,9 +34,11 @@ class Sampler:
     churn: Churn = field(default_factory=Churn)
 
     def __post_init__(self) -> None:
-        for name, kind in (("steps", TimeSteps | GivenTimes), ("solver", Solver), ("process", Process)):
-            if not isinstance(getattr(self, name), kind):
-                raise ValueError(f"{name}: expected {name} such as {_EXAMPLES[name]}, got {getattr(self, name)!r}")
+        placed = hasattr(self.steps, "sigmas") or isinstance(self.steps, GivenTimes)
+        fits = (placed, isinstance(self.solver, Solver), isinstance(self.process, Process))
+        for (name, example), right in zip(_EXAMPLES.items(), fits, strict=True):
+            if not right:
+                raise ValueError(f"{name}: expected {name} such as {example}, got {getattr(self, name)!r}")
         if self.churn.S_churn > 0 and self.solver.stochastic:
             raise ValueError(f"churn: {type(self.solver).__name__} adds noise of its own; use one of the two")
         if self.churn.S_churn > 0 and self.solver.multistep:

@@ -6,7 +6,6 @@ the next step should remember. So the solver never calls the network, and one dr
 
 from __future__ import annotations
 
-import functools
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable
 from typing import Any, TypeAlias
@@ -29,15 +28,20 @@ class Point:
     `steps_left` is the number of steps from here to the end of the run, at the points where steps begin.
     """
 
+    __slots__ = ("_ode", "process", "s", "sigma", "steps_left", "t")
+
     def __init__(self, process: Process, t: float, sigma: float, s: float, steps_left: int = 0) -> None:
         self.process = process
         self.t, self.sigma, self.s = t, sigma, s
         self.steps_left = steps_left
+        self._ode: tuple[float, float] | None = None
 
-    @functools.cached_property
+    @property
     def ode(self) -> tuple[float, float]:
         """a and b, which are finite where σ > 0."""
-        return self.process.ode(self.t)
+        if self._ode is None:
+            self._ode = self.process.ode(self.t)
+        return self._ode
 
     def toward(self, end: Point, share: float) -> Point:
         """The point at t + share·(t_end − t)."""
