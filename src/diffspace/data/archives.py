@@ -59,7 +59,7 @@ _LABEL_FILES = {
 
 def _open(path: Path) -> IO[bytes]:
     try:
-        return path.open("rb")
+        return open(path, "rb")
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
 
