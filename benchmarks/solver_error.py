@@ -36,15 +36,7 @@ from diffspace.data import ORACLES, is_oracle, named_oracle
 from diffspace.loading import load
 from diffspace.protocols import Denoiser
 from diffspace.sampling import EDMSteps, Euler, Execution, Sampler, random_labels, sample
-from diffspace.solverlab import (
-    Reference,
-    compare_solvers,
-    default_samplers,
-    fit_solver,
-    moments,
-    recommend,
-    reference,
-)
+from diffspace.solverlab import Reference, compare_solvers, default_samplers, fit_solver, moments, recommend, reference
 
 ROOT = Path(__file__).parents[1]
 BUDGETS = (5, 8, 10, 12, 16, 20, 25, 35, 50, 79)

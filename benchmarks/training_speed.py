@@ -172,10 +172,7 @@ def main() -> None:
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             print(f"{way:28}{float(done.stdout):9.0f}", flush=True)
         return
-    engines = {
-        "diffspace float32": Engine(options, "float32"),
-        "diffspace bfloat16": Engine(options, "bfloat16"),
-    }
+    engines = {"diffspace float32": Engine(options, "float32"), "diffspace bfloat16": Engine(options, "bfloat16")}
     if options.device != "cpu":
         engines["diffspace tf32"] = Engine(options, "tf32")
     if options.compile:

@@ -26,12 +26,7 @@ def pretrained(name: str | None) -> tuple[UNet2DModel, DDPMScheduler]:
     torch.manual_seed(0)
     blocks = {"down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D")}
     network = UNet2DModel(
-        sample_size=8,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        norm_num_groups=4,
-        attention_head_dim=8,
-        **blocks,
+        sample_size=8, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, attention_head_dim=8, **blocks
     )
     # from_config passes on only explicit values, so these defaults are given explicitly
     return network.eval(), DDPMScheduler(beta_start=1e-4, beta_end=0.02)

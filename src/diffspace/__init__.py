@@ -12,10 +12,7 @@ from typing import TYPE_CHECKING
 from diffspace._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from diffspace import guidance as guidance
-    from diffspace import networks as networks
-    from diffspace import oracles as oracles
-    from diffspace import presets as presets
+    from diffspace import guidance as guidance, networks as networks, oracles as oracles, presets as presets
     from diffspace._api import *
 else:  # hidden from type checkers, which would accept any name
     import sys

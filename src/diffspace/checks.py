@@ -8,8 +8,6 @@ from collections.abc import Collection, Iterable
 from numbers import Real
 from typing import Any, get_args
 
-__all__ = ["check_callable", "check_choice", "check_integer", "check_number", "nearest", "require_package"]
-
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A phrase for an error message: the known name most like `name`, and all of them."""

@@ -27,29 +27,6 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from diffspace.checks import nearest
 
-__all__ = [
-    "FAMILIES",
-    "MODULE_CLASS",
-    "Part",
-    "build",
-    "complete",
-    "find",
-    "from_config",
-    "from_text",
-    "hand_over",
-    "import_part",
-    "import_typed",
-    "is_none",
-    "kinds",
-    "option_names",
-    "parse_word",
-    "register",
-    "split_list",
-    "to_config",
-    "to_options",
-    "to_text",
-]
-
 Part = Callable[..., Any]
 
 

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["atomic_path", "has_format", "manifest_text", "read_manifest", "write_tensors", "write_text"]
-
 _FORMER_NAME = "edmkit"  # the name of the project in version 0.1, which files of that version contain
 
 

@@ -18,8 +18,6 @@ from diffspace.model import CONFIG, FORMAT, WEIGHTS, Model
 from diffspace.preconditioning import Preconditioned
 from diffspace.transform import Transform
 
-__all__ = ["load"]
-
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG

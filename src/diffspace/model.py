@@ -21,8 +21,6 @@ from diffspace.preconditioning import Preconditioned
 from diffspace.protocols import Cond
 from diffspace.transform import Transform
 
-__all__ = ["CONFIG", "FORMAT", "WEIGHTS", "Model"]
-
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = "diffspace model 1"
 

@@ -15,8 +15,6 @@ from diffspace.preconditioning import (
 from diffspace.process import Process, VESchedule, VPSchedule
 from diffspace.sampling import EDMSteps, Euler, Heun, IDDPMSteps, Sampler, VESteps, VPSteps
 
-__all__ = ["EDM", "IDDPM", "VE", "VP", "Preset"]
-
 
 @dataclass(frozen=True)
 class Preset:

@@ -11,20 +11,6 @@ from typing import NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from torch import Tensor
 
-__all__ = [
-    "Cond",
-    "Denoiser",
-    "Encoder",
-    "Increment",
-    "Network",
-    "Request",
-    "Scaling",
-    "Schedule",
-    "TimeSteps",
-    "check_cond",
-    "sigma_range",
-]
-
 Cond: TypeAlias = Mapping[str, Tensor]
 """Named conditions with leading dimension B: "labels", "augment", "image", …"""
 

@@ -13,19 +13,12 @@ from diffspace.config import build, to_options
 from diffspace.files import has_format, write_text
 from diffspace.sampling import Sampler
 
-__all__ = ["find_sampler", "load_samplers", "save_sampler"]
-
 FORMAT, FORMER = "diffspace sampler 2", "diffspace sampler 1"
 FOLDER = "samplers"
 
 
 def save_sampler(
-    sampler: Sampler,
-    model: str | Path,
-    name: str,
-    *,
-    notes: Mapping[str, Any] | None = None,
-    overwrite: bool = False,
+    sampler: Sampler, model: str | Path, name: str, *, notes: Mapping[str, Any] | None = None, overwrite: bool = False
 ) -> Path:
     """Write `samplers/NAME.json` into the folder of a model; returns the path.
 

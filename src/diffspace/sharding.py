@@ -9,8 +9,6 @@ import torch
 
 from diffspace._shapes import Tensor
 
-__all__ = ["load_whole", "spread_like", "whole", "whole_state"]
-
 
 def whole(value: Any) -> Tensor:
     """All of a tensor that may be spread over processes; every one of them has to call."""

@@ -12,8 +12,6 @@ import torch
 from diffspace._shapes import Float, Shaped, Tensor
 from diffspace.checks import check_choice
 
-__all__ = ["PIXELS", "Moments", "Transform", "channel_moments", "standardising"]
-
 # raw types whose values float32 cannot represent exactly: their arithmetic is in float64
 _WIDE = (torch.float64, torch.int32, torch.int64)
 

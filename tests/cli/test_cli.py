@@ -296,10 +296,7 @@ class TestMistakes:
             (["--steps", "0"], "num_steps: expected an integer of at least 1, got 0"),
             (["--rho", "3", "--disc", "vp"], "rho"),
             (["--alpha", "0.5", "--solver", "euler"], "alpha"),
-            (
-                ["--alpha", "0.5", "--solver", "heun:alpha=0.7"],
-                "'heun:alpha=0.7' has alpha, which",
-            ),
+            (["--alpha", "0.5", "--solver", "heun:alpha=0.7"], "'heun:alpha=0.7' has alpha, which"),
             (["--solver", "unipc:k=7"], "k: 7; want 1 to 3"),
             (["--solver", "unipc:k"], "kind:option=value"),
             (["--beta-d", "3"], "--beta-d: has no effect"),

@@ -4,17 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffspace import (
-    EDMSteps,
-    Euler,
-    FlowSchedule,
-    Heun,
-    Process,
-    VPSchedule,
-    encode,
-    initial_latents,
-    sample,
-)
+from diffspace import EDMSteps, Euler, FlowSchedule, Heun, Process, VPSchedule, encode, initial_latents, sample
 from diffspace.oracles import Gaussian
 from diffspace.sampling import Sampler, sample_from
 

@@ -106,11 +106,7 @@ def test_the_moments_of_many_chunks_are_exact(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize(
     ("values", "shift", "scale", "bounds"),
-    [
-        ([0.0, 0.3, 1.0], 0.5, 0.5, (0, 1)),
-        ([-1.0, 0.3, 0.9], 0.0, 1.0, (-1, 1)),
-        ([-0.2, 0.3, 0.9], 0.0, 1.0, (-1, 1)),
-    ],
+    [([0.0, 0.3, 1.0], 0.5, 0.5, (0, 1)), ([-1.0, 0.3, 0.9], 0.0, 1.0, (-1, 1)), ([-0.2, 0.3, 0.9], 0.0, 1.0, (-1, 1))],
 )
 def test_reals_in_a_known_range(
     tmp_path: Path, values: list, shift: float, scale: float, bounds: tuple[float, float]

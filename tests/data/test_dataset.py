@@ -4,8 +4,7 @@ import hashlib
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from diffspace.data import PIXELS, DataSet, InMemory
 from diffspace.data.dataset import permutation

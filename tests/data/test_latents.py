@@ -202,8 +202,7 @@ def test_folders_that_are_not_what_was_written(source, tmp_path: Path) -> None:
     changed = {k: v for k, v in json.loads(manifest).items() if k != "sha256"} | {"count": 36}
     manifest_file.write_bytes(manifest_text(changed))
     with pytest.raises(
-        ValueError,
-        match=r"latents\.npy: expected float16 of shape \(36, 12, 4, 4\) as manifest\.json says, got",
+        ValueError, match=r"latents\.npy: expected float16 of shape \(36, 12, 4, 4\) as manifest\.json says, got"
     ):
         load_data(tmp_path / "out")
     manifest_file.write_bytes(manifest)

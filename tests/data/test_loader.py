@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from image_files import as_the_reference, pixels, write_zip
 
 from diffspace.data import DataSet, ImageZip, InMemory, batches
@@ -87,10 +86,7 @@ def test_an_error_in_the_reading_thread_arrives() -> None:
         next(batches(data, 2, 0, prefetch=2))
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{"batch_size": 0}, {"seed": -1}, {"start": -1}, {"prefetch": -1}],
-)
+@pytest.mark.parametrize("options", [{"batch_size": 0}, {"seed": -1}, {"start": -1}, {"prefetch": -1}])
 def test_nonsense_is_refused_at_once(options: dict[str, int]) -> None:
     arguments = {"batch_size": 2, "seed": 0} | options
     with pytest.raises(ValueError, match=next(iter(options))):

@@ -38,12 +38,7 @@ def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("spec", "near"),
-    [
-        ("digit", "digits"),
-        ("swiss-roll", "swissroll"),
-        ("moons", "two-moons"),
-        ("eight-gausians", "eight-gaussians"),
-    ],
+    [("digit", "digits"), ("swiss-roll", "swissroll"), ("moons", "two-moons"), ("eight-gausians", "eight-gaussians")],
 )
 def test_a_name_that_is_unknown(spec: str, near: str) -> None:
     with pytest.raises(ValueError, match=rf"data: '{spec}' does not exist; did you mean '{near}'\? known names: ch"):

@@ -59,11 +59,7 @@ def test_replacement_alone_agrees_too_little_with_what_is_known_and_resampling_m
         f"\n  exact: {MEAN:.3f}, {VARIANCE:.4f}; " + "; ".join(f"{n}: {m:.3f}, {v:.4f}" for n, (m, v) in found.items())
     )
     assert found[1] == pytest.approx(found["sample"], rel=1e-12)
-    for name, mean, variance in (
-        ("sample", 0.217, 0.184),
-        (20, 0.453, 0.0968),
-        ("MMPS", 0.478, 0.0956),
-    ):
+    for name, mean, variance in (("sample", 0.217, 0.184), (20, 0.453, 0.0968), ("MMPS", 0.478, 0.0956)):
         assert found[name] == pytest.approx((mean, variance), rel=0.01 if name != "MMPS" else 0.2)
     bias = [MEAN - found[r][0] for r in (1, 2, 5, 20)]
     excess = [found[r][1] - VARIANCE for r in (1, 2, 5, 20)]

@@ -331,10 +331,7 @@ Y = torch.zeros(1, 3, dtype=torch.float64)
         ),
         (lambda: MMPS(PRIOR, lambda x: LINE(x.detach()), Y, 0.1)(TRUTH, level(1.0)), "operator: its value has no"),
         (lambda: LINE(torch.zeros(1, 5)), r"matrix: shape \(3, 6\) for samples of 5 numbers"),
-        (
-            lambda: Mask(torch.ones(3, dtype=torch.bool))(torch.zeros(1, 5)),
-            r"mask: shape \(3,\) for samples of shape",
-        ),
+        (lambda: Mask(torch.ones(3, dtype=torch.bool))(torch.zeros(1, 5)), r"mask: shape \(3,\) for samples of shape"),
         (lambda: AveragePooling(0), "factor: .* got 0"),
         (lambda: AveragePooling(2)(torch.zeros(1, 1, 4, 5)), r"factor: 2 does not divide the sides \(4, 5\)"),
     ],

@@ -124,8 +124,7 @@ def test_without_structure_the_papers_values_are_moved(x: torch.Tensor, why: str
 
 
 @pytest.mark.parametrize(
-    ("step", "expected"),
-    [(None, 0.002), (2 / 255, 2 / 255 / math.sqrt(12)), (1e-5, 0.002), (0.5, 0.002)],
+    ("step", "expected"), [(None, 0.002), (2 / 255, 2 / 255 / math.sqrt(12)), (1e-5, 0.002), (0.5, 0.002)]
 )
 def test_sigma_min_is_the_error_of_quantisation_where_that_is_one(step: float | None, expected: float) -> None:
     x = normal(1000, 4)

@@ -240,7 +240,7 @@ MADE_BY_HAND = {
             b"\x85RK\x03\x85",
             text("C"),
             b"tR",
-        ),
+        )
     ),
     "encoding": raw(name("_codecs", "encode") + text("x") + text("zip") + b"\x86R"),
     "set of lists": raw(name("builtins", "set") + b"]]a\x85R"),

@@ -113,11 +113,7 @@ def test_of_bits():
         (raw, {"transform": Transform()}, "raw: expected integers"),
         (raw.float(), {}, "raw: .* got torch.float32"),
         (raw.int() + 256, {}, r"raw: .* got values in \[256, 256\]"),
-        (
-            raw,
-            {"transform": Transform((0.0, 0.0), (1.0, 2.0), kind="integer", dtype="uint8")},
-            "raw: .* 2 channels",
-        ),
+        (raw, {"transform": Transform((0.0, 0.0), (1.0, 2.0), kind="integer", dtype="uint8")}, "raw: .* 2 channels"),
     ):
         with pytest.raises(ValueError, match=message):
             bits_per_dim(denoiser, images, **given | options)

@@ -8,15 +8,7 @@ import torch
 from real_digits import Digits
 from scipy import stats
 
-from diffspace.metrics import (
-    Classifier,
-    FeatureStatistics,
-    Identity,
-    Scores,
-    Share,
-    evaluate,
-    frechet_distance,
-)
+from diffspace.metrics import Classifier, FeatureStatistics, Identity, Scores, Share, evaluate, frechet_distance
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -67,14 +59,7 @@ def test_wrong_classes_noise_and_copies_show(classifier: Classifier, digits: Dig
 def test_table_and_json_hold_what_is_needed_to_repeat(classifier: Classifier, digits: Digits) -> None:
     scores = score(classifier, digits, digits.held_out[:225])
     text = "\n".join(" ".join((r.name, r.value, r.reference, r.note)) for r in scores.rows())
-    for part in (
-        "seeds 0-224",
-        "1 × n = 225 against 225 held out",
-        classifier.name,
-        "seed 0",
-        "identity-64",
-        "1347",
-    ):
+    for part in ("seeds 0-224", "1 × n = 225 against 225 held out", classifier.name, "seed 0", "identity-64", "1347"):
         assert part in text
     assert scores.memorisation.verdict in text
     stored = json.loads(json.dumps(scores.as_dict(), allow_nan=False))

@@ -52,9 +52,7 @@ def inputs(network: ConditionedNetwork, batch: int) -> tuple[Tensor, Tensor, dic
     return x, torch.linspace(-1.5, 1.0, batch), {"labels": labels, "augment": augment}
 
 
-def test_config_holds_every_argument_and_rebuilds_the_network(
-    make: Callable[..., ConditionedNetwork],
-) -> None:
+def test_config_holds_every_argument_and_rebuilds_the_network(make: Callable[..., ConditionedNetwork]) -> None:
     network = conditional(make, dropout=0.25, label_dropout=0.125)
     assert list(network.config) == list(inspect.signature(type(network)).parameters)
     config = json.loads(json.dumps(network.config))
@@ -124,14 +122,7 @@ def test_forms_of_labels_agree(make: Callable[..., ConditionedNetwork]) -> None:
     indices = cond["labels"]
     expected = network(x, c_noise, {"labels": indices})
     one_hot = F.one_hot(indices, LABELS)
-    for labels in (
-        indices.int(),
-        indices.to(torch.uint8),
-        one_hot,
-        one_hot.float(),
-        one_hot.double(),
-        one_hot.bool(),
-    ):
+    for labels in (indices.int(), indices.to(torch.uint8), one_hot, one_hot.float(), one_hot.double(), one_hot.bool()):
         assert torch.equal(network(x, c_noise, {"labels": labels}), expected)
     assert not torch.allclose(network(x, c_noise, {"labels": (indices + 1) % LABELS}), expected)
 
@@ -149,9 +140,7 @@ def test_missing_conditions_are_zeros(make: Callable[..., ConditionedNetwork]) -
         assert not torch.allclose(expected, null)
 
 
-def test_label_dropout_drops_the_labels_of_single_samples_in_training(
-    make: Callable[..., ConditionedNetwork],
-) -> None:
+def test_label_dropout_drops_the_labels_of_single_samples_in_training(make: Callable[..., ConditionedNetwork]) -> None:
     network = conditional(make, label_dropout=0.25, dropout=0.0)
     x, c_noise, cond = inputs(network, 400)
     labelled, null = network(x, c_noise, cond), network(x, c_noise, {"augment": cond["augment"]})

@@ -18,15 +18,7 @@ GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "networks.json").rea
 CASES: dict[str, dict[str, Any]] = GOLDEN["cases"]
 NETWORKS = {"ddpmpp": DDPMpp, "ncsnpp": NCSNpp, "adm": ADM}
 PRECONDITIONING = {"edm": EDMPreconditioning, "vp": VPPreconditioning, "ve": VEPreconditioning}
-OPTIONS = (
-    "label_dim",
-    "augment_dim",
-    "model_channels",
-    "channel_mult",
-    "num_blocks",
-    "attn_resolutions",
-    "dropout",
-)
+OPTIONS = ("label_dim", "augment_dim", "model_channels", "channel_mult", "num_blocks", "attn_resolutions", "dropout")
 
 
 def golden_denoiser(case: str) -> Preconditioned:

@@ -51,11 +51,7 @@ def test_one_network_takes_images_of_any_size() -> None:
 
 def test_levels_are_named_by_their_padded_size() -> None:
     network = random_network((1, 14, 24))
-    assert [name for name in network.enc if name.endswith(("conv", "down"))] == [
-        "16x24_conv",
-        "8x12_down",
-        "4x6_down",
-    ]
+    assert [name for name in network.enc if name.endswith(("conv", "down"))] == ["16x24_conv", "8x12_down", "4x6_down"]
     assert list(network.dec)[-2:] == ["16x24_aux_norm", "16x24_aux_conv"]
 
 
@@ -184,8 +180,7 @@ def test_adm_attends_in_every_block_of_its_levels() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "heads"),
-    [({}, 1), ({"channels_per_head": 4}, 4), ({"channels_per_head": 3}, 4), ({"num_heads": 2}, 2)],
+    ("options", "heads"), [({}, 1), ({"channels_per_head": 4}, 4), ({"channels_per_head": 3}, 4), ({"num_heads": 2}, 2)]
 )
 def test_heads_of_adm(options: dict[str, int], heads: int) -> None:
     assert random_network((1, 8, 8), ADM, channel_mult=(2,), **options).dec["8x8_in0"].heads == heads

@@ -24,12 +24,7 @@ from diffspace.objective import (
     VPUniform,
 )
 from diffspace.oracles import Gaussian
-from diffspace.preconditioning import (
-    EDMPreconditioning,
-    IDDPMPreconditioning,
-    VEPreconditioning,
-    VPPreconditioning,
-)
+from diffspace.preconditioning import EDMPreconditioning, IDDPMPreconditioning, VEPreconditioning, VPPreconditioning
 from diffspace.process import IDDPMLevels
 
 COVARIANCE = torch.tensor([[0.5, 0.2], [0.2, 0.3]], dtype=torch.float64)

@@ -7,8 +7,7 @@ import math
 import pytest
 import scipy.stats
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from diffspace.objective import IDDPMUniform, LogNormal, LogUniform, VPUniform
 from diffspace.process import IDDPMLevels

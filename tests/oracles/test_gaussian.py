@@ -100,16 +100,8 @@ def test_float32_covariances_may_have_their_own_rounding():
     [
         (torch.zeros(2), torch.eye(3), r"covariance: expected shape \(2, 2\), like the mean, got \(3, 3\)"),
         (torch.zeros(2), torch.tensor([[1.0, 0.5], [0.0, 1.0]]), "covariance: expected a symmetric"),
-        (
-            torch.zeros(2),
-            torch.tensor([[1e-14, 5e-15], [0.0, 1e-14]]).double(),
-            "covariance: expected a symmetric",
-        ),
-        (
-            torch.zeros(2),
-            torch.tensor([[1.0, 2.0], [2.0, 1.0]]),
-            "covariance: expected no negative eigenvalue, got -1",
-        ),
+        (torch.zeros(2), torch.tensor([[1e-14, 5e-15], [0.0, 1e-14]]).double(), "covariance: expected a symmetric"),
+        (torch.zeros(2), torch.tensor([[1.0, 2.0], [2.0, 1.0]]), "covariance: expected no negative eigenvalue, got -1"),
         (torch.zeros(2), -1e-13 * torch.eye(2, dtype=F64), "covariance: expected no negative eigenvalue, got -1e-13"),
         (torch.zeros(2), torch.full((2, 2), math.nan), "covariance: expected a symmetric, finite"),
         (torch.zeros(2), torch.full((2, 2), math.inf), "covariance: expected a symmetric, finite"),

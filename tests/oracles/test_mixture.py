@@ -132,10 +132,7 @@ def test_an_isotropic_mixture_gives_a_sample_the_same_bits_in_any_batch():
         ({"stds": STDS, "weights": torch.tensor([1.0, math.inf, 1.0])}, "weights"),
         ({"stds": STDS, "means": MEANS * math.nan}, "means"),
         ({"stds": STDS[:0], "means": MEANS[:0]}, "means"),
-        (
-            {"covariances": COVARIANCES[:, :, :1] @ torch.ones(1, 2, dtype=F64)},
-            "covariances: expected a symmetric",
-        ),
+        ({"covariances": COVARIANCES[:, :, :1] @ torch.ones(1, 2, dtype=F64)}, "covariances: expected a symmetric"),
         ({"covariances": -COVARIANCES}, "covariances: expected no negative eigenvalue"),
         ({"covariances": COVARIANCES * math.nan}, "covariances"),
         ({"covariances": torch.eye(3).expand(3, 3, 3)}, "covariances: expected shape"),

@@ -24,12 +24,7 @@ from diffspace import (
 from golden import read_golden
 
 GOLDEN, MIXTURE, LATENTS = read_golden("samplers")
-STEPS = {
-    "vp": VPSteps,
-    "ve": VESteps,
-    "iddpm": lambda n: IDDPMSteps(n, sigma_min=0.002, sigma_max=81),
-    "edm": EDMSteps,
-}
+STEPS = {"vp": VPSteps, "ve": VESteps, "iddpm": lambda n: IDDPMSteps(n, sigma_min=0.002, sigma_max=81), "edm": EDMSteps}
 SCALINGS = {"vp": VariancePreserving(), "none": NoScaling()}
 
 

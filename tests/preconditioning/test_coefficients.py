@@ -76,11 +76,7 @@ def test_the_weight_makes_the_loss_of_the_network_uniform(preconditioning):
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
 def test_shapes_follow_sigma(preconditioning, shape):
     sigma = torch.full(shape, 0.7)
-    values = [
-        *preconditioning.coefficients(sigma),
-        preconditioning.c_noise(sigma),
-        preconditioning.weight(sigma),
-    ]
+    values = [*preconditioning.coefficients(sigma), preconditioning.c_noise(sigma), preconditioning.weight(sigma)]
     assert all(value.shape == shape and value.dtype == torch.float32 for value in values)
 
 

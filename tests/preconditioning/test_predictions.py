@@ -79,12 +79,7 @@ CASES = {
     "v-cosine": (ds.VPrediction(ds.ContinuousTime(CosineSchedule(), 1.0)), cosine_sigma, unit, velocity),
     "v-ddpm": (ds.VPrediction(ds.LevelIndex(DDPM)), table_of(DDPM), unit, velocity),
     "x0": (ds.X0Prediction(), vp_sigma, unit, lambda d, x, s: d),
-    "flow": (
-        ds.FlowPrediction(),
-        lambda c: c / (1 - c),
-        lambda s: 1 / (1 + s),
-        lambda d, x, s: noise(d, x, s) - d,
-    ),
+    "flow": (ds.FlowPrediction(), lambda c: c / (1 - c), lambda s: 1 / (1 + s), lambda d, x, s: noise(d, x, s) - d),
 }
 
 

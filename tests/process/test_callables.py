@@ -7,8 +7,7 @@ import sys
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from diffspace.process import (
     CallableScaling,
@@ -81,8 +80,7 @@ def test_a_table_of_levels_is_inverted_as_each_one_alone():
 
 
 @pytest.mark.parametrize(
-    "function",
-    [lambda t: t**9, lambda t: torch.expm1(20 * t), lambda t: torch.log1p(t), lambda t: t + t.sin()],
+    "function", [lambda t: t**9, lambda t: torch.expm1(20 * t), lambda t: torch.log1p(t), lambda t: t + t.sin()]
 )
 def test_steep_and_flat_functions_are_inverted(function):
     schedule = CallableSchedule(function)

@@ -7,8 +7,7 @@ import math
 import mpmath
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from diffspace.process import DiscreteLevels, IDDPMLevels, nearest_level, round_to_levels
 

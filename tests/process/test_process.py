@@ -21,12 +21,7 @@ from diffspace.process import (
 )
 
 SCHEDULES = [EDMSchedule(), VPSchedule(), VESchedule(), CosineSchedule(), FlowSchedule()]
-SCALINGS = [
-    NoScaling(),
-    VariancePreserving(),
-    Interpolating(),
-    CallableScaling(lambda t: 1 + 0.4 * (5 * t).sin()),
-]
+SCALINGS = [NoScaling(), VariancePreserving(), Interpolating(), CallableScaling(lambda t: 1 + 0.4 * (5 * t).sin())]
 PROCESSES = [Process(schedule, scaling) for schedule in SCHEDULES for scaling in SCALINGS]
 LEVELS = [1e-3, 0.1, 1.0, 30.0]
 each = pytest.mark.parametrize("process", PROCESSES, ids=range(len(PROCESSES)))

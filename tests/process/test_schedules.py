@@ -8,8 +8,7 @@ import sys
 import mpmath
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from diffspace.process import CosineSchedule, EDMSchedule, FlowSchedule, VESchedule, VPSchedule
 

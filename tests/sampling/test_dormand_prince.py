@@ -6,15 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffspace import (
-    DormandPrince,
-    EDMSteps,
-    GivenSteps,
-    count_evaluations,
-    encode,
-    initial_latents,
-    sample,
-)
+from diffspace import DormandPrince, EDMSteps, GivenSteps, count_evaluations, encode, initial_latents, sample
 from diffspace.oracles import Gaussian, GaussianMixture
 from diffspace.sampling import Execution, Sampler, sample_from
 

@@ -27,14 +27,8 @@ def half(x, sigma, cond=None):
         ({"latents": ONE, "seeds": [1, 2]}, "seeds: 2 for 1 samples; expected one for each"),
         ({"latents": ONE * torch.nan}, r"latents: not finite in samples \[0\]"),
         ({"latents": ONE + torch.inf}, r"latents: not finite in samples \[0\]"),
-        (
-            {"latents": ONE, "cond": {"labels": torch.zeros(3)}},
-            r"cond: 'labels' has shape \(3,\); expected 1 rows",
-        ),
-        (
-            {"latents": ONE, "cond": {"labels": torch.tensor(3)}},
-            r"cond: 'labels' has shape \(\); expected 1 rows",
-        ),
+        ({"latents": ONE, "cond": {"labels": torch.zeros(3)}}, r"cond: 'labels' has shape \(3,\); expected 1 rows"),
+        ({"latents": ONE, "cond": {"labels": torch.tensor(3)}}, r"cond: 'labels' has shape \(\); expected 1 rows"),
     ],
 )
 def test_the_message_names_what_is_wrong(arguments, message):

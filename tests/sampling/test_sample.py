@@ -227,12 +227,7 @@ def test_large_requests_in_batches_with_their_conditions(mixture):
         return mixture(x - cond["shift"][:, None], sigma) + cond["shift"][:, None]
 
     shift = torch.linspace(-1, 1, 23, dtype=torch.float64)
-    options = {
-        "cond": {"shift": shift},
-        "churn": ds.Churn(S_churn=4, S_noise=1.003),
-        "shape": (2,),
-        "seeds": range(23),
-    }
+    options = {"cond": {"shift": shift}, "churn": ds.Churn(S_churn=4, S_noise=1.003), "shape": (2,), "seeds": range(23)}
     whole, parts = (
         ds.sample(shifted, steps=ds.EDMSteps(5), execution=ds.Execution(batch_size=size, trajectory=True), **options)
         for size in (None, 6)

@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from diffspace import initial_latents, random_labels, step_noise
 from diffspace.sampling.streams import _mix

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffspace.config import from_text
-from diffspace.config import kinds as registered
+from diffspace.config import from_text, kinds as registered
 from diffspace.oracles import Gaussian
 from diffspace.protocols import Request
 from diffspace.sampling import (
@@ -178,8 +177,7 @@ def test_a_run_that_fails_is_kept_and_ends_nothing(truth):
 
 
 @pytest.mark.parametrize(
-    ("budgets", "message"),
-    [((), r"budgets: expected .*, got \(\)"), ((0, 5), r"budgets: expected .*, got \(0, 5\)")],
+    ("budgets", "message"), [((), r"budgets: expected .*, got \(\)"), ((0, 5), r"budgets: expected .*, got \(0, 5\)")]
 )
 def test_budgets_are_checked(budgets, message):
     with pytest.raises(ValueError, match=message):

@@ -19,8 +19,6 @@ import torch
 from diffspace._shapes import Tensor
 from diffspace.checks import check_number
 
-__all__ = ["EMA", "LARGEST_WIDTH", "HalfLife", "PowerFunction", "Profile", "exponent_to_width", "width_to_exponent"]
-
 LARGEST_WIDTH = 12**-0.5
 """The relative width of the mean over all steps, γ = 0; a wider profile would forget the present first."""
 

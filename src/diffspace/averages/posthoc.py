@@ -18,8 +18,6 @@ from diffspace._shapes import Float, Tensor
 from diffspace.averages.ema import LARGEST_WIDTH, width_to_exponent
 from diffspace.averages.snapshots import Snapshot, Snapshots
 
-__all__ = ["MISMATCH", "Reconstruction", "attainable", "correlation", "mismatch", "reconstruct", "solve"]
-
 MISMATCH = 0.1
 """No average is reconstructed whose profile is matched worse, ‖Σ x_i·p_i − p‖ > 0.1·‖p‖."""
 

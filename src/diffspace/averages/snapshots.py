@@ -18,8 +18,6 @@ from diffspace.checks import check_choice
 from diffspace.files import write_tensors
 from diffspace.sharding import whole
 
-__all__ = ["SNAPSHOTS", "Snapshot", "Snapshots"]
-
 SNAPSHOTS = "snapshots"
 
 

@@ -13,8 +13,6 @@ from typer.main import get_command
 
 from diffspace import __version__
 
-__all__ = ["LazyCommand", "app", "main"]
-
 # name: the function or Typer in diffspace.cli, and the line in `diffspace --help`
 _COMMANDS = {
     "train": ("train:train_command", "Train a model."),

@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["convert_command"]
-
 _UNSAID = "What a file may not say"
 
 
@@ -33,8 +31,7 @@ def convert_command(
         int | None, typer.Option(help="Channels of an attention head.", rich_help_panel=_UNSAID)
     ] = None,
     qkv_order: Annotated[
-        str | None,
-        typer.Option(help="Channels of q, k, v grouped by heads or by qkv first.", rich_help_panel=_UNSAID),
+        str | None, typer.Option(help="Channels of q, k, v grouped by heads or by qkv first.", rich_help_panel=_UNSAID)
     ] = None,
 ) -> None:
     """Make a model of a foreign checkpoint, without executing anything in it, and say what became of it."""

@@ -10,8 +10,6 @@ import typer
 
 from diffspace.cli.options import Parts
 
-__all__ = ["data_app"]
-
 data_app = typer.Typer(
     name="data",
     help="Prepare data sets of images, and check them.",

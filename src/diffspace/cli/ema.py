@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from diffspace.metrics import FrechetScore
     from diffspace.model import Model
 
-__all__ = ["ema_command"]
-
 SWEEP, PICTURE, MODELS = "ema.json", "ema.png", "ema"
 
 
@@ -91,8 +89,7 @@ def _parse_widths(text: str) -> list[float]:
 
 def _list(snapshots: Sequence[Snapshot]) -> None:
     from diffspace.averages import attainable
-    from diffspace.cli.console import out as stdout
-    from diffspace.cli.console import table
+    from diffspace.cli.console import out as stdout, table
 
     rows = []
     for images in sorted({s.images for s in snapshots}):
@@ -134,8 +131,7 @@ def _write(run: Path, plan: Reconstruction, out: Path | None, overwrite: bool) -
 
 def _sweep(run: Path, plans: Sequence[Reconstruction], scoring: Scoring, device: str | None) -> None:
     """Score each width, and the run's own average beside them."""
-    from diffspace.cli.console import out as stdout
-    from diffspace.cli.console import progress_bar, table
+    from diffspace.cli.console import out as stdout, progress_bar, table
     from diffspace.figures import draw_ema_sweep
     from diffspace.figures.style import new_figure
     from diffspace.files import atomic_path, write_text

@@ -11,8 +11,6 @@ import typer
 from diffspace.cli.options import Parts
 from diffspace.cli.scoring import Batch, Device, FirstSeed, Scoring, Sets, Size, Steps
 
-__all__ = ["evaluate_command"]
-
 SCORES, REPORT = "scores.json", "report.html"
 
 
@@ -31,8 +29,7 @@ def evaluate_command(
 
     Samples take the classes of the held-out data in turn, and every score stands beside what real data reach.
     """
-    from diffspace.cli.console import err, progress_bar, table
-    from diffspace.cli.console import out as stdout
+    from diffspace.cli.console import err, out as stdout, progress_bar, table
     from diffspace.cli.runs import open_recipe
     from diffspace.figures import render_report
     from diffspace.files import write_text

@@ -6,17 +6,13 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["inspect_command"]
-
 
 def inspect_command(
     data: Annotated[
-        str,
-        typer.Argument(help="digits, a point set (swissroll, …), a folder or .zip of images, an array, …"),
+        str, typer.Argument(help="digits, a point set (swissroll, …), a folder or .zip of images, an array, …")
     ],
     options: Annotated[
-        list[str] | None,
-        typer.Argument(help="Options of the source, such as size=64 crop=center", show_default=False),
+        list[str] | None, typer.Argument(help="Options of the source, such as size=64 crop=center", show_default=False)
     ] = None,
 ) -> None:
     """Print count, shape, range and statistics of a data set, and the settings they suggest with the reasons."""

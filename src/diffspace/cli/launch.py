@@ -15,8 +15,6 @@ import time
 from collections.abc import Sequence
 from types import FrameType
 
-__all__ = ["is_launched", "launch"]
-
 _POLL_SECONDS = 0.1
 
 

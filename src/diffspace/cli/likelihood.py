@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from diffspace.data import DataSet
     from diffspace.model import Model
 
-__all__ = ["likelihood_command"]
-
 # above so many dimensions a product for each of them is too much for a default
 _EXACT = 16
 # samples whose figure with half the steps tells the error of the steps
@@ -44,8 +42,7 @@ def likelihood_command(
         typer.Argument(help="Data, as for train, of which the held-out part counts. Default: those of the run."),
     ] = None,
     options: Annotated[
-        list[str] | None,
-        typer.Argument(help="Options of the data, such as size=64 holdout=1000", show_default=False),
+        list[str] | None, typer.Argument(help="Options of the data, such as size=64 holdout=1000", show_default=False)
     ] = None,
     n: Annotated[int | None, typer.Option("--n", help="Samples, spread over the held-out data. Default: all.")] = None,
     probes: Annotated[
@@ -68,8 +65,7 @@ def likelihood_command(
     """
     import torch
 
-    from diffspace.cli.console import out as stdout
-    from diffspace.cli.console import progress_bar, table
+    from diffspace.cli.console import out as stdout, progress_bar, table
     from diffspace.cli.parsing import check_positive
     from diffspace.likelihood import ExactTrace, Hutchinson, bits_per_dim, log_likelihood
     from diffspace.loading import load

@@ -8,8 +8,6 @@ import typer
 
 from diffspace.config import import_part
 
-__all__ = ["Parts"]
-
 
 def _import(names: list[str] | None) -> list[str] | None:
     for name in names or []:

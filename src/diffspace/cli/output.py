@@ -16,8 +16,6 @@ from diffspace.files import atomic_path, write_text
 from diffspace.model import CONFIG, WEIGHTS
 from diffspace.transform import Transform
 
-__all__ = ["Output", "check_model_folder", "check_target"]
-
 _SUBDIR, _LABELS = 1000, "labels.json"
 
 

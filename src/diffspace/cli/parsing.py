@@ -14,8 +14,6 @@ from diffspace.checks import check_integer, nearest
 if TYPE_CHECKING:
     from diffspace.model import Model
 
-__all__ = ["check_positive", "choose_labels", "parse_budgets", "parse_classes", "parse_seeds"]
-
 
 def check_positive(option: str, value: int | None) -> None:
     """ValueError for a number below 1."""

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-__all__ = ["Line", "plot", "short"]
-
 _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # of Braille: by column, then by row
 _LABEL = 8
 

@@ -11,8 +11,6 @@ from diffspace.files import atomic_path
 from diffspace.model import Model
 from diffspace.sampling import Execution, sample
 
-__all__ = ["draw_preview"]
-
 
 def draw_preview(model: Model, path: Path) -> None:
     """Eight columns of samples from the seeds 0, 1, …, the classes in turn, one row each where there are few."""

@@ -33,8 +33,6 @@ from diffspace.train import (
     read_recipe,
 )
 
-__all__ = ["Plan", "open_recipe", "open_run", "plan_run", "read_run"]
-
 _SCORED, _STEPS = 1000, 18  # samples and steps of a score during training
 
 # what is proposed, as far as it decides which keys have an effect: to check those before the data are read
@@ -88,14 +86,7 @@ def _make_run(
         return {"frechet": found.value, "real": found.real}
 
     return Run(
-        recipe,
-        training,
-        folder,
-        held_out=held_out,
-        processes=processes,
-        preview=draw_preview,
-        score=score,
-        warn=warn,
+        recipe, training, folder, held_out=held_out, processes=processes, preview=draw_preview, score=score, warn=warn
     )
 
 

@@ -13,8 +13,6 @@ from diffspace.cli.sampler_options import build_sampler, with_sampler_options
 if TYPE_CHECKING:
     from torch.nn import Module
 
-__all__ = ["sample_command"]
-
 _SPEED = "Speed"
 
 
@@ -24,15 +22,13 @@ def sample_command(
         str, typer.Argument(help="Folder of a model, a .pkl, .pt or .pth of others, or owner/name on the Hub.")
     ],
     out: Annotated[
-        Path,
-        typer.Option(help="A grid (x.png), an array with its seeds and labels (x.npz), or a folder of PNGs (x/)."),
+        Path, typer.Option(help="A grid (x.png), an array with its seeds and labels (x.npz), or a folder of PNGs (x/).")
     ] = Path("samples.png"),
     seeds: Annotated[str, typer.Option(help="Seeds of the samples, such as 0-63,100.")] = "0-63",
     classes: Annotated[
         str | None,
         typer.Option(
-            "--class",
-            help="Class by name or index, or several dealt in turn: 0,1,2. Default: random by seed.",
+            "--class", help="Class by name or index, or several dealt in turn: 0,1,2. Default: random by seed."
         ),
     ] = None,
     batch: Annotated[int, typer.Option(help="Samples made at a time.")] = 64,
@@ -57,8 +53,7 @@ def sample_command(
     sampling: dict[str, Any],
 ) -> None:
     """Draw samples from a trained model."""
-    from diffspace.cli.console import out as stdout
-    from diffspace.cli.console import progress_bar
+    from diffspace.cli.console import out as stdout, progress_bar
     from diffspace.cli.output import Output
     from diffspace.cli.parsing import check_positive, choose_labels, parse_seeds
     from diffspace.loading import load

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from diffspace.process import Process
     from diffspace.sampling import Churn, Sampler
 
-__all__ = ["FAMILY_FLAGS", "build_sampler", "with_sampler_options"]
-
 FAMILY_FLAGS = ("--disc", "--discretization")
 
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from diffspace.model import Model
     from diffspace.train import Recipe
 
-__all__ = ["Batch", "Device", "FirstSeed", "Scoring", "Sets", "Size", "Steps"]
-
 _MOST = 50_000
 
 Size = Annotated[

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from diffspace.sampling import Sampler
     from diffspace.solverlab import Measurement, Recommendation, Reference, SolverComparison
 
-__all__ = ["solvers_command"]
-
 
 def solvers_command(
     source: Annotated[
@@ -56,8 +54,7 @@ def solvers_command(
         int, typer.Option(help="Steps of the reference solution; a run with half of them tells its error.")
     ] = 400,
     fit: Annotated[
-        bool,
-        typer.Option("--fit", help="First fit a solver to each budget, and keep it: samplers/fitted-N.json."),
+        bool, typer.Option("--fit", help="First fit a solver to each budget, and keep it: samplers/fitted-N.json.")
     ] = False,
     fit_seeds: Annotated[
         str | None, typer.Option(help="Seeds to fit with, other than --seeds. Default: 1000000-1000127.")
@@ -70,8 +67,7 @@ def solvers_command(
     part: Parts = None,
 ) -> None:
     """Measure every solver with several kinds of steps against a reference solution, and recommend one per budget."""
-    from diffspace.cli.console import err, progress_bar
-    from diffspace.cli.console import out as stdout
+    from diffspace.cli.console import err, out as stdout, progress_bar
     from diffspace.cli.output import check_target
     from diffspace.cli.parsing import check_positive, parse_budgets, parse_seeds
     from diffspace.config import split_list

@@ -19,19 +19,15 @@ from diffspace.cli.options import Parts
 if TYPE_CHECKING:
     from diffspace.train import Run
 
-__all__ = ["train_command"]
-
 _TWICE_SECONDS = 2.0
 
 
 def train_command(
     data: Annotated[
-        str | None,
-        typer.Argument(help="digits, a point set (swissroll, …), a folder or .zip of images, an array, …"),
+        str | None, typer.Argument(help="digits, a point set (swissroll, …), a folder or .zip of images, an array, …")
     ] = None,
     overrides: Annotated[
-        list[str] | None,
-        typer.Argument(help="key=value, such as epochs=20 network.dropout=0.1", show_default=False),
+        list[str] | None, typer.Argument(help="key=value, such as epochs=20 network.dropout=0.1", show_default=False)
     ] = None,
     recipe: Annotated[Path | None, typer.Option(help="A YAML recipe instead of the proposed one.")] = None,
     out: Annotated[
@@ -56,8 +52,7 @@ def train_command(
     """Train a model. Ctrl-C and SIGTERM stop after the step under way and save first."""
     from rich.markup import escape
 
-    from diffspace.cli.console import err
-    from diffspace.cli.console import out as stdout
+    from diffspace.cli.console import err, out as stdout
     from diffspace.cli.launch import is_launched, launch
     from diffspace.cli.runs import open_run, plan_run, read_run
     from diffspace.config import from_text
@@ -150,8 +145,7 @@ def _signals_stop(run: Run) -> Iterator[list[int]]:
 
 
 def _train(run: Run, started: bool) -> None:
-    from diffspace.cli.console import err, progress_bar
-    from diffspace.cli.console import out as stdout
+    from diffspace.cli.console import err, out as stdout, progress_bar
 
     first, recipe, group = run.processes.first, run.recipe, run.processes
     if first:

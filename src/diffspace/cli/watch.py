@@ -11,8 +11,6 @@ import typer
 if TYPE_CHECKING:
     from diffspace.figures import Curves
 
-__all__ = ["watch_command"]
-
 
 def watch_command(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, made by `diffspace train`.")],

@@ -10,8 +10,6 @@ from rich.text import Text
 from diffspace.cli.plot import Line, plot, short
 from diffspace.figures.curves import Curve, Curves, smooth
 
-__all__ = ["duration", "view"]
-
 _COLOURS = ("blue", "red", "green", "magenta", "yellow", "cyan")
 _NARROW = 76  # columns below which there is no room for two panels
 _SMALL = 16  # columns of the narrowest panel
@@ -51,9 +49,7 @@ def view(runs: Sequence[Curves], silent: Sequence[float], width: int, height: in
     else:
         above = [_loss(runs, width, upper)]
     return Group(
-        *head,
-        *_beside(above),
-        *_beside([_small(curves, title, each, room - upper) for title, curves in small]),
+        *head, *_beside(above), *_beside([_small(curves, title, each, room - upper) for title, curves in small])
     )
 
 

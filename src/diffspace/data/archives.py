@@ -28,18 +28,6 @@ from typing import IO, Any
 
 from diffspace.data.stored_images import ImageSource, Label, StoredImages
 
-__all__ = [
-    "INDEX",
-    "MANIFEST",
-    "FolderImages",
-    "ImageFolder",
-    "ImageZip",
-    "TarShards",
-    "ZipImages",
-    "is_shard_range",
-    "list_files",
-]
-
 INDEX, MANIFEST = "dataset.json", "manifest.json"
 """INDEX holds labels, {"labels": [[name, label], …] or null}, and names of classes if diffspace wrote it."""
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.lib.npyio import NpzFile
 
-__all__ = ["ArrayFile"]
-
 _Layout = Literal["channels-first", "channels-last", "no-channels"]
 _KEYS = ("x", "images", "arr_0")
 _LABEL_KEYS = ("labels", "y")

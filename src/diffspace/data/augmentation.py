@@ -13,8 +13,6 @@ from diffspace._shapes import Float, Tensor
 from diffspace.checks import check_number
 from diffspace.data.image_transforms import affine, recolour, shift, warp
 
-__all__ = ["Augmentation", "Parameters"]
-
 Parameters: TypeAlias = Mapping[str, Tensor]
 """The numbers (B,) or pairs (B, 2) that each transform, by name, is applied with, on the CPU; 0 changes nothing.
 

@@ -19,8 +19,6 @@ from diffspace.checks import check_integer, check_number
 from diffspace.data.dataset import DataSet, InMemory
 from diffspace.transform import Transform
 
-__all__ = ["Checkerboard", "Digits", "EightGaussians", "PointSet", "SwissRoll", "TwoMoons"]
-
 
 @dataclass(frozen=True)
 class Digits:

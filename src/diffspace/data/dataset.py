@@ -18,8 +18,6 @@ from diffspace._shapes import Bool, Float, Int, Shaped, Tensor
 from diffspace.checks import check_integer
 from diffspace.transform import Transform
 
-__all__ = ["DataSet", "InMemory", "Rows", "holdout_mask", "holdout_size", "permutation", "shuffled"]
-
 _SPLIT, _EPOCHS = 0, 1  # separate streams of random numbers, whatever the seed
 
 

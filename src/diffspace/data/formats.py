@@ -26,8 +26,6 @@ from diffspace.data.stored_images import ImageSource, NumberedImages, StoredImag
 from diffspace.pickles import PickleError, Record, read_pickle
 from diffspace.transform import PIXELS
 
-__all__ = ["ArrayImages", "CifarArchive", "IdxImages", "LmdbImages"]
-
 
 def _pixel_images(
     path: Path, rows: Rows, labels: Sequence[int] | None = None, class_names: Sequence[str] = ()

@@ -20,8 +20,6 @@ from diffspace.data.dataset import DataSet, InMemory, holdout_size, shuffled
 from diffspace.data.stored_images import ImageRows, ImageSource, NumberedImages, StoredImages, Survey
 from diffspace.transform import PIXELS
 
-__all__ = ["HuggingFaceImages", "ImageStream", "StreamedDataSet", "StreamedSample"]
-
 _IMAGES = ("image", "img")
 _LABELS = ("label", "labels", "fine_label")
 _EXAMINED = 64  # samples at the beginning of a stream

@@ -14,8 +14,6 @@ from torch.nn import functional as F
 
 from diffspace._shapes import Float, Int, Tensor
 
-__all__ = ["affine", "recolour", "reflected", "shift", "warp"]
-
 # the orthonormal low-pass filter of the wavelet sym6 (least asymmetric of Daubechies' with 6 vanishing moments), whose
 # centre is the element number 5
 _SYM6 = (

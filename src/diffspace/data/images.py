@@ -19,8 +19,6 @@ from diffspace._shapes import Shaped, Tensor
 if TYPE_CHECKING:
     from diffspace.data.stored_images import StoredImages
 
-__all__ = ["Header", "ImageReader", "image_suffixes", "read_header"]
-
 # Pillow knows these by name only (no decoder comes with it), or hands them to a PostScript interpreter
 _EXCLUDED = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF", "EPS"}
 _GRAY = {"1", "L", "LA", "La", "I"}

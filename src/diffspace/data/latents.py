@@ -27,8 +27,6 @@ from diffspace.transform import Moments, Transform, channel_moments, standardisi
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["LATENTS", "Encoded", "Latents", "encode_dataset"]
-
 LATENTS, LABELS = "latents.npy", "labels.npy"
 _FORMAT = "diffspace latents 1"
 _PART = 1000  # images

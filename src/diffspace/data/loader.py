@@ -13,8 +13,6 @@ from diffspace._shapes import Tensor
 from diffspace.checks import check_integer
 from diffspace.data.dataset import DataSet
 
-__all__ = ["Batch", "available_processors", "batches", "ordered_map"]
-
 Batch: TypeAlias = tuple[Tensor, Tensor | None]
 """x in the model's space, (B, *dims), and the class numbers (B,) or None."""
 
@@ -23,12 +21,7 @@ _Out = TypeVar("_Out")
 
 
 def batches(
-    data: DataSet,
-    batch_size: int,
-    seed: int,
-    start: int = 0,
-    prefetch: int = 0,
-    part: tuple[int, int] | None = None,
+    data: DataSet, batch_size: int, seed: int, start: int = 0, prefetch: int = 0, part: tuple[int, int] | None = None
 ) -> Iterator[Batch]:
     """Batches number `start`, `start` + 1, … without end.
 

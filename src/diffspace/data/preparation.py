@@ -26,8 +26,6 @@ from diffspace.files import atomic_path, manifest_text, read_manifest, write_tex
 if TYPE_CHECKING:
     from diffspace.data.images import ImageReader
 
-__all__ = ["PartialWork", "Prepared", "check_destination", "file_sha256", "prepare", "verify", "versions"]
-
 _PART = 1000  # images in a part; the reference puts as many into a folder
 _AT_ONCE = 64  # images held in memory
 _STATE = "state.json"

@@ -23,8 +23,6 @@ from diffspace.data.latents import LATENTS, Latents
 from diffspace.data.stored_images import ImageSource
 from diffspace.oracles import FiniteData, GaussianMixture, Oracle
 
-__all__ = ["ORACLES", "Source", "image_source", "is_oracle", "load_data", "make_source", "named_oracle"]
-
 
 @runtime_checkable
 class Source(Protocol):

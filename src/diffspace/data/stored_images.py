@@ -22,8 +22,6 @@ from diffspace.transform import PIXELS
 if TYPE_CHECKING:
     from diffspace.data.images import Header, ImageReader
 
-__all__ = ["ImageRows", "ImageSource", "Label", "NumberedImages", "StoredImages", "Survey"]
-
 Label: TypeAlias = int | list[float]
 """A class number, or a vector, as the reference stores them."""
 

@@ -14,8 +14,6 @@ from diffspace.figures.samples import to_pixels
 from diffspace.figures.style import GRAY, INK, new_figure
 from diffspace.transform import Transform
 
-__all__ = ["augmentation_figure"]
-
 _STEPS = (-2, -1, 0, 1, 2)
 _FLIPS = ("xflip", "yflip", "lumaflip")
 _ANGLES = {"rotate_frac": "rotate_frac_max", "hue": "hue_max"}

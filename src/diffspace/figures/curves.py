@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Curve", "Curves", "Levels", "smooth"]
-
 # what a record holds beside measurements, and the held-out loss, which has curves of its own
 _ELSEWHERE = {"step", "images", "loss", "learning_rate", "grad_norm", "images_per_second", "seconds_left", "skipped"}
 _ELSEWHERE |= {"loss_by_sigma", "held_out", "more"}  # which version 0.1 wrote with what stands beside it

@@ -16,8 +16,6 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from diffspace.figures.curves import Curve, Curves, Levels, smooth
 from diffspace.figures.style import GRAY, INK, PALETTE, new_figure, tidy
 
-__all__ = ["curves_figure", "shrinking_error"]
-
 _SLICES = 48
 _SMOOTH = 60  # a smoothed value is the mean of up to a thirtieth of the run
 

@@ -10,8 +10,6 @@ from matplotlib.ticker import NullLocator
 from diffspace.figures.style import GRAY, INK, PALETTE, tidy
 from diffspace.metrics import FrechetScore
 
-__all__ = ["draw_ema_sweep"]
-
 
 def draw_ema_sweep(
     ax: Axes, widths: Sequence[float], scores: Sequence[FrechetScore], own: FrechetScore | None = None

@@ -20,8 +20,6 @@ from diffspace.oracles import Gaussian
 from diffspace.protocols import Denoiser
 from diffspace.sampling import EDMSteps, Sampler, sample_from
 
-__all__ = ["PosteriorError", "affine_ends", "draw_normals", "posterior_error"]
-
 
 @dataclass(frozen=True)
 class PosteriorError:

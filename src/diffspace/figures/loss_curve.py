@@ -9,8 +9,6 @@ from matplotlib.axes import Axes
 from diffspace.figures.style import GRAY, INK, PALETTE, tidy
 from diffspace.objective import LossBySigma, NoiseDistribution
 
-__all__ = ["draw_loss_by_sigma"]
-
 
 def draw_loss_by_sigma(ax: Axes, curves: Mapping[str, LossBySigma], noise: NoiseDistribution | None = None) -> None:
     """Mean squared error per dimension of each curve over σ, with ±2 standard errors.

@@ -23,8 +23,6 @@ from diffspace.sampling.solvers.base import Solver
 from diffspace.solverlab import REFERENCE_SAMPLER, compare_solvers, reference
 from diffspace.transform import Transform
 
-__all__ = ["render_report"]
-
 _PER_CLASS = 10
 _UNLABELLED = 64
 _POINTS = 2000

@@ -14,18 +14,6 @@ from diffspace._shapes import Shaped, Tensor
 from diffspace.figures.style import INK, PALETTE, new_figure, tidy
 from diffspace.transform import Transform
 
-__all__ = [
-    "draw_images",
-    "draw_points",
-    "draw_samples",
-    "grid",
-    "is_image",
-    "save_grid",
-    "save_image",
-    "save_samples",
-    "to_pixels",
-]
-
 
 def is_image(sample_shape: Sequence[int]) -> bool:
     """Whether samples of this shape are pictures: (1 | 3 | 4 channels, height, width)."""

@@ -10,8 +10,6 @@ from matplotlib.axes import Axes
 from diffspace.figures.style import GRAY, INK, PALETTE, tidy
 from diffspace.solverlab import Measurement, SolverComparison, pareto
 
-__all__ = ["draw_errors", "draw_pareto", "draw_solver_error"]
-
 _TICKS = (1, 2, 3, 5, 8, 10, 15, 20, 35, 50, 79, 100, 200, 500)
 
 

@@ -10,8 +10,6 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-__all__ = ["GRAY", "INK", "PALETTE", "new_figure", "png_to_data_uri", "tidy", "to_data_uri"]
-
 INK = "#1f2933"
 GRAY = "#9aa5b1"
 PALETTE = ("#2563eb", "#e4572e", "#16a34a", "#9333ea", "#d97706", "#0891b2")

@@ -11,8 +11,6 @@ from diffspace.figures.style import INK, PALETTE, new_figure, tidy
 from diffspace.sampling import Samples
 from diffspace.transform import Transform
 
-__all__ = ["trajectory_figure"]
-
 
 def trajectory_figure(samples: Samples, transform: Transform, *, count: int = 3, columns: int = 10) -> Figure:
     """The state and, below it, D for each of `count` samples, at up to `columns` levels of the run.

@@ -12,8 +12,6 @@ from diffspace.guidance.weights import Guidance, GuidanceWeight, Rows
 from diffspace.guidance.wrapper import column, record, tracked
 from diffspace.protocols import Cond, Denoiser
 
-__all__ = ["ClassifierGuidance", "LogProb"]
-
 LogProb = Callable[[Tensor, Tensor, Cond | None], Tensor]
 """ln p(y | x; σ) of shape (B,) from (x, sigma, cond), differentiable by x, which is noisy and unscaled."""
 

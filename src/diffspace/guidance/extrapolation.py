@@ -12,8 +12,6 @@ from diffspace.guidance.weights import Guidance, GuidanceWeight, Rows, as_factor
 from diffspace.networks.embedding import ConditionedNetwork
 from diffspace.protocols import Cond, Denoiser, sigma_range
 
-__all__ = ["AutoGuidance", "ClassifierFree"]
-
 
 def _levels(sigma: Tensor, rows: Rows) -> Tensor:
     return sigma if sigma.ndim == 0 else sigma[rows]

@@ -13,20 +13,9 @@ from diffspace._shapes import Float, Tensor
 from diffspace.checks import check_integer
 from diffspace.guidance.wrapper import Wrapper
 from diffspace.protocols import Cond, Denoiser, sigma_range
-from diffspace.sampling import (
-    Execution,
-    GivenSteps,
-    GivenTimes,
-    Sampler,
-    Samples,
-    sample,
-    sample_from,
-    step_noise,
-)
+from diffspace.sampling import Execution, GivenSteps, GivenTimes, Sampler, Samples, sample, sample_from, step_noise
 from diffspace.sampling.driver import round_sigmas
 from diffspace.sampling.start import Noise
-
-__all__ = ["Replacement", "repaint"]
 
 
 class Replacement(Wrapper):

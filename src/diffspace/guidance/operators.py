@@ -13,8 +13,6 @@ from typing import TypeAlias
 from diffspace._shapes import Bool, Float, Tensor
 from diffspace.checks import check_integer
 
-__all__ = ["AveragePooling", "LinearOperator", "Mask", "Matrix"]
-
 LinearOperator: TypeAlias = Callable[[Tensor], Tensor]
 """A(x): (B, *dims) -> (B, *measured)."""
 

@@ -29,8 +29,6 @@ from diffspace.guidance.wrapper import column, record, tracked
 from diffspace.preconditioning import Preconditioned
 from diffspace.protocols import Cond, Denoiser
 
-__all__ = ["DPS", "MMPS", "PiGDM"]
-
 Product = Callable[[Tensor], Tensor]
 
 

@@ -11,8 +11,6 @@ from diffspace.checks import check_number
 from diffspace.guidance.wrapper import Wrapper, column
 from diffspace.protocols import Cond, Denoiser
 
-__all__ = ["DynamicThresholding"]
-
 
 class DynamicThresholding(Wrapper):
     """clip(D, −s, s)·bound/s with s = max(bound, `percentile` of |D|) for each sample (Saharia et al. 2022, Sec. 2.3).

@@ -15,8 +15,6 @@ from diffspace.checks import check_number
 from diffspace.guidance.wrapper import Wrapper, column
 from diffspace.protocols import Cond, Denoiser
 
-__all__ = ["Guidance", "GuidanceWeight", "Interval", "Rows", "as_factor"]
-
 Rows = Tensor | slice
 
 GuidanceWeight: TypeAlias = float | Callable[[Tensor], Tensor | float]

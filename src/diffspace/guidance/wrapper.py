@@ -11,8 +11,6 @@ from diffspace._shapes import Float, Tensor
 from diffspace.checks import check_callable
 from diffspace.protocols import Cond, Denoiser
 
-__all__ = ["Wrapper", "column", "record", "tracked"]
-
 _OPTIONAL = ("sigma_min", "sigma_max", "round_sigma", "weight", "sample_shape")
 
 

@@ -17,8 +17,6 @@ import torch
 
 from diffspace._shapes import Float, Tensor
 
-__all__ = ["coordinates", "learnable_share", "mode_variances"]
-
 _PCA_LIMIT = 1024  # elements: beyond it the eigenvectors cost seconds
 _WINDOW = 128  # elements along a side: structure that is hard to learn is finer than that
 _NEIGHBOUR_LIMIT = 128  # elements: beyond it a few thousand samples are never dense

@@ -15,8 +15,6 @@ import torch
 from diffspace._shapes import Float, Tensor
 from diffspace.inspection.learnability import coordinates, learnable_share, mode_variances
 
-__all__ = ["Proposal", "Proposals", "propose"]
-
 _PAPER = {"sigma_data": 0.5, "sigma_min": 0.002, "sigma_max": 80.0, "P_mean": -1.2, "P_std": 1.2}
 _WIDTH = 5.0  # for images of 32×32 with σ_data = 0.5 this comes near the paper's σ_max = 80
 _FEW = 16  # samples: with fewer nothing can be said of their covariance

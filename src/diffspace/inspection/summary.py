@@ -11,8 +11,6 @@ from diffspace.data import DataSet
 from diffspace.inspection.proposals import Proposals, propose
 from diffspace.transform import Moments, Transform, channel_moments
 
-__all__ = ["Inspection", "inspect"]
-
 _SAMPLES, _ELEMENTS, _LEAST = (
     4096,
     2**24,

@@ -20,8 +20,6 @@ from diffspace.pickles import PickleError, read_pickle, short_repr
 from diffspace.preconditioning import Preconditioned
 from diffspace.transform import PIXELS
 
-__all__ = ["SUFFIXES", "Report", "convert", "fit_network"]
-
 _READERS: tuple[tuple[Callable[[Mapping[str, Any]], bool], Callable[..., ModelParts]], ...] = (
     (nvidia.recognise, nvidia.read),
     (openai.recognise, openai.read),

@@ -9,8 +9,6 @@ from typing import Any
 from diffspace._shapes import Tensor
 from diffspace.preconditioning import Preconditioning
 
-__all__ = ["ModelParts"]
-
 
 @dataclass(frozen=True)
 class ModelParts:

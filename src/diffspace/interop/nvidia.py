@@ -10,8 +10,6 @@ from diffspace.config import from_config
 from diffspace.interop.model_parts import ModelParts
 from diffspace.pickles import Record, short_repr
 
-__all__ = ["read", "recognise"]
-
 _PRECONDITIONING: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "EDMPrecond": ("edm", ("sigma_data", "sigma_min", "sigma_max")),
     "VPPrecond": ("vp", ("beta_d", "beta_min", "epsilon_t", "M")),

@@ -15,8 +15,6 @@ from diffspace.pickles import short_repr
 from diffspace.preconditioning import EpsilonPrediction, IDDPMPreconditioning, LevelIndex, Preconditioning
 from diffspace.process import DiscreteLevels, IDDPMLevels
 
-__all__ = ["read", "recognise"]
-
 _TIMES = 1000
 """The networks take times from 0 to 999, whatever the number of steps."""
 _ENDS = {

@@ -14,8 +14,6 @@ from diffspace.interop.model_parts import ModelParts
 from diffspace.pickles import short_repr
 from diffspace.preconditioning import Preconditioning, VEPreconditioning, VPPreconditioning
 
-__all__ = ["read", "recognise"]
-
 _MODULE = re.compile(r"(?:module\.)?all_modules\.(\d+)\.(.+)")
 _BLOCK = {
     "GroupNorm_0": "norm0",

@@ -19,8 +19,6 @@ from diffspace.sampling.sampler import Execution, Sampler
 from diffspace.sampling.streams import initial_latents, substreams
 from diffspace.transform import Transform
 
-__all__ = ["BitsPerDim", "bits_per_dim"]
-
 
 @dataclass(frozen=True, eq=False)
 class BitsPerDim:

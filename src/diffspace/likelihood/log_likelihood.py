@@ -19,8 +19,6 @@ from diffspace.sampling.solvers.heun import Heun
 from diffspace.sampling.start import check_finite, make_start
 from diffspace.sampling.steps import EDMSteps
 
-__all__ = ["LogLikelihood", "log_likelihood", "standard_error"]
-
 
 @dataclass(frozen=True, eq=False)
 class LogLikelihood:

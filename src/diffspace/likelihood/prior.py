@@ -10,8 +10,6 @@ from typing import TypeAlias
 from diffspace._shapes import Float, Tensor
 from diffspace.checks import check_number
 
-__all__ = ["GaussianPrior", "Prior"]
-
 Prior: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """ln p(x; σ) in nats, of shape (B,), for x of shape (B, *dims) and σ of shape (); an oracle's `log_prob` is one."""
 

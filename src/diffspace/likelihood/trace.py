@@ -14,8 +14,6 @@ from diffspace.checks import check_choice, check_integer
 from diffspace.protocols import Cond, Denoiser
 from diffspace.sampling.streams import step_noise
 
-__all__ = ["ExactTrace", "Hutchinson", "Trace", "WithLogDensity"]
-
 
 @runtime_checkable
 class Trace(Protocol):

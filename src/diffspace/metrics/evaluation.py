@@ -17,8 +17,6 @@ from diffspace.metrics.neighbours import memorisation
 from diffspace.metrics.recognition import Classifier
 from diffspace.metrics.scores import FrechetScore, RecognisedScore, Scores, Share
 
-__all__ = ["evaluate"]
-
 
 def evaluate(
     samples: Float[Tensor, "n *dims"],

@@ -13,8 +13,6 @@ import torch
 from diffspace._shapes import Float, Tensor
 from diffspace.checks import check_integer
 
-__all__ = ["PCA", "FeatureExtractor", "Identity", "default_extractor", "fingerprint", "in_batches"]
-
 
 @runtime_checkable
 class FeatureExtractor(Protocol):

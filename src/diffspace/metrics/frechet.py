@@ -11,8 +11,6 @@ import torch
 from diffspace._shapes import Float, Tensor
 from diffspace.checks import check_integer
 
-__all__ = ["FeatureStatistics", "frechet_distance"]
-
 
 @dataclass(frozen=True, eq=False)
 class FeatureStatistics:

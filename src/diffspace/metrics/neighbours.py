@@ -11,8 +11,6 @@ from scipy import stats
 from diffspace._shapes import Float, Int, Tensor
 from diffspace.checks import check_integer, check_number
 
-__all__ = ["Closeness", "Memorisation", "memorisation", "nearest_neighbours"]
-
 
 @dataclass(frozen=True)
 class Closeness:

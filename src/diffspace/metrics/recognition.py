@@ -13,8 +13,6 @@ from diffspace._shapes import Float, Int, Tensor
 from diffspace.checks import check_integer, check_number
 from diffspace.metrics.features import fingerprint, in_batches
 
-__all__ = ["Classifier", "train_classifier"]
-
 FEATURES = 64
 
 
@@ -200,9 +198,6 @@ def _jitter(x: Tensor, generator: torch.Generator) -> Tensor:
     cos, sin = turn.cos() * zoom, turn.sin() * zoom
     # grid coordinates run from -1 to 1 along both axes: 0.12 is 6 % of the size, and a rotation needs the aspect ratio
     aspect = x.shape[2] / x.shape[3]
-    rows = [
-        torch.stack([cos, -sin * aspect, 0.12 * right], 1),
-        torch.stack([sin / aspect, cos, 0.12 * down], 1),
-    ]
+    rows = [torch.stack([cos, -sin * aspect, 0.12 * right], 1), torch.stack([sin / aspect, cos, 0.12 * down], 1)]
     grid = functional.affine_grid(torch.stack(rows, 1), list(x.shape), align_corners=False)
     return functional.grid_sample(x, grid, padding_mode="border", align_corners=False)

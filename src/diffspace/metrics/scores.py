@@ -8,8 +8,6 @@ from typing import Any
 
 from diffspace.metrics.neighbours import Memorisation
 
-__all__ = ["FrechetScore", "RecognisedScore", "Row", "Scores", "Share"]
-
 
 @dataclass(frozen=True)
 class Row:

@@ -1,9 +1,6 @@
 """Networks F(x; c_noise): an MLP for vectors; the U-Nets DDPM++, NCSN++ and ADM for images (Appendix F.1)."""
 
 from diffspace.networks.mlp import MLP as MLP
-from diffspace.networks.paper import PAPER_NETWORKS as PAPER_NETWORKS
-from diffspace.networks.paper import paper_network as paper_network
-from diffspace.networks.unet import ADM as ADM
-from diffspace.networks.unet import DDPMpp as DDPMpp
-from diffspace.networks.unet import NCSNpp as NCSNpp
+from diffspace.networks.paper import PAPER_NETWORKS as PAPER_NETWORKS, paper_network as paper_network
+from diffspace.networks.unet import ADM as ADM, DDPMpp as DDPMpp, NCSNpp as NCSNpp
 from diffspace.networks.winograd import use_winograd as use_winograd

@@ -11,8 +11,6 @@ from diffspace._shapes import Float, Tensor
 from diffspace.networks.layers import Conv, Resample, group_norm
 from diffspace.networks.styles import Style
 
-__all__ = ["UNetBlock"]
-
 
 class UNetBlock(nn.Module):
     """Two convolutions of kernel size 3 with the embedding between them, a skip connection, then self-attention.

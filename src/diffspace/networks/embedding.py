@@ -16,8 +16,6 @@ from diffspace.checks import check_integer, check_number
 from diffspace.networks.layers import Init, xavier
 from diffspace.protocols import Cond
 
-__all__ = ["ConditionedNetwork", "check_shape", "check_sizes", "config_of"]
-
 
 def check_sizes(name: str, values: Sequence[int]) -> None:
     """Check that `values` holds one or more positive integers."""

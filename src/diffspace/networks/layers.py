@@ -12,9 +12,6 @@ from torch.nn import functional as F
 
 from diffspace._shapes import Float, Tensor
 
-__all__ = ["Conv", "FourierEmbedding", "Init", "PositionalEmbedding", "Resample"]
-__all__ += ["group_norm", "largest_divisor", "uniform", "xavier", "zeros"]
-
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 _AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}

@@ -14,8 +14,6 @@ from diffspace.networks.embedding import ConditionedNetwork, check_shape, check_
 from diffspace.networks.layers import PositionalEmbedding, xavier, zeros
 from diffspace.protocols import Cond, check_cond
 
-__all__ = ["MLP"]
-
 
 class MLP(ConditionedNetwork):
     """F(x; c_noise) for samples of any shape, which are flattened.

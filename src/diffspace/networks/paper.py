@@ -8,8 +8,6 @@ from typing import Any
 from diffspace.checks import check_choice
 from diffspace.networks.unet import ADM, DDPMpp, NCSNpp, UNet
 
-__all__ = ["PAPER_NETWORKS", "paper_network"]
-
 _CIFAR10: dict[str, Any] = {"shape": (3, 32, 32), "augment_dim": 9, "dropout": 0.13}
 _WIDE_64: dict[str, Any] = {"shape": (3, 64, 64), "augment_dim": 9, "channel_mult": (1, 2, 2, 2)}
 _FFHQ: dict[str, Any] = {**_WIDE_64, "dropout": 0.05}

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 from diffspace.networks.layers import Init, uniform, xavier, zeros
 
-__all__ = ["ADM", "DDPMPP", "NCSNPP", "Style"]
-
 
 @dataclass(frozen=True)
 class Style:

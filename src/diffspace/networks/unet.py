@@ -20,8 +20,6 @@ from diffspace.networks.layers import Conv, FourierEmbedding, PositionalEmbeddin
 from diffspace.networks.styles import Style
 from diffspace.protocols import Cond, check_cond
 
-__all__ = ["ADM", "DDPMpp", "NCSNpp", "UNet"]
-
 _CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 

@@ -16,8 +16,6 @@ from torch.nn import functional as F
 from diffspace._shapes import Float, Tensor
 from diffspace.networks.layers import Conv
 
-__all__ = ["use_winograd"]
-
 _Matrix: TypeAlias = list[list[float]]
 
 # interpolation at 0, ±1, ±2 and ∞

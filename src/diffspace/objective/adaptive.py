@@ -12,8 +12,6 @@ from diffspace.checks import check_integer, check_number
 from diffspace.objective.noise import NoiseDistribution
 from diffspace.objective.sigma_bins import SigmaBins
 
-__all__ = ["AdaptiveNoise"]
-
 
 class AdaptiveNoise(NoiseDistribution, torch.nn.Module):
     """q(σ) = p(σ)·h(σ), with h constant on `bins` of equal probability under `base`, whose density is p.

@@ -11,8 +11,6 @@ from diffspace.checks import check_integer
 from diffspace.objective.loss import denoising_error
 from diffspace.protocols import Cond, Denoiser
 
-__all__ = ["LossBySigma", "loss_by_sigma"]
-
 
 @dataclass(frozen=True)
 class LossBySigma:

@@ -13,8 +13,6 @@ from diffspace.objective.noise import NoiseDistribution
 from diffspace.objective.uncertainty import Uncertainty
 from diffspace.protocols import Cond, Denoiser
 
-__all__ = ["DenoisingLoss", "Terms", "denoising_error"]
-
 Weight = Callable[[Tensor], Tensor]
 
 

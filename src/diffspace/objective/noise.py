@@ -16,8 +16,6 @@ from diffspace._shapes import Float, Tensor
 from diffspace.checks import check_integer, check_number
 from diffspace.process import IDDPMLevels, VPSchedule
 
-__all__ = ["IDDPMUniform", "LogNormal", "LogUniform", "NoiseDistribution", "VPUniform"]
-
 
 class NoiseDistribution(ABC):
     """A distribution of σ, by its quantile function."""

@@ -12,8 +12,6 @@ from diffspace._shapes import Float, Tensor
 from diffspace.checks import check_integer
 from diffspace.objective.noise import NoiseDistribution
 
-__all__ = ["SigmaBins"]
-
 _OUTSIDE = 1e-3  # the share of draws below the lowest edge, and above the highest
 
 

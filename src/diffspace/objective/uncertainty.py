@@ -9,8 +9,6 @@ import torch
 from diffspace._shapes import Float, Tensor
 from diffspace.checks import check_integer
 
-__all__ = ["Uncertainty"]
-
 
 class Uncertainty(torch.nn.Module):
     """u(σ) = w·f(¼·ln σ)/√features, with f_k(c) = √2·cos(2π·(a_k·c + b_k)), a_k ~ N(0, 1), b_k ~ U(0, 1).

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from diffspace._shapes import Float, Tensor
 from diffspace.checks import check_number
 
-__all__ = ["EDMWeight", "InverseVariance", "UniformWeight"]
-
 
 @dataclass(frozen=True)
 class InverseVariance:

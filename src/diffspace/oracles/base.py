@@ -10,8 +10,6 @@ import torch
 from diffspace._shapes import Batch, Float, Sigma, Tensor
 from diffspace.protocols import Cond, check_cond
 
-__all__ = ["Oracle", "eigen", "total_variances"]
-
 
 def eigen(name: str, covariance: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues (…, d) and eigenvectors (…, d, d) of covariances (…, d, d), in float64.

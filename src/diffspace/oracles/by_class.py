@@ -10,8 +10,6 @@ from diffspace._shapes import Batch, Float, Sigma, Tensor
 from diffspace.oracles.base import Oracle
 from diffspace.protocols import Cond, check_cond
 
-__all__ = ["ByClass"]
-
 
 class ByClass(Oracle):
     """The exact conditional denoiser E[x₀ | x, label]: oracle number k answers for the samples of class k.

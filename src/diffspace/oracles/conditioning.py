@@ -10,8 +10,6 @@ import torch
 from diffspace._shapes import Tensor
 from diffspace.checks import check_number
 
-__all__ = ["condition"]
-
 
 def condition(
     means: Tensor,

@@ -11,8 +11,6 @@ from diffspace._shapes import Batch, Float, Sigma, Tensor
 from diffspace.oracles.base import Oracle, eigen, total_variances
 from diffspace.oracles.conditioning import condition
 
-__all__ = ["Gaussian"]
-
 
 class Gaussian(Oracle):
     """N(μ, Σ) with a full covariance over the flattened dimensions of a sample.

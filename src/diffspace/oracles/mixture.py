@@ -11,8 +11,6 @@ from diffspace._shapes import Batch, Float, Sigma, Tensor
 from diffspace.oracles.base import Oracle, eigen, total_variances
 from diffspace.oracles.conditioning import condition
 
-__all__ = ["GaussianMixture"]
-
 
 class GaussianMixture(Oracle):
     """Σ_k w_k·N(μ_k, Σ_k): D is the mean of the components' denoisers under their posterior weights at x.

@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any, no_type_check
 
-__all__ = ["Budget", "Machine", "PickleError", "Record", "short_repr"]
-
 _MAX_INSTRUCTIONS = 1_000_000
 """Several times what CIFAR-100 or the paper's largest network takes; a second or two."""
 _MAX_INTEGER_BYTES = 32

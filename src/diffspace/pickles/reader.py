@@ -16,8 +16,6 @@ import torch
 from diffspace._shapes import Tensor
 from diffspace.pickles.machine import Budget, Machine, PickleError, Record, short_repr
 
-__all__ = ["read_pickle"]
-
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _LEGACY = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 """How torch.save began before it wrote zip files: two pickles. Tensors inside of a pickle still do."""

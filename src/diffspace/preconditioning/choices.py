@@ -14,18 +14,6 @@ from diffspace.preconditioning import coefficients as c
 from diffspace.preconditioning.times import ContinuousTime, LevelIndex, TimeMap
 from diffspace.process import FlowSchedule, IDDPMLevels, VPSchedule
 
-__all__ = [
-    "EDMPreconditioning",
-    "EpsilonPrediction",
-    "FlowPrediction",
-    "IDDPMPreconditioning",
-    "Preconditioning",
-    "VEPreconditioning",
-    "VPPreconditioning",
-    "VPrediction",
-    "X0Prediction",
-]
-
 
 class Preconditioning(ABC):
     """The four functions c_skip, c_out, c_in, c_noise of Eq. 7, and the σ that the network was trained on."""

@@ -12,8 +12,6 @@ import torch
 
 from diffspace._shapes import Float, Tensor
 
-__all__ = ["Coefficients", "edm", "epsilon", "flow", "v", "ve", "x0"]
-
 
 class Coefficients(NamedTuple):
     """c_skip, c_out, c_in, each of the shape of σ."""

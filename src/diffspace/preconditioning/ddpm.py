@@ -18,8 +18,6 @@ from diffspace.preconditioning.times import InterpolatedIndex, LevelIndex, TimeM
 from diffspace.process import DiscreteLevels
 from diffspace.protocols import Cond
 
-__all__ = ["Predicts", "ZeroSNR", "ddpm_preconditioning", "from_ddpm", "index_or_time", "without_variance"]
-
 Predicts = Literal["epsilon", "v", "x0"]
 ZeroSNR = Literal["clip", "leave_out"]
 

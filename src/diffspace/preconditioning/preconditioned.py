@@ -9,8 +9,6 @@ from diffspace.preconditioning.choices import Preconditioning
 from diffspace.process import NoiseLevels
 from diffspace.protocols import Cond
 
-__all__ = ["Preconditioned"]
-
 
 class Preconditioned(torch.nn.Module):
     """D(x; σ) = c_skip(σ)·x + c_out(σ)·F(c_in(σ)·x; c_noise(σ)) (Eq. 7).

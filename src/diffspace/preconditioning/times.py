@@ -12,8 +12,6 @@ from diffspace.checks import check_number
 from diffspace.process import NoiseLevels, VPSchedule, nearest_level, round_to_levels
 from diffspace.protocols import Schedule
 
-__all__ = ["ContinuousTime", "InterpolatedIndex", "LevelIndex", "TimeMap"]
-
 
 @runtime_checkable
 class TimeMap(Protocol):

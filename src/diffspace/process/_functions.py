@@ -7,8 +7,6 @@ from typing import Any
 
 import torch
 
-__all__ = ["functions"]
-
 
 def functions(value: object) -> Any:
     """`torch` for a tensor, `math` for a number: `functions(t).sqrt(t)` works on both, and is fast on floats."""

@@ -13,8 +13,6 @@ from diffspace.checks import check_number
 from diffspace.process.scalings import NoScaling
 from diffspace.protocols import Real
 
-__all__ = ["CallableScaling", "CallableSchedule"]
-
 Function = Callable[[Tensor], Any]
 
 _GRID = 257

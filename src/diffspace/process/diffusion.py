@@ -11,8 +11,6 @@ from diffspace.process.callables import CallableScaling, CallableSchedule
 from diffspace.process.schedules import EDMSchedule
 from diffspace.protocols import Real, Scaling, Schedule
 
-__all__ = ["Process"]
-
 
 class Process:
     """Any noise schedule σ(t) with any scaling s(t).

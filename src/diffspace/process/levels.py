@@ -12,8 +12,6 @@ import torch
 from diffspace._shapes import Float, Int, Tensor
 from diffspace.checks import check_integer, check_number
 
-__all__ = ["DiscreteLevels", "IDDPMLevels", "NoiseLevels", "nearest_level", "round_to_levels"]
-
 
 @runtime_checkable
 class NoiseLevels(Protocol):

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from diffspace.process._functions import functions
 from diffspace.protocols import Real
 
-__all__ = ["Interpolating", "NoScaling", "VariancePreserving"]
-
 
 @dataclass(frozen=True)
 class NoScaling:

@@ -14,8 +14,6 @@ from diffspace.process._functions import functions
 from diffspace.process.scalings import Interpolating, NoScaling, VariancePreserving
 from diffspace.protocols import Real
 
-__all__ = ["CosineSchedule", "EDMSchedule", "FlowSchedule", "VESchedule", "VPSchedule"]
-
 
 @dataclass(frozen=True)
 class EDMSchedule:

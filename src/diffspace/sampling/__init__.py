@@ -1,59 +1,67 @@
 """Sampling (Sections 3 and 4): time steps, solvers, churn and the driver that puts them together."""
 
 from diffspace.sampling.churn import Churn as Churn
-from diffspace.sampling.driver import State as State
-from diffspace.sampling.driver import count_evaluations as count_evaluations
+from diffspace.sampling.driver import State as State, count_evaluations as count_evaluations
 from diffspace.sampling.interpolation import interpolate as interpolate
-from diffspace.sampling.runs import Samples as Samples
-from diffspace.sampling.runs import Trajectory as Trajectory
-from diffspace.sampling.runs import decode as decode
-from diffspace.sampling.runs import encode as encode
-from diffspace.sampling.runs import sample as sample
-from diffspace.sampling.runs import sample_batches as sample_batches
-from diffspace.sampling.runs import sample_from as sample_from
-from diffspace.sampling.runs import sample_states as sample_states
-from diffspace.sampling.runs import score as score
-from diffspace.sampling.sampler import Execution as Execution
-from diffspace.sampling.sampler import Sampler as Sampler
+from diffspace.sampling.runs import (
+    Samples as Samples,
+    Trajectory as Trajectory,
+    decode as decode,
+    encode as encode,
+    sample as sample,
+    sample_batches as sample_batches,
+    sample_from as sample_from,
+    sample_states as sample_states,
+    score as score,
+)
+from diffspace.sampling.sampler import Execution as Execution, Sampler as Sampler
 from diffspace.sampling.solvers.analytical import AnalyticalFirstStep as AnalyticalFirstStep
-from diffspace.sampling.solvers.base import Point as Point
-from diffspace.sampling.solvers.base import Solver as Solver
-from diffspace.sampling.solvers.base import UnscaledSolver as UnscaledSolver
+from diffspace.sampling.solvers.base import Point as Point, Solver as Solver, UnscaledSolver as UnscaledSolver
 from diffspace.sampling.solvers.dormand_prince import DormandPrince as DormandPrince
-from diffspace.sampling.solvers.dpm_solver import DPMSolver2 as DPMSolver2
-from diffspace.sampling.solvers.dpm_solver import DPMSolver3 as DPMSolver3
-from diffspace.sampling.solvers.dpm_solver import DPMSolverPP2M as DPMSolverPP2M
-from diffspace.sampling.solvers.dpm_solver import DPMSolverPP2S as DPMSolverPP2S
-from diffspace.sampling.solvers.dpm_solver import DPMSolverPP3M as DPMSolverPP3M
-from diffspace.sampling.solvers.dpm_solver import DPMSolverPP3S as DPMSolverPP3S
-from diffspace.sampling.solvers.dpm_solver import ExponentialHeun as ExponentialHeun
+from diffspace.sampling.solvers.dpm_solver import (
+    DPMSolver2 as DPMSolver2,
+    DPMSolver3 as DPMSolver3,
+    DPMSolverPP2M as DPMSolverPP2M,
+    DPMSolverPP2S as DPMSolverPP2S,
+    DPMSolverPP3M as DPMSolverPP3M,
+    DPMSolverPP3S as DPMSolverPP3S,
+    ExponentialHeun as ExponentialHeun,
+)
 from diffspace.sampling.solvers.euler import Euler as Euler
 from diffspace.sampling.solvers.fitted import FittedSolver as FittedSolver
 from diffspace.sampling.solvers.heun import Heun as Heun
-from diffspace.sampling.solvers.multistep import DEIS as DEIS
-from diffspace.sampling.solvers.multistep import IPNDM as IPNDM
-from diffspace.sampling.solvers.multistep import LMS as LMS
-from diffspace.sampling.solvers.multistep import AdamsBashforth as AdamsBashforth
+from diffspace.sampling.solvers.multistep import (
+    DEIS as DEIS,
+    IPNDM as IPNDM,
+    LMS as LMS,
+    AdamsBashforth as AdamsBashforth,
+)
 from diffspace.sampling.solvers.runge_kutta import RungeKutta4 as RungeKutta4
-from diffspace.sampling.solvers.stochastic import DPMSolverPP2MSDE as DPMSolverPP2MSDE
-from diffspace.sampling.solvers.stochastic import DPMSolverPP3MSDE as DPMSolverPP3MSDE
-from diffspace.sampling.solvers.stochastic import DPMSolverPPSDE as DPMSolverPPSDE
-from diffspace.sampling.solvers.stochastic import EulerAncestral as EulerAncestral
-from diffspace.sampling.solvers.stochastic import GeneralSDE as GeneralSDE
-from diffspace.sampling.solvers.stochastic import PredictorCorrector as PredictorCorrector
+from diffspace.sampling.solvers.stochastic import (
+    DPMSolverPP2MSDE as DPMSolverPP2MSDE,
+    DPMSolverPP3MSDE as DPMSolverPP3MSDE,
+    DPMSolverPPSDE as DPMSolverPPSDE,
+    EulerAncestral as EulerAncestral,
+    GeneralSDE as GeneralSDE,
+    PredictorCorrector as PredictorCorrector,
+)
 from diffspace.sampling.solvers.unipc import UniPC as UniPC
-from diffspace.sampling.steps import BetaSteps as BetaSteps
-from diffspace.sampling.steps import EDMSteps as EDMSteps
-from diffspace.sampling.steps import GivenSteps as GivenSteps
-from diffspace.sampling.steps import GivenTimes as GivenTimes
-from diffspace.sampling.steps import IDDPMSteps as IDDPMSteps
-from diffspace.sampling.steps import LevelSteps as LevelSteps
-from diffspace.sampling.steps import LogLinearSteps as LogLinearSteps
-from diffspace.sampling.steps import RangedSteps as RangedSteps
-from diffspace.sampling.steps import ScheduleSteps as ScheduleSteps
-from diffspace.sampling.steps import VESteps as VESteps
-from diffspace.sampling.steps import VPSteps as VPSteps
-from diffspace.sampling.streams import initial_latents as initial_latents
-from diffspace.sampling.streams import random_labels as random_labels
-from diffspace.sampling.streams import step_noise as step_noise
-from diffspace.sampling.streams import substreams as substreams
+from diffspace.sampling.steps import (
+    BetaSteps as BetaSteps,
+    EDMSteps as EDMSteps,
+    GivenSteps as GivenSteps,
+    GivenTimes as GivenTimes,
+    IDDPMSteps as IDDPMSteps,
+    LevelSteps as LevelSteps,
+    LogLinearSteps as LogLinearSteps,
+    RangedSteps as RangedSteps,
+    ScheduleSteps as ScheduleSteps,
+    VESteps as VESteps,
+    VPSteps as VPSteps,
+)
+from diffspace.sampling.streams import (
+    initial_latents as initial_latents,
+    random_labels as random_labels,
+    step_noise as step_noise,
+    substreams as substreams,
+)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["beta_quantile"]
-
 
 def _fraction(x: float, a: float, b: float) -> float:
     """The continued fraction of I_x(a, b) by Lentz's method (DLMF 8.17.22); converges fast for x < (a+1)/(a+b+2)."""

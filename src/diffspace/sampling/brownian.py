@@ -10,8 +10,6 @@ import torch
 from diffspace._shapes import Float, Tensor
 from diffspace.sampling.streams import step_noise
 
-__all__ = ["BrownianPath"]
-
 # ln τ from −128 to 128 is halved 17 times, down to cells of 2^−9
 _REACH, _DEPTH = 128.0, 17
 _WIDTH = 2 * _REACH / (1 << _DEPTH)

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from diffspace.checks import check_number
 
-__all__ = ["Churn"]
-
 
 @dataclass(frozen=True)
 class Churn:

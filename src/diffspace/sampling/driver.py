@@ -16,8 +16,6 @@ from diffspace.sampling.churn import Churn
 from diffspace.sampling.solvers.base import Point, Solver
 from diffspace.sampling.steps import GivenTimes
 
-__all__ = ["Grid", "State", "count_evaluations", "drive", "make_grid", "round_sigmas", "run_steps"]
-
 
 def count_evaluations(solver: Solver, num_steps: int, to_zero: bool = True) -> int | None:
     """The evaluations in a run of `num_steps` steps, ending at σ = 0 or not; None where a tolerance decides."""

@@ -10,15 +10,9 @@ import torch
 from diffspace._shapes import Float, Tensor
 from diffspace.checks import check_choice, check_integer
 
-__all__ = ["interpolate"]
-
 
 def interpolate(
-    a: Float[Tensor, "*dims"],
-    b: Float[Tensor, "..."],
-    n: int,
-    *,
-    kind: Literal["spherical", "mixing"] = "spherical",
+    a: Float[Tensor, "*dims"], b: Float[Tensor, "..."], n: int, *, kind: Literal["spherical", "mixing"] = "spherical"
 ) -> Float[Tensor, "{n} *dims"]:
     """n points from the latent a to the latent b, the ends among them: a batch for `decode` or `sample(latents=…)`.
 

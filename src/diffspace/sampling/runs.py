@@ -23,20 +23,6 @@ from diffspace.sampling.solvers.base import Solver
 from diffspace.sampling.start import Noise, Start, is_finite, make_start
 from diffspace.sampling.steps import EDMSteps, GivenTimes
 
-__all__ = [
-    "Run",
-    "Samples",
-    "Trajectory",
-    "decode",
-    "encode",
-    "make_run",
-    "sample",
-    "sample_batches",
-    "sample_from",
-    "sample_states",
-    "score",
-]
-
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
@@ -85,9 +71,7 @@ def score(denoiser: Denoiser) -> Callable[..., Tensor]:
     """∇ₓ ln p(x; σ) = (D(x; σ) − x)/σ² (Eq. 3) as a function of (x, sigma, cond=None), for any denoiser."""
 
     def score_of(
-        x: Float[Tensor, "batch *dims"],
-        sigma: Float[Tensor, ""] | Float[Tensor, "batch"],
-        cond: Cond | None = None,
+        x: Float[Tensor, "batch *dims"], sigma: Float[Tensor, ""] | Float[Tensor, "batch"], cond: Cond | None = None
     ) -> Float[Tensor, "batch *dims"]:
         level = sigma.to(x).reshape((-1,) + (1,) * (x.ndim - 1))
         return (denoiser(x, sigma, cond) - x) / level**2
@@ -350,12 +334,7 @@ def sample_from(
 
 
 def _code(
-    denoiser: Denoiser,
-    x: Tensor,
-    sampler: Sampler | None,
-    cond: Cond | None,
-    execution: Execution | None,
-    upward: bool,
+    denoiser: Denoiser, x: Tensor, sampler: Sampler | None, cond: Cond | None, execution: Execution | None, upward: bool
 ) -> Samples:
     """The ODE from a state at one end of the steps to the other."""
     sampler = Sampler(EDMSteps(terminal="sigma_min")) if sampler is None else sampler

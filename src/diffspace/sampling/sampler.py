@@ -17,8 +17,6 @@ from diffspace.sampling.solvers.base import Solver
 from diffspace.sampling.solvers.heun import Heun
 from diffspace.sampling.steps import EDMSteps, GivenTimes
 
-__all__ = ["Execution", "Sampler"]
-
 
 @dataclass(frozen=True)
 class Sampler:

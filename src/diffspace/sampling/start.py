@@ -15,8 +15,6 @@ from diffspace.protocols import Increment
 from diffspace.sampling.brownian import BrownianPath
 from diffspace.sampling.streams import initial_latents, step_noise
 
-__all__ = ["Noise", "Start", "check_finite", "is_finite", "make_start"]
-
 Noise = Callable[[int, Tensor], Tensor]
 
 

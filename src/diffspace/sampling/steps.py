@@ -21,19 +21,6 @@ from diffspace.process import IDDPMLevels, NoiseLevels, VPSchedule
 from diffspace.protocols import Schedule
 from diffspace.sampling.beta_distribution import beta_quantile
 
-__all__ = [
-    "BetaSteps",
-    "EDMSteps",
-    "GivenSteps",
-    "GivenTimes",
-    "IDDPMSteps",
-    "LevelSteps",
-    "LogLinearSteps",
-    "ScheduleSteps",
-    "VESteps",
-    "VPSteps",
-]
-
 _ANY = (0.0, math.inf)
 
 

@@ -9,8 +9,6 @@ import torch
 from diffspace._shapes import Float, Int, Tensor
 from diffspace.checks import check_integer
 
-__all__ = ["initial_latents", "random_labels", "step_noise", "substreams"]
-
 _MASK = 0xFFFFFFFF
 
 

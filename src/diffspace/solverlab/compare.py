@@ -18,22 +18,6 @@ from diffspace.sampling import Execution, Sampler, sample
 from diffspace.sampling.driver import make_grid
 from diffspace.solverlab.end_points import EndPointError, Reference
 
-__all__ = [
-    "BUDGETS",
-    "STEP_FAMILIES",
-    "Measurement",
-    "Plan",
-    "PlannedRun",
-    "Recommendation",
-    "SolverComparison",
-    "compare_solvers",
-    "default_samplers",
-    "moments",
-    "pareto",
-    "plan_runs",
-    "recommend",
-]
-
 BUDGETS = (5, 8, 10, 15, 20, 35, 50)
 """Evaluations of the denoiser at which solvers are compared by default."""
 
@@ -180,10 +164,7 @@ class Plan(NamedTuple):
 
 
 def default_samplers(
-    sigma_data: float,
-    mean: float = 0.0,
-    solvers: Iterable[str] | None = None,
-    steps: Iterable[str] = STEP_FAMILIES,
+    sigma_data: float, mean: float = 0.0, solvers: Iterable[str] | None = None, steps: Iterable[str] = STEP_FAMILIES
 ) -> dict[str, Sampler]:
     """Every solver with every family of steps, in the words of `config.from_text`, by "solver, steps".
 
@@ -300,13 +281,7 @@ def _measure(denoiser: Denoiser, reference: Reference, run: PlannedRun, executio
         first, last = grid.sigmas[0], grid.sigmas[-1]
         if not math.isclose(first, reference.sigma_max, rel_tol=0.01) or last != 0:
             raise ValueError(f"goes from σ = {first:g} to {last:g}, the reference from {reference.sigma_max:g} to 0")
-        samples = sample(
-            denoiser,
-            latents=reference.latents,
-            cond=reference.cond,
-            sampler=sampler,
-            execution=execution,
-        )
+        samples = sample(denoiser, latents=reference.latents, cond=reference.cond, sampler=sampler, execution=execution)
         nfe, error = samples.nfe, reference.error_of(samples.x)
         squares = (
             (samples.x.to(reference.x) - reference.x).reshape(len(reference.x), -1).square().mean(1).cpu().double()

@@ -17,9 +17,6 @@ from diffspace.sampling.solvers.multistep import AdamsBashforth
 from diffspace.sampling.steps import EDMSteps, RangedSteps
 from diffspace.sampling.streams import initial_latents
 
-__all__ = ["REFERENCE_SAMPLER", "EndPointError", "Reference", "end_point_error", "reference"]
-
-
 REFERENCE_SAMPLER = Sampler(EDMSteps(400), AdamsBashforth(4, "x0", "log_sigma"))
 """Exponential Adams–Bashforth of order 4 in x₀, with 400 EDM steps."""
 

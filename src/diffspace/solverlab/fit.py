@@ -24,8 +24,6 @@ from diffspace.sampling.solvers.multistep import epsilon_weights
 from diffspace.sampling.steps import EDMSteps, GivenSteps
 from diffspace.solverlab.end_points import Continuous, Reference
 
-__all__ = ["fit_solver", "optimize_steps"]
-
 Progress = Callable[[int, int, float], None]
 
 _LOWEST = 0.002  # of a model that names no least σ: the paper's

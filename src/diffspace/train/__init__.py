@@ -1,41 +1,32 @@
 """Training: recipe, loop, averages, checkpoints and the folder that a run leaves."""
 
 from diffspace.train.accumulate import Precision as Precision
-from diffspace.train.build import check_data as check_data
-from diffspace.train.build import make_denoiser as make_denoiser
-from diffspace.train.build import make_trainer as make_trainer
-from diffspace.train.checkpoint import CHECKPOINTS as CHECKPOINTS
-from diffspace.train.checkpoint import Checkpoint as Checkpoint
-from diffspace.train.checkpoint import Checkpoints as Checkpoints
+from diffspace.train.build import check_data as check_data, make_denoiser as make_denoiser, make_trainer as make_trainer
+from diffspace.train.checkpoint import CHECKPOINTS as CHECKPOINTS, Checkpoint as Checkpoint, Checkpoints as Checkpoints
 from diffspace.train.defaults import default_config as default_config
-from diffspace.train.guard import NoisyBatch as NoisyBatch
-from diffspace.train.guard import NonFinite as NonFinite
-from diffspace.train.hooks import Hook as Hook
-from diffspace.train.hooks import Measurement as Measurement
+from diffspace.train.guard import NoisyBatch as NoisyBatch, NonFinite as NonFinite
+from diffspace.train.hooks import Hook as Hook, Measurement as Measurement
 from diffspace.train.learning_rate import LearningRate as LearningRate
 from diffspace.train.lock import RunLock as RunLock
-from diffspace.train.loggers import JSONLines as JSONLines
-from diffspace.train.loggers import Logger as Logger
-from diffspace.train.loggers import LogReader as LogReader
-from diffspace.train.loggers import TensorBoard as TensorBoard
-from diffspace.train.loggers import WandB as WandB
-from diffspace.train.loop import Trainer as Trainer
-from diffspace.train.loop import TrainingStep as TrainingStep
-from diffspace.train.overrides import apply_overrides as apply_overrides
-from diffspace.train.overrides import read_recipe as read_recipe
-from diffspace.train.parallel import Processes as Processes
-from diffspace.train.parallel import choose_device as choose_device
-from diffspace.train.recipe import FROM_DATA as FROM_DATA
-from diffspace.train.recipe import DataRecipe as DataRecipe
-from diffspace.train.recipe import Recipe as Recipe
-from diffspace.train.recipe import changes as changes
-from diffspace.train.recipe import make_data_recipe as make_data_recipe
-from diffspace.train.recipe import make_recipe as make_recipe
+from diffspace.train.loggers import (
+    JSONLines as JSONLines,
+    Logger as Logger,
+    LogReader as LogReader,
+    TensorBoard as TensorBoard,
+    WandB as WandB,
+)
+from diffspace.train.loop import Trainer as Trainer, TrainingStep as TrainingStep
+from diffspace.train.overrides import apply_overrides as apply_overrides, read_recipe as read_recipe
+from diffspace.train.parallel import Processes as Processes, choose_device as choose_device
+from diffspace.train.recipe import (
+    FROM_DATA as FROM_DATA,
+    DataRecipe as DataRecipe,
+    Recipe as Recipe,
+    changes as changes,
+    make_data_recipe as make_data_recipe,
+    make_recipe as make_recipe,
+)
 from diffspace.train.report import TrainingReport as TrainingReport
-from diffspace.train.run import BEST as BEST
-from diffspace.train.run import LOG as LOG
-from diffspace.train.run import RECIPE as RECIPE
-from diffspace.train.run import Run as Run
+from diffspace.train.run import BEST as BEST, LOG as LOG, RECIPE as RECIPE, Run as Run
 from diffspace.train.step_random import StepRandom as StepRandom
-from diffspace.train.validation import Validation as Validation
-from diffspace.train.validation import ValidationLoss as ValidationLoss
+from diffspace.train.validation import Validation as Validation, ValidationLoss as ValidationLoss

@@ -14,8 +14,6 @@ from diffspace.train.guard import NoisyBatch
 from diffspace.train.parallel import Processes
 from diffspace.train.step_random import StepRandom
 
-__all__ = ["Accumulator", "Precision"]
-
 Precision: TypeAlias = Literal["float32", "tf32", "bfloat16", "float16"]
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 # CUDA and MPS; torch's allocator on a CPU; oneDNN, which does not say what it lacked

@@ -15,8 +15,6 @@ from diffspace.train.loop import Trainer
 from diffspace.train.parallel import Processes
 from diffspace.train.recipe import Recipe, make_network
 
-__all__ = ["check_data", "make_denoiser", "make_trainer"]
-
 
 def make_denoiser(recipe: Recipe, data: DataSet) -> Preconditioned:
     """The denoiser of a recipe on the CPU, its weights drawn by the recipe's seed."""

@@ -28,8 +28,6 @@ from diffspace._version import __version__
 from diffspace.checks import check_integer
 from diffspace.files import manifest_text
 
-__all__ = ["CHECKPOINTS", "Checkpoint", "Checkpoints", "kept", "verify"]
-
 CHECKPOINTS, MANIFEST, FORMAT = "checkpoints", "manifest.json", 1
 _NEW = ".new"  # another checkpoint after the same images, about to replace the first
 _NAME = re.compile(rf"(\d{{12,}})({re.escape(_NEW)})?")

@@ -12,8 +12,6 @@ from diffspace.inspection import Inspection, Proposals
 from diffspace.objective import LogNormal
 from diffspace.train.recipe import DataRecipe
 
-__all__ = ["default_config"]
-
 _SMALL = 20_000
 
 

@@ -9,8 +9,6 @@ import torch
 from diffspace._shapes import Tensor
 from diffspace.protocols import Cond
 
-__all__ = ["NoisyBatch", "NonFinite", "NonFiniteGuard"]
-
 _PERIOD = 16  # steps between two looks: each waits for the device, which costs an accelerator its lead
 
 

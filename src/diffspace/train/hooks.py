@@ -17,18 +17,6 @@ from diffspace.train.parallel import Processes
 from diffspace.train.report import TrainingReport
 from diffspace.train.validation import Validation
 
-__all__ = [
-    "BestModel",
-    "EarlyStop",
-    "HeldOutLoss",
-    "Hook",
-    "Measurement",
-    "Preview",
-    "SaveCheckpoints",
-    "SaveSnapshots",
-    "Score",
-]
-
 
 class Measurement(ABC):
     """Something to measure of the averaged model, each time the images seen pass a multiple of `every`.

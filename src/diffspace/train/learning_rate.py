@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from diffspace.checks import check_number
 
-__all__ = ["LearningRate"]
-
 
 @dataclass(frozen=True)
 class LearningRate:

@@ -14,8 +14,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-__all__ = ["LOCK", "RunLock"]
-
 LOCK = "run.lock"
 _NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 _SETTLING_SECONDS = 0.1

@@ -12,8 +12,6 @@ from typing import Any, Protocol, runtime_checkable
 from diffspace.checks import require_package
 from diffspace.files import write_text
 
-__all__ = ["JSONLines", "LogReader", "Logger", "TensorBoard", "WandB", "scalars"]
-
 
 @runtime_checkable
 class Logger(Protocol):

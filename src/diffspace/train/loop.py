@@ -21,8 +21,6 @@ from diffspace.train.learning_rate import LearningRate
 from diffspace.train.parallel import Processes
 from diffspace.train.step_random import StepRandom
 
-__all__ = ["Trainer", "TrainingStep"]
-
 
 class TrainingStep(NamedTuple):
     """One step of training, done.

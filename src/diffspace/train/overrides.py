@@ -11,8 +11,6 @@ import yaml
 
 from diffspace.config import FAMILIES, parse_word
 
-__all__ = ["apply_overrides", "read_recipe", "read_yaml"]
-
 
 class _Loader(yaml.SafeLoader):
     """YAML without aliases, by which a few lines can stand for gigabytes, and without what YAML 1.1 reads unlike 1.2.

@@ -17,8 +17,6 @@ import torch.distributed as dist
 
 from diffspace._shapes import Tensor
 
-__all__ = ["Processes", "Strategy", "choose_device"]
-
 Strategy: TypeAlias = Literal["ddp", "fsdp"]
 _PATIENCE = timedelta(hours=2)  # the others wait while the first process draws and scores
 

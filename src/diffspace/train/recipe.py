@@ -22,8 +22,6 @@ from diffspace.train.accumulate import Precision
 from diffspace.train.overrides import read_yaml
 from diffspace.train.parallel import Strategy
 
-__all__ = ["FROM_DATA", "DataRecipe", "Recipe", "changes", "make_data_recipe", "make_network", "make_recipe"]
-
 # what follows from the data and no recipe may contradict, with examples to check the other options of a network by
 FROM_DATA: Mapping[str, Any] = {"shape": (3, 64, 64), "label_dim": 10, "augment_dim": 9, "image_channels": 0}
 # what decides which weights there are, which data come when, and what is drawn for them

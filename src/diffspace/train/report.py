@@ -13,8 +13,6 @@ from diffspace.objective import NoiseDistribution, SigmaBins
 from diffspace.train.loop import TrainingStep
 from diffspace.train.parallel import Processes
 
-__all__ = ["Meter", "TrainingReport"]
-
 
 @dataclass(frozen=True)
 class TrainingReport:

@@ -40,8 +40,6 @@ from diffspace.train.recipe import Recipe, changes
 from diffspace.train.report import Meter, TrainingReport
 from diffspace.train.validation import Validation
 
-__all__ = ["BEST", "LOG", "RECIPE", "Run"]
-
 RECIPE, LOG, BEST = "recipe.yaml", "log.jsonl", "best"
 _AHEAD = 4  # batches decoded while one is trained on, where samples are not in memory
 _HELD_OUT, _LEVELS = 128, 8  # samples and levels: a measurement costs as much as training on about 350 images

@@ -15,8 +15,6 @@ import torch
 
 from diffspace._shapes import Float, Int, Tensor
 
-__all__ = ["StepRandom"]
-
 _NORMAL, _UNIFORM, _ORDER, _TORCH = range(4)
 _CACHED = 2**15
 _WORDS = 4  # that Philox gives for one value of its counter

@@ -13,8 +13,6 @@ from diffspace.data import DataSet
 from diffspace.objective import LossBySigma, NoiseDistribution, loss_by_sigma
 from diffspace.protocols import Denoiser
 
-__all__ = ["Validation", "ValidationLoss"]
-
 
 @dataclass(frozen=True)
 class ValidationLoss:

@@ -12,8 +12,6 @@ from diffspace._shapes import Float, Tensor
 from diffspace.checks import require_package
 from diffspace.transform import Transform, channel_moments, standardising
 
-__all__ = ["Autoencoder"]
-
 
 class Autoencoder(torch.nn.Module):
     """`AutoencoderKL` of diffusers as an `Encoder`: z = (raw latent − shift)/scale for each channel.

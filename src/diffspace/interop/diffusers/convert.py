@@ -13,15 +13,9 @@ from diffspace.preconditioning.ddpm import ZeroSNR
 from diffspace.protocols import TimeSteps
 from diffspace.sampling.solvers.base import Solver
 
-__all__ = ["from_diffusers", "to_diffusers"]
-
 
 def from_diffusers(
-    network: torch.nn.Module,
-    scheduler: object,
-    *,
-    rounded: bool = False,
-    zero_snr: ZeroSNR | None = None,
+    network: torch.nn.Module, scheduler: object, *, rounded: bool = False, zero_snr: ZeroSNR | None = None
 ) -> Preconditioned:
     """A network of diffusers (`UNet2DModel`, `UNet2DConditionModel`, DiT, …) and its scheduler as a denoiser.
 
@@ -41,12 +35,7 @@ def from_diffusers(
 
 
 def to_diffusers(
-    solver: Solver,
-    steps: TimeSteps,
-    scheduler: object,
-    *,
-    rounded: bool = False,
-    zero_snr: ZeroSNR | None = None,
+    solver: Solver, steps: TimeSteps, scheduler: object, *, rounded: bool = False, zero_snr: ZeroSNR | None = None
 ) -> Any:
     """A solver with its steps as a scheduler of diffusers (`DiffspaceScheduler`), for any of its pipelines.
 

@@ -12,8 +12,6 @@ from diffspace._shapes import Float, Tensor
 from diffspace.preconditioning.ddpm import index_or_time, without_variance
 from diffspace.protocols import Cond, check_cond
 
-__all__ = ["DiffusersNetwork"]
-
 _ARGUMENTS = ("encoder_hidden_states", "pooled_projections")
 _OPTIONAL = ("encoder_attention_mask", "attention_mask", "timestep_cond")
 _ADDED: Mapping[str, tuple[str, ...]] = {

@@ -22,8 +22,6 @@ from diffspace.preconditioning import (
 from diffspace.preconditioning.ddpm import Predicts, ZeroSNR
 from diffspace.process import FlowSchedule
 
-__all__ = ["read_scheduler", "scheduler_object"]
-
 _PREDICTS: Mapping[str, Predicts] = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0"}
 
 

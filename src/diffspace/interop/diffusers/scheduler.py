@@ -24,8 +24,6 @@ from diffspace.protocols import Increment, Request, TimeSteps
 from diffspace.sampling.driver import Grid, State, make_grid, run_steps
 from diffspace.sampling.solvers.base import Solver
 
-__all__ = ["DiffspaceScheduler", "DiffspaceSchedulerOutput"]
-
 
 def _zeros(of: object, like: Tensor) -> Tensor:
     return torch.zeros_like(like)

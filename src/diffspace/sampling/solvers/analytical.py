@@ -11,8 +11,6 @@ from diffspace.protocols import Cond, Denoiser
 from diffspace.sampling.solvers.base import Point, Solver, Step
 from diffspace.sampling.solvers.heun import Heun
 
-__all__ = ["AnalyticalFirstStep"]
-
 
 @dataclass(frozen=True)
 class AnalyticalFirstStep(Solver):

@@ -16,8 +16,6 @@ from diffspace._shapes import Tensor
 from diffspace.process import Process
 from diffspace.protocols import Denoiser, Increment, Request
 
-__all__ = ["Point", "Solver", "Step", "UnscaledSolver", "combine"]
-
 Step: TypeAlias = Generator[Request | Increment, Tensor, tuple[Tensor, Any]]
 """The coroutine of one step: it asks, is answered, and returns the new state and the memory for the next step."""
 

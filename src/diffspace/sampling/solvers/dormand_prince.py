@@ -16,8 +16,6 @@ from diffspace.protocols import Request
 from diffspace.sampling.solvers.base import Point, Step, UnscaledSolver
 from diffspace.sampling.solvers.runge_kutta import Tableau, advance, stages
 
-__all__ = ["DormandPrince"]
-
 # the last stage is at the result, and its slope the first of the next step (Dormand and Prince 1980, Table 2)
 _PAIR = Tableau(
     (1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0),

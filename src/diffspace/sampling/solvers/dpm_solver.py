@@ -19,16 +19,6 @@ from diffspace.sampling.solvers.base import Point, Step, UnscaledSolver, combine
 from diffspace.sampling.solvers.multistep import LinearMultistep
 from diffspace.sampling.solvers.quadrature import Exponential, exponential_moments, line_weights, normalizer, predict
 
-__all__ = [
-    "DPMSolver2",
-    "DPMSolver3",
-    "DPMSolverPP2M",
-    "DPMSolverPP2S",
-    "DPMSolverPP3M",
-    "DPMSolverPP3S",
-    "ExponentialHeun",
-]
-
 
 class _Stage(NamedTuple):
     """A stage at a level, or the result: ratio·x, and the weights of g at the start and at the stage before."""

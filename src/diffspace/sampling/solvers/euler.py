@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from diffspace._shapes import Tensor
 from diffspace.sampling.solvers.base import Point, Solver, Step
 
-__all__ = ["Euler"]
-
 
 @dataclass(frozen=True)
 class Euler(Solver):

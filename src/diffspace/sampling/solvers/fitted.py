@@ -10,8 +10,6 @@ from diffspace.protocols import Request
 from diffspace.sampling.solvers.base import Point, Step, UnscaledSolver, combine
 from diffspace.sampling.steps import GivenSteps
 
-__all__ = ["FittedSolver"]
-
 
 @dataclass(frozen=True)
 class FittedSolver(UnscaledSolver):

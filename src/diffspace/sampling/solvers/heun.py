@@ -10,8 +10,6 @@ from diffspace._shapes import Tensor
 from diffspace.checks import check_number
 from diffspace.sampling.solvers.base import Point, Solver, Step
 
-__all__ = ["Heun"]
-
 
 @dataclass(frozen=True)
 class Heun(Solver):

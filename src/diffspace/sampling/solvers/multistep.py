@@ -15,18 +15,6 @@ from diffspace.protocols import Request
 from diffspace.sampling.solvers.base import Point, Step, UnscaledSolver, combine
 from diffspace.sampling.solvers.quadrature import Prediction, Variable, lagrange_weights, normalizer, predict
 
-__all__ = [
-    "DEIS",
-    "IPNDM",
-    "LMS",
-    "AdamsBashforth",
-    "LinearMultistep",
-    "Past",
-    "add_past",
-    "epsilon_weights",
-    "polynomial_weights",
-]
-
 
 class Past(NamedTuple):
     """One earlier evaluation: its noise level, and g there as a tensor and the factor on it (see `predict`)."""

@@ -25,18 +25,6 @@ import torch
 from diffspace._shapes import Float, Tensor
 from diffspace.process import VPSchedule
 
-__all__ = [
-    "Exponential",
-    "Prediction",
-    "Variable",
-    "exponential_moments",
-    "lagrange_weights",
-    "line_weights",
-    "normalizer",
-    "phi",
-    "predict",
-]
-
 Prediction = Literal["epsilon", "x0", "v"]
 Exponential = Literal["epsilon", "x0"]  # those of exponential integrators in ln σ
 Variable = Literal["sigma", "log_sigma", "angle", "vp"]

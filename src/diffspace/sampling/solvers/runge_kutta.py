@@ -12,8 +12,6 @@ from diffspace._shapes import Tensor
 from diffspace.protocols import Request
 from diffspace.sampling.solvers.base import Point, Solver, Step, combine
 
-__all__ = ["RungeKutta4", "Tableau", "advance", "stages"]
-
 
 class Tableau(NamedTuple):
     """Butcher's: the stages after the first by their shares c of the step and rows a, then the weights b.

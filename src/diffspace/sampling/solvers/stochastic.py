@@ -26,15 +26,6 @@ from diffspace.checks import check_choice, check_integer, check_number
 from diffspace.protocols import Increment, Request
 from diffspace.sampling.solvers.base import Point, Step, UnscaledSolver
 
-__all__ = [
-    "DPMSolverPP2MSDE",
-    "DPMSolverPP3MSDE",
-    "DPMSolverPPSDE",
-    "EulerAncestral",
-    "GeneralSDE",
-    "PredictorCorrector",
-]
-
 
 class _StochasticSolver(UnscaledSolver):
     stochastic = True

@@ -12,8 +12,6 @@ from diffspace.checks import check_choice, check_integer
 from diffspace.sampling.solvers.multistep import LinearMultistep, Past, add_past, polynomial_weights
 from diffspace.sampling.solvers.quadrature import Exponential, exponential_moments, line_weights, phi
 
-__all__ = ["UniPC"]
-
 Variant = Literal["bh1", "bh2"]
 
 
