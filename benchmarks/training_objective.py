@@ -75,7 +75,7 @@ def gradients(task: Task, denoiser: Preconditioned, bins: int = 16, each: int = 
     unweighted = torch.zeros(2, bins, dtype=torch.float64)  # the same for λ = 1
     for i in range(bins * each):
         k = slice(i, i + 1)
-        value = loss.at(denoiser, x[k], sigma[k], {"labels": labels[k]}, noise=noise[k]).sum()
+        value = loss.terms(denoiser, x[k], sigma[k], {"labels": labels[k]}, noise=noise[k]).objective.sum()
         norms = torch._foreach_norm(torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True))
         squares[i % bins] += float(torch.stack(norms).square().sum()) / each
         losses[i % bins] += float(value.detach()) / each

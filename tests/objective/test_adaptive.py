@@ -35,7 +35,7 @@ def adapted(updates=4, **options):
     noise, generator = AdaptiveNoise(BASE, **options), seeded()
     for _ in range(updates):
         sigma = noise.sample(20_000, generator=generator)
-        noise.add(sigma, gradient(sigma))
+        noise.statistics.add(sigma, gradient(sigma))
         noise.update()
     return noise
 
@@ -113,7 +113,7 @@ def test_the_variance_of_a_training_gradient_falls():
 def test_no_level_starves():
     noise = AdaptiveNoise(BASE, share=0.2)
     sigma = BASE.sample(10_000, generator=seeded())
-    noise.add(sigma, torch.where(sigma < 0.1, 1e6, 0.0))
+    noise.statistics.add(sigma, torch.where(sigma < 0.1, 1e6, 0.0))
     noise.update()
     assert float(noise.importance(sigma).max()) == pytest.approx(5)
     assert float(noise.density.mean()) == pytest.approx(1)
@@ -124,7 +124,7 @@ def test_a_saved_state_goes_on_exactly():
         drawn = []
         for step in steps:
             sigma = noise.sample(32, stratified=True, generator=generator)
-            noise.add(sigma, gradient(sigma))
+            noise.statistics.add(sigma, gradient(sigma))
             if step % 5 == 4:
                 noise.update()
             drawn.append(sigma)
@@ -146,9 +146,9 @@ def test_processes_whose_sums_are_reduced_agree():
     first, second, alone = (AdaptiveNoise(BASE) for _ in range(3))
     for step in range(3):
         sigma = BASE.sample(64, generator=seeded(step))
-        first.add(sigma[:40], gradient(sigma[:40]))
-        second.add(sigma[40:], gradient(sigma[40:]))
-        alone.add(sigma, gradient(sigma))
+        first.statistics.add(sigma[:40], gradient(sigma[:40]))
+        second.statistics.add(sigma[40:], gradient(sigma[40:]))
+        alone.statistics.add(sigma, gradient(sigma))
         total = first.statistics.sums + second.statistics.sums
         for noise in (first, second):
             noise.statistics.sums.copy_(total)
@@ -160,7 +160,7 @@ def test_processes_whose_sums_are_reduced_agree():
 
 def test_bins_without_draws_take_the_mean():
     noise = AdaptiveNoise(LogUniform(0.01, 1.0), bins=4, share=0.5)
-    noise.add(torch.tensor([0.02, 0.05]), torch.tensor([1.0, 9.0]))
+    noise.statistics.add(torch.tensor([0.02, 0.05]), torch.tensor([1.0, 9.0]))
     noise.update()
     torch.testing.assert_close(noise.density, 0.5 + 0.5 * torch.tensor([1, 3, 2, 2]).double() / 2, rtol=1e-12, atol=0)
 

@@ -46,7 +46,7 @@ def test_it_becomes_the_logarithm_of_the_weighted_error_per_dimension(reduction)
 def gradient_of_gain(loss, sigma):
     gain = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
     noise = torch.randn(1, DIMS, dtype=torch.float64, generator=seeded(1))
-    value = loss.at(lambda x, s, c: gain * x, torch.ones_like(noise), sigma, noise=noise)
+    value = loss.terms(lambda x, s, c: gain * x, torch.ones_like(noise), sigma, noise=noise).objective
     value.backward()
     return value.item(), gain.grad.item()
 

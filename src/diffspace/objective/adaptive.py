@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 
 from diffspace._shapes import Float, Tensor
 from diffspace.checks import check_integer, check_number
-from diffspace.objective.noise import NoiseDistribution
+from diffspace.objective.noise import NoiseDistribution, Reduce
 from diffspace.objective.sigma_bins import SigmaBins
 
 
@@ -25,8 +25,9 @@ class AdaptiveNoise(NoiseDistribution, torch.nn.Module):
 
         h = share + (1 − share)·√G/mean(√G),
 
-    with G the mean of what `add` was given, by bin. A part `share` of the draws comes from p, so that every level is
-    drawn and no weight exceeds 1/share. At each `update`, the sums of the one before count half.
+    with G the mean by bin of what `statistics` was given, ‖g‖² up to a common factor (`Terms.gradient`). A part `share`
+    of the draws comes from p, so that every level is drawn and no weight exceeds 1/share. At each `update`, the sums of
+    the one before count half.
     """
 
     update_steps = 64
@@ -64,17 +65,8 @@ class AdaptiveNoise(NoiseDistribution, torch.nn.Module):
         place = torch.bucketize(sigma, self.statistics.edges[1:-1].to(sigma), right=True)
         return 1 / self.density.to(sigma)[place]
 
-    def add(
-        self,
-        sigma: Float[Tensor, "batch"],
-        gradient: Float[Tensor, "batch"],
-        reduce: Callable[[Tensor], Tensor] | None = None,
-    ) -> None:
-        """Take note of ‖g‖² at levels that were drawn, up to a common factor: `Terms.gradient`."""
-        self.statistics.add(sigma, gradient, reduce)
-
     def update(self) -> None:
-        """Compute h anew from what was added; a bin without draws takes the mean of the others."""
+        """Compute h from what `statistics` gathered since; a bin without draws takes the mean of the others."""
         self._past = self._past / 2 + self.statistics.sums.cpu().to(self._past)
         self.statistics.reset()
         total, count = self._past
@@ -88,13 +80,9 @@ class AdaptiveNoise(NoiseDistribution, torch.nn.Module):
             self.density = self.share + (1 - self.share) * root / mean
 
     def learn(
-        self,
-        step: int,
-        sigma: Float[Tensor, "batch"],
-        gradient: Float[Tensor, "batch"],
-        reduce: Callable[[Tensor], Tensor] | None = None,
+        self, step: int, sigma: Float[Tensor, "batch"], gradient: Float[Tensor, "batch"], reduce: Reduce | None = None
     ) -> None:
-        self.add(sigma, gradient, reduce)
+        self.statistics.add(sigma, gradient, reduce)
         if (step + 1) % self.update_steps == 0:
             self.update()
 

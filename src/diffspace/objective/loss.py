@@ -91,18 +91,6 @@ class DenoisingLoss(torch.nn.Module):
         sigma = self.noise.sample(len(x0), stratified=self.stratified, generator=generator)
         device = x0.device if generator is None else generator.device
         noise = torch.randn(x0.shape, dtype=x0.dtype, generator=generator, device=device).to(x0.device)
-        return self.at(denoiser, x0, sigma, cond, noise=noise)
-
-    def at(
-        self,
-        denoiser: Denoiser,
-        x0: Float[Tensor, "batch *dims"],
-        sigma: Float[Tensor, "batch"],
-        cond: Cond | None = None,
-        *,
-        noise: Float[Tensor, "batch *dims"],
-    ) -> Float[Tensor, "batch"]:
-        """The loss of each sample at given noise levels and with given noise of unit variance."""
         return self.terms(denoiser, x0, sigma, cond, noise=noise).objective
 
     def terms(
@@ -114,7 +102,7 @@ class DenoisingLoss(torch.nn.Module):
         *,
         noise: Float[Tensor, "batch *dims"],
     ) -> Terms:
-        """The loss as in `at`, with what else the pass tells of each sample."""
+        """The loss of each sample, and more, at given noise levels and with given noise of unit variance."""
         own: Weight | None = getattr(denoiser, "weight", None)
         weight = own if self.weight is None else self.weight
         if weight is None:

@@ -16,6 +16,8 @@ from diffspace._shapes import Float, Tensor
 from diffspace.checks import check_integer, check_number
 from diffspace.process import IDDPMLevels, VPSchedule
 
+Reduce = Callable[[Tensor], Tensor]
+
 
 class NoiseDistribution(ABC):
     """A distribution of σ, by its quantile function."""
@@ -34,11 +36,7 @@ class NoiseDistribution(ABC):
         return torch.ones_like(sigma)
 
     def learn(
-        self,
-        step: int,
-        sigma: Float[Tensor, "batch"],
-        gradient: Float[Tensor, "batch"],
-        reduce: Callable[[Tensor], Tensor] | None = None,
+        self, step: int, sigma: Float[Tensor, "batch"], gradient: Float[Tensor, "batch"], reduce: Reduce | None = None
     ) -> None:
         """Adapt to the squared gradients of step number `step` (nothing, except in `AdaptiveNoise`).
 

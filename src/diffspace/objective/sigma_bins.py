@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from diffspace._shapes import Float, Tensor
 from diffspace.checks import check_integer
-from diffspace.objective.noise import NoiseDistribution
+from diffspace.objective.noise import NoiseDistribution, Reduce
 
 _OUTSIDE = 1e-3  # the share of draws below the lowest edge, and above the highest
 
@@ -32,23 +32,14 @@ class SigmaBins:
             check_integer("bins", bins, 1)
             ends = noise.quantile(torch.tensor([_OUTSIDE, 1 - _OUTSIDE], dtype=torch.float64)).log()
             edges = torch.linspace(float(ends[0]), float(ends[1]), bins + 1, dtype=torch.float64).exp().tolist()
-        assert edges is not None
-        if len(edges) < 2 or not edges[0] > 0 or not all(a < b for a, b in itertools.pairwise(edges)):
-            raise ValueError(f"edges: expected at least 2 positive levels in increasing order, got {list(edges)}")
+        if edges is None or len(edges) < 2 or not edges[0] > 0 or not all(a < b for a, b in itertools.pairwise(edges)):
+            raise ValueError(f"edges: expected at least 2 positive levels in increasing order, got {edges}")
         self.edges = torch.tensor(edges, dtype=torch.float64)
         self.sums = torch.zeros(2, len(edges) - 1, dtype=torch.float64)
 
     @torch.no_grad()
-    def add(
-        self,
-        sigma: Float[Tensor, "batch"],
-        value: Float[Tensor, "batch"],
-        reduce: Callable[[Tensor], Tensor] | None = None,
-    ) -> None:
-        """Count the value of each sample in the bin of its σ; values that are not finite are left out.
-
-        With several processes, `reduce` sums a tensor over them, for sums that all of them share at once.
-        """
+    def add(self, sigma: Float[Tensor, "batch"], value: Float[Tensor, "batch"], reduce: Reduce | None = None) -> None:
+        """Count the value of each sample in the bin of its σ, if it is finite; `reduce` sums over several processes."""
         if self.sums.device != value.device:
             dtype = torch.float32 if value.device.type == "mps" else torch.float64
             self.sums, self.edges = self.sums.to(value.device, dtype), self.edges.to(value.device, dtype)
