@@ -19,7 +19,7 @@ def test_perceptron_recognises_digits_as_vectors(digits: Digits) -> None:
 
 def test_outputs_agree(classifier: Classifier, digits: Digits) -> None:
     x = digits.held_out
-    features, probabilities = classifier.features(x), classifier.probabilities(x)
+    features, probabilities = classifier(x), classifier.probabilities(x)
     head = classifier.network[-1]
     torch.testing.assert_close(torch.softmax(head(features), 1), probabilities)
     torch.testing.assert_close(probabilities.sum(1), torch.ones(len(x)))
@@ -38,7 +38,7 @@ def test_is_an_extractor_named_by_its_weights(classifier: Classifier, digits: Di
     assert first.name == again.name != other.name
     assert first.name.startswith("conv-64 seed 1 ")
     other.network.load_state_dict(first.network.state_dict())
-    assert torch.equal(other.features(digits.held_out), first.features(digits.held_out))
+    assert torch.equal(other(digits.held_out), first(digits.held_out))
 
 
 def test_global_random_state_is_neither_read_nor_changed(digits: Digits) -> None:
@@ -54,7 +54,7 @@ def test_global_random_state_is_neither_read_nor_changed(digits: Digits) -> None
 
 def test_results_carry_no_gradient(classifier: Classifier, digits: Digits) -> None:
     x = digits.held_out[:3].clone().requires_grad_()
-    assert not classifier.features(x).requires_grad
+    assert not classifier(x).requires_grad
     assert not any(p.requires_grad for p in classifier.network.parameters())
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
 import torch
@@ -54,13 +54,13 @@ def evaluate(
         subsets: the number of random training subsets.
         subset_seed: the seed of these subsets.
     """
-    _check_data(samples=samples, train=train, held_out=held_out)
+    data = {"samples": samples, "train": train, "held_out": held_out}
+    given = {"samples": sample_labels, "train": train_labels, "held_out": held_out_labels}
+    labels = {name: y.cpu() for name, y in given.items() if y is not None}
+    _check(data, labels)
     if len(seeds) != len(samples):
         raise ValueError(f"seeds: expected one for each of {len(samples)} samples, got {len(seeds)}")
     check_integer("subsets", subsets, 2)
-    labels = _labels(
-        samples=(samples, sample_labels), train=(train, train_labels), held_out=(held_out, held_out_labels)
-    )
     largest = min(len(samples), len(train))
     n = largest if n is None else n
     check_integer("n", n, 2, largest)
@@ -69,8 +69,8 @@ def evaluate(
     sets = [torch.arange(start, start + n) for start in range(0, len(samples) - n + 1, n)]
     if len(samples) % n:
         notes.append(f"The last {len(samples) % n} of {len(samples)} samples are not in the Fréchet distances.")
-    class_counts = [] if labels is None else [torch.bincount(labels["samples"][part]) for part in sets]
-    if labels is not None and not all(_has_enough(labels["train"], counts) for counts in class_counts):
+    class_counts = [torch.bincount(labels["samples"][part]) for part in sets] if labels else []
+    if not all(_has_enough(labels["train"], counts) for counts in class_counts):
         class_counts = []
         notes.append("Training subsets ignore the classes: one has fewer training items than samples.")
     if n == len(train):
@@ -80,41 +80,25 @@ def evaluate(
         generator = torch.Generator().manual_seed(subset_seed)
         shuffles = [torch.randperm(len(train), generator=generator) for _ in range(subsets)]
         real_sets = [order[:n] for order in shuffles]
-        if labels is not None and class_counts:
-            counts = [class_counts[i % len(class_counts)] for i in range(subsets)]
-            real_sets = [_first_of_classes(*pair, labels["train"]) for pair in zip(shuffles, counts, strict=True)]
+        if class_counts:
+            pairs = zip(shuffles, itertools.cycle(class_counts))
+            real_sets = [_first_of_classes(order, counts, labels["train"]) for order, counts in pairs]
 
-    frechet = []
-    for extractor in extractors or [e for e in (classifier, default_extractor(train)) if e is not None]:
-        target = FeatureStatistics.of(extractor(held_out))
-        values, real = (_distances(extractor(x), parts, target) for x, parts in ((samples, sets), (train, real_sets)))
-        score = FrechetScore(
-            extractor=extractor.name,
-            dim=extractor.dim,
-            n=n,
-            held_out_n=len(held_out),
-            value=fmean(values),
-            value_std=stdev(values) if len(values) > 1 else None,
-            sets=len(values),
-            real=fmean(real),
-            # subsets of a finite part share items: they vary less than fresh data would, by this factor
-            real_std=stdev(real) / math.sqrt(1 - n / len(train)) if len(real) > 1 else None,
-            subsets=len(real),
-            by_class=bool(class_counts),
-        )
-        frechet.append(score)
-        smallest = min(n, len(held_out))
-        if smallest <= extractor.dim:
-            notes.append(
-                f"{smallest} items do not span the {extractor.dim} features of {extractor.name}: covariances "
-                "are singular, and most of the distance is due to the small n."
-            )
+    frechet = [
+        _frechet_score(extractor, samples, sets, train, real_sets, held_out, by_class=bool(class_counts))
+        for extractor in extractors or [e for e in (classifier, default_extractor(train)) if e is not None]
+    ]
+    smallest = min(n, len(held_out))
+    notes += [
+        f"{smallest} items do not span the {score.dim} features of {score.extractor}: covariances are singular, and "
+        "most of the distance is due to the small n."
+        for score in frechet
+        if smallest <= score.dim
+    ]
     recognised = None
-    if classifier is not None and labels is not None:
-        shares = (
-            Share(int((classifier.predict(x) == labels[name]).sum()), len(x))
-            for name, x in (("samples", samples), ("held_out", held_out))
-        )
+    if classifier is not None and labels:
+        right = {name: int((classifier.predict(data[name]) == labels[name]).sum()) for name in ("samples", "held_out")}
+        shares = (Share(count, len(data[name])) for name, count in right.items())
         recognised = RecognisedScore(classifier.name, *shares)
     return Scores(
         samples_n=len(samples),
@@ -129,31 +113,53 @@ def evaluate(
     )
 
 
-def _check_data(**sets: Tensor) -> None:
-    dims = tuple(sets["train"].shape[1:])
-    for name, x in sets.items():
+def _check(data: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> None:
+    dims = tuple(data["train"].shape[1:])
+    if labels and len(labels) < len(data):
+        raise ValueError("labels: expected sample_labels, train_labels and held_out_labels, or none; some are missing")
+    for name, x in data.items():
         if len(x) < 2:
             raise ValueError(f"{name}: expected at least 2 items, got {len(x)}")
         if x.shape[1:] != dims:
             raise ValueError(f"{name}: expected items of shape {dims} as in train, got shape {tuple(x.shape)}")
-        bad = int((~torch.isfinite(x)).flatten(1).any(1).sum())
-        if bad:
+        if bad := int((~torch.isfinite(x)).flatten(1).any(1).sum()):
             raise ValueError(f"{name}: {bad} of {len(x)} items have values that are not finite")
-
-
-def _labels(**sets: tuple[Tensor, Tensor | None]) -> dict[str, Tensor] | None:
-    """The labels of each set, checked against its items."""
-    labels = {name: y.cpu() for name, (_, y) in sets.items() if y is not None}
-    if not labels:
-        return None
-    if len(labels) < len(sets):
-        raise ValueError("labels: expected sample_labels, train_labels and held_out_labels, or none; some are missing")
-    for name, (x, _) in sets.items():
-        y = labels[name]
-        if y.shape != (len(x),) or int(y.min()) < 0:
+        y = labels.get(name)
+        if y is not None and (y.shape != (len(x),) or int(y.min()) < 0):
             got = f"shape {tuple(y.shape)}, lowest {int(y.min())}"
             raise ValueError(f"labels of {name}: expected ({len(x)},) indices of classes, got {got}")
-    return labels
+
+
+def _frechet_score(
+    extractor: FeatureExtractor,
+    samples: Tensor,
+    sets: Sequence[Tensor],
+    train: Tensor,
+    real_sets: Sequence[Tensor],
+    held_out: Tensor,
+    by_class: bool,
+) -> FrechetScore:
+    target = FeatureStatistics.of(extractor(held_out))
+
+    def distances(x: Tensor, parts: Sequence[Tensor]) -> list[float]:
+        features = extractor(x)
+        return [frechet_distance(FeatureStatistics.of(features[part]), target) for part in parts]
+
+    values, real, n = distances(samples, sets), distances(train, real_sets), len(sets[0])
+    return FrechetScore(
+        extractor=extractor.name,
+        dim=extractor.dim,
+        n=n,
+        held_out_n=len(held_out),
+        value=fmean(values),
+        value_std=stdev(values) if len(values) > 1 else None,
+        sets=len(values),
+        real=fmean(real),
+        # subsets of a finite part share items: they vary less than fresh data would, by this factor
+        real_std=stdev(real) / math.sqrt(1 - n / len(train)) if len(real) > 1 else None,
+        subsets=len(real),
+        by_class=by_class,
+    )
 
 
 def _has_enough(labels: Tensor, counts: Tensor) -> bool:
@@ -166,12 +172,8 @@ def _first_of_classes(order: Tensor, counts: Tensor, labels: Tensor) -> Tensor:
     return torch.cat([order[labels[order] == c][:count] for c, count in enumerate(counts.tolist())])
 
 
-def _distances(features: Tensor, parts: Sequence[Tensor], target: FeatureStatistics) -> list[float]:
-    return [frechet_distance(FeatureStatistics.of(features[part]), target) for part in parts]
-
-
 def _as_ranges(seeds: Sequence[int]) -> str:
     """Seeds as ranges: "0-63, 70"."""
-    breaks = [i for i, (a, b) in enumerate(pairwise(seeds), 1) if b != a + 1]
-    runs = [(seeds[start], seeds[stop - 1]) for start, stop in pairwise([0, *breaks, len(seeds)])]
+    breaks = [i for i, (a, b) in enumerate(itertools.pairwise(seeds), 1) if b != a + 1]
+    runs = [(seeds[start], seeds[stop - 1]) for start, stop in itertools.pairwise([0, *breaks, len(seeds)])]
     return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)

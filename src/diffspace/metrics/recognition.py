@@ -36,14 +36,9 @@ class Classifier:
 
     @property
     def dim(self) -> int:
-        """The number of features."""
         return FEATURES
 
     def __call__(self, x: Float[Tensor, "n *dims"]) -> Float[Tensor, "n dim"]:
-        """The features, as `features` gives them."""
-        return self.features(x)
-
-    def features(self, x: Float[Tensor, "n *dims"]) -> Float[Tensor, "n dim"]:
         """Activations of the last hidden layer, (n, dim)."""
         return self._run(self.network[:-1], x)
 
@@ -93,7 +88,14 @@ def train_classifier(
         learning_rate: the highest learning rate.
     """
     labels = labels.to(x.device)
-    _check(x, labels, num_classes)
+    if len(x) == 0 or len(x) != len(labels):
+        raise ValueError(f"labels: expected one for each of at least one item, got {len(labels)} for {len(x)} items")
+    if not bool(torch.isfinite(x).all()):
+        raise ValueError("x: has values that are not finite")
+    check_integer("num_classes", num_classes, 2)
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        raise ValueError(f"labels: expected 0 to {num_classes - 1}, got {low} to {high}")
     check_integer("epochs", epochs, 1)
     check_integer("batch_size", batch_size, 1)
     check_number("learning_rate", learning_rate, "(0, inf)")
@@ -116,17 +118,6 @@ def train_classifier(
     network.eval().requires_grad_(False)
     name = "conv" if image else "mlp"
     return Classifier(network, f"{name}-{FEATURES}", tuple(x.shape[1:]), num_classes, seed)
-
-
-def _check(x: Tensor, labels: Tensor, num_classes: int) -> None:
-    if len(x) == 0 or len(x) != len(labels):
-        raise ValueError(f"labels: expected one for each of at least one item, got {len(labels)} for {len(x)} items")
-    if not bool(torch.isfinite(x).all()):
-        raise ValueError("x: has values that are not finite")
-    check_integer("num_classes", num_classes, 2)
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= num_classes:
-        raise ValueError(f"labels: expected 0 to {num_classes - 1}, got {low} to {high}")
 
 
 def _ramp(step: int, steps: int) -> float:
