@@ -12,12 +12,10 @@ from diffspace.figures.guidance import (
 from diffspace.figures.loss_curve import draw_loss_by_sigma as draw_loss_by_sigma
 from diffspace.figures.report import render_report as render_report
 from diffspace.figures.samples import (
-    draw_images as draw_images,
     draw_points as draw_points,
     draw_samples as draw_samples,
     grid as grid,
     is_image as is_image,
-    save_grid as save_grid,
     save_image as save_image,
     save_samples as save_samples,
     to_pixels as to_pixels,

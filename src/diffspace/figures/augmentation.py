@@ -24,7 +24,7 @@ def augmentation_figure(
 ) -> Figure:
     """The image, given in the model's space, under each transform that is on, with the labels below each picture.
 
-    A row is a transform, a column a step of its parameter from −2 to 2, 0 being the image as it is: a standard
+    A row is a transform, a column a step of its parameter from −2 to 2, 0 leaving the image unchanged: a standard
     deviation, a third of the largest angle, half of the largest shift, a quarter turn.
     """
     augmentation.check_shape(image.shape)
@@ -42,7 +42,7 @@ def augmentation_figure(
         for column, step in enumerate(_STEPS):
             ax = axes[row, block * (width + 1) + column]
             if row == 0:
-                title = f"{step}".replace("-", "−") if step else "0: as it is"
+                title = f"{step}".replace("-", "−") if step else "0: unchanged"
                 ax.set_title(title, fontsize=7.5, loc="center", fontweight="normal", pad=3)
             if column == 0:
                 ax.text(-0.12, 0.5, name, transform=ax.transAxes, fontsize=8.5, ha="right", va="center", color=INK)
@@ -72,8 +72,7 @@ def _draw(
     place = sum(augmentation.label_dims[other] for other in augmentation.enabled[: augmentation.enabled.index(name)])
     own = labels[0, place : place + augmentation.label_dims[name]].tolist()
     pixels = to_pixels(transform.inverse(x), transform)[0]
-    ax.imshow(pixels, cmap="gray" if pixels.ndim == 2 else None, vmin=0, vmax=255, interpolation="nearest")
+    ax.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     text = ", ".join(f"{value:.3g}".replace("-", "−") for value in (0.0 if abs(v) < 5e-4 else v for v in own))
-    ax.text(
-        0.5, -0.03, text, transform=ax.transAxes, fontsize=6.5, ha="center", va="top", color=INK if any(own) else GRAY
-    )
+    colour = INK if any(own) else GRAY
+    ax.text(0.5, -0.03, text, transform=ax.transAxes, fontsize=6.5, ha="center", va="top", color=colour)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import matplotlib
@@ -42,22 +43,20 @@ def _one(run: Curves) -> Figure:
     left, right = upper.subplots(1, 2, width_ratios=[1.15, 1])
     draw_loss(left, [run])
     draw_levels(right, run)
-    small: list[tuple[float, Callable[[Axes], None]]] = []
+    small: list[partial[None]] = []
     if run.trivial and any(row.points()[0] for row in run.slices(_SLICES)):
-        small.append((1.9, lambda ax: draw_map(ax, run)))
-    for name, curves in run.measured.items():
-        small.append((1, lambda ax, n=name, c=curves: draw_measured(ax, n, c)))  # type: ignore[misc]
-    for key, title, logarithmic in (
-        ("grad_norm", "gradient norm", True),
-        ("learning_rate", "learning rate", False),
-        ("images_per_second", "images/s", False),
-    ):
-        curve = run.training[key]
-        if curve:
-            small.append((1, lambda ax, c=curve, t=title, log=logarithmic: _small(ax, c, t, log)))  # type: ignore[misc]
+        small.append(partial(draw_map, run=run))
+    small += [partial(draw_measured, name=name, curves=curves) for name, curves in run.measured.items()]
+    titles = {"grad_norm": "gradient norm", "learning_rate": "learning rate", "images_per_second": "images/s"}
+    small += [
+        partial(_small, curve=run.training[key], title=title, logarithmic=key == "grad_norm")
+        for key, title in titles.items()
+        if run.training[key]
+    ]
     if small:
-        axes = lower.subplots(1, len(small), width_ratios=[w for w, _ in small], squeeze=False)[0]
-        for ax, (_, draw) in zip(axes, small, strict=True):
+        widths = [1.9 if draw.func is draw_map else 1 for draw in small]
+        axes = lower.subplots(1, len(small), width_ratios=widths, squeeze=False)[0]
+        for ax, draw in zip(axes, small, strict=True):
             draw(ax)
     figure.suptitle(_heading(run), x=0.01, ha="left", fontsize=11, fontweight="bold", color=INK)
     return figure

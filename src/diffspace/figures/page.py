@@ -14,7 +14,7 @@ h1 { font-size: 1.7rem; margin: 0 0 .3rem; letter-spacing: -.01em; }
 h2 { font-size: 1.15rem; margin: 2.8rem 0 .4rem; }
 p { margin: .4rem 0 .8rem; max-width: 46rem; }
 .facts { color: #616e7c; margin-top: 0; }
-.pictures { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: flex-start; }
+.parts { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: flex-start; }
 figure { margin: .5rem 0; flex: 1 1 20rem; min-width: 0; }
 figure img { max-width: 100%; height: auto; display: block; }
 figure.pixels img { image-rendering: pixelated; width: 100%; }
@@ -58,17 +58,16 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a paragraph, and pictures side by side or a table."""
+    """A heading, a paragraph, and pictures or tables side by side."""
 
     title: str
     text: str
     parts: tuple[Picture | Table, ...] = ()
 
     def render(self) -> str:
-        pictures = "".join(part.render() for part in self.parts if isinstance(part, Picture))
-        tables = "".join(part.render() for part in self.parts if isinstance(part, Table))
-        shown = f'<div class="pictures">{pictures}</div>' if pictures else ""
-        return f"<h2>{html.escape(self.title)}</h2><p>{html.escape(self.text)}</p>{tables}{shown}"
+        parts = "".join(part.render() for part in self.parts)
+        head = f"<h2>{html.escape(self.title)}</h2><p>{html.escape(self.text)}</p>"
+        return f'{head}<div class="parts">{parts}</div>'
 
 
 def render_page(title: str, facts: str, sections: Sequence[Section]) -> str:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from diffspace._shapes import Int, Tensor
+from diffspace._shapes import Tensor
 from diffspace.data import DataSet
 from diffspace.figures.loss_curve import draw_loss_by_sigma
 from diffspace.figures.page import Picture, Section, Table, render_page
-from diffspace.figures.samples import draw_samples, grid, is_image, to_pixels
+from diffspace.figures.samples import grid, is_image, samples_figure, to_pixels
 from diffspace.figures.solver_error import draw_solver_error
 from diffspace.figures.style import new_figure, png_to_data_uri, to_data_uri
 from diffspace.figures.trajectory import trajectory_figure
@@ -30,20 +30,13 @@ _LOSS_SAMPLES = 512
 
 
 def _picture(raw: Tensor, transform: Transform, caption: str, columns: int | None) -> Picture:
-    if is_image(tuple(raw.shape[1:])):
-        from PIL import Image
+    if not is_image(raw.shape[1:]):
+        return Picture(to_data_uri(samples_figure(raw, transform)), caption)
+    from PIL import Image
 
-        buffer = io.BytesIO()
-        Image.fromarray(grid(to_pixels(raw, transform), columns)).save(buffer, format="png")
-        return Picture(png_to_data_uri(buffer.getvalue()), caption, pixels=True)
-    figure = new_figure(4.5, 4.5 if tuple(raw.shape[1:]) == (2,) else 3)
-    draw_samples(figure.subplots(), raw, transform)
-    return Picture(to_data_uri(figure), caption)
-
-
-def _first_of_each(labels: Int[Tensor, "n"], classes: Sequence[int], count: int) -> Int[Tensor, "chosen"]:
-    """The places of the first `count` items of each class."""
-    return torch.cat([(labels == c).nonzero().flatten()[:count] for c in classes])
+    buffer = io.BytesIO()
+    Image.fromarray(grid(to_pixels(raw, transform), columns)).save(buffer, format="png")
+    return Picture(png_to_data_uri(buffer.getvalue()), caption, pixels=True)
 
 
 def _samples_section(model: Model, held_out: DataSet) -> Section:
@@ -54,7 +47,7 @@ def _samples_section(model: Model, held_out: DataSet) -> Section:
         each = min(_PER_CLASS, *(found[c] for c in rows))
         labels = torch.tensor(rows).repeat_interleave(each)
         drawn = sample(model, seeds=range(len(labels)), cond={"labels": labels}, execution=Execution(batch_size=256)).x
-        real = held_out.raw(_first_of_each(held_out.labels, rows, each))
+        real = held_out.raw(torch.cat([(held_out.labels == c).nonzero().flatten()[:each] for c in rows]))
         text = f"One row for each class ({', '.join(model.class_names[c] for c in rows)}); nothing was selected."
         columns = each
     else:
@@ -63,14 +56,11 @@ def _samples_section(model: Model, held_out: DataSet) -> Section:
         drawn = sample(model, seeds=range(count), cond=cond, execution=Execution(batch_size=256)).x
         real = held_out.raw(torch.arange(count))
         text, columns = "Nothing was selected.", 8
-    return Section(
-        "Samples beside real data",
-        text,
-        (
-            _picture(model.decode(drawn), model.transform, f"samples, seeds 0 to {len(drawn) - 1}", columns),
-            _picture(real, model.transform, "held-out real data", columns),
-        ),
+    pictures = (
+        _picture(model.decode(drawn), model.transform, f"samples, seeds 0 to {len(drawn) - 1}", columns),
+        _picture(real, model.transform, "held-out real data", columns),
     )
+    return Section("Samples beside real data", text, pictures)
 
 
 def _subset(data: DataSet, count: int, conditional: bool) -> tuple[Tensor, dict[str, Tensor] | None]:
@@ -171,8 +161,6 @@ def render_report(
     sections.insert(1, Section("Scores", text, (Table(headings, tuple(scores)),)))
     parameters = sum(p.numel() for p in model.parameters())
     shape = "×".join(map(str, model.sample_shape))
-    notes = [
-        f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}" for name, value in model.notes.items()
-    ]
+    notes = [f"{name}: {f'{v:,}' if isinstance(v, int) else v}" for name, v in model.notes.items()]
     facts = f"{parameters:,} parameters, samples of {shape}, {len(training)} training and {len(held_out)} held-out"
     return render_page(f"diffspace: {model.notes.get('data', 'model')}", ", ".join([facts, *notes]), sections)

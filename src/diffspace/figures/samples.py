@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from diffspace._shapes import Shaped, Tensor
 from diffspace.figures.style import INK, PALETTE, new_figure, tidy
@@ -48,26 +49,11 @@ def grid(pixels: np.ndarray, columns: int | None = None) -> np.ndarray:
     return canvas
 
 
-def save_grid(path: Path, pixels: np.ndarray, columns: int | None = None) -> None:
-    """A grid as a PNG, magnified by a whole number so that small images can be seen."""
-    from PIL import Image
-
-    factor = max(1, 64 // max(pixels.shape[1:3]))
-    picture = grid(pixels, columns).repeat(factor, 0).repeat(factor, 1)
-    Image.fromarray(picture).save(path)
-
-
 def save_image(path: Path, pixels: np.ndarray) -> None:
     """One image as a PNG, pixel for pixel."""
     from PIL import Image
 
     Image.fromarray(pixels).save(path)
-
-
-def draw_images(ax: Axes, pixels: np.ndarray, columns: int | None = None) -> None:
-    """A grid of images on axes without a frame."""
-    ax.imshow(grid(pixels, columns), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    ax.set_axis_off()
 
 
 def draw_points(ax: Axes, points: np.ndarray, labels: Sequence[int] | None = None) -> None:
@@ -81,26 +67,33 @@ def draw_points(ax: Axes, points: np.ndarray, labels: Sequence[int] | None = Non
 def draw_samples(
     ax: Axes, raw: Shaped[Tensor, "batch *dims"], transform: Transform, *, columns: int | None = None
 ) -> None:
-    """Whatever the samples are: images in a grid, points in a plane, other arrays as lines over the index."""
-    shape = tuple(raw.shape[1:])
-    if is_image(shape):
-        draw_images(ax, to_pixels(raw, transform), columns)
+    """Images in a grid without a frame, points in a plane, other arrays as lines over the index."""
+    if is_image(raw.shape[1:]):
+        picture = grid(to_pixels(raw, transform), columns)
+        ax.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        ax.set_axis_off()
         return
     values = raw.to(torch.float64).flatten(1).cpu().numpy()
-    if shape == (2,):
+    if raw.shape[1:] == (2,):
         draw_points(ax, values)
     else:
         ax.plot(values[:32].T, color=INK, lw=0.6, alpha=0.5)
         tidy(ax)
 
 
+def samples_figure(raw: Shaped[Tensor, "batch *dims"], transform: Transform) -> Figure:
+    """A plot of samples that are not images."""
+    figure = new_figure(4.5, 4.5 if raw.shape[1:] == (2,) else 3)
+    draw_samples(figure.subplots(), raw, transform)
+    return figure
+
+
 def save_samples(
     path: Path, raw: Shaped[Tensor, "batch *dims"], transform: Transform, columns: int | None = None
 ) -> None:
-    """Samples as a PNG: a grid of pixels for images, a plot for everything else."""
-    if is_image(tuple(raw.shape[1:])):
-        save_grid(path, to_pixels(raw, transform), columns)
+    """A PNG: a plot, or a grid of images, magnified by a whole number so that small ones can be seen."""
+    if not is_image(raw.shape[1:]):
+        samples_figure(raw, transform).savefig(path, format="png")
         return
-    figure = new_figure(4.5, 4.5 if tuple(raw.shape[1:]) == (2,) else 3)
-    draw_samples(figure.subplots(), raw, transform)
-    figure.savefig(path, format="png")
+    factor = max(1, 64 // max(raw.shape[2:]))
+    save_image(path, grid(to_pixels(raw, transform), columns).repeat(factor, 0).repeat(factor, 1))

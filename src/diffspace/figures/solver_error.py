@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from diffspace.figures.style import GRAY, INK, PALETTE, tidy
 from diffspace.solverlab import Measurement, SolverComparison, pareto
 
+_NOTE: Any = {"textcoords": "offset points", "fontsize": 7, "zorder": 5}
 _TICKS = (1, 2, 3, 5, 8, 10, 15, 20, 35, 50, 79, 100, 200, 500)
 
 
@@ -70,19 +71,20 @@ def draw_pareto(
             ax.plot(*_curve(line), color=GRAY, alpha=0.35, linewidth=0.7, zorder=1)
     if beside in lines:
         ax.plot(*_curve(lines[beside]), color=PALETTE[1], linewidth=1.4, marker="o", ms=3, zorder=3)
-        last = lines[beside][-1]
+        last = lines[beside][-1].nfe, lines[beside][-1].error.rms
         clear = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1}
-        _write(ax, ", ".join(beside), (last.nfe, last.error.rms), "data", (4, 9), PALETTE[1], ha="right", bbox=clear)
+        ax.annotate(", ".join(beside), last, (4, 9), color=PALETTE[1], ha="right", bbox=clear, **_NOTE)
     best = pareto(comparison, margin=0.05)  # a step of less would have a number for nothing
     front = [row for row in best if row.error.rms > 0]
     ax.plot(*_curve(front), color=PALETTE[0], linewidth=2, marker="o", ms=11, zorder=4)
     for i, row in enumerate(best):
         if row.error.rms > 0:
-            where = row.nfe, row.error.rms
-            _write(ax, str(i + 1), where, "data", (0, -0.5), "white", ha="center", va="center", fontweight="bold")
+            bold: Any = {"color": "white", "ha": "center", "va": "center", "fontweight": "bold"}
+            ax.annotate(str(i + 1), (row.nfe, row.error.rms), (0, -0.5), **bold, **_NOTE)
         key_text = f"{i + 1}  NFE {row.nfe}" + ("" if row.error.rms > 0 else ": no error")
         key_text += f"\n    {row.solver.replace(':', ' ')}\n    {row.steps.replace(':', ' ')}"
-        _write(ax, key_text, (1.02, 1 - i / max(8, len(best))), "axes fraction", (0, 0), PALETTE[0], va="top")
+        place = 1.02, 1 - i / max(8, len(best))
+        ax.annotate(key_text, place, (0, 0), "axes fraction", color=PALETTE[0], va="top", **_NOTE)
     rows = [row for line in lines.values() for row in line]
     _axes(ax, [row.nfe for row in rows], unit)
     if front:  # what is far above it says nothing
@@ -92,25 +94,3 @@ def draw_pareto(
     if front and floor > ax.get_ylim()[0]:
         ax.axhline(floor, color=INK, linewidth=0.8, linestyle=":")
         ax.text(0.99, floor, "the reference's own error", transform=ax.get_yaxis_transform(), ha="right", fontsize=7)
-
-
-def _write(
-    ax: Axes,
-    text: str,
-    where: tuple[float, float],
-    coordinates: str,
-    offset: tuple[float, float],
-    colour: str,
-    **style: Any,
-) -> None:
-    ax.annotate(
-        text,
-        where,
-        xycoords=coordinates,
-        xytext=offset,
-        textcoords="offset points",
-        fontsize=7,
-        color=colour,
-        zorder=5,
-        **style,
-    )

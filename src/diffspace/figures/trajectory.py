@@ -29,7 +29,8 @@ def trajectory_figure(samples: Samples, transform: Transform, *, count: int = 3,
     levels = samples.sigmas[:-1]
     chosen = np.unique(np.linspace(0, len(levels) - 1, min(columns, len(levels))).round().astype(int))
     figure = new_figure(0.72 * len(chosen) + 0.9, 0.76 * 2 * count + 0.4)
-    axes = figure.subplots(2 * count, len(chosen), squeeze=False)
+    bare = {"xticks": [], "yticks": [], "frame_on": False}
+    axes = figure.subplots(2 * count, len(chosen), squeeze=False, subplot_kw=bare)
     for row in range(count):
         for column, k in enumerate(chosen):
             sigma = float(levels[k])
@@ -37,11 +38,7 @@ def trajectory_figure(samples: Samples, transform: Transform, *, count: int = 3,
             for offset, picture in enumerate((state, path.denoised[k, row : row + 1])):
                 ax = axes[2 * row + offset, column]
                 pixels = to_pixels(transform.inverse(picture.to(torch.float32)), transform)[0]
-                gray = pixels.ndim == 2
-                ax.imshow(pixels, cmap="gray_r" if gray else None, vmin=0, vmax=255, interpolation="nearest")
-                ax.set_xticks([])
-                ax.set_yticks([])
-                ax.spines[:].set_visible(False)
+                ax.imshow(pixels, cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
                 if row == 0 and offset == 0:
                     ax.set_title(f"σ = {sigma:.3g}", fontsize=7.5, loc="center", fontweight="normal")
                 if column == 0:
