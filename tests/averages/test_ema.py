@@ -145,7 +145,7 @@ class TestEMA:
             torch.nn.init.normal_(source.weight)
             one.follow(source, 8 * k, 8)
             if k == 2:
-                other.load_state_dict(one.state_dict())
+                other.module.load_state_dict(one.module.state_dict())
             elif k > 2:
                 other.follow(source, 8 * k, 8)
         assert torch.equal(one.module.weight, other.module.weight)

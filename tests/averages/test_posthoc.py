@@ -51,12 +51,12 @@ def distance(a, b):
 class TestSolve:
     @pytest.mark.parametrize("case", GOLDEN["solve"])
     def test_coefficients_of_the_reference(self, case):
-        x = solve(case["in_ofs"], case["in_std"], [case["out_ofs"]], [case["out_std"]])
+        x = solve(list(zip(case["in_ofs"], case["in_std"], strict=True)), [(case["out_ofs"], case["out_std"])])
         expected = torch.tensor(case["coefficients"], dtype=torch.float64)[:, None]
         torch.testing.assert_close(x, expected, rtol=1e-8, atol=0)
 
     def test_correlation_of_the_reference(self):
-        value = float(correlation([1000], [0.05], [2000], [0.1]))
+        value = float(correlation([(1000, 0.05)], [(2000, 0.1)]))
         assert value == pytest.approx(GOLDEN["correlation"], rel=1e-8)
 
     def test_correlation_is_the_integral_of_the_product(self):
@@ -67,46 +67,45 @@ class TestSolve:
             return torch.where(grid <= time, (gamma + 1) / time * (grid / time) ** gamma, 0.0)
 
         expected = torch.trapezoid(profile(800, 0.12) * profile(500, 0.2), grid)
-        assert float(correlation([800], [0.12], [500], [0.2])) == pytest.approx(float(expected), rel=1e-4)
+        assert float(correlation([(800, 0.12)], [(500, 0.2)])) == pytest.approx(float(expected), rel=1e-4)
 
     def test_a_profile_that_is_there_is_taken_alone(self):
-        times, widths = [100, 100, 200, 200], [0.05, 0.1, 0.05, 0.1]
-        x = solve(times, widths, [200, 100], [0.1, 0.05])
+        x = solve([(100, 0.05), (100, 0.1), (200, 0.05), (200, 0.1)], [(200, 0.1), (100, 0.05)])
         expected = torch.tensor([[0.0, 1.0], [0.0, 0.0], [0.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
         torch.testing.assert_close(x, expected, rtol=0, atol=1e-12)
 
     def test_residual_is_that_of_the_profiles(self):
-        times, widths = [500.0, 800.0, 800.0], [0.1, 0.05, 0.1]
+        given, required = [(500.0, 0.1), (800.0, 0.05), (800.0, 0.1)], [(800.0, 0.15)]
         grid = torch.linspace(0, 800, 400_001, dtype=torch.float64)
 
         def profile(time, width):
             gamma = PowerFunction(width).exponent
             return torch.where(grid <= time, (gamma + 1) / time * (grid / time) ** gamma, 0.0)
 
-        x = solve(times, widths, [800.0], [0.15])[:, 0]
+        x = solve(given, required)[:, 0]
         target = profile(800.0, 0.15)
-        off = sum(c * profile(t, w) for c, t, w in zip(x, times, widths, strict=True)) - target
+        off = sum(c * profile(*average) for c, average in zip(x, given, strict=True)) - target
         expected = (torch.trapezoid(off**2, grid) / torch.trapezoid(target**2, grid)).sqrt()
-        assert float(mismatch(times, widths, [800.0], [0.15])) == pytest.approx(float(expected), rel=1e-4)
+        assert float(mismatch(given, required)) == pytest.approx(float(expected), rel=1e-4)
 
     def test_many_snapshots_of_several_widths_are_solved(self):
         """The Gram matrix is near singular, but the profiles are matched all the better."""
-        times = [float(t) for t in range(1, 129) for _ in range(4)]
-        error = mismatch(times, [0.02, 0.05, 0.1, 0.2] * 128, [128.0] * 3, [0.03, 0.07, 0.15])
+        given = [(t, width) for t in range(1, 129) for width in (0.02, 0.05, 0.1, 0.2)]
+        error = mismatch(given, [(128, width) for width in (0.03, 0.07, 0.15)])
         assert float(error.max()) < 1e-6
 
     @pytest.mark.parametrize(
-        ("arguments", "message"),
+        ("given", "message"),
         [
-            (([1.0, 1.0], [0.1, 0.1]), "expected each snapshot once"),
-            (([0.0], [0.1]), "times: expected positive numbers of images, got 0.0"),
-            (([], []), "got 0 and 0"),
-            (([1.0], [0.3]), "width: expected .*, got 0.3"),
+            ([(1.0, 0.1), (1.0, 0.1)], "averages: expected each once"),
+            ([(0.0, 0.1)], "averages: expected positive numbers of images, got 0.0"),
+            ([], "averages: expected at least one"),
+            ([(1.0, 0.3)], "width: expected .*, got 0.3"),
         ],
     )
-    def test_bad_input(self, arguments, message):
+    def test_bad_input(self, given, message):
         with pytest.raises(ValueError, match=message):
-            solve(*arguments, [1.0], [0.1])
+            solve(given, [(1.0, 0.1)])
 
 
 class TestReconstruct:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 
@@ -102,9 +102,9 @@ _HALF = (torch.float16, torch.bfloat16)
 class EMA(Generic[M]):
     """A copy of a module whose parameters follow the original's: θ' ← β·θ' + (1 − β)·θ; buffers are copied.
 
-    The copy is in evaluation mode, without gradients, and in float32 where the module is in half precision, in which
-    the small steps of an average would be lost. Parameters may be DTensors: each process then follows its own shards.
-    A module of FSDP2 cannot be copied; make the average of it before `fully_shard`, and shard `module` alike.
+    The copy is `module`: in evaluation mode, without gradients, and in float32 where the original is in half precision,
+    in which the small steps of an average would be lost. Parameters may be DTensors: each process then follows its own
+    shards. A module of FSDP2 cannot be copied; make the average of it before `fully_shard`, and shard `module` alike.
     """
 
     def __init__(self, module: M, profile: Profile = HalfLife()) -> None:
@@ -125,14 +125,6 @@ class EMA(Generic[M]):
         own, others = list(self.module.buffers()), list(source.buffers())
         if own:
             torch._foreach_copy_(own, others)
-
-    def state_dict(self) -> dict[str, Any]:
-        """That of the averaged module."""
-        return self.module.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load the state of an averaged module."""
-        self.module.load_state_dict(state)
 
 
 def _local(tensors: Iterable[Tensor]) -> list[Tensor]:

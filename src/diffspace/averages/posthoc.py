@@ -22,25 +22,28 @@ MISMATCH = 0.1
 """No average is reconstructed whose profile is matched worse, ‖Σ x_i·p_i − p‖ > 0.1·‖p‖."""
 
 
-def _profiles(times: Sequence[float], widths: Sequence[float]) -> tuple[Tensor, Tensor]:
+Averages = Sequence[tuple[float, float]]
+"""Averages by the images after which they were taken and their width."""
+
+
+def _profiles(averages: Averages) -> tuple[Tensor, Tensor]:
     """Times and exponents in float64, checked."""
-    if len(times) != len(widths) or len(times) == 0:
-        raise ValueError(f"times, widths: expected the same number of both, got {len(times)} and {len(widths)}")
-    if not all(time > 0 for time in times):
-        raise ValueError(f"times: expected positive numbers of images, got {min(times)}")
-    exponents = {width: width_to_exponent(width) for width in set(widths)}
-    return torch.tensor(times, dtype=torch.float64), torch.tensor([exponents[w] for w in widths], dtype=torch.float64)
+    if not averages:
+        raise ValueError("averages: expected at least one")
+    if not all(time > 0 for time, _ in averages):
+        raise ValueError(f"averages: expected positive numbers of images, got {min(averages)[0]}")
+    pairs = [(time, width_to_exponent(width)) for time, width in averages]
+    times, exponents = torch.tensor(pairs, dtype=torch.float64).unbind(1)
+    return times, exponents
 
 
-def correlation(
-    times: Sequence[float], widths: Sequence[float], other_times: Sequence[float], other_widths: Sequence[float]
-) -> Float[Tensor, "n m"]:
+def correlation(a: Averages, b: Averages) -> Float[Tensor, "n m"]:
     """⟨p_i, q_j⟩ = ∫ p_i(τ)·q_j(τ) dτ of power-function profiles, per image, in float64 (Appendix C).
 
     With t_a ≤ t_b it is (γ_a + 1)·(γ_b + 1)/(γ_a + γ_b + 1) · (t_a/t_b)^γ_b/t_b.
     """
-    times_a, gamma_a = (v[:, None] for v in _profiles(times, widths))
-    times_b, gamma_b = (v[None, :] for v in _profiles(other_times, other_widths))
+    times_a, gamma_a = (v[:, None] for v in _profiles(a))
+    times_b, gamma_b = _profiles(b)
     late = torch.maximum(times_a, times_b)
     gamma_late = torch.where(times_a > times_b, gamma_a, gamma_b)
     scale = (gamma_a + 1) * (gamma_b + 1) / (gamma_a + gamma_b + 1)
@@ -48,36 +51,31 @@ def correlation(
     return product
 
 
-def solve(
-    in_times: Sequence[float], in_widths: Sequence[float], out_times: Sequence[float], out_widths: Sequence[float]
-) -> Float[Tensor, "n m"]:
-    """The coefficients x_ij, Σ_i x_ij = 1, with which n snapshots make m averages, in float64 (Appendix C).
+def solve(given: Averages, required: Averages) -> Float[Tensor, "n m"]:
+    """The coefficients x_ij, Σ_i x_ij = 1, with which n given averages make m others, in float64 (Appendix C).
 
-    They minimise ‖Σ_i x_ij·p_i − q_j‖² before they are divided by their sum. ValueError where two snapshots are equal.
+    They minimise ‖Σ_i x_ij·p_i − q_j‖² before they are divided by their sum. ValueError where two given are equal.
     """
-    if len(set(zip(in_times, in_widths, strict=True))) < len(in_times):
-        raise ValueError("in_times, in_widths: expected each snapshot once")
-    gram = correlation(in_times, in_widths, in_times, in_widths)
+    if len(set(given)) < len(given):
+        raise ValueError("averages: expected each once")
+    gram = correlation(given, given)
     # profiles of unit norm: early ones are tall, and their squares would drown the others in rounding
     norm = gram.diagonal().sqrt()
-    target = correlation(in_times, in_widths, out_times, out_widths) / norm[:, None]
+    target = correlation(given, required) / norm[:, None]
     x: Tensor = torch.linalg.solve(gram / (norm[:, None] * norm), target) / norm[:, None]
     return x / x.sum(0)
 
 
-def mismatch(
-    in_times: Sequence[float], in_widths: Sequence[float], out_times: Sequence[float], out_widths: Sequence[float]
-) -> Float[Tensor, "m"]:
+def mismatch(given: Averages, required: Averages) -> Float[Tensor, "m"]:
     """‖Σ_i x_ij·p_i − q_j‖/‖q_j‖ with the coefficients of `solve`.
 
     It is the relative error in what the noise of training leaves in an average; below about 1e-8 it is rounding.
     """
-    x = solve(in_times, in_widths, out_times, out_widths)
-    gram = correlation(in_times, in_widths, in_times, in_widths)
-    cross = correlation(in_times, in_widths, out_times, out_widths)
-    out, gamma = _profiles(out_times, out_widths)
-    own = (gamma + 1) ** 2 / ((2 * gamma + 1) * out)
-    return (((x * (gram @ x - 2 * cross)).sum(0) + own) / own).clamp(min=0).sqrt()
+    x = solve(given, required)
+    time, gamma = _profiles(required)
+    own = (gamma + 1) ** 2 / ((2 * gamma + 1) * time)
+    square = (x * (correlation(given, given) @ x - 2 * correlation(given, required))).sum(0) + own
+    return (square / own).clamp(min=0).sqrt()
 
 
 def attainable(snapshots: Sequence[Snapshot], images: int) -> tuple[float, float]:
@@ -87,17 +85,15 @@ def attainable(snapshots: Sequence[Snapshot], images: int) -> tuple[float, float
     """
     present = [s.width for s in snapshots if s.images == images]
     grid = sorted({*torch.logspace(-3, 0, 700, dtype=torch.float64).mul(LARGEST_WIDTH).tolist()[:-1], *present})
-    errors = mismatch(*_until(snapshots, images), [images] * len(grid), grid).tolist()
+    errors = mismatch(_until(snapshots, images), [(images, width) for width in grid]).tolist()
     good = {width for width, error in zip(grid, errors, strict=True) if error <= MISMATCH} | set(present)
     low = list(itertools.takewhile(good.__contains__, (w for w in reversed(grid) if w <= min(present))))
     high = list(itertools.takewhile(good.__contains__, (w for w in grid if w >= max(present))))
     return low[-1], high[-1]
 
 
-def _until(snapshots: Sequence[Snapshot], images: int) -> tuple[list[float], list[float]]:
-    """Times and widths of the snapshots until `images`."""
-    used = [s for s in snapshots if s.images <= images]
-    return [float(s.images) for s in used], [s.width for s in used]
+def _until(snapshots: Sequence[Snapshot], images: int) -> Averages:
+    return [(s.images, s.width) for s in snapshots if s.images <= images]
 
 
 @dataclass(frozen=True)
@@ -125,11 +121,11 @@ class Reconstruction:
             if (snapshot.images, snapshot.width) == (images, width):
                 return cls(width, images, {snapshot: 1.0}, 0.0)
         used = _until(snapshots, images)
-        error = float(mismatch(*used, [images], [width]))
+        error = float(mismatch(used, [(images, width)]))
         if error > MISMATCH:
             low, high = attainable(snapshots, images)
             raise ValueError(f"width: {width:g} is outside of what the snapshots allow, {low:.3g} to {high:.3g}")
-        coefficients = solve(*used, [images], [width])[:, 0].tolist()
+        coefficients = solve(used, [(images, width)])[:, 0].tolist()
         parts = zip((s for s in snapshots if s.images <= images), coefficients, strict=True)
         return cls(width, images, dict(parts), error)
 

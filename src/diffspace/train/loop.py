@@ -184,7 +184,7 @@ class Trainer:
         names: dict[Tensor, str] = {p: name for name, p in self._named_parameters().items()}
         return {
             "denoiser": whole_state(self.denoiser.state_dict()),
-            "averages": {str(k): whole_state(average.state_dict()) for k, average in enumerate(self.averages)},
+            "averages": {str(k): whole_state(average.module.state_dict()) for k, average in enumerate(self.averages)},
             "optimizer": {names[p]: whole_state(values) for p, values in self.optimizer.state.items()},
             "trainer": {
                 "step": self.step,
