@@ -10,7 +10,6 @@ import concurrent.futures
 import contextlib
 import errno
 import hashlib
-import json
 import math
 import os
 import pickle
@@ -26,7 +25,7 @@ import torch
 
 from diffspace._version import __version__
 from diffspace.checks import check_integer
-from diffspace.files import manifest_text
+from diffspace.files import manifest_text, read_manifest
 
 CHECKPOINTS, MANIFEST, FORMAT = "checkpoints", "manifest.json", 1
 _NEW = ".new"  # another checkpoint after the same images, about to replace the first
@@ -282,12 +281,9 @@ def _manifest(path: Path) -> dict[str, Any]:
     with _reading(file):
         text = file.read_bytes()
     try:
-        manifest: dict[str, Any] = json.loads(text)
-        whole = text == manifest_text({name: value for name, value in manifest.items() if name != "sha256"})
-    except (ValueError, AttributeError, RecursionError):
-        whole = False
-    if not whole:
-        raise _Damage(f"{file}: is not what was written, by its SHA-256")
+        manifest = read_manifest(text)
+    except ValueError as error:
+        raise _Damage(f"{file}: {error}, by its SHA-256") from None
     if manifest.get("format") != FORMAT:
         raise ValueError(f"{file}: has format {manifest.get('format')!r}; this diffspace knows {FORMAT}")
     if manifest["images"] != _images(path):
@@ -310,9 +306,8 @@ def _plain(value: Any, where: str, copied: bool) -> Any:
         items = [_plain(item, f"{where}.{i}", copied) for i, item in enumerate(value)]
         return tuple(items) if isinstance(value, tuple) else items
     if type(value) not in _PLAIN:
-        raise ValueError(
-            f"parts: {where} is a {type(value).__name__}; expected tensors, numbers, strings, lists and dicts"
-        )
+        kind = type(value).__name__
+        raise ValueError(f"parts: {where} is a {kind}; expected tensors, numbers, strings, lists and dicts")
     return value
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -85,8 +85,7 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         self._run = run
-        purge = None if images is None else images + 1
-        self._writer: Any = SummaryWriter(str(run / "tensorboard"), purge_step=purge)
+        self._writer: Any = SummaryWriter(str(run / "tensorboard"), purge_step=None if images is None else images + 1)
 
     def log(self, record: Mapping[str, Any]) -> None:
         images = int(record["images"])
@@ -132,25 +131,23 @@ class WandB:
         self._run.finish()
 
 
-def scalars(record: Mapping[str, Any]) -> dict[str, float]:
+def scalars(record: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     """The numbers of a record by name, "images" left out: {"held_out": {"loss": 1}} is {"held_out/loss": 1}.
 
     A mapping with lists over "sigma" gives a number for each level, "loss_by_sigma/loss/σ=0.0123", without "count".
     """
-    return {name: value for name, value in _flat(record, "") if name != "images"}
-
-
-def _flat(record: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
+    numbers: dict[str, float] = {}
     levels = record.get("sigma")
     for name, value in record.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}/")
+            numbers |= scalars(value, f"{prefix}{name}/")
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield f"{prefix}{name}", float(value)
+            numbers[f"{prefix}{name}"] = float(value)
         elif isinstance(value, list) and isinstance(levels, list) and name not in ("sigma", "count"):
-            for sigma, item in zip(levels, value, strict=False):
-                if item is not None:
-                    yield f"{prefix}{name}/σ={sigma:.3g}", float(item)
+            pairs = [(sigma, item) for sigma, item in zip(levels, value, strict=False) if item is not None]
+            numbers |= {f"{prefix}{name}/σ={sigma:.3g}": float(item) for sigma, item in pairs}
+    numbers.pop("images", None)
+    return numbers
 
 
 def _finite(value: Any) -> Any:

@@ -107,7 +107,11 @@ class Run:
 
         self.measurements: list[Measurement] = []
         if recipe.held_out_images and held_out is not None:
-            self.measurements.append(HeldOutLoss(recipe.held_out_images, self._validation(held_out)))
+            noise, device = self.trainer.loss.noise.target, "cpu" if self.processes.sharded else self.processes.device
+            fixed = Validation(
+                held_out, noise, count=_HELD_OUT, levels=_LEVELS, reduction=recipe.reduction, device=device
+            )
+            self.measurements.append(HeldOutLoss(recipe.held_out_images, fixed))
         if recipe.preview_images and preview is not None:
             self.measurements.append(Preview(recipe.preview_images, preview, folder))
         if recipe.score_images and score is not None:
@@ -121,11 +125,6 @@ class Run:
             SaveSnapshots(recipe.snapshot_images, self.trainer.averages, folder, self.processes),
             SaveCheckpoints(periods, recipe.checkpoint_minutes, self._save_if_finite, self.processes),
         ]
-
-    def _validation(self, held_out: DataSet) -> Validation:
-        device = "cpu" if self.processes.sharded else self.processes.device
-        noise, reduction = self.trainer.loss.noise.target, self.recipe.reduction
-        return Validation(held_out, noise, count=_HELD_OUT, levels=_LEVELS, reduction=reduction, device=device)
 
     def transfer(self, network: torch.nn.Module) -> tuple[str, ...]:
         """Begin with the weights of another network; returns the names of those that it does not have.
@@ -321,8 +320,7 @@ class Run:
         if self.recipe.tensorboard:
             loggers.append(TensorBoard(self.folder, images))
         if self.recipe.wandb is not None:
-            config = self.recipe.as_dict()
-            loggers.append(WandB(self.folder, project=self.recipe.wandb, config=config))
+            loggers.append(WandB(self.folder, project=self.recipe.wandb, config=self.recipe.as_dict()))
         return loggers
 
     def _keep_batch(self, error: NonFinite) -> None:
