@@ -1,15 +1,18 @@
 """Augmentation in recipes and in training."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
+import small_runs
 import torch
 import yaml
+from small_runs import begin_and_stop, begin_and_train, same_weights
 
 from diffspace.data.augmentation import Augmentation
 from diffspace.loading import load
-from diffspace.train import Processes, Run, apply_overrides, make_recipe
+from diffspace.train import apply_overrides, make_recipe
 
 CONFIG = {
     "data": {"source": "digits"},
@@ -27,10 +30,7 @@ def recipe_with(*overrides, config=CONFIG):
     return make_recipe(apply_overrides(config, overrides))
 
 
-def make_run(folder, *overrides):
-    recipe = recipe_with(*overrides)
-    training, _ = recipe.data.load()
-    return Run(recipe, training, folder, processes=Processes(torch.device("cpu")))
+make_run = partial(small_runs.make_run, config=CONFIG)
 
 
 @pytest.mark.parametrize(
@@ -73,18 +73,15 @@ def test_mistakes_are_named_on_one_line(override, message):
 
 
 def test_data_that_are_no_images_are_refused(tmp_path):
-    recipe = recipe_with("data.source=swissroll", "network.kind=mlp", "augment=edm")
-    training, _ = recipe.data.load()
     with pytest.raises(ValueError, match=r"^augment: expected images .*, got samples of shape \(2,\)"):
-        Run(recipe, training, tmp_path / "run", processes=Processes(torch.device("cpu")))
+        make_run(tmp_path / "run", "data.source=swissroll", "network.kind=mlp", "augment=edm")
     with pytest.raises(ValueError, match=r"^hue: requires images of 3 channels, got 1"):
         make_run(tmp_path / "run", "augment.hue=1")
 
 
 def test_a_model_is_saved_with_its_labels_and_sampled_without(tmp_path):
     run = make_run(tmp_path / "run", "augment=edm")
-    run.begin()
-    list(run.train())
+    begin_and_train(run)
     model = load(tmp_path / "run")
     x, sigma = torch.randn(3, 1, 8, 8), torch.tensor(0.5)
     assert model.denoiser.network.augment_dim == 9
@@ -93,7 +90,7 @@ def test_a_model_is_saved_with_its_labels_and_sampled_without(tmp_path):
     assert not torch.equal(without, model(x, sigma, {"augment": torch.ones(3, 9)}))
 
 
-def test_the_denoiser_is_told_what_was_done(tmp_path):
+def test_the_denoiser_gets_the_labels_of_what_was_done(tmp_path):
     """The denoiser gets x after the augmentation, and the labels that go with it, beside those of the classes."""
     run = make_run(tmp_path / "run", "augment.xflip=1", "augment.yflip=1")
     x = torch.randn(32, 1, 8, 8)
@@ -107,27 +104,15 @@ def test_the_denoiser_is_told_what_was_done(tmp_path):
 
 def test_stopped_and_resumed_is_the_same_as_uninterrupted(tmp_path):
     whole = make_run(tmp_path / "whole", "augment=edm", "augment.probability=0.5")
-    whole.begin()
-    list(whole.train())
+    begin_and_train(whole)
 
     first = make_run(tmp_path / "parts", "augment=edm", "augment.probability=0.5")
-    first.begin()
-    original = first.trainer.run
-
-    def stopping(*arguments):
-        for progress in original(*arguments):
-            if progress.step == 2:
-                first.stop()
-            yield progress
-
-    first.trainer.run = stopping
-    list(first.train())
+    begin_and_stop(first, 2)
     second = make_run(tmp_path / "parts", "augment=edm", "augment.probability=0.5")
     second.resume()
     assert second.trainer.step == 2
     list(second.train())
-    for name, value in whole.model().state_dict().items():
-        assert torch.equal(value, second.model().state_dict()[name]), name
+    assert same_weights(whole, second)
 
 
 def test_augmentation_depends_on_seed_step_and_position_and_leaves_the_noise_alone(tmp_path):
@@ -158,9 +143,6 @@ def test_augmentation_depends_on_seed_step_and_position_and_leaves_the_noise_alo
 def test_coloured_images_that_are_not_square(tmp_path):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(0, 256, (40, 3, 6, 9), dtype=np.uint8))
     everything = ["augment=edm", *(f"augment.{n}=1" for n in ("translate_int", "brightness", "lumaflip", "hue"))]
-    recipe = recipe_with(f"data.source={tmp_path / 'x.npy'}", "data.layout=channels-first", *everything)
-    training, _ = recipe.data.load()
-    run = Run(recipe, training, tmp_path / "run", processes=Processes(torch.device("cpu")))
-    run.begin()
-    assert math.isfinite(list(run.train())[-1].loss)
+    run = make_run(tmp_path / "run", f"data.source={tmp_path / 'x.npy'}", "data.layout=channels-first", *everything)
+    assert math.isfinite(begin_and_train(run)[-1].loss)
     assert load(tmp_path / "run").denoiser.network.augment_dim == 15

@@ -1,33 +1,15 @@
-"""Measurements and hooks: those of one's own show in the log and in the curves, and nothing else has to know them."""
+"""Measurements and hooks that a user wrote show in the log and in the curves without changes elsewhere."""
 
 import json
 
 import pytest
-import torch
+from small_runs import begin_and_train, make_run, resume_and_train
 from weight_norm import WeightNorm
 
 from diffspace.cli.app import main
 from diffspace.figures import Curves, curves_figure
 from diffspace.loading import load
-from diffspace.train import Checkpoints, Hook, Measurement, Processes, Run, apply_overrides, make_recipe
-
-CONFIG = {
-    "data": {"source": "two-moons", "n": 300},
-    "network": {"kind": "mlp", "width": 16},
-    "preconditioning": {"kind": "edm", "sigma_data": 0.7},
-    "noise": {"kind": "lognormal"},
-    "images": 1000,
-    "batch_size": 100,
-    "ramp_images": 0,
-    "ema_halflife_images": 0,
-}
-
-
-def make_run(folder, *overrides, **options):
-    recipe = make_recipe(apply_overrides(CONFIG, overrides))
-    training, held_out = recipe.data.load()
-    cpu = Processes(torch.device("cpu"))
-    return Run(recipe, training, folder, held_out=held_out, processes=cpu, **options)
+from diffspace.train import Checkpoints, Hook, Measurement
 
 
 def logged(folder, name):
@@ -35,11 +17,10 @@ def logged(folder, name):
     return {r["images"]: r[name] for r in records if name in r}
 
 
-def test_a_measurement_of_ones_own_is_in_the_log_and_among_the_curves(tmp_path, capsys):
+def test_a_users_measurement_is_in_the_log_and_among_the_curves(tmp_path, capsys):
     folder = tmp_path / "run"
     run = make_run(folder, measurements=[WeightNorm(every=300)])
-    run.begin()
-    reports = [report for report in run.train() if report.measured]
+    reports = [report for report in begin_and_train(run) if report.measured]
     assert [report.images for report in reports] == [300, 600, 900, 1000]
     norms = logged(folder, "weight_norm")
     assert list(norms) == [300, 600, 900, 1000]
@@ -64,8 +45,7 @@ class Several(Measurement):
 
 def test_several_numbers_and_several_measurements(tmp_path):
     run = make_run(tmp_path / "run", measurements=[Several(every=500), WeightNorm(every=1000)])
-    run.begin()
-    list(run.train())
+    begin_and_train(run)
     assert logged(tmp_path / "run", "both") == {
         500: {"images": 500, "double": 1000.0},
         1000: {"images": 1000, "double": 2000.0},
@@ -86,16 +66,14 @@ class StopAt(Hook):
         return self.state["seen_reports"] == self.count
 
 
-def test_a_hook_of_ones_own_ends_the_training_and_its_state_is_kept(tmp_path):
+def test_a_users_hook_ends_the_training_and_its_state_is_kept(tmp_path):
     run = make_run(tmp_path / "run", report_seconds=0)
     run.hooks.append(StopAt(4))
-    run.begin()
-    assert len(list(run.train())) == 4
+    assert len(begin_and_train(run)) == 4
     assert Checkpoints(tmp_path / "run").newest().read()["trainer"]["hooks"]["seen_reports"] == 4
     again = make_run(tmp_path / "run", report_seconds=0)
     again.hooks.append(StopAt(7))
-    again.resume()
-    assert len(list(again.train())) == 3
+    assert len(resume_and_train(again)) == 3
 
 
 def test_on_the_command_line(tmp_path, capsys):

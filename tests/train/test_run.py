@@ -3,34 +3,17 @@ import json
 
 import pytest
 import torch
+from small_runs import POINTS, begin_and_stop, begin_and_train, make_run, resume_and_train, same_weights
 
 import diffspace as ds
 from diffspace.data import batches, load_data
 from diffspace.loading import load
-from diffspace.train import Checkpoints, Processes, Run, Validation, apply_overrides, make_recipe
-
-CONFIG = {
-    "data": {"source": "eight-gaussians", "n": 500},
-    "network": {"kind": "mlp", "width": 16},
-    "preconditioning": {"kind": "edm", "sigma_data": 0.7},
-    "noise": {"kind": "lognormal"},
-    "images": 1000,
-    "batch_size": 100,
-    "ramp_images": 0,
-    "ema_halflife_images": 0,
-}
-
-
-def make_run(folder, *overrides, preview=None):
-    recipe = make_recipe(apply_overrides(CONFIG, overrides))
-    training, _ = recipe.data.load()
-    return Run(recipe, training, folder, processes=Processes(torch.device("cpu")), preview=preview)
+from diffspace.train import Checkpoints, Processes, Run, Validation, make_recipe
 
 
 def test_a_run_leaves_a_model_that_loads(tmp_path):
     run = make_run(tmp_path / "run")
-    run.begin()
-    reports = list(run.train())
+    reports = begin_and_train(run)
     assert reports[-1].images == 1000
     model = load(tmp_path / "run")
     x = torch.randn(5, 2)
@@ -50,32 +33,15 @@ def test_an_existing_folder_is_left_alone(tmp_path):
 
 def test_stopped_in_the_middle_and_resumed_is_the_same_as_uninterrupted(tmp_path):
     whole = make_run(tmp_path / "whole")
-    whole.begin()
-    list(whole.train())
+    begin_and_train(whole)
 
     first = make_run(tmp_path / "parts")
-    first.begin()
-    first.trainer.run = _stopping_after(first, 4)
-    list(first.train())
+    begin_and_stop(first, 4)
     assert first.trainer.step == 4
     second = make_run(tmp_path / "parts")
-    second.resume()
-    list(second.train())
+    resume_and_train(second)
     assert second.trainer.images == 1000
-    for name, value in whole.model().state_dict().items():
-        assert torch.equal(value, second.model().state_dict()[name]), name
-
-
-def _stopping_after(run, steps):
-    original = run.trainer.run
-
-    def stepping(*arguments):
-        for progress in original(*arguments):
-            if progress.step == steps:
-                run.stop()
-            yield progress
-
-    return stepping
+    assert same_weights(whole, second)
 
 
 def test_an_exception_in_the_consumer_saves_first(tmp_path):
@@ -94,8 +60,7 @@ def test_an_exception_in_the_consumer_saves_first(tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path):
     run = make_run(tmp_path / "run")
-    run.begin()
-    list(run.train())
+    begin_and_train(run)
     before = (tmp_path / "run" / "model.safetensors").read_bytes()
 
     again = make_run(tmp_path / "run", "images=2000", "max_skipped=4")
@@ -113,8 +78,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path)
 def test_previews_come_at_their_interval(tmp_path):
     drawn = []
     run = make_run(tmp_path / "run", "preview_images=300", preview=lambda model, path: drawn.append(path.name))
-    run.begin()
-    list(run.train())
+    begin_and_train(run)
     assert drawn == [f"{images:012d}.png" for images in (300, 600, 900, 1000)]
     with pytest.raises(ValueError, match="preview_images"):
         make_run(tmp_path / "other", "preview_images=300")
@@ -122,8 +86,7 @@ def test_previews_come_at_their_interval(tmp_path):
 
 def test_a_damaged_checkpoint_is_named(tmp_path):
     run = make_run(tmp_path / "run")
-    run.begin()
-    list(run.train())
+    begin_and_train(run)
     (checkpoint,) = (tmp_path / "run" / "checkpoints").iterdir()
     (checkpoint / "optimizer.pt").write_bytes(b"PK not a checkpoint")
     with pytest.raises(ValueError, match=r"none in .* is whole: .*optimizer\.pt: has 19 bytes"):
@@ -132,11 +95,10 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
 
 def test_data_without_classes_train_an_unconditional_model(tmp_path):
     data = load_data("digits").subset(torch.arange(64))
-    config = {**CONFIG, "data": {"source": "digits"}, "images": 64, "batch_size": 32, "conditional": False}
+    config = {**POINTS, "data": {"source": "digits"}, "images": 64, "batch_size": 32, "conditional": False}
     config["network"] = {"kind": "ddpmpp", "model_channels": 8, "channel_mult": [1], "num_blocks": 1}
     run = Run(make_recipe(config), data, tmp_path / "run", processes=Processes(torch.device("cpu")))
-    run.begin()
-    list(run.train())
+    begin_and_train(run)
     assert load(tmp_path / "run").class_names == ()
 
 
@@ -167,10 +129,8 @@ IMAGES = {
 
 
 def losses_with(folder, *overrides):
-    recipe = make_recipe(apply_overrides(IMAGES, overrides))
-    training, _ = recipe.data.load()
-    run = Run(recipe, training, folder, processes=Processes(torch.device("cpu")))
-    losses = [float(p.loss) for p in run.trainer.run(batches(training, 16, seed=0))]
+    run = make_run(folder, *overrides, config=IMAGES)
+    losses = [float(p.loss) for p in run.trainer.run(batches(run.data, 16, seed=0))]
     assert all(p.dtype == torch.float32 for p in run.trainer.denoiser.parameters())
     return torch.tensor(losses)
 
@@ -212,36 +172,25 @@ def test_a_checkpoint_of_another_network_is_refused_on_one_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def with_held_out(folder, *overrides, **options):
-    recipe = make_recipe(apply_overrides(CONFIG, overrides))
-    training, held_out = recipe.data.load()
-    return Run(recipe, training, folder, held_out=held_out, processes=Processes(torch.device("cpu")), **options)
-
-
-def test_a_run_whose_held_out_loss_no_longer_falls_ends_early_if_told_to(tmp_path, monkeypatch):
+def test_a_run_whose_held_out_loss_no_longer_falls_ends_early_with_patience(tmp_path, monkeypatch):
     losses = iter([5.0, 4.0, 4.5, 4.2, 4.1, 3.0, 2.0, 1.0, 0.5, 0.1] * 2)
     measure = Validation.measure
     told = lambda self, denoiser: dataclasses.replace(measure(self, denoiser), loss=next(losses))  # noqa: E731
     monkeypatch.setattr(Validation, "measure", told)
-    run = with_held_out(tmp_path / "run", "held_out_images=100", "patience_images=300")
-    run.begin()
-    reports = list(run.train())
+    run = make_run(tmp_path / "run", "held_out_images=100", "patience_images=300")
+    reports = begin_and_train(run)
     assert run.early_stop.stopped
     assert reports[-1].images == run.trainer.images == 500
     assert Checkpoints(tmp_path / "run").newest().images == 500
     losses = iter([4.0] * 10)
-    patient = with_held_out(tmp_path / "patient", "held_out_images=100")
-    patient.begin()
-    assert list(patient.train())[-1].images == 1000
+    patient = make_run(tmp_path / "patient", "held_out_images=100")
+    assert begin_and_train(patient)[-1].images == 1000
 
 
 def test_the_best_model_and_its_checkpoint_are_kept(tmp_path):
     scores = iter([3.0, 1.0, 2.0, 5.0, 4.0])
-    run = with_held_out(
-        tmp_path / "run", "score_images=200", score=lambda model: {"frechet": next(scores), "real": 0.5}
-    )
-    run.begin()
-    list(run.train())
+    run = make_run(tmp_path / "run", "score_images=200", score=lambda model: {"frechet": next(scores), "real": 0.5})
+    begin_and_train(run)
     assert load(tmp_path / "run" / "best").notes["images"] == 400
     assert load(tmp_path / "run").notes["images"] == 1000
     kept = sorted(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir())
@@ -251,16 +200,12 @@ def test_the_best_model_and_its_checkpoint_are_kept(tmp_path):
 
 
 def test_what_was_measured_is_logged_and_the_same_after_an_interruption(tmp_path):
-    whole = with_held_out(tmp_path / "whole", "held_out_images=200", report_seconds=0)
-    whole.begin()
-    list(whole.train())
-    first = with_held_out(tmp_path / "parts", "held_out_images=200", report_seconds=0)
-    first.begin()
-    first.trainer.run = _stopping_after(first, 5)
-    list(first.train())
-    second = with_held_out(tmp_path / "parts", "held_out_images=200", report_seconds=0)
-    second.resume()
-    list(second.train())
+    whole = make_run(tmp_path / "whole", "held_out_images=200", report_seconds=0)
+    begin_and_train(whole)
+    first = make_run(tmp_path / "parts", "held_out_images=200", report_seconds=0)
+    begin_and_stop(first, 5)
+    second = make_run(tmp_path / "parts", "held_out_images=200", report_seconds=0)
+    resume_and_train(second)
     texts = [(tmp_path / name / "log.jsonl").read_text() for name in ("whole", "parts")]
     logs = [[json.loads(line) for line in text.splitlines()] for text in texts]
     assert [(r["step"], r["loss"], r.get("held_out")) for r in logs[0]] == [
@@ -273,8 +218,7 @@ def test_what_was_measured_is_logged_and_the_same_after_an_interruption(tmp_path
 
 def test_a_step_that_is_torn_is_not_saved(tmp_path):
     whole = make_run(tmp_path / "whole")
-    whole.begin()
-    list(whole.train())
+    begin_and_train(whole)
     run = make_run(tmp_path / "run", "checkpoint_images=200")
     run.begin()
     follow = run.trainer.averages[0].follow
@@ -289,7 +233,5 @@ def test_a_step_that_is_torn_is_not_saved(tmp_path):
         list(run.train())
     assert Checkpoints(tmp_path / "run").newest().images == 400
     again = make_run(tmp_path / "run", "checkpoint_images=200")
-    again.resume()
-    list(again.train())
-    for name, value in whole.model().state_dict().items():
-        assert torch.equal(value, again.model().state_dict()[name]), name
+    resume_and_train(again)
+    assert same_weights(whole, again)
