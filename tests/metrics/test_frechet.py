@@ -158,7 +158,7 @@ def test_batches_join_stably_far_from_the_origin(batch_size: int) -> None:
     batches = torch.split(x, batch_size)
     joined = FeatureStatistics.of(batches[0])
     for batch in batches[1:]:
-        joined = joined.update(batch)
+        joined = joined.merge(FeatureStatistics.of(batch))
     assert joined.n == 300
     # sums of x², which are 1e14, would leave one digit of the covariance
     np.testing.assert_allclose(joined.covariance, np.cov((x - 1e7).numpy(), rowvar=False), rtol=0, atol=2e-9)

@@ -17,7 +17,7 @@ class FeatureStatistics:
     """Number, mean and scatter Σ_i (f_i − mean)(f_i − mean)ᵀ of feature vectors, in float64 on the CPU.
 
     `of` makes them from features of shape (n, dim), `from_moments` from a known mean and covariance; `merge`
-    and `update` join those of batches as stably as if all features had been there at once.
+    joins those of batches as stably as if all features had been there at once.
     """
 
     n: int
@@ -92,10 +92,6 @@ class FeatureStatistics:
             self.mean + delta * (other.n / n),
             self.scatter + other.scatter + torch.outer(delta, delta) * (self.n * other.n / n),
         )
-
-    def update(self, features: Float[Tensor, "n dim"]) -> FeatureStatistics:
-        """These statistics with one more batch of features of shape (n, dim)."""
-        return self.merge(FeatureStatistics.of(features))
 
 
 def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
