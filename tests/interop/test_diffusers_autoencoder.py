@@ -99,7 +99,7 @@ def test_gradients_go_through_it(vae):
 def test_input_is_checked(vae):
     with pytest.raises(ValueError, match="vae: expected an AutoencoderKL"):
         Autoencoder(torch.nn.Linear(2, 2))
-    with pytest.raises(ValueError, match="chunks: want at least one"):
+    with pytest.raises(ValueError, match="chunks: expected at least one"):
         Autoencoder(vae).standardised([])
     with pytest.raises(ValueError, match="x: holds values that are not finite"):
         Autoencoder(vae).decode(torch.full((1, 4, 8, 8), float("nan")))

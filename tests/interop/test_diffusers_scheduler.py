@@ -212,7 +212,7 @@ def test_the_number_of_steps(network):
     assert scheduler.num_inference_steps == 4
     given = to_diffusers(ds.Euler(), ds.GivenSteps((10.0, 1.0, 0.0)), trained)
     given.set_timesteps(2)
-    with pytest.raises(ValueError, match="num_inference_steps: 3; GivenSteps has 2 steps"):
+    with pytest.raises(ValueError, match="num_steps: 3, but GivenSteps has 2"):
         given.set_timesteps(3)
     ends_above_zero = to_diffusers(ds.Euler(), ds.EDMSteps(3, terminal="sigma_min"), trained)
     assert float(ends_above_zero.sigmas[-1]) == from_diffusers(network, trained).sigma_min

@@ -124,5 +124,5 @@ def test_clocks_out_of_reach_are_refused(clock):
 
 
 def test_a_step_that_the_path_does_not_resolve_is_refused():
-    with pytest.raises(ValueError, match="want steps of 1/512 or more"):
+    with pytest.raises(ValueError, match="expected steps of at least 1/512"):
         BrownianPath([0], (2,)).increment(1.0001, 1.0002)

@@ -179,7 +179,7 @@ def test_mistakes_are_named(options, message):
 
 
 def test_denoisers_that_misbehave_are_named():
-    with pytest.raises(ValueError, match="denoiser: returned shape"):
+    with pytest.raises(ValueError, match="denoiser: expected a result of shape"):
         ds.sample(lambda x, sigma, cond=None: x[:1], seeds=[0, 1], shape=(2,))
     with pytest.raises(FloatingPointError, match="not finite"):
         ds.sample(lambda x, sigma, cond=None: x / 0.0, seeds=[0, 1], shape=(2,))

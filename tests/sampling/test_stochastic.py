@@ -228,7 +228,7 @@ def test_refusals(name):
         encode(denoiser, latents, sampler=Sampler(EDMSteps(terminal="sigma_min"), solver))
     with pytest.raises(ValueError, match=f"seeds: {type(solver).__name__} draws noise"):
         sample(denoiser, latents=latents, solver=solver)
-    with pytest.raises(ValueError, match=f"churn: {type(solver).__name__} adds noise of its own"):
+    with pytest.raises(ValueError, match=f"churn: {type(solver).__name__} adds noise itself"):
         sample(denoiser, seeds=[0], shape=(2,), solver=solver, churn=Churn(10.0))
     with pytest.raises(ValueError, match="noise: expected the shape"):
         sample(denoiser, latents=latents, solver=solver, noise=lambda draw, like: like[:1])
@@ -264,7 +264,7 @@ def test_noise_levels_that_do_not_fall_are_refused(name):
         *((f"r: .* got {r}", lambda r=r: DPMSolverPPSDE(r=r)) for r in (0.0, 1.1, math.nan)),
         ("variant: .* got 'euler'", lambda: DPMSolverPP2MSDE(variant="euler")),
         ("stages: .* got 3", lambda: GeneralSDE(stages=3)),
-        ("beta: expected a function of t, got 0.5", lambda: GeneralSDE(beta=0.5)),
+        (r"beta: expected a callable beta\(t\), got float", lambda: GeneralSDE(beta=0.5)),
         ("eta: 0.5 has no effect beside beta", lambda: GeneralSDE(eta=0.5, beta=lambda t: 1.0)),
         ("corrections: .* got -1", lambda: PredictorCorrector(-1)),
         ("corrections: .* got 1.5", lambda: PredictorCorrector(1.5)),

@@ -216,7 +216,7 @@ def test_progress_is_told(calibration):
         (lambda: FittedSolver((1.0, 0.0), ((math.nan,),)), "weights: expected finite"),
         (lambda: FittedSolver((0.5, 1.0), ((-1.0,),)), "levels"),
         (lambda: fit_solver(ring(), 4, truth_of(ring(), [0])), "truth: has no trajectory"),
-        (lambda: optimize_steps(ring(), Heun(), 0, truth_of(ring(), [0])), "num_steps: 0"),
+        (lambda: optimize_steps(ring(), Heun(), 0, truth_of(ring(), [0])), "num_steps: .* got 0"),
     ],
 )
 def test_bad_tables_and_requests_are_named(make, message):

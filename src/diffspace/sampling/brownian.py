@@ -17,8 +17,7 @@ _FIRST_ADDRESS = 1 << 31  # far from those of steps, so that churn draws other n
 
 
 class BrownianPath:
-    """A standard Brownian motion B(τ), τ ≥ 0, B(0) = 0, for each seed: B at any τ is the same however often and in
-    whatever order it is asked for.
+    """A standard Brownian motion B(τ), τ ≥ 0, B(0) = 0, for each seed; the order of calls has no effect on B at any τ.
 
     The interval of ln τ is halved again and again, the value in the middle drawn from the Brownian bridge between the
     ends with noise addressed by (seed, interval) (Lévy's construction); in the last cell, 2^−9 long in ln τ, a bridge
@@ -65,10 +64,10 @@ class BrownianPath:
         return torch.lerp(at_low, at_high, share).add_(self._noise(address), alpha=std)
 
     def increment(self, start: float, end: float) -> Float[Tensor, "batch *dims"]:
-        """B(end) − B(start); ValueError where the two differ and are too near each other to be told apart."""
+        """B(end) − B(start); ValueError where the two differ but lie in one cell."""
         if start != end and start > 0 and end > 0 and _cell(start) == _cell(end):
             raise ValueError(
-                f"clock: from {start!r} to {end!r}; want steps of 1/{1 / _WIDTH:g} or more in its logarithm"
+                f"clock: expected steps of at least 1/{1 / _WIDTH:g} in its logarithm, got {start!r} to {end!r}"
             )
         known = self._latest
         at_start = known[1] if known is not None and known[0] == start else self(start)
@@ -80,5 +79,5 @@ class BrownianPath:
 def _cell(clock: float) -> int:
     """The number of the cell that holds a clock > 0."""
     if not (math.isfinite(clock) and clock > 0 and -_REACH < math.log(clock) < _REACH):
-        raise ValueError(f"clock: {clock}; want 0, or a number between e^-128 and e^128")
+        raise ValueError(f"clock: expected 0 or a number between e^-128 and e^128, got {clock}")
     return math.floor((math.log(clock) + _REACH) / _WIDTH)

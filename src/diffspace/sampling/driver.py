@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator
 from typing import NamedTuple
 
 import torch
 
 from diffspace._shapes import Tensor
 from diffspace.process import Process
-from diffspace.protocols import Denoiser, Increment, Request, TimeSteps, sigma_range
+from diffspace.protocols import Increment, Request, TimeSteps, sigma_range
 from diffspace.sampling.churn import Churn
 from diffspace.sampling.solvers.base import Point, Solver
 from diffspace.sampling.steps import GivenTimes
@@ -71,15 +70,13 @@ def _at_given_times(
     """(t, σ) of a run whose times are given."""
     times = torch.tensor(steps.times, dtype=torch.float64)
     sigmas = process.sigma(times)
-    if not bool(torch.isfinite(sigmas).all()) or bool((sigmas < 0).any()) or bool((sigmas[:-1] == 0).any()):
+    if not bool((sigmas[:-1] > 0).all()) or not float(sigmas[-1]) >= 0 or not bool(torch.isfinite(sigmas).all()):
         raise ValueError("times: σ(t) must be finite, and positive at every time but the last")
     if not torch.equal(times == 0, sigmas == 0):
         raise ValueError("times: σ(t) must be 0 at t = 0 and nowhere else")
-    low, high = float(sigmas[sigmas > 0].min()), float(sigmas.max())
-    if not model_range[0] <= low <= high <= model_range[1]:
-        raise ValueError(
-            f"times: σ(t) from {low:g} to {high:g} leaves the model's range [{model_range[0]:g}, {model_range[1]:g}]"
-        )
+    (least, greatest), low, high = model_range, float(sigmas[sigmas > 0].min()), float(sigmas.max())
+    if not least <= low <= high <= greatest:
+        raise ValueError(f"times: σ(t) from {low:g} to {high:g} leaves the model's range [{least:g}, {greatest:g}]")
     if start is not None and not math.isclose(start, float(sigmas[0]), rel_tol=1e-6):
         raise ValueError(f"sigma_start: expected σ = {float(sigmas[0]):g}, where the given times begin, got {start:g}")
     return times, sigmas
@@ -157,7 +154,8 @@ def _noise_like(state: Tensor, noise: Tensor) -> Tensor:
     return noise.to(state)
 
 
-def _as_tensor(sigma: float | Tensor, like: Tensor) -> Tensor:
+def as_tensor(sigma: float | Tensor, like: Tensor) -> Tensor:
+    """A noise level as the tensor that a denoiser takes."""
     return sigma if isinstance(sigma, Tensor) else like.new_full((), sigma)
 
 
@@ -197,15 +195,13 @@ def run_steps(
                 continue
             answer = asked.known
             if answer is None and first_denoiser is not None:
-                answer = first_denoiser(asked.x, _as_tensor(asked.sigma, state))
+                answer = first_denoiser(asked.x, as_tensor(asked.sigma, state))
             if answer is None:
                 answer = yield asked
                 nfe += 1
             if answer is None or answer.shape != shape:
-                got = getattr(answer, "shape", None)
-                raise ValueError(
-                    f"denoiser: expected a result of shape {tuple(shape)}, like x, got {got and tuple(got)}"
-                )
+                got = None if answer is None else tuple(answer.shape)
+                raise ValueError(f"denoiser: expected a result of shape {tuple(shape)}, like x, got {got}")
             if answer.dtype != dtype:
                 answer = answer.to(dtype)
             first_denoiser = None
@@ -213,36 +209,3 @@ def run_steps(
         replacement = yield State(i + 1, len(kicks), end.sigma, end.unscale(state), first, nfe)
         if replacement is not None:
             state = end.scale(replacement)
-
-
-def drive(
-    denoiser: Denoiser,
-    x: Tensor,
-    grid: Grid,
-    *,
-    solver: Solver,
-    cond: dict[str, Tensor] | None,
-    noise: Callable[[int, Tensor], Tensor],
-    increment: Callable[[Increment, Tensor], Tensor],
-    context: Callable[[], AbstractContextManager[object]],
-) -> Iterator[State]:
-    """Yield the state before the first step and after each.
-
-    Args:
-        denoiser: D(x; σ).
-        x: the unscaled state (B, *dims) at the first level.
-        grid: from `make_grid`.
-        solver: takes the steps.
-        cond: named conditions with leading dimension B.
-        noise: `noise(step, like)` gives the unit-variance churn noise of a step.
-        increment: `increment(request, like)` gives the noise that a stochastic solver requests.
-        context: entered around each step and left before the state is yielded, so that gradient mode does not leak.
-    """
-    yield State(0, len(grid.kicks), grid.points[0].sigma, x, None, 0)
-    steps = run_steps(solver, grid, x, noise, increment)
-    for _ in grid.kicks:
-        with context():
-            asked = next(steps)
-            while isinstance(asked, Request):
-                asked = steps.send(denoiser(asked.x, _as_tensor(asked.sigma, x), cond))
-        yield asked

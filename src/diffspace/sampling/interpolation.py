@@ -16,16 +16,14 @@ def interpolate(
 ) -> Float[Tensor, "{n} *dims"]:
     """n points from the latent a to the latent b, the ends among them: a batch for `decode` or `sample(latents=…)`.
 
-    a and b are one sample each, of any scale; all elements together are one vector. With w = i/(n − 1):
+    a and b are one sample each, of any scale, taken as vectors. With w = i/(n − 1):
 
     "spherical": ‖z‖ = (1 − w)·‖a‖ + w·‖b‖, and the direction turns by equal angles along the great circle. Noise in d
     dimensions has a norm of nearly σ√d, which a straight line would leave.
     "mixing": z = cos(½πw)·a + sin(½πw)·b, which is again N(0, σ²I) if a and b are independent draws of it.
 
-    Parallel vectors, or one that is 0, are joined by the straight line. Between opposite ones, of which no great circle
-    is the shortest, the way leads by the axis in which a is least; numbers (d = 1) are joined by the straight line.
-    Computed in float64, returned in the dtype of a; the ends are a and b themselves. ValueError for n < 2, for
-    unlike shapes and for values that are not finite.
+    Parallel vectors, numbers (d = 1), and a vector and 0 are joined by the straight line, opposite vectors by way of
+    the axis in which a is least. Computed in float64, returned in the dtype of a; the ends are a and b themselves.
     """
     check_integer("n", n, 2)
     if a.shape != b.shape or a.dtype != b.dtype:

@@ -15,9 +15,9 @@ import torch
 
 from diffspace._shapes import Float, Tensor
 from diffspace.process import Process
-from diffspace.protocols import Cond, Denoiser, TimeSteps
+from diffspace.protocols import Cond, Denoiser, Request, TimeSteps
 from diffspace.sampling.churn import Churn
-from diffspace.sampling.driver import Grid, State, drive, make_grid
+from diffspace.sampling.driver import Grid, State, as_tensor, make_grid, run_steps
 from diffspace.sampling.sampler import Execution, Sampler
 from diffspace.sampling.solvers.base import Solver
 from diffspace.sampling.start import Noise, Start, is_finite, make_start
@@ -55,15 +55,15 @@ class Samples:
         if len(batches) == 1:
             return first
         paths = [batch.trajectory for batch in batches if batch.trajectory is not None]
-        return cls(
+        path = (
+            Trajectory(torch.cat([p.x for p in paths], 1), torch.cat([p.denoised for p in paths], 1)) if paths else None
+        )
+        return dataclasses.replace(
+            first,
             x=torch.cat([batch.x for batch in batches]),
-            sigmas=first.sigmas,
-            num_steps=first.num_steps,
             nfe=max(batch.nfe for batch in batches),
             seeds=None if first.seeds is None else tuple(itertools.chain(*(batch.seeds or () for batch in batches))),
-            trajectory=Trajectory(torch.cat([path.x for path in paths], 1), torch.cat([p.denoised for p in paths], 1))
-            if paths
-            else None,
+            trajectory=path,
         )
 
 
@@ -81,7 +81,7 @@ def score(denoiser: Denoiser) -> Callable[..., Tensor]:
 
 @contextlib.contextmanager
 def _evaluating(module: torch.nn.Module, grad: bool) -> Iterator[None]:
-    """Gradients as asked for, and a module left in training mode without its dropout."""
+    """Set the gradient mode, and evaluation mode for modules in training mode, so that there is no dropout."""
     training = [m for m in module.modules() if m.training]
     for m in training:
         m.training = False
@@ -109,44 +109,36 @@ class Run:
 
     def states(self, rows: slice = slice(None)) -> Iterator[State]:
         """The state of some samples before the first step, then after each."""
-        start, grad = self.start.slice(rows), self.execution.grad
-        cond = None
-        if self.cond is not None:
-            cond = {name: value[rows].to(self.device) for name, value in self.cond.items()}
-        with torch.set_grad_enabled(grad):
-            x = start.state(self.grid.sigmas[0], self.device, self.dtype)
+        start, grid, denoiser, grad = self.start.slice(rows), self.grid, self.denoiser, self.execution.grad
+        cond = self.cond and {name: value[rows].to(self.device) for name, value in self.cond.items()}
         context: Callable[[], AbstractContextManager[object]] = functools.partial(torch.set_grad_enabled, grad)
-        if isinstance(self.denoiser, torch.nn.Module):
-            context = functools.partial(_evaluating, self.denoiser, grad)
-        return drive(
-            self.denoiser,
-            x,
-            self.grid,
-            solver=self.solver,
-            cond=cond,
-            noise=start.noise(self.noise),
-            increment=start.increments(self.noise),
-            context=context,
-        )
+        with context():
+            x = start.state(grid.sigmas[0], self.device, self.dtype)
+        if isinstance(denoiser, torch.nn.Module):
+            context = functools.partial(_evaluating, denoiser, grad)
+        yield State(0, len(grid.kicks), grid.sigmas[0], x, None, 0)
+        steps = run_steps(self.solver, grid, x, start.noise(self.noise), start.increments(self.noise))
+        for _ in grid.kicks:
+            with context():  # left before the state is yielded, so that gradient mode does not leak
+                asked = next(steps)
+                while isinstance(asked, Request):
+                    asked = steps.send(denoiser(asked.x, as_tensor(asked.sigma, x), cond))
+            yield asked
 
     def batches(self, denoiser_of: Callable[[slice], Denoiser] | None = None) -> Iterator[Samples]:
         """The samples in finished batches; `denoiser_of` makes a denoiser for each, in place of the run's own."""
-        batch_size, progress, trajectory = (
-            self.execution.batch_size,
-            self.execution.progress,
-            self.execution.trajectory,
-        )
-        keep = self.device if batch_size is None else torch.device("cpu")
-        size = self.start.count if batch_size is None else batch_size
+        options = self.execution
+        keep = self.device if options.batch_size is None else torch.device("cpu")
+        size = options.batch_size or self.start.count
         for first in range(0, self.start.count, size):
             rows = slice(first, min(first + size, self.start.count))
             run = self if denoiser_of is None else dataclasses.replace(self, denoiser=denoiser_of(rows))
             path: list[Tensor] = []
             denoised: list[Tensor] = []
             for state in run.states(rows):
-                if progress is not None:
-                    progress(first, state)
-                if trajectory:
+                if options.progress is not None:
+                    options.progress(first, state)
+                if options.trajectory:
                     path.append(state.x.to(keep))
                     if state.denoised is not None:
                         denoised.append(state.denoised.to(keep))
@@ -160,7 +152,7 @@ class Run:
                 num_steps=state.num_steps,
                 nfe=state.nfe,
                 seeds=self.start.slice(rows).seeds,
-                trajectory=Trajectory(torch.stack(path), torch.stack(denoised)) if trajectory else None,
+                trajectory=Trajectory(torch.stack(path), torch.stack(denoised)) if options.trajectory else None,
             )
 
     def samples(self) -> Samples:
@@ -169,13 +161,11 @@ class Run:
 
 
 def _home(denoiser: object, tensor: Tensor | None, device: torch.device | str | None) -> torch.device:
-    """Where to compute: as asked for, else where the model is, else where the given tensor is."""
+    """Where to compute: as given, else where the model is, else where the given tensor is."""
     if device is not None:
         return torch.device(device)
     if isinstance(denoiser, torch.nn.Module):
-        held = next(itertools.chain(denoiser.parameters(), denoiser.buffers()), None)
-        if held is not None:
-            return held.device
+        tensor = next(itertools.chain(denoiser.parameters(), denoiser.buffers()), tensor)
     return torch.device("cpu") if tensor is None else tensor.device
 
 
@@ -202,17 +192,17 @@ def make_run(
         sigma_start: the noise level of a given state, from which the steps are spaced anew. Default: their first.
         upward: from the last noise level to the first.
     """
-    execution = Execution() if execution is None else execution
+    execution = execution or Execution()
     if sampler.adds_noise and noise is None and start.seeds is None:
-        who = type(sampler.solver).__name__ if sampler.solver.stochastic else "churn"
-        raise ValueError(f"seeds: {who} draws noise for each sample; give seeds or noise beside the tensor")
+        raise ValueError(
+            f"seeds: {sampler.noise_source} draws noise for each sample; give seeds or noise beside the tensor"
+        )
     for name, value in (cond or {}).items():
         if value.ndim == 0 or len(value) != start.count:
             raise ValueError(f"cond: {name!r} has shape {tuple(value.shape)}; expected {start.count} rows")
     grid = make_grid(denoiser, sampler.steps, sampler.process, churn=sampler.churn, start=sigma_start, upward=upward)
-    home, dtype = _home(denoiser, start.tensor, execution.device), execution.dtype
-    if dtype is None:
-        dtype = torch.float32 if home.type == "mps" else torch.float64
+    home = _home(denoiser, start.tensor, execution.device)
+    dtype = execution.dtype or (torch.float32 if home.type == "mps" else torch.float64)
     conditions = None if cond is None else dict(cond)
     return Run(denoiser, start, conditions, grid, sampler.solver, noise, execution, home, dtype)
 
@@ -240,7 +230,7 @@ def sample(
 
     Args:
         denoiser: D(x, sigma, cond), with x (B, *dims) unscaled and sigma of shape () or (B,).
-        seeds: each is a random stream of its own, so that a sample does not depend on its batch.
+        seeds: one random stream for each sample, so that a sample does not depend on its batch.
         shape: of one sample, unless the denoiser states it.
         latents: the starting noise (B, *dims) of unit variance, instead of that of the seeds.
         sampler: how to sample. Default: `Sampler()`, the paper's 18 steps of Heun's method.
@@ -255,7 +245,7 @@ def sample(
     """
     parts: dict[str, Any] = {"steps": steps, "solver": solver, "process": process, "churn": churn}
     given = {name: part for name, part in parts.items() if part is not None}
-    sampler = dataclasses.replace(Sampler() if sampler is None else sampler, **given)
+    sampler = dataclasses.replace(sampler or Sampler(), **given)
     start = make_start(denoiser, shape=shape, seeds=seeds, latents=latents)
     return make_run(denoiser, start, sampler, cond=cond, noise=noise, execution=execution).samples()
 
@@ -273,8 +263,7 @@ def sample_batches(
 ) -> Iterator[Samples]:
     """The samples of `sample` in finished batches of `execution.batch_size`, to be stored or shown as they come.
 
-    Args:
-        denoiser, seeds, shape, latents, sampler, cond, noise, execution: as in `sample`; checked at the call.
+    All arguments are as in `sample`, and are checked at the call.
     """
     start = make_start(denoiser, shape=shape, seeds=seeds, latents=latents)
     return make_run(denoiser, start, sampler or Sampler(), cond=cond, noise=noise, execution=execution).batches()
@@ -293,17 +282,14 @@ def sample_states(
 ) -> Iterator[State]:
     """The states of `sample` as they come, of all samples at once: before the first step, then after each step.
 
-    For previews and early stops.
-
-    Args:
-        denoiser, seeds, shape, latents, sampler, cond, noise, execution: as in `sample`; checked at the call. The
-            caller holds what is kept, so `execution` allows no batch size, trajectory or progress.
+    For previews and early stops. All arguments are as in `sample`, and are checked at the call; `execution` allows no
+    batch size, trajectory or progress, since the caller holds what is kept.
     """
-    options = Execution() if execution is None else execution
+    options = execution or Execution()
     if options.batch_size is not None or options.trajectory or options.progress is not None:
         raise ValueError("execution: batch_size, trajectory and progress have no effect here; expected none of them")
     start = make_start(denoiser, shape=shape, seeds=seeds, latents=latents)
-    return make_run(denoiser, start, sampler or Sampler(), cond=cond, noise=noise, execution=execution).states()
+    return make_run(denoiser, start, sampler or Sampler(), cond=cond, noise=noise, execution=options).states()
 
 
 def sample_from(
@@ -337,7 +323,7 @@ def _code(
     denoiser: Denoiser, x: Tensor, sampler: Sampler | None, cond: Cond | None, execution: Execution | None, upward: bool
 ) -> Samples:
     """The ODE from a state at one end of the steps to the other."""
-    sampler = Sampler(EDMSteps(terminal="sigma_min")) if sampler is None else sampler
+    sampler = sampler or Sampler(EDMSteps(terminal="sigma_min"))
     check_deterministic(sampler)
     start = make_start(denoiser, x=x)
     return make_run(denoiser, start, sampler, cond=cond, execution=execution, upward=upward).samples()
@@ -346,8 +332,7 @@ def _code(
 def check_deterministic(sampler: Sampler) -> None:
     """ValueError for a sampler that adds noise, where the ODE alone is followed."""
     if sampler.adds_noise:
-        who = type(sampler.solver).__name__ if sampler.solver.stochastic else "churn"
-        raise ValueError(f"sampler: {who} adds noise; expected a solver of the ODE without churn")
+        raise ValueError(f"sampler: {sampler.noise_source} adds noise; expected a solver of the ODE without churn")
 
 
 def encode(

@@ -37,15 +37,21 @@ class Sampler:
         for (name, example), right in zip(_EXAMPLES.items(), fits, strict=True):
             if not right:
                 raise ValueError(f"{name}: expected {name} such as {example}, got {getattr(self, name)!r}")
-        if self.churn.S_churn > 0 and self.solver.stochastic:
-            raise ValueError(f"churn: {type(self.solver).__name__} adds noise of its own; use one of the two")
-        if self.churn.S_churn > 0 and self.solver.multistep:
-            raise ValueError(f"churn: {type(self.solver).__name__} remembers earlier steps, which churn would falsify")
+        if self.churn.S_churn > 0 and (self.solver.stochastic or self.solver.multistep):
+            why = (
+                "adds noise itself" if self.solver.stochastic else "remembers earlier steps, which churn would falsify"
+            )
+            raise ValueError(f"churn: {type(self.solver).__name__} {why}; use one of the two")
+
+    @property
+    def noise_source(self) -> str:
+        """What adds noise after the start, the class of a stochastic solver or "churn"; "" for nothing."""
+        return type(self.solver).__name__ if self.solver.stochastic else "churn" if self.churn.S_churn > 0 else ""
 
     @property
     def adds_noise(self) -> bool:
         """Whether samples receive noise after the start, by churn or by a solver of the SDE."""
-        return self.churn.S_churn > 0 or self.solver.stochastic
+        return bool(self.noise_source)
 
     @property
     def nfe(self) -> int | None:

@@ -77,7 +77,7 @@ def make_start(
     latents: Tensor | None = None,
     x: Tensor | None = None,
 ) -> Start:
-    """Check where samples start against one another and against what the denoiser states; x has a level of its own."""
+    """Check the arguments against each other and against what the denoiser states; x is a state at a noise level."""
     tensor, name = (latents, "latents") if x is None else (x, "x")
     if tensor is not None:
         if shape is not None and tuple(shape) != tuple(tensor.shape[1:]):
@@ -89,8 +89,7 @@ def make_start(
     elif seeds is None:
         raise ValueError("seeds: expected seeds (with shape) or latents, got neither")
     known: Sequence[int] | None = getattr(denoiser, "sample_shape", None)
-    if shape is None:
-        shape = known
+    shape = known if shape is None else shape
     if shape is None:
         raise ValueError("shape: the denoiser does not state the shape of a sample; give shape=(…)")
     # a model that takes any image size still fixes the number of dimensions and of channels

@@ -24,6 +24,16 @@ from diffspace.sampling.beta_distribution import beta_quantile
 _ANY = (0.0, math.inf)
 
 
+def _check_inside(name: str, low: float, high: float, model_range: tuple[float, float]) -> None:
+    """ValueError where levels from `low` to `high` are not all in the model's range."""
+    least, greatest = model_range
+    if not least <= low <= high <= greatest:
+        span = f"{low:g} is" if low == high else f"from {high:g} to {low:g} are"
+        raise ValueError(
+            f"{name}: {span} outside the model's range [{least:g}, {greatest:g}]; pass clip=True to move it inside"
+        )
+
+
 @dataclass(frozen=True)
 class RangedSteps(ABC):
     """N steps over a range of σ.
@@ -47,9 +57,9 @@ class RangedSteps(ABC):
             raise ValueError(f"sigma_min: {self.sigma_min} is not below sigma_max = {self.sigma_max}")
         check_choice("terminal", self.terminal, ("zero", "sigma_min"))
 
-    @abstractmethod
     def default_range(self) -> tuple[float, float]:
-        """The paper's (σ_min, σ_max) of this column."""
+        """The paper's (σ_min, σ_max) of this column: by default that of EDM."""
+        return 0.002, 80.0
 
     @abstractmethod
     def _place(self, fractions: list[float], low: float, high: float, first: float) -> list[float]:
@@ -57,18 +67,13 @@ class RangedSteps(ABC):
 
     def resolve(self, model_range: tuple[float, float] = _ANY) -> tuple[float, float]:
         """(σ_min, σ_max) for a model defined on `model_range`."""
-        least, greatest = model_range
-
-        def end(name: str, value: float | None, default: float) -> float:
-            if value is not None and not least <= value <= greatest and not self.clip:
-                raise ValueError(
-                    f"{name}: {value:g} is outside the model's range [{least:g}, {greatest:g}]; "
-                    "make the steps with clip=True to move it inside"
-                )
-            return min(max(default if value is None else value, least), greatest)
-
-        low, high = self.default_range()
-        low, high = end("sigma_min", self.sigma_min, low), end("sigma_max", self.sigma_max, high)
+        ends = []
+        for name, default in zip(("sigma_min", "sigma_max"), self.default_range(), strict=True):
+            given = getattr(self, name)
+            if given is not None and not self.clip:
+                _check_inside(name, given, given, model_range)
+            ends.append(min(max(default if given is None else given, model_range[0]), model_range[1]))
+        low, high = ends
         if not low < high:
             raise ValueError(f"sigma_min: {low:g} is not below sigma_max = {high:g}")
         return low, high
@@ -100,9 +105,6 @@ class EDMSteps(RangedSteps):
         super().__post_init__()
         check_number("rho", self.rho, "(0, inf)")
 
-    def default_range(self) -> tuple[float, float]:
-        return 0.002, 80.0
-
     def _place(self, fractions: list[float], low: float, high: float, first: float) -> list[float]:
         a, b = math.pow(first, 1 / self.rho), math.pow(low, 1 / self.rho)
         return [math.pow(a + fraction * (b - a), self.rho) for fraction in fractions]
@@ -114,9 +116,6 @@ class LogLinearSteps(RangedSteps):
 
     Others call them exponential steps.
     """
-
-    def default_range(self) -> tuple[float, float]:
-        return 0.002, 80.0
 
     def _place(self, fractions: list[float], low: float, high: float, first: float) -> list[float]:
         return [first * math.pow(low / first, fraction) for fraction in fractions]
@@ -163,9 +162,8 @@ class VPSteps(_InTime):
         return schedule.sigma(self.epsilon_s), schedule.sigma(1.0)
 
     def _schedule(self, low: float, high: float) -> VPSchedule:
-        if (low, high) == self.default_range():
-            return VPSchedule(self.beta_d, self.beta_min)
-        return VPSchedule.spanning(low, high, self.epsilon_s)
+        own = (low, high) == self.default_range()
+        return VPSchedule(self.beta_d, self.beta_min) if own else VPSchedule.spanning(low, high, self.epsilon_s)
 
 
 @dataclass(frozen=True)
@@ -176,9 +174,6 @@ class ScheduleSteps(_InTime):
     """
 
     schedule: Schedule = field(default_factory=VPSchedule)
-
-    def default_range(self) -> tuple[float, float]:
-        return 0.002, 80.0
 
     def _schedule(self, low: float, high: float) -> Schedule:
         return self.schedule
@@ -212,8 +207,11 @@ class _TabledSteps(RangedSteps):
     """N of the levels of a table, chosen by index; with a range given, of those inside it."""
 
     @abstractmethod
+    def _noise_levels(self) -> NoiseLevels: ...
+
     def _falling_levels(self) -> list[float]:
-        """The table from its highest level down."""
+        levels: list[float] = self._noise_levels().table().tolist()
+        return levels[::-1]
 
     @abstractmethod
     def _choose(self, count: int, size: int) -> list[int]:
@@ -240,12 +238,11 @@ class IDDPMSteps(_TabledSteps):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        IDDPMLevels(self.M, self.C_1, self.C_2)
+        self._noise_levels()
         check_integer("j0", self.j0, 0, self.M - 2)
 
-    def _falling_levels(self) -> list[float]:
-        levels: list[float] = IDDPMLevels(self.M, self.C_1, self.C_2).table().tolist()
-        return levels[::-1]
+    def _noise_levels(self) -> NoiseLevels:
+        return IDDPMLevels(self.M, self.C_1, self.C_2)
 
     def default_range(self) -> tuple[float, float]:
         u = self._falling_levels()
@@ -281,9 +278,8 @@ class LevelSteps(_TabledSteps):
                 f"offset: expected 0, or more with spacing='leading' and terminal='zero', got {self.offset}"
             )
 
-    def _falling_levels(self) -> list[float]:
-        levels: list[float] = self.levels.table().tolist()
-        return levels[::-1]
+    def _noise_levels(self) -> NoiseLevels:
+        return self.levels
 
     def default_range(self) -> tuple[float, float]:
         table = self._falling_levels()
@@ -326,16 +322,11 @@ class GivenSteps:
 
     def sigmas(self, model_range: tuple[float, float] = _ANY, *, start: float | None = None) -> Float[Tensor, "levels"]:
         """The levels as given; `start`, if any, is the first of them."""
-        least, greatest = model_range
         levels = torch.tensor(self.levels, dtype=torch.float64)
-        positive = levels[levels > 0]
         if self.clip:
-            levels = torch.where(levels > 0, levels.clamp(least, greatest), levels)
-        elif bool(((positive < least) | (positive > greatest)).any()):
-            raise ValueError(
-                f"levels: from {self.levels[0]:g} to {float(positive[-1]):g}, outside the model's range "
-                f"[{least:g}, {greatest:g}]; make the steps with clip=True to move them inside"
-            )
+            levels = torch.where(levels > 0, levels.clamp(*model_range), levels)
+        else:
+            _check_inside("levels", min(level for level in self.levels if level > 0), self.levels[0], model_range)
         if start is not None and not math.isclose(start, self.levels[0], rel_tol=1e-9):
             raise ValueError(f"sigma_start: {start:g}, but the given levels begin at {self.levels[0]!r}")
         return levels

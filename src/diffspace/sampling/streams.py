@@ -18,7 +18,7 @@ def _seeded(generator: torch.Generator, seed: int) -> torch.Generator:
 
 
 def _normal(seeds: Iterable[int], shape: Sequence[int]) -> Tensor:
-    """For each seed the first normal draw of its own stream."""
+    """The first normal draw of each seed's stream."""
     generator, size = torch.Generator(), tuple(shape)
     return torch.stack([torch.randn(size, generator=_seeded(generator, seed)) for seed in seeds])
 
@@ -32,7 +32,7 @@ def _mix(value: int) -> int:
 
 
 def initial_latents(seeds: Sequence[int], shape: Sequence[int]) -> Float[Tensor, "batch *dims"]:
-    """Unit-variance float32 latents on the CPU, each the first draw of its own seed's generator."""
+    """Unit-variance float32 latents on the CPU, each the first draw of its seed's generator."""
     if len(seeds) == 0:
         raise ValueError("seeds: expected at least one, got none")
     return _normal(seeds, shape)

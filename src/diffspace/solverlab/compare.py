@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import torch
 
 from diffspace._shapes import Float, Tensor
+from diffspace.checks import check_number
 from diffspace.config import find, from_text, kinds, to_text
 from diffspace.protocols import Denoiser
 from diffspace.sampling import Execution, Sampler, sample
 from diffspace.sampling.driver import make_grid
-from diffspace.solverlab.end_points import EndPointError, Reference
+from diffspace.solverlab.end_points import EndPointError, Reference, mean_squares
 
 BUDGETS = (5, 8, 10, 15, 20, 35, 50)
 """Evaluations of the denoiser at which solvers are compared by default."""
@@ -37,7 +38,7 @@ _VARIANTS: Mapping[str, tuple[str, ...]] = {
         for solver in ("ab:k=3", "ab:k=4", "ab:k=3,prediction=x0", "ipndm:k=4")
     ),
 }
-"""Options of solvers that are a family; a solver without an entry is tried as it is by default."""
+"""Options of solvers that are a family; a solver without an entry is tried with its defaults."""
 
 
 def steps_name(sampler: Sampler) -> str:
@@ -195,7 +196,7 @@ def default_samplers(
 
 
 def plan_runs(samplers: Mapping[str, Sampler], budgets: Sequence[int] = BUDGETS) -> Plan:
-    """For each sampler and budget the largest N that costs at most so many evaluations, each run once.
+    """For each sampler and budget the largest N that costs no more evaluations than the budget, each run once.
 
     Samplers that add noise are left out, since they do not end where the ODE does, and those whose tolerance decides
     how many evaluations they take. Levels that are given are the same at every budget. ValueError for budgets below 1.
@@ -204,25 +205,21 @@ def plan_runs(samplers: Mapping[str, Sampler], budgets: Sequence[int] = BUDGETS)
         raise ValueError(f"budgets: expected numbers of evaluations, each at least 1, got {tuple(budgets)}")
     runs: list[PlannedRun] = []
     excluded: dict[str, dict[str, None]] = {}  # by reason; names in order, each once
-
     for name, sampler in samplers.items():
-        reason = ""
+        answers: dict[int, list[int]] = {}  # by N
         if sampler.adds_noise:
             reason = "noise is added, so that the end points are not those of the ODE"
         elif sampler.nfe is None:
             reason = "a tolerance decides how many evaluations are made, not a budget"
         else:
-            answers: dict[int, list[int]] = {}
-            placed = {budget: within_budget(sampler, budget) for budget in sorted(set(budgets))}
-            for budget, own in placed.items():
-                if own is not None:
-                    answers.setdefault(own.steps.num_steps, []).append(budget)
-            for num_steps, budgets_of in answers.items():
-                own = sampler.with_num_steps(num_steps)
-                runs.append(PlannedRun(name, own, own.nfe or 0, tuple(budgets_of)))
-            if not answers:
-                reason = "costs more than any budget"
-        if reason:
+            reason = "costs more than any budget"
+            for budget in sorted(set(budgets)):
+                if (largest := within_budget(sampler, budget)) is not None:
+                    answers.setdefault(largest.steps.num_steps, []).append(budget)
+        for num_steps, budgets_of in answers.items():
+            own = sampler.with_num_steps(num_steps)
+            runs.append(PlannedRun(name, own, own.nfe or 0, tuple(budgets_of)))
+        if not answers:
             excluded.setdefault(reason, {})[name.removesuffix(f", {steps_name(sampler)}")] = None
     return Plan(tuple(runs), tuple(f"{', '.join(names)}: {reason}" for reason, names in excluded.items()))
 
@@ -283,9 +280,7 @@ def _measure(denoiser: Denoiser, reference: Reference, run: PlannedRun, executio
             raise ValueError(f"goes from σ = {first:g} to {last:g}, the reference from {reference.sigma_max:g} to 0")
         samples = sample(denoiser, latents=reference.latents, cond=reference.cond, sampler=sampler, execution=execution)
         nfe, error = samples.nfe, reference.error_of(samples.x)
-        squares = (
-            (samples.x.to(reference.x) - reference.x).reshape(len(reference.x), -1).square().mean(1).cpu().double()
-        )
+        squares = mean_squares(samples.x.to(reference.x) - reference.x).cpu().double()
     except (ValueError, ArithmeticError) as reason:
         failure = str(reason)
     return [Measurement(name, sampler, budget, nfe, error, squares, failure) for budget in budgets]
@@ -296,8 +291,7 @@ def pareto(comparison: SolverComparison, *, margin: float = 0.0) -> list[Measure
 
     Each is lower than the one before by more than a share `margin` of it.
     """
-    if not 0 <= margin < 1:
-        raise ValueError(f"margin: expected a number in [0, 1), got {margin!r}")
+    check_number("margin", margin, "[0, 1)")
     front: list[Measurement] = []
     for row in sorted(comparison.within(max(comparison.budgets)), key=lambda row: (row.nfe, row.error.rms)):
         if not front or row.error.rms < (1 - margin) * front[-1].error.rms:
@@ -308,14 +302,12 @@ def pareto(comparison: SolverComparison, *, margin: float = 0.0) -> list[Measure
 def recommend(comparison: SolverComparison, *, margin: float = 0.05) -> list[Recommendation]:
     """One sampler for each budget at which any did not fail.
 
-    Of everything that took no more evaluations, the least RMS. Others tie with it whose RMS is at most `margin` more
-    and whose excess the samples do not tell from chance: the mean difference of the squared errors of the same samples
-    is below two of its standard errors. Of those that tie, the one is taken that is the best over all budgets (in the
-    mean of the least RMS over its own), for the least of many was partly lucky; then the one with fewer evaluations,
-    and then the first.
+    Of everything that took no more evaluations, the least RMS. Others tie with it if their RMS is at most `margin` more
+    and the mean difference of the squared errors of the same samples is below two of its standard errors. Of those that
+    tie, the best over all budgets is taken (by the mean of the least RMS over its own), since the least of many was
+    partly lucky; then the one with fewer evaluations, and then the first.
     """
-    if not margin >= 0:
-        raise ValueError(f"margin: expected a number in [0, inf), got {margin!r}")
+    check_number("margin", margin, "[0, inf)")
     ranked = {budget: rows for budget in comparison.budgets if (rows := comparison.within(budget))}
     general = _generality(comparison.rows, {budget: rows[0].error.rms for budget, rows in ranked.items()})
     chosen = []

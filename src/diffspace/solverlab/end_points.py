@@ -31,9 +31,14 @@ class EndPointError(NamedTuple):
     median: float
 
 
+def mean_squares(residuals: Float[Tensor, "batch *dims"]) -> Float[Tensor, "batch"]:
+    """The mean square over the elements of each sample."""
+    return residuals.reshape(len(residuals), -1).square().mean(1)
+
+
 def end_point_error(x: Float[Tensor, "batch *dims"], exact: Float[Tensor, "batch *dims"]) -> EndPointError:
     """The distance of end points from the exact ones."""
-    squares = (x - exact).reshape(len(x), -1).square().mean(1)
+    squares = mean_squares(x - exact)
     return EndPointError(float(squares.mean().sqrt()), float(squares.sqrt().median()))
 
 
@@ -66,18 +71,17 @@ class Reference:
         """
         if self.path is None:
             raise ValueError("path: the reference has no trajectory; make it with execution=Execution(trajectory=True)")
-        levels = self.sigmas[:-1]
-        if sigma < float(levels[-1]):
+        levels: list[float] = self.sigmas[:-1].tolist()
+        if sigma < levels[-1]:
             return self.x
         if not sigma <= self.sigma_max * (1 + 1e-9):
             raise ValueError(f"sigma: {sigma:g} is above {self.sigma_max:g}, where the reference starts")
-        right = min(max(int((levels >= sigma).sum()), 1), len(levels) - 1)
-        left = right - 1
-        h = math.log(float(levels[right] / levels[left]))
-        u = math.log(sigma / float(levels[left])) / h
-        x = self.path.x
-        slopes = [x[i] - self.path.denoised[i] for i in (left, right)]
-        mixed = x[left] * ((1 + 2 * u) * (1 - u) ** 2) + x[right] * (u * u * (3 - 2 * u))
+        right = min(max(sum(level >= sigma for level in levels), 1), len(levels) - 1)
+        h = math.log(levels[right] / levels[right - 1])
+        u = math.log(sigma / levels[right - 1]) / h
+        ends = self.path.x[right - 1 : right + 1]
+        slopes = ends - self.path.denoised[right - 1 : right + 1]
+        mixed = ends[0] * ((1 + 2 * u) * (1 - u) ** 2) + ends[1] * (u * u * (3 - 2 * u))
         return mixed + slopes[0] * (h * u * (1 - u) ** 2) - slopes[1] * (h * u * u * (1 - u))
 
     def error_of(self, x: Float[Tensor, "batch *dims"]) -> EndPointError:
@@ -88,7 +92,7 @@ class Reference:
 class Continuous(torch.nn.Module):
     """A denoiser at any σ, without the rounding to levels that it states, which would make σ jump.
 
-    With `batch_size` it evaluates so many samples at a time.
+    It evaluates `batch_size` samples at a time, by default all.
     """
 
     def __init__(self, denoiser: Denoiser, batch_size: int | None = None) -> None:
@@ -97,14 +101,12 @@ class Continuous(torch.nn.Module):
         self.batch_size = batch_size
 
     def forward(self, x: Tensor, sigma: Tensor, cond: Cond | None = None) -> Tensor:
-        size = len(x) if self.batch_size is None else self.batch_size
-        if size >= len(x):
+        if self.batch_size is None or self.batch_size >= len(x):
             return self.denoiser(x, sigma, cond)
         parts = []
-        for first in range(0, len(x), size):
-            rows = slice(first, first + size)
-            own = None if cond is None else {name: value[rows] for name, value in cond.items()}
-            parts.append(self.denoiser(x[rows], sigma, own))
+        for first in range(0, len(x), self.batch_size):
+            rows = slice(first, first + self.batch_size)
+            parts.append(self.denoiser(x[rows], sigma, cond and {name: value[rows] for name, value in cond.items()}))
         return torch.cat(parts)
 
 
@@ -126,8 +128,7 @@ def reference(
             `REFERENCE_SAMPLER`, 400 steps of a method of fourth order.
         execution: as in `sample`; `trajectory` keeps the run with N steps, for `Reference.at`.
     """
-    sampler = REFERENCE_SAMPLER if sampler is None else sampler
-    execution = Execution() if execution is None else execution
+    sampler, execution = sampler or REFERENCE_SAMPLER, execution or Execution()
     num_steps = sampler.steps.num_steps
     if num_steps < 8 or num_steps % 2:
         raise ValueError(f"sampler: expected an even number of at least 8 steps, got {num_steps}")
@@ -141,13 +142,8 @@ def reference(
         low, high = steps.resolve(sigma_range(denoiser))
         sampler = replace(sampler, steps=replace(steps, sigma_min=low, sigma_max=high))
     continuous = Continuous(denoiser)
-    coarse = sample(
-        continuous,
-        latents=latents,
-        cond=cond,
-        sampler=sampler.with_num_steps(num_steps // 2),
-        execution=replace(execution, trajectory=False),
-    )
+    half, plain = sampler.with_num_steps(num_steps // 2), replace(execution, trajectory=False)
+    coarse = sample(continuous, latents=latents, cond=cond, sampler=half, execution=plain)
     fine = sample(continuous, latents=latents, cond=cond, sampler=sampler, execution=execution)
     error = end_point_error(coarse.x, fine.x)
     return Reference(latents, fine.x, fine.sigmas, cond, error, coarse.nfe + fine.nfe, fine.trajectory)

@@ -22,17 +22,12 @@ from diffspace.sampling.solvers.base import Point, Solver, Step, UnscaledSolver
 from diffspace.sampling.solvers.fitted import FittedSolver
 from diffspace.sampling.solvers.multistep import epsilon_weights
 from diffspace.sampling.steps import EDMSteps, GivenSteps
-from diffspace.solverlab.end_points import Continuous, Reference
+from diffspace.solverlab.end_points import Continuous, Reference, mean_squares
 
 Progress = Callable[[int, int, float], None]
 
 _LOWEST = 0.002  # of a model that names no least σ: the paper's
 _MODES = 10  # how many cosines a change of the steps is made of, where there are more steps than that
-
-
-def _squares(residuals: Tensor) -> Tensor:
-    """The mean square of each row."""
-    return residuals.reshape(len(residuals), -1).square().mean(1)
 
 
 def _scale(squares: Tensor) -> float:
@@ -47,13 +42,11 @@ class _Spacing:
     """Levels σ_0 > … > σ_{N−1} as the exponentials of N−1 free numbers, the logarithms of the gaps in ln σ."""
 
     def __init__(self, denoiser: object, truth: Reference, num_steps: int) -> None:
-        self.denoiser = denoiser
-        least, _ = sigma_range(denoiser)
-        self.first, self.lowest = truth.sigma_max, max(least, _LOWEST)
-        self.num_steps = num_steps
+        self.denoiser, self.num_steps = denoiser, num_steps
+        self.first, self.lowest = truth.sigma_max, max(sigma_range(denoiser)[0], _LOWEST)
 
     def starts(self) -> list[Tensor]:
-        """EDM steps that end at several levels, from even ones to such that crowd at the end."""
+        """EDM steps that end at several levels, with several ρ."""
         if self.num_steps == 1:
             return [torch.zeros(0, dtype=torch.float64)]
         ends = [end for end in (self.lowest, 0.02, 0.1, 0.3) if self.lowest <= end < self.first]
@@ -61,8 +54,7 @@ class _Spacing:
         return [(-steps.sigmas()[:-1].log().diff()).log() for steps in spaced]
 
     def levels(self, free: Tensor) -> tuple[float, ...]:
-        gaps = free.exp()
-        room = math.log(self.first / self.lowest)
+        gaps, room = free.exp(), math.log(self.first / self.lowest)
         gaps = gaps * min(1.0, room / max(float(gaps.sum()), room * 1e-9))
         inner = (math.log(self.first) - gaps.cumsum(0)).exp().clamp_min(self.lowest)
         return (self.first, *inner.tolist(), 0.0)
@@ -71,7 +63,7 @@ class _Spacing:
         """The levels as `sample` will take them: rounded to those that the model knows."""
         levels = round_sigmas(self.denoiser, torch.tensor(self.levels(free), dtype=torch.float64))
         if not bool((levels.diff() < 0).all()):
-            raise ValueError(f"num_steps: {len(levels) - 1}; the model has too few levels for that")
+            raise ValueError(f"num_steps: {len(levels) - 1} is more than the levels of the model allow")
         return tuple(levels.tolist())
 
 
@@ -82,14 +74,14 @@ def _minimise(
 
     What is varied are cosines of the position along the steps, which keeps many steps smooth and the runs few.
     """
-    start = min(starts, key=lambda free: float(_squares(residuals(free)).log().mean()))
+    start = min(starts, key=lambda free: float(mean_squares(residuals(free)).log().mean()))
     n = len(start)
     positions = (torch.arange(n, dtype=torch.float64) + 0.5) / max(n, 1)
     modes = torch.cos(math.pi * positions[:, None] * torch.arange(min(n, _MODES)))
     at, damping, difference = torch.zeros(modes.shape[1], dtype=torch.float64), 1e-2, 1e-4
     r = residuals(start)
     for i in range(iterations if n else 0):
-        squares = _squares(r)
+        squares = mean_squares(r)
         scale = _scale(squares)
         loss = _robust(squares, scale)
         if progress is not None:
@@ -105,7 +97,7 @@ def _minimise(
             move = -torch.linalg.solve(normal + damping * diagonal, gradient)
             move = move * min(1.0, 1 / max(float(move.abs().max()), 1e-30))
             tried = residuals(start + modes @ (at + move))
-            if _robust(_squares(tried), scale) < loss:
+            if _robust(mean_squares(tried), scale) < loss:
                 break
             damping *= 6
         else:
@@ -133,7 +125,7 @@ def optimize_steps(
         solver: any solver of the ODE.
         num_steps: N.
         truth: the end points of calibration seeds (`reference`).
-        iterations: at most so many steps of Levenberg and Marquardt.
+        iterations: the most steps of Levenberg and Marquardt.
         batch_size: samples evaluated at a time. Default: all.
         progress: progress(i, iterations, rms) is called before each iteration.
     """
@@ -149,18 +141,11 @@ def optimize_steps(
 
 def _end(denoiser: Denoiser, truth: Reference, steps: GivenSteps, solver: Solver) -> Tensor:
     """Where the samples end; at infinity where the solver diverges, which the search then turns away from."""
+    sampler, execution = Sampler(steps, solver), Execution(device=truth.x.device)
     try:
-        run = sample(
-            denoiser,
-            latents=truth.latents,
-            cond=truth.cond,
-            steps=steps,
-            solver=solver,
-            execution=Execution(device=truth.x.device),
-        )
+        return sample(denoiser, latents=truth.latents, cond=truth.cond, sampler=sampler, execution=execution).x
     except FloatingPointError:
         return torch.full_like(truth.x, math.inf)
-    return run.x.to(truth.x.device)
 
 
 class _Stagewise(UnscaledSolver):
@@ -192,17 +177,17 @@ class _Stagewise(UnscaledSolver):
 
     def _regress(self, past: Tensor, missing: Tensor) -> Tensor:
         """The change of weights that explains what is missing, by reweighted least squares."""
-        design = past[self.rows].reshape(len(past[self.rows]), -1, past.shape[-1])
-        wanted = missing[self.rows].reshape(len(design), -1)
-        change = wanted.new_zeros(past.shape[-1])
+        rows, target = past[self.rows], missing[self.rows]
+        design, target = rows.reshape(len(rows), -1, rows.shape[-1]), target.reshape(len(rows), -1)
+        change = target.new_zeros(past.shape[-1])
         for _ in range(4):
-            squares = _squares(wanted - design @ change)
+            squares = mean_squares(target - design @ change)
             trust = 1 / (1 + squares / _scale(squares))
             weighted = (design * trust[:, None, None]).flatten(0, 1)
             normal = weighted.T @ design.flatten(0, 1)
             eye = torch.eye(len(change), dtype=normal.dtype, device=normal.device)
             damped = normal + self.ridge * normal.diagonal().mean() * eye
-            change = torch.linalg.solve(damped, weighted.T @ wanted.flatten())
+            change = torch.linalg.solve(damped, weighted.T @ target.flatten())
         return change
 
 
@@ -226,7 +211,7 @@ def fit_solver(
         denoiser: D(x, sigma, cond).
         num_steps: N.
         truth: the exact paths of calibration seeds: `reference(…, execution=Execution(trajectory=True))`.
-        iterations: at most so many steps of Levenberg and Marquardt.
+        iterations: the most steps of Levenberg and Marquardt.
         ridge: how much the weights are drawn to the analytic ones, in units of the mean square of the ε_j.
         batch_size: samples evaluated at a time. Default: all.
         progress: progress(i, iterations, rms) is called before each iteration.
@@ -235,15 +220,13 @@ def fit_solver(
         raise ValueError("truth: has no trajectory; make it by reference(…, execution=Execution(trajectory=True))")
     spacing = _Spacing(denoiser, truth, num_steps)
     smooth = Continuous(denoiser, batch_size)
-    some, every = slice(0, max(1, 3 * len(truth.x) // 4)), slice(None)
-
-    def run(levels: tuple[float, ...], rows: slice) -> tuple[Tensor, _Stagewise]:
-        fitting = _Stagewise(truth, rows, ridge)
-        return _end(smooth, truth, GivenSteps(levels), fitting), fitting
+    some = slice(0, max(1, 3 * len(truth.x) // 4))
 
     def residuals(free: Tensor) -> Tensor:
-        return run(spacing.levels(free), some)[0] - truth.x
+        fitting = _Stagewise(truth, some, ridge)
+        return _end(smooth, truth, GivenSteps(spacing.levels(free)), fitting) - truth.x
 
     levels = spacing.known(_minimise(residuals, spacing.starts(), iterations, progress))
-    _, fitting = run(levels, every)
+    fitting = _Stagewise(truth, slice(None), ridge)
+    _end(smooth, truth, GivenSteps(levels), fitting)
     return Sampler(GivenSteps(levels), FittedSolver(levels, tuple(fitting.table)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
@@ -22,7 +21,9 @@ from diffspace.preconditioning.ddpm import ZeroSNR, index_or_time, without_varia
 from diffspace.process import Process
 from diffspace.protocols import Increment, Request, TimeSteps
 from diffspace.sampling.driver import Grid, State, make_grid, run_steps
+from diffspace.sampling.sampler import Sampler
 from diffspace.sampling.solvers.base import Solver
+from diffspace.sampling.steps import GivenTimes
 
 
 def _zeros(of: object, like: Tensor) -> Tensor:
@@ -37,16 +38,14 @@ class _Plan(NamedTuple):
     first: dict[int, int]
 
 
-def _make_plan(denoiser: object, solver: Solver, steps: TimeSteps) -> _Plan:
+def _make_plan(denoiser: object, solver: Solver, steps: TimeSteps | GivenTimes) -> _Plan:
     """The plan of a run within the range of `denoiser`, found by a run on a state of one number.
 
     ValueError where D decides how often it is evaluated, or where a step does not begin with D at its state.
     """
     name = type(solver).__name__
     if solver.evaluations(False) is None:
-        raise ValueError(
-            f"solver: {name} chooses its evaluations by a tolerance; a pipeline needs a solver with a fixed number"
-        )
+        raise ValueError(f"solver: {name} chooses its evaluations by a tolerance; pipelines need a fixed number")
     grid = make_grid(denoiser, steps, Process())
     x = torch.full((1, 1), grid.sigmas[0], dtype=torch.float64)
     run = run_steps(solver, grid, x, noise=_zeros, increment=_zeros)
@@ -159,16 +158,12 @@ class DiffspaceScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     def set_timesteps(self, num_inference_steps: int | None = None, device: torch.device | str | None = None) -> None:
         """Place N = `num_inference_steps` steps; None leaves the number in `steps`."""
-        steps: Any = self.steps
-        if num_inference_steps is not None and num_inference_steps != steps.num_steps:
-            if "num_steps" not in getattr(steps, "__dataclass_fields__", {}):
-                raise ValueError(
-                    f"num_inference_steps: {num_inference_steps}; {type(steps).__name__} has {steps.num_steps} steps"
-                )
-            steps = dataclasses.replace(steps, num_steps=num_inference_steps)
-        self._set_plan(steps, device)
+        sampler = Sampler(self.steps, self.solver)
+        if num_inference_steps is not None:
+            sampler = sampler.with_num_steps(num_inference_steps)
+        self._set_plan(sampler.steps, device)
 
-    def _set_plan(self, steps: TimeSteps, device: torch.device | str | None) -> None:
+    def _set_plan(self, steps: TimeSteps | GivenTimes, device: torch.device | str | None) -> None:
         self._plan = _make_plan(self._model, self.solver, steps)
         levels = torch.tensor(self._plan.sigmas, dtype=torch.float64)
         coefficients = self._preconditioning.coefficients(levels)
@@ -242,8 +237,7 @@ class DiffspaceScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             if isinstance(asked, State):
                 asked = self._run.send(x)
 
-        output = without_variance(model_output, sample.shape[1]).to(x)
-        denoised = self._c_skip[index] * x + self._c_out[index] * output
+        denoised = self._c_skip[index] * x + self._c_out[index] * without_variance(model_output, sample.shape[1]).to(x)
         self._asked = asked = self._run.send(denoised)
         self._index = index + 1
         if isinstance(asked, State) and asked.step == asked.num_steps:

@@ -16,10 +16,9 @@ from diffspace.sampling.solvers.heun import Heun
 class AnalyticalFirstStep(Solver):
     """Another solver, whose first request in a run is answered by a Gaussian, without an evaluation.
 
-    D = μ + σ_d²/(σ² + σ_d²)·(x − μ) is the exact denoiser of N(μ, σ_d²·I). It differs from that of data with the same
-    mean by the order of σ_d²/σ, so it is accurate where the first step is at high noise. (The AFS of Dockhorn et al.
-    2022 takes x/√(1 + σ²) for ε; here, with μ = 0 and σ_d = 1, it is x·σ/(1 + σ²): the same to a share of 1/(2σ²).)
-    A run takes one evaluation fewer than with the solver alone.
+    D = μ + σ_d²/(σ² + σ_d²)·(x − μ) is the exact denoiser of N(μ, σ_d²·I), and accurate at high noise for any data with
+    the same mean, to the order of σ_d²/σ. (The AFS of Dockhorn et al. 2022 takes x/√(1 + σ²) for ε; here, with μ = 0
+    and σ_d = 1, it is x·σ/(1 + σ²).) A run takes one evaluation fewer than with the solver alone.
     """
 
     solver: Solver = field(default_factory=Heun)

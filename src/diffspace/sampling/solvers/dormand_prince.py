@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TypeAlias
 
 import torch
 
@@ -44,22 +44,19 @@ def _by_sample(values: Tensor, x: Tensor) -> Tensor:
     return values.reshape(-1, *(1,) * (x.ndim - 1))
 
 
-class _Memory(NamedTuple):
-    """dx/d ln σ at the state, (B, *dims), and the length of each sample's next step, (B,)."""
-
-    slope: Tensor
-    h: Tensor
+_Memory: TypeAlias = tuple[Tensor, Tensor]
+"""dx/d ln σ at the state, (B, *dims), and the length of each sample's next step, (B,)."""
 
 
 @dataclass(frozen=True)
 class DormandPrince(UnscaledSolver):
     """Dormand and Prince's embedded pair for dx/d ln σ = x − D(x; σ) of the unscaled x: fifth order, error by fourth.
 
-    It divides each given step into steps of its own, such that the root mean square over a sample of
-    error/(atol + rtol·|x|) is at most 1 in each; the error at the end is proportional to the tolerance. Every sample
-    has its own steps, so it does not depend on its batch: D is requested at levels of shape (B,) until the slowest
-    sample is done. Each step that is tried takes six evaluations, the start of a run one or two more, a last step to
-    σ = 0 none: it ends at D. With `atol` infinite the given steps are not divided.
+    It divides each given step so that the root mean square over a sample of error/(atol + rtol·|x|) is at most 1 in
+    each part; the error at the end is proportional to the tolerance. Every sample has its own steps, so it does not
+    depend on its batch: D is requested at levels of shape (B,) until the slowest sample is done. Each step that is
+    tried takes six evaluations, the start of a run one or two more, a last step to σ = 0 none: it ends at D. With
+    `atol` infinite the given steps are not divided.
 
     For reference solutions, encoding and likelihoods. Gradients go through the steps taken, not through their lengths.
     FloatingPointError where steps become shorter than 1e-10 in ln σ, or more than `max_steps` are tried within a given
@@ -85,7 +82,7 @@ class DormandPrince(UnscaledSolver):
     def step_to_zero(self, x: Tensor, start: Point, end: Point, memory: _Memory | None) -> Step:
         """To D, which is known from the slope at the end of the step before."""
         x = start.unscale(x)
-        denoised = yield Request(x, start.sigma, None if memory is None else x - memory.slope)
+        denoised = yield Request(x, start.sigma, None if memory is None else x - memory[0])
         return end.scale(denoised), None
 
     def unscaled_step(self, x: Tensor, start: Point, end: Point, memory: _Memory | None) -> Step:
@@ -103,15 +100,13 @@ class DormandPrince(UnscaledSolver):
             return state - (yield Request(state, level.to(x)))
 
         # requested even where it is known, so that the driver hands it out
-        denoised = yield Request(x, start.sigma, None if memory is None else x - memory.slope)
+        denoised = yield Request(x, start.sigma, None if memory is None else x - memory[0])
         if memory is not None:
             slope, h = memory
         else:
-            slope = x - denoised
-            remaining = (there - here).abs()
-            if math.isinf(self.atol):
-                h = torch.full_like(here, math.inf)
-            else:  # Hairer, Nørsett and Wanner 1993, II.4
+            slope, remaining = x - denoised, (there - here).abs()
+            h = torch.full_like(here, math.inf)
+            if math.isfinite(self.atol):  # Hairer, Nørsett and Wanner 1993, II.4
                 size, rise = self._norm(x, x, x), self._norm(slope, x, x)
                 trial = torch.where((size > 1e-5) & (rise > 1e-5), 0.01 * size / rise, 1e-6).minimum(remaining)
                 step = _by_sample(sign * trial, x).to(x)
@@ -148,7 +143,7 @@ class DormandPrince(UnscaledSolver):
             here = torch.where(accepted, target, here)
             keep = _by_sample(accepted, x)
             x, slope = torch.where(keep, y, x), torch.where(keep, slopes[-1], slope)
-        return x, _Memory(slope, h)
+        return x, (slope, h)
 
     @torch.no_grad()
     def _norm(self, values: Tensor, x: Tensor, y: Tensor) -> Tensor:

@@ -29,9 +29,7 @@ class _Stage(NamedTuple):
 
 
 @functools.lru_cache(maxsize=4096)
-def _stages(
-    prediction: Exponential, nodes: tuple[float, ...], halved: bool, sigma: float, end: float
-) -> tuple[_Stage, ...]:
+def _stages(prediction: Exponential, nodes: tuple[float, ...], halved: bool, sigma: float, end: float) -> list[_Stage]:
     result = []
     for last, c in pairwise((0.0, *nodes, 1.0)):
         level = end if c == 1 else math.exp(math.log(sigma) + c * math.log(end / sigma))
@@ -39,7 +37,7 @@ def _stages(
         mean, slope = exponential_moments(prediction, sigma, level, 2)
         weight = 0.0 if last == 0 else (0.5 * mean if halved else slope) * c / last
         result.append(_Stage(level, ratio, (mean - weight, weight)))
-    return tuple(result)
+    return result
 
 
 class _SingleStep(UnscaledSolver):
@@ -59,22 +57,20 @@ class _SingleStep(UnscaledSolver):
         return len(self.nodes) + 1
 
     def unscaled_step(self, x: Tensor, start: Point, end: Point, memory: None) -> Step:
-        stages = _stages(self.prediction, self.nodes, self.halved, start.sigma, end.sigma)
         y, level, first = x, start.sigma, None
-        for stage in stages:
-            denoised = yield Request(y, level)
-            latest, factor = predict(self.prediction, level, y, denoised)
-            first = (latest, factor) if first is None else first
-            terms = (first[0], stage.weights[0] * first[1]), (latest, stage.weights[1] * factor)
+        for stage in _stages(self.prediction, self.nodes, self.halved, start.sigma, end.sigma):
+            g, factor = predict(self.prediction, level, y, (yield Request(y, level)))
+            first = first or (g, factor)
+            terms = (first[0], stage.weights[0] * first[1]), (g, stage.weights[1] * factor)
             y, level = combine(x, stage.ratio, terms), stage.level
         return y, None
 
 
 @dataclass(frozen=True)
 class DPMSolver2(_SingleStep):
-    """DPM-Solver-2 with r = ½ (Lu et al. 2022, Algorithm 1): the midpoint method for ε in ln σ.
+    """DPM-Solver-2 with r = ½ (Lu et al. 2022, Algorithm 1): the midpoint method for ε in ln σ, of second order.
 
-    Second order; two evaluations a step, one in a step to σ = 0.
+    Two evaluations a step, one in a step to σ = 0.
     """
 
     prediction = "epsilon"
@@ -95,10 +91,7 @@ class DPMSolver3(_SingleStep):
 
 @dataclass(frozen=True)
 class DPMSolverPP2S(_SingleStep):
-    """DPM-Solver++(2S) with r = ½ (Lu et al. 2023, Algorithm 1): the midpoint method for D in ln σ.
-
-    Second order; two evaluations a step, one in a step to σ = 0.
-    """
+    """DPM-Solver++(2S) with r = ½ (Lu et al. 2023, Algorithm 1): `DPMSolver2` for D in place of ε."""
 
     prediction = "x0"
     nodes = (1 / 2,)
@@ -107,10 +100,7 @@ class DPMSolverPP2S(_SingleStep):
 
 @dataclass(frozen=True)
 class DPMSolverPP3S(_SingleStep):
-    """DPM-Solver-3 for D in place of ε (Lu et al. 2023, "3S" in their code): third order.
-
-    Three evaluations a step, one in a step to σ = 0.
-    """
+    """DPM-Solver++(3S), as in the code of Lu et al. 2023: `DPMSolver3` for D in place of ε."""
 
     prediction = "x0"
     nodes = (1 / 3, 2 / 3)

@@ -33,17 +33,16 @@ class FittedSolver(UnscaledSolver):
             raise ValueError("weights: expected finite numbers")
 
     def unscaled_step(self, x: Tensor, start: Point, end: Point, memory: tuple[Tensor, ...] | None) -> Step:
-        i = len(memory or ())
-        expected, actual = self.levels[i : i + 2], (start.sigma, end.sigma)
-        if len(expected) < 2 or not all(
-            math.isclose(*pair, rel_tol=1e-6) for pair in zip(expected, actual, strict=True)
-        ):
+        past = memory or ()
+        i = len(past)
+        pairs = zip((start.sigma, end.sigma), self.levels[i:], strict=False)
+        if i == len(self.weights) or not all(math.isclose(a, b, rel_tol=1e-6) for a, b in pairs):
             raise ValueError(
-                f"steps: step {i} goes from σ = {actual[0]:g} to {actual[1]:g}, but the solver was fitted to "
-                "others; use GivenSteps(solver.levels)"
+                f"steps: step {i} goes from σ = {start.sigma:g} to {end.sigma:g}, but the solver was fitted to others; "
+                "use GivenSteps(solver.levels)"
             )
         denoised = yield Request(x, start.sigma)
-        past = (*(memory or ()), (x - denoised).div_(start.sigma))
+        past = (*past, (x - denoised).div_(start.sigma))
         return combine(x, 1.0, zip(past, self.weights[i], strict=True)), past
 
     step_to_zero = UnscaledSolver.step

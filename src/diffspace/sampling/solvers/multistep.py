@@ -26,8 +26,7 @@ class Past(NamedTuple):
 
 def add_past(x: Tensor, ratio: float, past: tuple[Past, ...], weights: tuple[float, ...]) -> Tensor:
     """ratio·x + Σ_j w_j·g_j."""
-    pairs = zip(past, weights, strict=True)
-    return combine(x, ratio, ((node.value, weight * node.factor) for node, weight in pairs))
+    return combine(x, ratio, ((g.value, w * g.factor) for g, w in zip(past, weights, strict=True)))
 
 
 class LinearMultistep(UnscaledSolver):
@@ -54,10 +53,8 @@ class LinearMultistep(UnscaledSolver):
 
     def unscaled_step(self, x: Tensor, start: Point, end: Point, memory: tuple[Past, ...] | None) -> Step:
         denoised = yield Request(x, start.sigma)
-        past = (
-            Past(start.sigma, *predict(self.prediction, start.sigma, x, denoised, self.sigma_data)),
-            *(memory or ()),
-        )
+        newest = Past(start.sigma, *predict(self.prediction, start.sigma, x, denoised, self.sigma_data))
+        past = (newest, *(memory or ()))
         left = start.steps_left if self.lower_final else self.k
         x = self.corrected(x, past[: 1 + min(self.k, left + 1)])
         used = past[: min(self.k, left)]

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
@@ -90,24 +91,13 @@ def _measure(prediction: Prediction, sigma: Tensor, sigma_data: float) -> Tensor
     return -(sigma**-2) if prediction == "x0" else -sigma_data / (sigma**2 + sigma_data**2)
 
 
-def _variable(variable: Variable, sigma: Tensor, sigma_data: float) -> Tensor:
-    """u(σ)."""
-    if variable == "sigma":
-        return sigma
-    if variable == "log_sigma":
-        return sigma.log()
-    return torch.atan(sigma / sigma_data) if variable == "angle" else _VP.sigma_inv(sigma)
-
-
-def _inverse(variable: Variable, u: Tensor, sigma_data: float) -> tuple[Tensor, Tensor]:
-    """σ(u) and dσ/du."""
-    if variable == "sigma":
-        return u, torch.ones_like(u)
-    if variable == "log_sigma":
-        return u.exp(), u.exp()
-    if variable == "angle":
-        return sigma_data * u.tan(), sigma_data / u.cos() ** 2
-    return _VP.sigma(u), _VP.sigma_dot(u)
+# u(σ), σ(u) and dσ/du for each variable, as functions of that and σ_d
+_CHANGES: Mapping[Variable, tuple[Callable[[Tensor, float], Tensor], ...]] = {
+    "sigma": (lambda sigma, _: sigma, lambda u, _: u, lambda u, _: torch.ones_like(u)),
+    "log_sigma": (lambda sigma, _: sigma.log(), lambda u, _: u.exp(), lambda u, _: u.exp()),
+    "angle": (lambda sigma, d: torch.atan(sigma / d), lambda u, d: d * u.tan(), lambda u, d: d / u.cos() ** 2),
+    "vp": (lambda sigma, _: _VP.sigma_inv(sigma), lambda u, _: _VP.sigma(u), lambda u, _: _VP.sigma_dot(u)),
+}
 
 
 @functools.cache
@@ -127,12 +117,11 @@ def lagrange_weights(
     In float64. `end` may be 0 for "epsilon" and "v" in a variable that is finite there ("sigma", "angle").
     """
     points, weights = _legendre()
-    u = _variable(variable, nodes, sigma_data)
-    u_end = _variable(variable, end, sigma_data)
+    variable_of, inverse, derivative = _CHANGES[variable]
+    u, u_end = variable_of(nodes, sigma_data), variable_of(end, sigma_data)
     at = u[0] + (u_end - u[0]) * points
-    sigma, slope = _inverse(variable, at, sigma_data)
-    measure = weights * slope * _measure(prediction, sigma, sigma_data) * (u_end - u[0])
-    k = len(nodes)
-    others = [[i for i in range(k) if i != j] for j in range(k)]
+    measure = _measure(prediction, inverse(at, sigma_data), sigma_data)
+    measure = weights * derivative(at, sigma_data) * measure * (u_end - u[0])
+    others = [[i for i in range(len(nodes)) if i != j] for j in range(len(nodes))]
     basis = [((at[:, None] - u[rest]) / (u[j] - u[rest])).prod(1) for j, rest in enumerate(others)]
     return torch.stack(basis) @ measure

@@ -15,6 +15,7 @@ all those of one SDE approach the same end point: the mean distance from it fall
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -22,9 +23,10 @@ from typing import Any, Literal, TypeAlias
 import torch
 
 from diffspace._shapes import Tensor
-from diffspace.checks import check_choice, check_integer, check_number
+from diffspace.checks import check_callable, check_choice, check_integer, check_number
 from diffspace.protocols import Increment, Request
 from diffspace.sampling.solvers.base import Point, Step, UnscaledSolver
+from diffspace.sampling.solvers.quadrature import phi
 
 
 class _StochasticSolver(UnscaledSolver):
@@ -32,9 +34,7 @@ class _StochasticSolver(UnscaledSolver):
 
     def step(self, x: Tensor, start: Point, end: Point, memory: Any) -> Step:
         if not end.sigma < start.sigma:
-            raise ValueError(
-                f"steps: σ goes from {start.sigma:g} to {end.sigma:g}, but must fall for a solver that adds noise"
-            )
+            raise ValueError(f"steps: σ must fall for a solver that adds noise, got {start.sigma:g} to {end.sigma:g}")
         return super().step(x, start, end, memory)
 
 
@@ -53,19 +53,13 @@ class _Ancestral(_StochasticSolver):
 def _noise(sigma: float, end: float) -> Generator[Increment, Tensor, Tensor]:
     """Unit-variance noise of the step from σ to `end` > 0."""
     start, stop = sigma**-2, end**-2
-    increment = yield Increment(start, stop)
-    return increment / math.sqrt(stop - start)
+    return (yield Increment(start, stop)) / math.sqrt(stop - start)
 
 
 def _split(sigma: float, end: float, eta: float) -> tuple[float, float]:
     """(σ_down, σ_up): a level below `end`, and the noise that leads up from it, σ_down² + σ_up² = end²."""
     up = min(end, eta * end * math.sqrt(max(1 - (end / sigma) ** 2, 0.0)))
     return math.sqrt(end**2 - up**2), up
-
-
-def _toward(x: Tensor, denoised: Tensor, ratio: float) -> Tensor:
-    """ratio·x + (1 − ratio)·D: the ODE for a constant D, where σ falls by that ratio."""
-    return torch.lerp(denoised, x, ratio)
 
 
 @dataclass(frozen=True)
@@ -79,7 +73,7 @@ class EulerAncestral(_Ancestral):
 
     def unscaled_step(self, x: Tensor, start: Point, end: Point, memory: None) -> Step:
         down, up = _split(start.sigma, end.sigma, self.eta)
-        x = _toward(x, (yield Request(x, start.sigma)), down / start.sigma)
+        x = torch.lerp((yield Request(x, start.sigma)), x, down / start.sigma)
         if up > 0:
             x = x.add((yield from _noise(start.sigma, end.sigma)), alpha=up * self.S_noise)
         return x, None
@@ -114,7 +108,7 @@ class DPMSolverPPSDE(_Ancestral):
 
     def _advance(self, x: Tensor, denoised: Tensor, noise: Tensor | None, sigma: float, end: float) -> Tensor:
         down, up = _split(sigma, end, self.eta)
-        x = _toward(x, denoised, down / sigma)
+        x = torch.lerp(denoised, x, down / sigma)
         return x if noise is None else x.add_(noise, alpha=up * self.S_noise)
 
 
@@ -129,16 +123,16 @@ class _MultistepSDE(_Ancestral):
     multistep = True
     order = 2
 
-    def _corrections(self, h: float, past: _Past) -> list[tuple[float, Tensor]]:
-        """Factors and tensors to be added to x⁺; h is ln(σ/σ⁺), and `past` holds the last three evaluations."""
-        raise NotImplementedError
+    @abstractmethod
+    def _corrections(self, h: float, past: _Past) -> list[tuple[Tensor, float]]:
+        """Tensors to be added to x⁺ and their factors; h is ln(σ/σ⁺), `past` the last two or three evaluations."""
 
     def unscaled_step(self, x: Tensor, start: Point, end: Point, memory: _Past | None) -> Step:
         denoised = yield Request(x, start.sigma)
         past = [(math.log(start.sigma), denoised), *(memory or [])][:3]
         h = math.log(start.sigma / end.sigma)
-        x = _toward(x, denoised, math.exp(-(1 + self.eta) * h))
-        for factor, tensor in self._corrections(h, past):
+        x = torch.lerp(denoised, x, math.exp(-(1 + self.eta) * h))
+        for tensor, factor in self._corrections(h, past) if len(past) > 1 else ():
             x = x.add_(tensor, alpha=factor)
         if self.eta > 0:
             std = end.sigma * math.sqrt(-math.expm1(-2 * self.eta * h)) * self.S_noise
@@ -147,8 +141,8 @@ class _MultistepSDE(_Ancestral):
 
 
 def _phi_2(h: float) -> float:
-    """1 − (1 − e^{−h})/h, without cancellation at small h."""
-    return h / 2 - h * h / 6 + h**3 / 24 if h < 1e-4 else 1 + math.expm1(-h) / h
+    """1 − (1 − e^{−h})/h = h·φ₂(−h)."""
+    return h * phi(2, -h)
 
 
 @dataclass(frozen=True)
@@ -165,13 +159,11 @@ class DPMSolverPP2MSDE(_MultistepSDE):
         super().__post_init__()
         check_choice("variant", self.variant, Literal["midpoint", "heun"])
 
-    def _corrections(self, h: float, past: _Past) -> list[tuple[float, Tensor]]:
-        if len(past) < 2:
-            return []
-        (here, denoised), (before, earlier), *_ = past
+    def _corrections(self, h: float, past: _Past) -> list[tuple[Tensor, float]]:
+        (here, denoised), (before, earlier) = past[:2]
         full = (1 + self.eta) * h
         weight = -0.5 * math.expm1(-full) if self.variant == "midpoint" else _phi_2(full)
-        return [(weight * h / (before - here), denoised - earlier)]
+        return [(denoised - earlier, weight * h / (before - here))]
 
 
 @dataclass(frozen=True)
@@ -182,20 +174,18 @@ class DPMSolverPP3MSDE(_MultistepSDE):
     order 2 at any η, with half the error of "midpoint" 2M SDE, and strong order 1.
     """
 
-    def _corrections(self, h: float, past: _Past) -> list[tuple[float, Tensor]]:
-        if len(past) < 2:
-            return []
+    def _corrections(self, h: float, past: _Past) -> list[tuple[Tensor, float]]:
         full = (1 + self.eta) * h
         phi_2 = _phi_2(full)
         (here, denoised), (before, earlier) = past[:2]
         r0 = (before - here) / h
         first = (denoised - earlier) / r0
         if len(past) == 2:
-            return [(phi_2, first)]
+            return [(first, phi_2)]
         at, earliest = past[2]
         r1 = (at - before) / h
         second = (first - (earlier - earliest) / r1) / (r0 + r1)
-        return [(phi_2, first + r0 * second), (0.5 - phi_2 / full, second)]
+        return [(first + r0 * second, phi_2), (second, 0.5 - phi_2 / full)]
 
 
 @dataclass(frozen=True)
@@ -215,10 +205,10 @@ class GeneralSDE(_StochasticSolver):
     def __post_init__(self) -> None:
         check_number("eta", self.eta, "[0, inf)")
         check_integer("stages", self.stages, 1, 2)
-        if self.beta is not None and not callable(self.beta):
-            raise ValueError(f"beta: expected a function of t, got {self.beta!r}")
-        if self.beta is not None and self.eta != 1:
-            raise ValueError(f"eta: {self.eta} has no effect beside beta")
+        if self.beta is not None:
+            check_callable("beta", self.beta, "beta(t)")
+            if self.eta != 1:
+                raise ValueError(f"eta: {self.eta} has no effect beside beta")
 
     @property
     def order(self) -> int:
@@ -274,7 +264,7 @@ class PredictorCorrector(_StochasticSolver):
         denoised = yield Request(x, start.sigma)
         noise = yield from _noise(start.sigma, end.sigma)
         std = math.sqrt(start.sigma**2 - end.sigma**2)
-        x = _toward(x, denoised, (end.sigma / start.sigma) ** 2).add_(noise, alpha=std)
+        x = torch.lerp(denoised, x, (end.sigma / start.sigma) ** 2).add_(noise, alpha=std)
         drawn = memory or 0
         for _ in range(self.corrections):
             score = ((yield Request(x, end.sigma)) - x).div_(end.sigma**2)
