@@ -89,8 +89,8 @@ def test_steps_stay_within_the_model_s_range(steps):
     [
         (EDMSteps(5, sigma_max=80.0), r"sigma_max: 80 is outside the model's range \[0.05, 10\]"),
         (EDMSteps(5, sigma_min=0.002), r"sigma_min: 0.002 is outside the model's range \[0.05, 10\]"),
-        (GivenSteps((20.0, 1.0, 0.0)), "levels: from 20 to 1, outside the model's range"),
-        (GivenSteps((2.0, 0.01)), "levels: from 2 to 0.01, outside the model's range"),
+        (GivenSteps((20.0, 1.0, 0.0)), "levels: from 20 to 1 are outside the model's range"),
+        (GivenSteps((2.0, 0.01)), "levels: from 2 to 0.01 are outside the model's range"),
         (GivenTimes((20.0, 1.0, 0.0)), r"times: σ\(t\) from 1 to 20 leaves the model's range"),
     ],
 )
