@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import torch
 
@@ -23,103 +24,8 @@ Parameters: TypeAlias = Mapping[str, Tensor]
 """
 
 
-class _Draws(NamedTuple):
-    """Random numbers for a batch of `n`, brought to the CPU, where what is computed depends on them."""
-
-    n: int
-    generator: torch.Generator | None
-
-    def _draw(self, function: Callable[..., Tensor], pair: tuple[int, ...]) -> Tensor:
-        device = "cpu" if self.generator is None else self.generator.device
-        draws = function(self.n, *pair, dtype=torch.float32, generator=self.generator, device=device)
-        return draws.cpu().to(torch.float64)
-
-    def uniform(self, *pair: int) -> Tensor:
-        """In [0, 1)."""
-        return self._draw(torch.rand, pair)
-
-    def normal(self, *pair: int) -> Tensor:
-        """Standard normal."""
-        return self._draw(torch.randn, pair)
-
-    def angle(self, limit: float = 1.0) -> Tensor:
-        """In ±limit·π."""
-        return (2 * self.uniform() - 1) * (math.pi * limit)
-
-    def integer(self, count: int) -> Tensor:
-        """0 … count − 1."""
-        return (self.uniform() * count).floor()
-
-    def stretch(self, rotated: float) -> Tensor:
-        """A standard normal size, and the angle of its axis, which is 0 except with probability `rotated`."""
-        turned = self.uniform() < rotated
-        return torch.stack([self.normal(), self.angle() * turned], dim=1)
-
-
-class _Transform(NamedTuple):
-    """How the parameters w of a transform are drawn, and the labels that they become.
-
-    `labels` gets w and, for `translate_int`, the largest shift in pixels to the right and downwards.
-    """
-
-    draw: Callable[[Augmentation, _Draws], Tensor]
-    labels: Callable[[Tensor, Tensor], Sequence[Tensor]]
-    label_dim: int
-    pairs: bool = False
-
-
-def _stretch_labels(w: Tensor, limit: Tensor) -> Sequence[Tensor]:
-    size, angle = w.unbind(1)
-    return size * angle.cos(), size * angle.sin()
-
-
-def _normal(labels: int = 1) -> _Transform:
-    """A transform of one or two standard normal parameters, which are its labels."""
-    if labels == 1:
-        return _Transform(lambda a, draws: draws.normal(), lambda w, _: (w,), 1)
-    return _Transform(lambda a, draws: draws.normal(labels), lambda w, _: w.unbind(1), labels, pairs=True)
-
-
-def _rotation(draw: Callable[[Augmentation, _Draws], Tensor]) -> _Transform:
-    return _Transform(draw, lambda w, _: (w.cos() - 1, w.sin()), 2)
-
-
-_FLIP = _Transform(lambda a, draws: draws.integer(2), lambda w, _: (w,), 1)
-# in the order in which they are applied, which is that of the labels
-_TRANSFORMS: Mapping[str, _Transform] = {
-    "xflip": _FLIP,
-    "yflip": _FLIP,
-    "rotate_int": _Transform(
-        lambda a, draws: draws.integer(4), lambda w, _: ((w == 1) | (w == 2), (w == 2) | (w == 3)), 2
-    ),
-    "translate_int": _Transform(
-        lambda a, draws: 2 * draws.uniform(2) - 1,
-        lambda w, limit: ((w * limit).round() / limit).unbind(1),
-        2,
-        pairs=True,
-    ),
-    "scale": _normal(),
-    "rotate_frac": _rotation(lambda a, draws: draws.angle(a.rotate_frac_max)),
-    "aniso": _Transform(lambda a, draws: draws.stretch(a.aniso_rotate_prob), _stretch_labels, 2, pairs=True),
-    "translate_frac": _normal(2),
-    "brightness": _normal(),
-    "contrast": _normal(),
-    "lumaflip": _FLIP,
-    "hue": _rotation(lambda a, draws: draws.angle(a.hue_max)),
-    "saturation": _normal(),
-}
-_STRENGTHS = {
-    "translate_int_max": "translate_int",
-    "scale_std": "scale",
-    "rotate_frac_max": "rotate_frac",
-    "aniso_std": "aniso",
-    "aniso_rotate_prob": "aniso",
-    "translate_frac_std": "translate_frac",
-    "brightness_std": "brightness",
-    "contrast_std": "contrast",
-    "hue_max": "hue",
-    "saturation_std": "saturation",
-}
+_PAIRS = ("translate_int", "aniso", "translate_frac")  # transforms with two parameters
+_TWO_LABELS = (*_PAIRS, "rotate_int", "rotate_frac", "hue")
 
 
 @dataclass(frozen=True)
@@ -183,7 +89,7 @@ which is 0 but with probability `aniso_rotate_prob` | w·cos r, w·sin r |
             name, value = field.name, getattr(self, field.name)
             share = name in ("probability", "aniso_rotate_prob")
             check_number(name, value, "[0, 1]" if share else "[0, inf]" if name in _TRANSFORMS else "(0, inf)")
-            transform = _STRENGTHS.get(name)
+            transform = next((t for t in _TRANSFORMS if name.startswith(f"{t}_")), None)  # whose strength this is
             if transform is not None and value != field.default and not getattr(self, transform):
                 raise ValueError(f"{name}: {value} has no effect: {transform} is 0")
         if not self.enabled:
@@ -206,7 +112,7 @@ which is 0 but with probability `aniso_rotate_prob` | w·cos r, w·sin r |
     @property
     def label_dims(self) -> dict[str, int]:
         """The number of labels of each transform that is on, in order."""
-        return {name: _TRANSFORMS[name].label_dim for name in self.enabled}
+        return {name: 2 if name in _TWO_LABELS else 1 for name in self.enabled}
 
     @property
     def label_dim(self) -> int:
@@ -232,14 +138,39 @@ which is 0 but with probability `aniso_rotate_prob` | w·cos r, w·sin r |
 
     def draw(self, n: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Parameters for n images."""
-        draws = _Draws(n, generator)
+        device = "cpu" if generator is None else generator.device
+
+        def random(function: Callable[..., Tensor], *shape: int) -> Tensor:
+            draws = function(n, *shape, dtype=torch.float32, generator=generator, device=device)
+            return draws.cpu().to(torch.float64)  # the transforms that an image needs are decided on the CPU
+
         parameters = {}
         for name in self.enabled:
-            w = _TRANSFORMS[name].draw(self, draws)
+            w = self._draw(name, functools.partial(random, torch.rand), functools.partial(random, torch.randn))
             multiplier = getattr(self, name)
-            chosen = draws.uniform() < (1 if multiplier == math.inf else multiplier * self.probability)
+            chosen = random(torch.rand) < (1 if multiplier == math.inf else multiplier * self.probability)
             parameters[name] = w * (chosen[:, None] if w.ndim > 1 else chosen)
         return parameters
+
+    def _draw(self, name: str, uniform: Callable[..., Tensor], normal: Callable[..., Tensor]) -> Tensor:
+        """The parameters of a transform, from functions that draw in [0, 1) and from N(0, 1)."""
+        match name:
+            case "xflip" | "yflip" | "lumaflip":
+                return (2 * uniform()).floor()
+            case "rotate_int":
+                return (4 * uniform()).floor()
+            case "translate_int":
+                return 2 * uniform(2) - 1
+            case "rotate_frac" | "hue":
+                limit = self.rotate_frac_max if name == "rotate_frac" else self.hue_max
+                return (2 * uniform() - 1) * (math.pi * limit)
+            case "aniso":
+                rotated = uniform() < self.aniso_rotate_prob
+                return torch.stack([normal(), (2 * uniform() - 1) * math.pi * rotated], dim=1)
+            case "translate_frac":
+                return normal(2)
+            case _:
+                return normal()
 
     def apply(
         self, x: Float[Tensor, "batch channels height width"], parameters: Parameters
@@ -251,7 +182,7 @@ which is 0 but with probability `aniso_rotate_prob` | w·cos r, w·sin r |
         w = self._complete(len(x), parameters)
         sides = torch.tensor([x.shape[3], x.shape[2]], dtype=torch.float64)
         limit = sides * self.translate_int_max
-        columns = [column for name in self.enabled for column in _TRANSFORMS[name].labels(w[name], limit)]
+        columns = [column for name in self.enabled for column in _labels(name, w[name], limit)]
         labels = torch.stack(columns, dim=1).to(x.device, torch.float32)
         x = self._moved(x, w, sides)
         x = self._warped(x, w, sides)
@@ -260,8 +191,8 @@ which is 0 but with probability `aniso_rotate_prob` | w·cos r, w·sin r |
     def _complete(self, n: int, parameters: Parameters) -> dict[str, Tensor]:
         """The parameters of every transform, checked: 0 for those that are not given or off."""
         complete = {}
-        for name, transform in _TRANSFORMS.items():
-            shape = (n, 2) if transform.pairs else (n,)
+        for name in _TRANSFORMS:
+            shape = (n, 2) if name in _PAIRS else (n,)
             given = parameters.get(name)
             if given is not None and given.shape != shape:
                 raise ValueError(f"parameters: {name}: expected shape {shape}, got {tuple(given.shape)}")
@@ -307,6 +238,28 @@ which is 0 but with probability `aniso_rotate_prob` | w·cos r, w·sin r |
         names = ("brightness", "contrast", "lumaflip", "hue", "saturation")
         chosen = torch.stack([w[name] != 0 for name in names]).any(0)
         return _where(chosen, x, lambda images, chosen: recolour(images, *(a[chosen] for a in arguments)))
+
+
+# the transforms are what is off by default, applied and labelled in this order
+_TRANSFORMS = tuple(field.name for field in fields(Augmentation) if field.default == 0)
+
+
+def _labels(name: str, w: Tensor, limit: Tensor) -> Sequence[Tensor]:
+    """The labels that parameters become; `limit` is the largest shift of `translate_int` in pixels."""
+    match name:
+        case "rotate_int":
+            return (w == 1) | (w == 2), (w == 2) | (w == 3)
+        case "translate_int":
+            return ((w * limit).round() / limit).unbind(1)
+        case "rotate_frac" | "hue":
+            return w.cos() - 1, w.sin()
+        case "aniso":
+            stretch, axis = w.unbind(1)
+            return stretch * axis.cos(), stretch * axis.sin()
+        case "translate_frac":
+            return w.unbind(1)
+        case _:
+            return (w,)
 
 
 def _where(chosen: Tensor, x: Tensor, transform: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
