@@ -16,15 +16,12 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import IO, Any, Literal, TypeAlias, TypeVar
 
 from diffspace.checks import check_integer
 from diffspace.data.archives import INDEX, MANIFEST, ZipImages, list_files
-from diffspace.data.stored_images import ImageSource, StoredImages
+from diffspace.data.stored_images import ImageSource, StoredImages, Survey
 from diffspace.files import atomic_path, manifest_text, read_manifest, write_text
-
-if TYPE_CHECKING:
-    from diffspace.data.images import ImageReader
 
 _PART = 1000  # images in a part; the reference puts as many into a folder
 _AT_ONCE = 64  # images held in memory
@@ -82,91 +79,77 @@ def prepare(
         raise ValueError(f"destination: expected .zip or a folder, got {target}")
     check_destination(target, Path(source.path).expanduser(), overwrite)
     images = source.open()
-    work = _Preparation(source, images, PartialWork(target), max_images, track or (lambda *_: None))
-    state = {**work.options, "source": source.name, **versions("pillow"), "contents": images.fingerprint()}
-    return work.place.complete(state, work.write)
+    place = PartialWork(target)
+    options = {**source.options, "max_images": max_images}
+    track = track or (lambda *_: None)
 
-
-@dataclass(frozen=True)
-class _Preparation:
-    """Preparation under way: parts of a thousand images, each a ZIP archive of its own, in a folder."""
-
-    source: ImageSource
-    images: StoredImages
-    place: PartialWork
-    max_images: int | None
-    track: Track
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What determines the result, in JSON's types."""
-        return {**self.source.options, "max_images": self.max_images}
-
-    def write(self) -> tuple[Path, Prepared]:
-        """Write what is missing; where the complete data set is, and what it holds."""
-        survey = self.source.survey(self.images, self.max_images, lambda *at: self.track("headers", *at))
+    def write() -> tuple[Path, Prepared]:
+        survey = source.survey(images, max_images, lambda *at: track("headers", *at))
         plan = [(f"{i // _PART:05d}/img{i:08d}.png", i) for i in survey.numbers]
         parts = []
         for begin in range(0, len(plan), _PART):
-            path = self.place.folder / f"{begin // _PART:05d}.zip"
+            path = place.folder / f"{begin // _PART:05d}.zip"
             if not path.exists():
                 with atomic_path(path) as temporary:
-                    _write_zip(temporary, self._pngs(plan[begin : begin + _PART], survey.reader, survey.threads))
+                    _write_zip(temporary, _pngs(source, images, plan[begin : begin + _PART], survey))
             parts.append(ZipImages(path))
-            self.track("images", min(begin + _PART, len(plan)), len(plan))
+            track("images", min(begin + _PART, len(plan)), len(plan))
         there = {name for part in parts for name in part.names}
         written = {name: number for name, number in plan if name in there}
         if not written:
-            raise ValueError(f"{self.images.path}: none of its {survey.total} images can be read")
-        index = self._index(written)
-        manifest: dict[str, Any] = {"source": self.source.name, "options": self.options, "versions": versions("pillow")}
-        members = self._members(parts, len(written), index, manifest)
-        complete = self.place.folder / f"whole{self.place.target.suffix}"
-        if self.place.target.suffix:
+            raise ValueError(f"{images.path}: none of its {survey.total} images can be read")
+        labels, class_names = images.labels(list(written.values())) if source.classes == "auto" else (None, ())
+        index: dict[str, Any] = {"labels": None if labels is None else list(zip(written, labels, strict=True))}
+        if class_names:
+            index["class_names"] = class_names
+        manifest: dict[str, Any] = {"source": source.name, "options": options, "versions": versions("pillow")}
+        members = _members(parts, index, manifest, lambda done: track("writing", done, len(written)))
+        complete = place.folder / f"whole{target.suffix}"
+        if target.suffix:
             with atomic_path(complete) as temporary:
                 _write_zip(temporary, members)
         else:
             _write_folder(complete, members)
         return complete, Prepared(
-            path=self.place.target,
+            path=target,
             images=len(written),
             shape=survey.reader.shape,
-            labelled=index["labels"] is not None,
-            left_out=tuple(self.images.names[i] for i in sorted(set(range(survey.total)) - set(written.values()))),
+            labelled=labels is not None,
+            left_out=tuple(images.names[i] for i in sorted(set(range(survey.total)) - set(written.values()))),
             notes=survey.notes,
             sha256=json.loads(manifest_text(manifest))["sha256"],
         )
 
-    def _pngs(self, plan: Sequence[tuple[str, int]], reader: ImageReader, threads: int) -> Iterator[tuple[str, bytes]]:
-        for begin in range(0, len(plan), _AT_ONCE):
-            some = plan[begin : begin + _AT_ONCE]
-            numbers = [number for _, number in some]
-            pngs = self.source.try_each(lambda number: reader.png(self.images, number), numbers, threads)
-            yield from ((name, pngs[number]) for name, number in some if number in pngs)
+    state = {**options, "source": source.name, **versions("pillow"), "contents": images.fingerprint()}
+    return place.complete(state, write)
 
-    def _index(self, written: Mapping[str, int]) -> dict[str, Any]:
-        auto = self.source.classes == "auto"
-        labels, class_names = self.images.labels(list(written.values())) if auto else (None, ())
-        if labels is None:
-            return {"labels": None}
-        index: dict[str, Any] = {"labels": [list(pair) for pair in zip(written, labels, strict=True)]}
-        return {**index, "class_names": list(class_names)} if class_names else index
 
-    def _members(
-        self, parts: Sequence[ZipImages], total: int, index: Mapping[str, Any], manifest: dict[str, Any]
-    ) -> Iterator[tuple[str, bytes]]:
-        """Everything that is written, in order; the manifest comes last, with the hashes of the others."""
-        hashes = manifest["files"] = {}
-        for part in parts:
-            for number, name in enumerate(part.names):
-                content = part.open(number)
-                hashes[name] = hashlib.sha256(content).hexdigest()
-                yield name, content
-            self.track("writing", len(hashes), total)
-        content = json.dumps(index).encode()
-        hashes[INDEX] = hashlib.sha256(content).hexdigest()
-        yield INDEX, content
-        yield MANIFEST, manifest_text(manifest)
+def _pngs(
+    source: ImageSource, images: StoredImages, plan: Sequence[tuple[str, int]], survey: Survey
+) -> Iterator[tuple[str, bytes]]:
+    """The images of a plan that can be read."""
+    for begin in range(0, len(plan), _AT_ONCE):
+        some = plan[begin : begin + _AT_ONCE]
+        numbers = [number for _, number in some]
+        pngs = source.try_each(lambda number: survey.reader.png(images, number), numbers, survey.threads)
+        yield from ((name, pngs[number]) for name, number in some if number in pngs)
+
+
+def _members(
+    parts: Sequence[ZipImages], index: Mapping[str, Any], manifest: dict[str, Any], track: Callable[[int], None]
+) -> Iterator[tuple[str, bytes]]:
+    """Everything that is written, in order; the manifest comes last, and receives the hashes of the others."""
+    hashes = manifest["files"] = {}
+    for part in parts:
+        for number, name in enumerate(part.names):
+            content = part.open(number)
+            hashes[name] = hashlib.sha256(content).hexdigest()
+            yield name, content
+        track(len(hashes))
+    content = json.dumps(index).encode()
+    hashes[INDEX] = hashlib.sha256(content).hexdigest()
+    yield INDEX, content
+    yield MANIFEST, manifest_text(manifest)
 
 
 def _write_zip(target: Path | _Comparison, members: Iterable[tuple[str, bytes]]) -> None:
@@ -181,8 +164,7 @@ def _write_zip(target: Path | _Comparison, members: Iterable[tuple[str, bytes]])
 
 def _write_folder(target: Path, members: Iterable[tuple[str, bytes]]) -> None:
     """The members as files; a folder that exists is replaced."""
-    if target.exists():
-        shutil.rmtree(target)
+    shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
     for name, content in members:
         path = target / name
@@ -199,8 +181,8 @@ def check_destination(target: Path, source: Path, overwrite: bool) -> None:
     """ValueError for a destination that cannot be written, or exists and may not be replaced."""
     if not target.parent.is_dir():
         raise ValueError(f"destination: there is no folder {target.parent}")
-    whence, where = source.resolve(), target.resolve()
-    if source.exists() and (where.is_relative_to(whence) or whence.is_relative_to(where)):
+    origin, place = source.resolve(), target.resolve()
+    if source.exists() and (place.is_relative_to(origin) or origin.is_relative_to(place)):
         raise ValueError(f"destination: {target} and the source {source} contain one another")
     if not target.exists():
         return
@@ -317,45 +299,39 @@ def verify(path: str | Path, track: Callable[[int, int], None] | None = None) ->
         return problems
     with root.open("rb") as file:
         comparison = _Comparison(file)
-        _write_zip(comparison, comparison.settling((name, archive.read(i)) for name, i in member.items()))
+        _write_zip(comparison, ((name, archive.read(i)) for name, i in member.items()))
         at = comparison.first_difference()
     return [] if at is None else [f"{root}: byte {at}, outside the files in it, is not what was written"]
 
 
 class _Comparison(io.RawIOBase):
-    """A file to write to that is compared with another one, a member of an archive at a time."""
+    """A file that compares what is written to it with another one. `zipfile` writes each header twice, first without
+    the member's length: what counts is the last write at a place.
+    """
 
     def __init__(self, other: IO[bytes]) -> None:
-        self._other, self._base, self._recent = other, 0, io.BytesIO()
-        self._differs_at: int | None = None
-
-    def settling(self, members: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
-        """The members; when the next one is asked for, the one before is complete and is compared."""
-        for item in members:
-            self._settle()
-            yield item
-
-    def _settle(self) -> None:
-        content = self._recent.getvalue()
-        other = self._other.read(len(content))
-        if self._differs_at is None and content != other:
-            same = (i for i, (a, b) in enumerate(zip(content, other, strict=False)) if a != b)
-            self._differs_at = self._base + next(same, len(other))
-        self._base += len(content)
-        self._recent = io.BytesIO()
+        self._other, self._differences = other, dict[int, int]()
 
     def first_difference(self) -> int | None:
-        self._settle()
-        return self._base if self._differs_at is None and self._other.read(1) else self._differs_at
+        end = self.tell()
+        longer = [end] if self._other.read(1) else []
+        return min([*self._differences.values(), *longer], default=None)
 
     def seekable(self) -> bool:
         return True
 
     def tell(self) -> int:
-        return self._base + self._recent.tell()
+        return self._other.tell()
 
     def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
-        return self._base + self._recent.seek(position - self._base, whence)
+        return self._other.seek(position, whence)
 
     def write(self, content: Any) -> int:
-        return self._recent.write(content)
+        start, written = self.tell(), bytes(content)
+        found = self._other.read(len(written))
+        self._differences.pop(start, None)
+        if found != written:
+            differing = (i for i, (a, b) in enumerate(zip(found, written, strict=False)) if a != b)
+            self._differences[start] = start + next(differing, len(found))
+        self.seek(start + len(written))
+        return len(written)
