@@ -1,4 +1,4 @@
-"""Writes files so that a crash leaves either the old file or the complete new one; and manifests."""
+"""Reading files, writing them so that a crash leaves either the old file or the complete new one, and manifests."""
 
 from __future__ import annotations
 
@@ -20,6 +20,22 @@ _FORMER_NAME = "edmkit"  # the name of the project in version 0.1, which files o
 def has_format(found: object, expected: str) -> bool:
     """Whether the "format" entry of a file is the expected one, under the project's present or former name."""
     return found in (expected, expected.replace("diffspace", _FORMER_NAME))
+
+
+@contextlib.contextmanager
+def reading(path: Path, kind: str = "") -> Iterator[None]:
+    """Raise any error in reading the file `path` as a ValueError of one line that names it.
+
+    A ValueError that begins with the path is not changed. `kind` says what the file was read as.
+    """
+    try:
+        yield
+    except Exception as error:  # a damaged file leads libraries to raise errors of all types
+        if isinstance(error, ValueError) and str(error).startswith(str(path)):
+            raise
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        what = f" as {kind}" if kind and not isinstance(error, OSError) else ""
+        raise ValueError(f"{path}: cannot be read{what}: {reason}") from None
 
 
 @contextlib.contextmanager

@@ -296,7 +296,7 @@ def test_arrays_that_are_no_images(tmp_path: Path) -> None:
         np.save(tmp_path / "x.npy", np.zeros(shape, dtype))
         with pytest.raises(ValueError, match=r"x\.npy: expected images of uint8 with 1, 3 or 4 channels, got "):
             prepare(image_source(tmp_path / "x.npy"), tmp_path / "out.zip")
-    with pytest.raises(ValueError, match="digits holds no images"):
+    with pytest.raises(ValueError, match="digits is not a source of images"):
         image_source("digits")
 
 

@@ -15,7 +15,7 @@ RNG = np.random.default_rng(0)
 
 def load(folder: Path, array: np.ndarray, **options: str) -> DataSet:
     np.save(folder / "x.npy", array)
-    return ArrayFile(folder / "x.npy", **options).load()  # type: ignore[arg-type]
+    return ArrayFile(folder / "x.npy", **options).load()
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -164,7 +164,7 @@ def test_memory_order(tmp_path: Path, order: str) -> None:
 
 def test_npy_is_mapped_not_read(tmp_path: Path) -> None:
     data = load(tmp_path, noise(100, 3))
-    assert isinstance(data.rows.array, np.memmap)  # type: ignore[attr-defined]
+    assert isinstance(data.rows.array, np.memmap)
     before = data.raw().clone()
     data.raw().zero_()  # what is read is a copy
     assert torch.equal(data.raw(), before)
@@ -250,7 +250,6 @@ def test_keys_of_an_npz(tmp_path: Path) -> None:
 def test_labels(tmp_path: Path, labels: list, numbers: list, names: tuple, key: str) -> None:
     np.savez(tmp_path / "x.npz", x=noise(3, 2), **{key: np.array(labels)})
     data = ArrayFile(tmp_path / "x.npz").load()
-    assert data.labels is not None
     assert (data.labels.tolist(), data.class_names) == (numbers, names)
     assert ArrayFile(tmp_path / "x.npz", classes="none").load().labels is None
 

@@ -13,7 +13,6 @@ def test_digits_are_scikit_learns() -> None:
     assert len(data) == 1797
     assert data.sample_shape == (1, 8, 8)
     assert data.class_names == tuple("0123456789")
-    assert data.labels is not None
     assert data.labels.tolist() == source.target.tolist()
     assert data.raw()[:, 0].tolist() == source.images.tolist()
 
@@ -30,13 +29,9 @@ def test_the_fixed_split() -> None:
     data = Digits().load()
     train, held = data.split()
     assert (len(train), len(held)) == (1438, 359)
-    assert train.labels is not None
-    assert held.labels is not None
-    assert data.labels is not None
     for digit in range(10):
         total = (data.labels == digit).sum()
         assert abs((held.labels == digit).sum() - total * 359 / 1797) < 1
-    assert held.selection is not None
     # from a separate implementation in pure Python of the permutation and of largest remainders
     assert held.selection[:8].tolist() == [3, 6, 11, 14, 17, 20, 36, 39]
     assert hashlib.sha256(held.selection.numpy().tobytes()).hexdigest()[:16] == "29234ccf4e10652c"

@@ -16,7 +16,7 @@ from diffspace.data.images import image_suffixes
 
 def load(folder: Path, **options: object) -> torch.Tensor:
     """The only image of a folder, (C, H, W)."""
-    data = ImageFolder(folder, **options).load()  # type: ignore[arg-type]
+    data = ImageFolder(folder, **options).load()
     assert len(data) == 1
     return data.raw()[0]
 

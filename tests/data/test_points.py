@@ -58,7 +58,6 @@ def test_the_moons_are_half_circles_of_two_classes() -> None:
     data = TwoMoons(n=1000, noise=0.0).load()
     scale = 0.5 / math.sqrt((0.75 + 0.5625 - 1 / math.pi) / 2)
     points = data.raw().double() / scale + torch.tensor([0.5, 0.25])
-    assert data.labels is not None
     assert data.class_names == ("upper", "lower")
     upper, lower = points[data.labels == 0], points[data.labels == 1]
     assert torch.allclose(upper.norm(dim=1), torch.ones(len(upper), dtype=torch.float64), atol=1e-5)
@@ -80,7 +79,6 @@ def test_the_board_has_eight_equal_squares() -> None:
 
 def test_eight_gaussians_know_their_classes() -> None:
     data = EightGaussians(n=8000).load()
-    assert data.labels is not None
     for k in range(8):
         centre = 0.5 * math.sqrt(2) * torch.tensor([math.cos(k * math.pi / 4), math.sin(k * math.pi / 4)])
         mine = data.raw()[data.labels == k]

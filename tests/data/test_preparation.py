@@ -268,12 +268,6 @@ def test_destinations_that_are_refused(tmp_path: Path) -> None:
     assert prepare(source, tmp_path / "empty").images == 1
 
 
-def test_sizes_that_differ_need_a_size(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path / "in", {"a.png": IMAGES[0], "b.png": IMAGES[1][:4]})
-    with pytest.raises(ValueError, match=r"size: .*a\.png is 6×6, .*b\.png 4×6"):
-        prepare(ImageFolder(folder), tmp_path / "out.zip")
-
-
 # ---- the command line
 
 

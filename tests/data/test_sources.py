@@ -61,7 +61,7 @@ def test_options_that_do_not_apply(tmp_path: Path) -> None:
         load_data("digits", size=8)
     with pytest.raises(ValueError, match=r"^data.noisy: swissroll has no such option; did you mean 'noise'\?"):
         load_data("swissroll", noisy=1)
-    with pytest.raises(ValueError, match=r"^data.sise: a folder of images .*has no such option; did you mean 'size'\?"):
+    with pytest.raises(ValueError, match=r"^data.sise: ImageFolder .*has no such option; did you mean 'size'\?"):
         load_data(tmp_path, sise=8)
     with pytest.raises(ValueError, match=r"^data.path: follows from the source"):
         load_data(tmp_path, path="elsewhere")

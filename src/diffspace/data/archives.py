@@ -23,10 +23,11 @@ from abc import abstractmethod
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import IO, Any
 
 from diffspace.data.stored_images import ImageSource, Label, StoredImages
+from diffspace.files import reading
 
 INDEX, MANIFEST = "dataset.json", "manifest.json"
 """INDEX holds labels, {"labels": [[name, label], …] or null}, and names of classes if diffspace wrote it."""
@@ -39,23 +40,18 @@ _LARGEST = 2**30  # bytes of a member
 _MOST_CLASSES = 2**20
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MOST_SHARDS = 10**6
-_LABEL_FILES = {
-    "cls": 2**6,
-    "json": 2**20,
-}  # suffixes of files with labels, in order of preference, and their most bytes
+_LABEL_FILES = {"cls": 2**6, "json": 2**20}  # suffixes in order of preference, and the most bytes of such a file
+_SAMPLE = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)", re.DOTALL)  # folder/stem, then what follows the first dot
 
 
-def _open(path: Path) -> IO[bytes]:
-    try:
-        return open(path, "rb")
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def version(path: Path) -> tuple[int, int]:
-    """The size in bytes and the time in nanoseconds of a file; ValueError names one that cannot be read."""
-    with _open(path) as file:
-        return _version_of(file)
+def _open(path: Path, expected: tuple[int, int] | None = None) -> IO[bytes]:
+    """A file to read; ValueError if it cannot be read, or is no longer of the expected version."""
+    with reading(path):
+        file = open(path, "rb")  # noqa: SIM115
+    if expected not in (None, _version_of(file)):
+        file.close()
+        raise ValueError(f"{path}: has changed since it was opened")
+    return file
 
 
 def _version_of(file: IO[bytes]) -> tuple[int, int]:
@@ -63,13 +59,10 @@ def _version_of(file: IO[bytes]) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def _reopen(path: Path, expected: tuple[int, int]) -> IO[bytes]:
-    """A file that is still of the expected version."""
-    file = _open(path)
-    if _version_of(file) != expected:
-        file.close()
-        raise ValueError(f"{path}: has changed since it was opened")
-    return file
+def version(path: Path) -> tuple[int, int]:
+    """The size in bytes and the time in nanoseconds of a file; ValueError names one that cannot be read."""
+    with _open(path) as file:
+        return _version_of(file)
 
 
 class _IndexedImages(StoredImages):
@@ -98,10 +91,9 @@ class _IndexedImages(StoredImages):
         if content is None:
             return self._labels_from_folders(names)
         path = self.path / INDEX
-        index = _parse_index(path, content)
-        if index["labels"] is None:
+        given, class_names = _parse_index(path, content)
+        if given is None:
             return None, ()
-        given = dict(index["labels"])
         if missing := [name for name in names if name not in given]:
             raise ValueError(
                 f"{path}: has no label for {len(missing)} of {len(names)} images, {missing[0]!r} among them; "
@@ -112,7 +104,7 @@ class _IndexedImages(StoredImages):
             number = type(label) is int and 0 <= label < _MOST_CLASSES
             if not number and not (isinstance(label, list) and all(isinstance(v, int | float) for v in label)):
                 raise ValueError(f"{path}: label of {name!r}: expected a class number or a vector, got {label!r:.80}")
-        return labels, tuple(index.get("class_names") or ())
+        return labels, class_names
 
     def _labels_from_folders(self, names: Sequence[str]) -> tuple[list[Label] | None, tuple[str, ...]]:
         folders = [name.partition("/")[0] if "/" in name else None for name in names]
@@ -133,31 +125,27 @@ class _IndexedImages(StoredImages):
         return [number[folder] for folder in folders if folder is not None], tuple(classes)
 
 
-def _parse_index(path: Path, content: bytes) -> Mapping[str, Any]:
-    """The content of an `INDEX` in the reference's form."""
+def _parse_index(path: Path, content: bytes) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """The labels by name, if any, and the names of the classes in an `INDEX`."""
     try:
         index: Any = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: is not JSON: {error}; classes='none' ignores it") from None
     labels = index.get("labels", ()) if isinstance(index, dict) else ()
-    pairs = isinstance(labels, list) and all(
-        isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) for pair in labels
-    )
-    if labels is not None and not pairs:
+    pairs = [] if labels is None else labels
+    if not isinstance(pairs, list) or not all(
+        isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs
+    ):
         raise ValueError(f"{path}: expected {{\"labels\": [[name, label], …] or null}}; classes='none' ignores it")
     names = index.get("class_names") or []
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise ValueError(f"{path}: class_names: expected a list of strings")
-    return {"labels": labels, "class_names": names}
+    return None if labels is None else dict(pairs), tuple(names)
 
 
 @dataclass(frozen=True)
 class ImageFolder(ImageSource):
     """The images in a folder and its sub-folders; see `ImageSource` for the options."""
-
-    @property
-    def name(self) -> str:
-        return Path(self.path).expanduser().resolve().name
 
     def open(self) -> StoredImages:
         return FolderImages(Path(self.path).expanduser())
@@ -245,7 +233,7 @@ class ZipImages(_IndexedImages):
         """The content of a member, numbered as in `members`, checked against its length and CRC-32."""
         offset, packed, size, crc, deflated = self._table[5 * member : 5 * member + 5]
         damaged = ValueError(f"{self.path}: member {self.members[member]!r} is damaged or cut short")
-        with _reopen(self.path, self._version) as file:
+        with _open(self.path, self._version) as file:
             file.seek(offset)
             header = file.read(_LOCAL_HEADER.size)
             if len(header) < _LOCAL_HEADER.size or header[:4] != b"PK\x03\x04":
@@ -265,14 +253,9 @@ class ZipImages(_IndexedImages):
 
 def _checked_members(path: Path) -> list[zipfile.ZipInfo]:
     """What the directory of a ZIP archive says of its files, all of it checked."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            infos = [info for info in archive.infolist() if not info.is_dir()]
-            end = archive.start_dir
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except Exception as error:  # zipfile raises whatever a broken directory leads it to
-        raise ValueError(f"{path}: cannot be read as a ZIP archive: {' '.join(str(error).split())}") from None
+    with reading(path, "a ZIP archive"), zipfile.ZipFile(path) as archive:
+        infos = [info for info in archive.infolist() if not info.is_dir()]
+        end = archive.start_dir
     for info in infos:
         _check_name(path, info.filename)
         if problem := _zip_problem(info):
@@ -290,10 +273,8 @@ def _checked_members(path: Path) -> list[zipfile.ZipInfo]:
 
 def _check_name(archive: Path, name: str) -> None:
     """ValueError for a name in an archive that leads out of the folder into which it would be unpacked."""
-    if not name or name.startswith("/") or any(sign in name for sign in ("..", ":", "\\")):
-        windows = PureWindowsPath(name)
-        if not name or name.startswith("/") or windows.drive or ".." in windows.parts or "\\" in name:
-            raise ValueError(f"{archive}: member {name!r}: expected a name inside the archive, with parts joined by /")
+    if not name or name[0] == "/" or "\\" in name or name[1:2] == ":" or ".." in name.split("/"):
+        raise ValueError(f"{archive}: member {name!r}: expected a name inside the archive, with parts joined by /")
 
 
 def _zip_problem(info: zipfile.ZipInfo) -> str | None:
@@ -362,7 +343,7 @@ class _TarImages(StoredImages):
 
     def open(self, number: int) -> bytes:
         shard, offset, size = self._table[3 * number : 3 * number + 3]
-        with _reopen(self._shards[shard], self._versions[shard]) as file:
+        with _open(self._shards[shard], self._versions[shard]) as file:
             file.seek(offset)
             return file.read(size)
 
@@ -376,55 +357,37 @@ class _TarImages(StoredImages):
 
 def _tar_samples(path: Path, file: IO[bytes]) -> Iterator[dict[str, tarfile.TarInfo]]:
     """The files of each sample by what follows the first dot of their names, in lower case."""
-    key, sample = None, dict[str, tarfile.TarInfo]()
-    for member in tar_files(path, file):
-        folder, slash, name = member.name.rpartition("/")
-        stem, _, suffix = name.partition(".")
-        if not stem or not suffix:  # hidden, or no part of a sample
-            continue
-        if (here := folder + slash + stem) != key:
-            if sample:
-                yield sample
-            key, sample = here, {}
-        suffix = suffix.lower()
-        if suffix in sample:
-            raise ValueError(f"{path}: holds member {member.name!r} twice")
-        sample[suffix] = member
-    if sample:
+    matches = ((_SAMPLE.fullmatch(member.name), member) for member in tar_files(path, file))
+    named = ((match[1], match[2].lower(), member) for match, member in matches if match)
+    for _, members in itertools.groupby(named, key=lambda item: item[0]):
+        sample: dict[str, tarfile.TarInfo] = {}
+        for _, suffix, member in members:
+            if suffix in sample:
+                raise ValueError(f"{path}: holds member {member.name!r} twice")
+            sample[suffix] = member
         yield sample
 
 
 def tar_files(path: Path, file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
     """The files in a tar archive that is not compressed, all checked; the place in `file` may be moved meanwhile."""
     end = os.fstat(file.fileno()).st_size
-    try:
-        with tarfile.open(fileobj=file, mode="r:") as archive:
-            while (member := archive.next()) is not None:
-                archive.members.clear()  # type: ignore[attr-defined]  # otherwise it keeps all of them
-                member.name = member.name.removeprefix("./")
-                if not (member.isdir() and member.name in ("", ".")):
-                    _check_name(path, member.name)
-                if not (member.isdir() or member.isfile()) or member.issparse():
-                    what = "a link" if member.issym() or member.islnk() else "not a plain file or folder"
-                    raise ValueError(f"{path}: member {member.name!r} is {what}")
-                if not 0 <= member.size <= end - member.offset_data:
-                    raise ValueError(f"{path}: member {member.name!r} claims {member.size} bytes, which it cannot have")
-                if member.isfile():
-                    yield member
-            # tarfile ends quietly at a header that is damaged: at the true end there is a block of zeros
-            file.seek(archive.offset)
-            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                raise ValueError(f"{path}: is damaged or cut short at byte {archive.offset}")
-    except ValueError as error:
-        if str(error).startswith(str(path)):
-            raise
-        raise _unreadable_tar(path, error) from None
-    except Exception as error:  # tarfile raises whatever a damaged header leads it to
-        raise _unreadable_tar(path, error) from None
-
-
-def _unreadable_tar(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"{path}: cannot be read as a tar archive that is not compressed: {' '.join(str(error).split())}")
+    with reading(path, "a tar archive that is not compressed"), tarfile.open(fileobj=file, mode="r:") as archive:
+        while (member := archive.next()) is not None:
+            archive.members.clear()  # type: ignore[attr-defined]  # otherwise it keeps all of them
+            member.name = member.name.removeprefix("./")
+            if not (member.isdir() and member.name in ("", ".")):
+                _check_name(path, member.name)
+            if not (member.isdir() or member.isfile()) or member.issparse():
+                what = "a link" if member.issym() or member.islnk() else "not a plain file or folder"
+                raise ValueError(f"{path}: member {member.name!r} is {what}")
+            if not 0 <= member.size <= end - member.offset_data:
+                raise ValueError(f"{path}: member {member.name!r} claims {member.size} bytes, which it cannot have")
+            if member.isfile():
+                yield member
+        # tarfile ends quietly at a header that is damaged: at the true end there is a block of zeros
+        file.seek(archive.offset)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise ValueError(f"{path}: is damaged or cut short at byte {archive.offset}")
 
 
 def _tar_label(path: Path, sample: Mapping[str, tarfile.TarInfo], file: IO[bytes]) -> int | None:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 
 from diffspace._shapes import Int, Shaped, Tensor
 from diffspace.checks import check_choice
 from diffspace.data.dataset import DataSet
+from diffspace.files import reading
 from diffspace.transform import Transform, channel_moments, standardising
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.lib.npyio import NpzFile
 
-_Layout = Literal["channels-first", "channels-last", "no-channels"]
+Layout: TypeAlias = Literal["auto", "channels-first", "channels-last", "no-channels"]
 _KEYS = ("x", "images", "arr_0")
 _LABEL_KEYS = ("labels", "y")
 _COLOURS = (1, 3, 4)
@@ -50,12 +49,12 @@ class ArrayFile:
 
     path: str | Path
     key: str | None = None
-    layout: Literal["auto", "channels-first", "channels-last", "no-channels"] = "auto"
+    layout: Layout = "auto"
     normalize: Literal["auto", "standardize", "none"] = "auto"
     classes: Literal["auto", "none"] = "auto"
 
     def __post_init__(self) -> None:
-        check_choice("layout", self.layout, ("auto", "channels-first", "channels-last", "no-channels"))
+        check_choice("layout", self.layout, Layout)
         check_choice("normalize", self.normalize, ("auto", "standardize", "none"))
         check_choice("classes", self.classes, ("auto", "none"))
 
@@ -65,10 +64,9 @@ class ArrayFile:
         array, labels = self._open(path)
         if array.ndim == 0 or array.size == 0:
             raise ValueError(f"{path}: expected an array (n, *dims) with no length of 0, got shape {array.shape}")
-        dtype = _kept_as(path, array.dtype)
         layout = self._layout(path, array)
-        rows = _ArrayRows(array, dtype, layout)
-        transform, note = self._transform(path, rows, array.dtype)
+        rows = _ArrayRows(_channels_first(array, layout), _kept_as(path, array.dtype))
+        transform, note = self._transform(path, rows, array)
         notes = [note]
         if self.layout == "auto" and array.ndim > 2:
             notes.append(f"array of shape {array.shape} read as {layout} (option layout)")
@@ -78,7 +76,7 @@ class ArrayFile:
     def _open(self, path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
         import numpy as np
 
-        try:
+        with reading(path):
             with path.open("rb") as file:
                 if file.read(2) == b"PK":  # a .npz is a zip file
                     file.seek(0)
@@ -87,11 +85,6 @@ class ArrayFile:
             if self.key is not None:
                 raise ValueError(f"key={self.key!r} has no effect on a .npy file, which holds one array")
             return np.lib.format.open_memmap(path, mode="r"), None
-        except OSError as error:
-            raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from None
-        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            what = "holds Python objects" if "object" in str(error).lower() else error
-            raise ValueError(f"{path}: cannot be read: {what}") from None
 
     def _members(self, archive: NpzFile) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
         keys = _KEYS if self.key is None else (self.key,)
@@ -103,7 +96,7 @@ class ArrayFile:
         labels = archive[label_key] if label_key is not None and self.classes == "auto" else None
         return archive[key], labels
 
-    def _layout(self, path: Path, array: np.ndarray[Any, Any]) -> _Layout:
+    def _layout(self, path: Path, array: np.ndarray[Any, Any]) -> Layout:
         if self.layout != "auto":
             if self.layout == "channels-last" and array.ndim < 3:
                 raise ValueError(f"layout: 'channels-last' has no effect on an array of shape {array.shape}")
@@ -121,9 +114,9 @@ class ArrayFile:
             return "channels-last"
         return "channels-first"
 
-    def _transform(self, path: Path, rows: _ArrayRows, stored: np.dtype[Any]) -> tuple[Transform, str]:
+    def _transform(self, path: Path, rows: _ArrayRows, array: np.ndarray[Any, Any]) -> tuple[Transform, str]:
         """The transform, and a sentence that says what it does."""
-        name = str(rows.dtype)
+        name, stored = str(rows.dtype), array.dtype
         kind: Literal["integer", "real"] = "real" if rows.dtype.kind == "f" else "integer"
         lowest, highest = _type_range(stored)
         if self.normalize == "auto" and lowest is not None and highest is not None and stored.itemsize == 1:
@@ -131,62 +124,59 @@ class ArrayFile:
             transform = Transform((lowest + half,), (half,), lowest, highest, kind, name)
             return transform, f"the range of {stored}, {lowest:g} … {highest:g}, becomes −1 … 1"
 
-        moments = channel_moments(map(rows.read, _chunks(rows)))
-        low, high = moments.low, moments.high
+        moments = channel_moments(map(rows.read, _chunks(array)))
         if not bool(torch.isfinite(moments.mean).all()):
-            raise _not_finite(path, rows)
-        least, most = float(low.min()), float(high.max())
+            raise _not_finite(path, array)
+        least, most = float(moments.low.min()), float(moments.high.max())
         if kind == "integer" and max(-least, most) > _EXACT:
             raise ValueError(f"{path}: integers in [{least:g}, {most:g}] exceed ±2^53; store real numbers")
         if self.normalize == "none":
             return Transform((0.0,), (1.0,), lowest, highest, kind, name), "values are unchanged"
-        if self.normalize == "auto" and kind == "real" and most <= 1 and least >= 0:
-            return Transform((0.5,), (0.5,), 0.0, 1.0, kind, name), "real numbers within 0 … 1 become −1 … 1"
-        if self.normalize == "auto" and kind == "real" and most <= 1 and least >= -1:
-            note = "real numbers within −1 … 1 are unchanged"
-            return Transform((0.0,), (1.0,), -1.0, 1.0, kind, name), note
+        if self.normalize == "auto" and kind == "real" and most <= 1:
+            if least >= 0:
+                return Transform((0.5,), (0.5,), 0.0, 1.0, kind, name), "real numbers within 0 … 1 become −1 … 1"
+            if least >= -1:
+                return Transform((0.0,), (1.0,), -1.0, 1.0, kind, name), "real numbers within −1 … 1 are unchanged"
         note = "each channel is standardised to mean 0 and standard deviation 0.5"
         return Transform(*standardising(moments), lowest, highest, kind, name), note
 
 
 @dataclass(frozen=True, eq=False)
 class _ArrayRows:
-    """Rows of an array, which may be a memory map."""
+    """Rows of an array (n, C, *dims), which may be a memory map, as values of `dtype`."""
 
     array: np.ndarray[Any, Any]
     dtype: np.dtype[Any]
-    layout: _Layout
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
-        dims: tuple[int, ...] = self.array.shape[1:]
-        if self.layout == "channels-first":
-            return dims
-        return (1, *dims) if self.layout == "no-channels" else (dims[-1], *dims[:-1])
+        return tuple(self.array.shape[1:])
 
     def __len__(self) -> int:
         return len(self.array)
 
     def read(self, indices: Int[Tensor, "batch"]) -> Shaped[Tensor, "batch *dims"]:
-        values = torch.from_numpy(self.array[indices.numpy()].astype(self.dtype, copy=False))
-        if self.layout == "channels-first":
-            return values
-        return values[:, None] if self.layout == "no-channels" else values.movedim(-1, 1)
+        return torch.from_numpy(self.array[indices.numpy()].astype(self.dtype, copy=False))
+
+
+def _channels_first(array: np.ndarray[Any, Any], layout: Layout) -> np.ndarray[Any, Any]:
+    import numpy as np
+
+    if layout == "channels-first":
+        return array
+    return array[:, None] if layout == "no-channels" else np.moveaxis(array, -1, 1)
 
 
 def _kept_as(path: Path, stored: np.dtype[Any]) -> np.dtype[Any]:
     """The type of this machine that torch has, and that holds what is stored."""
     import numpy as np
 
-    if stored.kind == "b" or stored == np.uint8:
-        return np.dtype(np.uint8)
-    if stored.kind == "u":
-        return np.dtype(np.int32 if stored.itemsize == 2 else np.int64)
-    if stored.kind == "i":
-        return np.dtype(f"i{stored.itemsize}")
-    if stored.kind == "f":
-        return np.dtype(f"f{min(stored.itemsize, 8)}")
-    raise ValueError(f"{path}: expected integers, booleans or real numbers, got {stored} values")
+    size = stored.itemsize
+    unsigned = {1: "u1", 2: "i4"}.get(size, "i8")
+    kept = {"b": "u1", "u": unsigned, "i": f"i{size}", "f": f"f{min(size, 8)}"}.get(stored.kind)
+    if kept is None:
+        raise ValueError(f"{path}: expected integers, booleans or real numbers, got {stored} values")
+    return np.dtype(kept)
 
 
 def _type_range(stored: np.dtype[Any]) -> tuple[float, float] | tuple[None, None]:
@@ -200,22 +190,22 @@ def _type_range(stored: np.dtype[Any]) -> tuple[float, float] | tuple[None, None
     return float(np.iinfo(stored).min), float(np.iinfo(stored).max)
 
 
-def _chunks(rows: _ArrayRows) -> Iterator[Tensor]:
+def _chunks(array: np.ndarray[Any, Any]) -> Iterator[Tensor]:
     """The numbers of the rows, some at a time."""
-    return iter(torch.split(torch.arange(len(rows)), max(1, _CHUNK * len(rows) // rows.array.size)))
+    return iter(torch.split(torch.arange(len(array)), max(1, _CHUNK * len(array) // array.size)))
 
 
-def _not_finite(path: Path, rows: _ArrayRows) -> ValueError:
+def _not_finite(path: Path, array: np.ndarray[Any, Any]) -> ValueError:
     """How many values are not finite, and where the first is."""
     import numpy as np
 
     count, first = 0, None
-    for numbers in _chunks(rows):
-        bad = np.argwhere(~np.isfinite(rows.array[numbers.numpy()]))
+    for numbers in _chunks(array):
+        bad = np.argwhere(~np.isfinite(array[numbers.numpy()]))
         if first is None and len(bad):
             first = (int(numbers[0]) + int(bad[0][0]), *map(int, bad[0][1:]))
         count += len(bad)
-    return ValueError(f"{path}: {count} of {rows.array.size} values are not finite; the first is at index {first}")
+    return ValueError(f"{path}: {count} of {array.size} values are not finite; the first is at index {first}")
 
 
 def _classes(path: Path, labels: np.ndarray[Any, Any], n: int) -> tuple[Tensor, tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""A data set: samples by number, as they are stored and in a model's space, with its split and its order.
+"""A data set: stored samples by number, their form in a model's space, the split, and the order.
 
 Orders and splits are pure functions of a seed: they sort the raw output of PCG64, whose stream numpy guarantees, so
 that they are the same on every machine and with every version of the libraries.
@@ -23,7 +23,7 @@ _SPLIT, _EPOCHS = 0, 1  # separate streams of random numbers, whatever the seed
 
 @runtime_checkable
 class Rows(Protocol):
-    """Samples of one shape, read by number, as they are stored.
+    """Stored samples of one shape, read by number.
 
     A method `mirrored()`, where there is one, returns these rows followed by their mirror images.
     """
@@ -114,7 +114,7 @@ class DataSet:
         return self.rows.sample_shape
 
     def raw(self, indices: Int[Tensor, "batch"] | None = None) -> Shaped[Tensor, "batch *dims"]:
-        """The samples with these numbers as they are stored; None reads all."""
+        """The stored samples with these numbers; None reads all."""
         return self.rows.read(self._row_numbers(indices))
 
     def batch(self, indices: Int[Tensor, "batch"] | None = None) -> Float[Tensor, "batch *dims"]:

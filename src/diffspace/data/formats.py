@@ -9,11 +9,10 @@ import os
 import struct
 import tarfile
 import threading
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -23,6 +22,7 @@ from diffspace.data.archives import version
 from diffspace.data.arrays import ArrayFile
 from diffspace.data.dataset import InMemory, Rows
 from diffspace.data.stored_images import ImageSource, NumberedImages, StoredImages
+from diffspace.files import reading
 from diffspace.pickles import PickleError, Record, read_pickle
 from diffspace.transform import PIXELS
 
@@ -72,10 +72,6 @@ class IdxImages(ImageSource):
     The reference makes MNIST's 28×28 pixels 32×32: size=32, crop="pad".
     """
 
-    @property
-    def name(self) -> str:
-        return Path(self.path).name.removesuffix(".gz")
-
     def open(self) -> StoredImages:
         path = Path(self.path).expanduser()
         images = _read_idx(path, dimensions=3)
@@ -89,20 +85,15 @@ class IdxImages(ImageSource):
 
 def _read_idx(path: Path, dimensions: int) -> Shaped[Tensor, "*dims"]:
     """The array in an IDX file: 0, 0, type, number of dimensions, the dimensions, the values, all big-endian."""
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            header = struct.Struct(f">HBB{dimensions}I")
-            zero, kind, count, *shape = header.unpack(file.read(header.size))
-            size = math.prod(shape)
-            if (zero, kind, count) != (0, _IDX_BYTES, dimensions) or not 0 < size <= _IDX_LARGEST:
-                raise ValueError(f"expected {dimensions} dimensions of bytes, 1 to {_IDX_LARGEST} of them")
-            if size > max(_BOMB_BYTES, _BOMB_RATIO * path.stat().st_size):
-                raise ValueError(f"claims {size} bytes out of {path.stat().st_size}: a decompression bomb")
-            content = file.read(size + 1)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, EOFError, struct.error, zlib.error) as error:
-        raise ValueError(f"{path}: cannot be read as an IDX file: {error}") from None
+    with reading(path, "an IDX file"), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        header = struct.Struct(f">HBB{dimensions}I")
+        zero, kind, count, *shape = header.unpack(file.read(header.size))
+        size = math.prod(shape)
+        if (zero, kind, count) != (0, _IDX_BYTES, dimensions) or not 0 < size <= _IDX_LARGEST:
+            raise ValueError(f"expected {dimensions} dimensions of bytes, 1 to {_IDX_LARGEST} of them")
+        if size > max(_BOMB_BYTES, _BOMB_RATIO * path.stat().st_size):
+            raise ValueError(f"claims {size} bytes out of {path.stat().st_size}: a decompression bomb")
+        content = file.read(size + 1)
     if len(content) != size:
         got = "more" if len(content) > size else len(content)
         raise ValueError(f"{path}: expected {size} bytes of values as its header says, got {got}")
@@ -115,20 +106,10 @@ _CIFAR_SHAPE = (3, 32, 32)
 _CIFAR_LARGEST = 2**28  # bytes of a member; CIFAR-100's largest has 155 million
 
 
-class _CifarContents(NamedTuple):
-    """Where things are in an archive."""
-
-    batches: tuple[str, ...]
-    labels: str
-    names_file: str
-    names: str
-
-
+# folder: (files of images, key of their labels, file of class names, key of the names)
 _CIFAR = {
-    "cifar-10-batches-py": _CifarContents(
-        tuple(f"data_batch_{i}" for i in range(1, 6)), "labels", "batches.meta", "label_names"
-    ),
-    "cifar-100-python": _CifarContents(("train",), "fine_labels", "meta", "fine_label_names"),
+    "cifar-10-batches-py": (tuple(f"data_batch_{i}" for i in range(1, 6)), "labels", "batches.meta", "label_names"),
+    "cifar-100-python": (("train",), "fine_labels", "meta", "fine_label_names"),
 }
 
 
@@ -138,50 +119,41 @@ class CifarArchive(ImageSource):
     `ImageSource` for the options. Nothing that its pickles name is imported or run.
     """
 
-    @property
-    def name(self) -> str:
-        return Path(self.path).name.removesuffix(".gz").removesuffix(".tgz").removesuffix(".tar")
-
     def open(self) -> StoredImages:
         path = Path(self.path).expanduser()
         members = _read_cifar_members(path)
         folder = next((name for name in _CIFAR if any(key.startswith(f"{name}/") for key in members)), None)
         if folder is None:
             raise ValueError(f"{path}: holds no folder {' or '.join(_CIFAR)}; other archives are not supported")
-        where = _CIFAR[folder]
+        batches, labels_key, names_file, names_key = _CIFAR[folder]
         images, labels = [], []
-        for batch in where.batches:
+        for batch in batches:
             content = _cifar_dictionary(path, members, f"{folder}/{batch}")
             images.append(_cifar_pixels(path / folder / batch, content.get("data")))
-            numbers = content.get(where.labels)
+            numbers = content.get(labels_key)
             if not isinstance(numbers, list) or len(numbers) != len(images[-1]):
-                raise ValueError(f"{path / folder / batch}: {where.labels}: expected {len(images[-1])} numbers")
+                raise ValueError(f"{path / folder / batch}: {labels_key}: expected {len(images[-1])} numbers")
             labels += numbers
-        names = _cifar_dictionary(path, members, f"{folder}/{where.names_file}").get(where.names)
+        names = _cifar_dictionary(path, members, f"{folder}/{names_file}").get(names_key)
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"{path / folder / where.names_file}: {where.names}: expected a list of strings")
+            raise ValueError(f"{path / folder / names_file}: {names_key}: expected a list of strings")
         return _pixel_images(path, InMemory(torch.cat(images)), labels, names)
 
 
 def _read_cifar_members(path: Path) -> dict[str, bytes]:
     """The files of an archive that are needed."""
-    needed = {f"{folder}/{name}" for folder, c in _CIFAR.items() for name in (*c.batches, c.names_file)}
+    needed = {f"{folder}/{name}" for folder, (batches, _, names, _) in _CIFAR.items() for name in (*batches, names)}
     found = {}
-    try:
-        with tarfile.open(path, "r:*") as archive:
-            for member in archive:
-                if member.size > _CIFAR_LARGEST:
-                    raise ValueError(f"member {member.name!r} claims {member.size} bytes, more than {_CIFAR_LARGEST}")
-                if member.name not in needed:
-                    continue
-                file = archive.extractfile(member) if member.isfile() else None
-                if file is None or member.name in found:
-                    raise ValueError(f"member {member.name!r}: expected one file of that name")
-                found[member.name] = file.read()
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, EOFError, tarfile.TarError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path}: cannot be read as an archive of CIFAR: {' '.join(str(error).split())}") from None
+    with reading(path, "an archive of CIFAR"), tarfile.open(path, "r:*") as archive:
+        for member in archive:
+            if member.size > _CIFAR_LARGEST:
+                raise ValueError(f"member {member.name!r} claims {member.size} bytes, more than {_CIFAR_LARGEST}")
+            if member.name not in needed:
+                continue
+            file = archive.extractfile(member) if member.isfile() else None
+            if file is None or member.name in found:
+                raise ValueError(f"member {member.name!r}: expected one file of that name")
+            found[member.name] = file.read()
     return found
 
 
@@ -211,10 +183,6 @@ def _cifar_pixels(path: Path, stored: object) -> Shaped[Tensor, "n 3 32 32"]:
 @dataclass(frozen=True)
 class LmdbImages(ImageSource):
     """Encoded images in an LMDB folder, as LSUN is distributed, in the order of their keys; requires `lmdb`."""
-
-    @property
-    def name(self) -> str:
-        return Path(self.path).expanduser().resolve().name
 
     def open(self) -> StoredImages:
         path = Path(self.path).expanduser()

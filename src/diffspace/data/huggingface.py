@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +18,12 @@ from diffspace._shapes import Int, Shaped, Tensor
 from diffspace.checks import check_integer, require_package
 from diffspace.data.dataset import DataSet, InMemory, holdout_size, shuffled
 from diffspace.data.stored_images import ImageRows, ImageSource, NumberedImages, StoredImages, Survey
+from diffspace.files import reading
 from diffspace.transform import PIXELS
 
 _IMAGES = ("image", "img")
 _LABELS = ("label", "labels", "fine_label")
 _EXAMINED = 64  # samples at the beginning of a stream
-_ERRORS = (OSError, ValueError, TypeError)  # `datasets` raises its own kinds of these
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class HuggingFaceImages(ImageSource):
             raise ValueError(f"streaming: {self.path} must be read at random here; leave streaming out")
         table, column, key, _ = self._table()
         labels = None if key is None else list(table[key])
-        names: Sequence[str] = () if key is None else getattr(table.features[key], "names", None) or ()
+        names = _class_names(table, key)
         read = functools.partial(_read_row, table, column)
         return NumberedImages(Path(self.path), range(len(table)), read, str(table._fingerprint), labels, names)
 
@@ -81,37 +81,29 @@ class HuggingFaceImages(ImageSource):
         count = known if self.count is None else self.count
         if count is None:
             raise ValueError(f"count: {self.path} does not say how many samples it has; pass their number")
-        class_names = tuple(getattr(table.features[key], "names", None) or ()) if key is not None else ()
+        class_names = _class_names(table, key)
         key = key if class_names else None
         table = table.select_columns([name for name in (column, key) if name is not None])
 
         def start(number: int) -> Iterator[StreamedSample]:
-            try:
+            with reading(path):
                 for i, row in enumerate(table.skip(number) if number else table, start=number):
                     label = None if key is None else row[key]
                     if key is not None and not (isinstance(label, int) and 0 <= label < len(class_names)):
-                        raise ValueError(
-                            f"sample {i}: expected a label from 0 to {len(class_names) - 1}, got {label!r}"
-                        )
+                        most = len(class_names) - 1
+                        raise ValueError(f"sample {i}: expected a label from 0 to {most}, got {label!r}")
                     yield StreamedSample(_content(row[column]), label)
-            except _ERRORS as error:
-                raise self._unreadable(error) from None
 
         first = [sample.image for sample in itertools.islice(start(0), _EXAMINED)]
-        survey = self.survey(NumberedImages(path, range(len(first)), first.__getitem__))
-        reader = dataclasses.replace(
-            survey.reader,
-            one_size=self.size is None,
-            all_gray=survey.reader.channels == "grayscale" and self.channels == "auto",
-        )
-        rows = ImageStream(path, start, count, self.window, dataclasses.replace(survey, reader=reader))
+        survey = self.survey(NumberedImages(path, range(len(first)), first.__getitem__), more=True)
+        rows = ImageStream(path, start, count, self.window, survey)
         notes = (*survey.notes, f"a stream of {count} samples, shuffled in windows of {self.window}")
         return StreamedDataSet(self.name, rows, PIXELS, None, class_names, notes)
 
     def _table(self) -> tuple[Any, str, str | None, int | None]:
         """The table, its columns of images and of labels, and its number of samples if known without reading it."""
         datasets = require_package("datasets", "a data set of Hugging Face")
-        try:
+        with reading(Path(self.path)):
             table, count = _open_table(datasets, str(self.path), self.streaming)
             there = table.column_names or ()
             column = next((name for name in _IMAGES if name in there), None)
@@ -119,11 +111,10 @@ class HuggingFaceImages(ImageSource):
                 raise ValueError(f"has no column {' or '.join(map(repr, _IMAGES))}, but {', '.join(there)}")
             key = next((name for name in _LABELS if name in there), None) if self.classes == "auto" else None
             return table.cast_column(column, datasets.Image(decode=False)), column, key, count
-        except _ERRORS as error:
-            raise self._unreadable(error) from None
 
-    def _unreadable(self, error: Exception) -> ValueError:
-        return ValueError(f"{self.path}: cannot be read: {' '.join(str(error).split())}")
+
+def _class_names(table: Any, key: str | None) -> tuple[str, ...]:
+    return () if key is None else tuple(getattr(table.features[key], "names", None) or ())
 
 
 def _open_table(datasets: Any, spec: str, streaming: bool) -> tuple[Any, int | None]:
@@ -134,11 +125,8 @@ def _open_table(datasets: Any, spec: str, streaming: bool) -> tuple[Any, int | N
         table = datasets.load_dataset(name, split=split or "train", **options)
         splits = getattr(getattr(table, "info", None), "splits", None) or {}
         return table, getattr(splits.get(split or "train"), "num_examples", None) or None
-    if (
-        files := sorted(map(str, path.glob("*.parquet")))
-        if path.is_dir()
-        else [str(path)] * (path.suffix == ".parquet")
-    ):
+    files = [str(path)] if path.is_file() else sorted(map(str, path.glob("*.parquet")))
+    if files:
         count = sum(require_package("pyarrow.parquet", "a Parquet file").read_metadata(file).num_rows for file in files)
         return datasets.load_dataset("parquet", data_files=files, split="train", **options), count
     saved = datasets.load_from_disk(str(path))

@@ -17,7 +17,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from diffspace._shapes import Shaped, Tensor
 
 if TYPE_CHECKING:
-    from diffspace.data.stored_images import StoredImages
+    from diffspace.data.stored_images import Crop, StoredImages
 
 # Pillow knows these by name only (no decoder comes with it), or hands them to a PostScript interpreter
 _EXCLUDED = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF", "EPS"}
@@ -64,7 +64,7 @@ class ImageReader:
 
     channels: Literal["grayscale", "RGB", "RGBA"]
     size: tuple[int, int]
-    crop: Literal["center", "square", "wide", "pad", "none"]
+    crop: Crop
     one_size: bool = False
     all_gray: bool = False
 

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,7 +20,7 @@ from diffspace.data.dataset import DataSet, Rows
 from diffspace.data.loader import ordered_map
 from diffspace.data.preparation import PartialWork, check_destination, file_sha256, versions
 from diffspace.data.stored_images import ImageSource
-from diffspace.files import atomic_path, has_format, manifest_text, read_manifest
+from diffspace.files import atomic_path, has_format, manifest_text, read_manifest, reading
 from diffspace.protocols import Encoder
 from diffspace.transform import Moments, Transform, channel_moments, standardising
 
@@ -30,12 +30,6 @@ if TYPE_CHECKING:
 LATENTS, LABELS = "latents.npy", "labels.npy"
 _FORMAT = "diffspace latents 1"
 _PART = 1000  # images
-_TYPES = {
-    **dict.fromkeys(("format", "source", "encoder", "precision"), str),
-    **dict.fromkeys(("shape", "class_names", "shift", "scale"), list),
-    "count": int,
-    "mirror": bool,
-}
 
 
 @dataclass(frozen=True)
@@ -105,33 +99,21 @@ def encode_dataset(
     }
     place = PartialWork(target)
 
-    def encoded(x: Tensor) -> Tensor:
-        return _encoded(encoder, x, mirror, precision)
-
     def write() -> tuple[Path, Encoded]:
         parts = []
         for begin in range(0, len(data), _PART):
             path, end = place.folder / f"{begin // _PART:05d}.npy", min(begin + _PART, len(data))
             if not path.exists():
                 batches = torch.split(torch.arange(begin, end), batch_size)
-                _save(path, torch.cat([encoded(x) for x in ordered_map(data.batch, batches, 1, 1)], dim=1))
+                images = ordered_map(data.batch, batches, threads=1, ahead=1)
+                _save(path, torch.cat([_encoded(encoder, x, mirror, precision) for x in images], dim=1))
             parts.append(path)
             if track is not None:
                 track(end, len(data))
         complete = place.folder / "whole"
-        shutil.rmtree(complete, ignore_errors=True)  # of a call that was killed
-        complete.mkdir()
-        shape, moments = _join(parts, len(data), complete / LATENTS)
-        if data.labels is not None:
-            _save(complete / LABELS, data.labels)
-        shift, scale = standardising(moments)
-        measured = {"mean": moments.mean.tolist(), "std": moments.var.sqrt().tolist(), "shift": shift, "scale": scale}
-        hashes = {file.name: file_sha256(file) for file in sorted(complete.glob("*.npy"))}
-        holds = {"count": len(data), "shape": list(shape), "class_names": list(data.class_names), "files": hashes}
-        text = manifest_text({**about, **holds, **measured})
-        (complete / MANIFEST).write_bytes(text)
+        shape, moments, sha256 = _assemble(complete, parts, data, about)
         notes = tuple(note for note in data.notes if "cache_mb" not in note)  # an option that has no effect here
-        return complete, Encoded(target, len(data), shape, moments, notes, json.loads(text)["sha256"])
+        return complete, Encoded(target, len(data), shape, moments, notes, sha256)
 
     return place.complete({**about, "contents": contents}, write)
 
@@ -166,25 +148,48 @@ def _save(path: Path, values: Tensor) -> None:
         np.save(file, values.numpy())
 
 
-def _join(parts: list[Path], count: int, target: Path) -> tuple[tuple[int, ...], Moments]:
-    """Write one array of all latents, those of the mirror images after the others; their shape, and their moments."""
+def _assemble(
+    folder: Path, parts: list[Path], data: DataSet, about: Mapping[str, Any]
+) -> tuple[tuple[int, ...], Moments, str]:
+    """Write the complete data set, with the latents of mirror images after the others, into a new folder.
+
+    Returns the shape and the moments of the latents, and the hash of the manifest.
+    """
     import numpy as np
 
+    shutil.rmtree(folder, ignore_errors=True)  # of a call that was killed
+    folder.mkdir()
     first = np.load(parts[0], mmap_mode="r")
     copies, _, *shape = first.shape
-    with atomic_path(target) as temporary:
-        joined = np.lib.format.open_memmap(temporary, mode="w+", dtype=first.dtype, shape=(copies * count, *shape))
+    count = len(data)
+    joined = np.lib.format.open_memmap(folder / LATENTS, mode="w+", dtype=first.dtype, shape=(copies * count, *shape))
 
-        def chunks() -> Iterator[Tensor]:
-            for number, part in enumerate(parts):
-                for copy, some in enumerate(np.load(part)):
-                    begin = copy * count + number * _PART
-                    joined[begin : begin + len(some)] = some
-                    yield torch.from_numpy(some)
+    def chunks() -> Iterator[Tensor]:
+        for number, part in enumerate(parts):
+            for copy, some in enumerate(np.load(part)):
+                begin = copy * count + number * _PART
+                joined[begin : begin + len(some)] = some
+                yield torch.from_numpy(some)
 
-        moments = channel_moments(chunks())
-        joined.flush()
-    return tuple(shape), moments
+    moments = channel_moments(chunks())
+    joined.flush()
+    if data.labels is not None:
+        _save(folder / LABELS, data.labels)
+    shift, scale = standardising(moments)
+    manifest = {
+        **about,
+        "count": count,
+        "shape": shape,
+        "class_names": data.class_names,
+        "mean": moments.mean.tolist(),
+        "std": moments.var.sqrt().tolist(),
+        "shift": shift,
+        "scale": scale,
+        "files": {file.name: file_sha256(file) for file in sorted(folder.glob("*.npy"))},
+    }
+    text = manifest_text(manifest)
+    (folder / MANIFEST).write_bytes(text)
+    return tuple(shape), moments, json.loads(text)["sha256"]
 
 
 @dataclass(frozen=True)
@@ -267,22 +272,17 @@ class _LatentRows:
 def _open_array(path: Path) -> np.ndarray[Any, Any]:
     import numpy as np
 
-    try:
+    with reading(path):
         return np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or ("holds Python objects" if "object" in str(error) else error)
-        raise ValueError(f"{path}: cannot be read: {reason}") from None
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
+    with reading(path):
+        content = path.read_bytes()
     try:
-        manifest = read_manifest(path.read_bytes())
-        if any(not isinstance(manifest.get(key), kind) for key, kind in _TYPES.items()):
-            raise ValueError
-        if not has_format(manifest["format"], _FORMAT):
-            raise ValueError
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+        manifest = read_manifest(content)
     except ValueError:
-        raise ValueError(f"{path}: is not what `diffspace data encode` wrote") from None
+        manifest = {}
+    if not has_format(manifest.get("format"), _FORMAT):
+        raise ValueError(f"{path}: is not what `diffspace data encode` wrote")
     return manifest

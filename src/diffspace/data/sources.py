@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import itertools
@@ -31,20 +32,6 @@ class Source(Protocol):
     def load(self) -> DataSet: ...
 
 
-_DESCRIPTIONS: Mapping[type, str] = {
-    ImageFolder: "a folder of images",
-    ImageZip: "a ZIP archive of images",
-    ArrayFile: "an array file",
-    ArrayImages: "an array of images",
-    CifarArchive: "an archive of CIFAR",
-    TarShards: "tar archives of images",
-    IdxImages: "an IDX file of images",
-    LmdbImages: "an LMDB folder",
-    HuggingFaceImages: "a data set of Hugging Face",
-    Latents: "latents",
-}
-
-
 def make_source(spec: str | Path, **options: Any) -> Source:
     """The source that `spec` names: a name, a path, or hf:owner/name[:split].
 
@@ -70,7 +57,7 @@ def image_source(spec: str | Path, **options: Any) -> ImageSource:
     if kind is ArrayFile:
         kind = ArrayImages
     if kind is None or not issubclass(kind, ImageSource):
-        raise ValueError(f"data: {spec} holds no images{'' if kind is None else ', but ' + _DESCRIPTIONS[kind]}")
+        raise ValueError(f"data: {spec} is not a source of images{f', but of {kind.__name__}' if kind else ''}")
     source: ImageSource = _at_path(kind, spec, options)
     return source
 
@@ -86,7 +73,7 @@ def _at_path(kind: type, path: str | Path, options: Mapping[str, Any]) -> Any:
     if "path" in options:
         raise ValueError(f"data.path: follows from the source, {path}; leave it out")
     given = {name: value for name, value in options.items() if value is not None}
-    return build(kind, {"path": path, **given}, "data", f"{_DESCRIPTIONS[kind]} ({path})")
+    return build(kind, {"path": path, **given}, "data", f"{kind.__name__} ({path})")
 
 
 def load_data(spec: str | Path, **options: Any) -> DataSet:
@@ -144,17 +131,14 @@ def _suffixes_without_images(path: Path) -> set[str]:
     from diffspace.data.images import image_suffixes
 
     found = set()
-    try:
-        with os.scandir(path) as entries:
-            for entry in entries:
-                suffix = os.path.splitext(entry.name)[1].lower()
-                if entry.name.startswith("."):
-                    continue
-                if suffix in image_suffixes() or entry.is_dir():
-                    return set()
-                found.add(suffix)
-    except OSError:  # reported when the folder is read
-        return set()
+    with contextlib.suppress(OSError), os.scandir(path) as entries:  # an error is reported when the folder is read
+        for entry in entries:
+            suffix = os.path.splitext(entry.name)[1].lower()
+            if entry.name.startswith("."):
+                continue
+            if suffix in image_suffixes() or entry.is_dir():
+                return set()
+            found.add(suffix)
     return found
 
 
@@ -215,7 +199,7 @@ def named_oracle(name: str) -> Oracle:
     """
     if name in ORACLES:
         return ORACLES[name]()
-    if name.startswith(_PREFIX):
+    if is_oracle(name):
         return _finite_data(name.removeprefix(_PREFIX))
     raise ValueError(
         f"oracle: expected {', '.join(ORACLES)}, or {_PREFIX}DATA with a path or one of {', '.join(kinds('source'))}, "

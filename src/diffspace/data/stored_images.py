@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from abc import ABC, abstractmethod
 from array import array
@@ -22,12 +23,15 @@ from diffspace.transform import PIXELS
 if TYPE_CHECKING:
     from diffspace.data.images import Header, ImageReader
 
+Crop: TypeAlias = Literal["center", "square", "wide", "pad", "none"]
+Channels: TypeAlias = Literal["auto", "grayscale", "RGB", "RGBA"]
 Label: TypeAlias = int | list[float]
 """A class number, or a vector, as the reference stores them."""
 
 _MANY, _SAMPLE = 10_000, 1000  # of more images than the first number, the headers of a sample are read
 _SMALL = 96 * 96  # pixels: threads decode larger images, smaller ones only pass the interpreter's lock to and fro
 _STEP = 1024  # images given to the threads at a time, and between two reports of progress
+_FORMATS = re.compile(r"(\.(zip|npy|npz|tar|gz|tgz))+$", re.IGNORECASE)
 _Out = TypeVar("_Out")
 
 
@@ -116,37 +120,37 @@ class ImageSource(ABC):
 
     path: str | Path
     size: int | tuple[int, int] | None = None
-    crop: Literal["center", "square", "wide", "pad", "none"] | None = None
-    channels: Literal["auto", "grayscale", "RGB", "RGBA"] = "auto"
+    crop: Crop | None = None
+    channels: Channels = "auto"
     classes: Literal["auto", "none"] = "auto"
     on_error: Literal["raise", "skip"] = "raise"
     cache_mb: int = 2048
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        if self.size is not None:
-            sides = _pair(self.size)
-            if len(sides) != 2:
-                raise ValueError(f"size: expected (height, width) or one number, got {self.size}")
-            for side in sides:
-                check_integer("size", side, 1)
-        if self.crop is not None:
-            check_choice("crop", self.crop, ("center", "square", "wide", "pad", "none"))
-        check_choice("channels", self.channels, ("auto", "grayscale", "RGB", "RGBA"))
+        check_choice("crop", self.crop or "center", Crop)
+        check_choice("channels", self.channels, Channels)
         check_choice("classes", self.classes, ("auto", "none"))
         check_choice("on_error", self.on_error, ("raise", "skip"))
         check_integer("cache_mb", self.cache_mb, 0)
         if self.workers is not None:
             check_integer("workers", self.workers, 1)
-        if self.crop is not None and self.size is None:
-            raise ValueError(f"crop: {self.crop!r} has no effect without size")
-        if self.crop == "wide" and self.size is not None and _pair(self.size)[0] > _pair(self.size)[1]:
+        if self.size is None:
+            if self.crop is not None:
+                raise ValueError(f"crop: {self.crop!r} has no effect without size")
+            return
+        sides = _pair(self.size)
+        if len(sides) != 2:
+            raise ValueError(f"size: expected (height, width) or one number, got {self.size}")
+        for side in sides:
+            check_integer("size", side, 1)
+        if self.crop == "wide" and sides[0] > sides[1]:
             raise ValueError(f"size: crop='wide' expects a width no less than the height, got {self.size}")
 
     @property
     def name(self) -> str:
-        """The name of the data set."""
-        return Path(self.path).expanduser().resolve().stem
+        """The name of the data set: of the folder, or of the file without what says its format."""
+        return _FORMATS.sub("", Path(self.path).expanduser().resolve().name)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -180,8 +184,12 @@ class ImageSource(ABC):
         limit: int | None = None,
         track: Callable[[int, int], None] | None = None,
         sample: int | None = None,
+        more: bool = False,
     ) -> Survey:
-        """Read headers: of all images, of the first `limit`, or, if there are many, of a `sample` of that size."""
+        """Read headers: of all images, of the first `limit`, or, if there are many, of a `sample` of that size.
+
+        `more` says that there are images beside these, which are expected to be like them.
+        """
         from diffspace.data.images import ImageReader, read_header
 
         notes = [f"files that are not images, ignored: {images.others}"] if images.others else []
@@ -198,13 +206,13 @@ class ImageSource(ABC):
             notes.append(f"headers of {len(examined)} images stand for all {total}")
         size = _common_size(images, headers) if self.size is None else _pair(self.size)
         gray = all(header.gray for header in headers.values())
-        channels = ("grayscale" if gray else "RGB") if self.channels == "auto" else self.channels
+        more = more or sampled
         reader = ImageReader(
-            channels,
+            ("grayscale" if gray else "RGB") if self.channels == "auto" else self.channels,
             size,
             self.crop or "center",
-            one_size=sampled and self.size is None,
-            all_gray=sampled and gray and self.channels == "auto",
+            one_size=more and self.size is None,
+            all_gray=more and gray and self.channels == "auto",
         )
         small = sum(h.height < size[0] or h.width < size[1] for h in headers.values())
         if small and reader.crop in ("center", "square", "none"):

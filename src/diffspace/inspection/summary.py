@@ -11,11 +11,7 @@ from diffspace.data import DataSet
 from diffspace.inspection.proposals import Proposals, propose
 from diffspace.transform import Moments, Transform, channel_moments
 
-_SAMPLES, _ELEMENTS, _LEAST = (
-    4096,
-    2**24,
-    32,
-)  # at most this many samples, and elements, but no fewer samples than the last
+_SAMPLES, _ELEMENTS, _LEAST = 4096, 2**24, 32  # at most: samples, elements in all; at least: samples
 _FEW, _SIMPLE = 5000, 3  # samples of more than three elements are few below 5000
 _IMBALANCE = 10
 
