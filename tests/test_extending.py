@@ -71,7 +71,7 @@ def installed(tmp_path_factory):
 @pytest.fixture
 def at_hand(monkeypatch):
     """The state of a process in which nothing was registered or imported by name."""
-    monkeypatch.setattr(config, "_at_hand", {})
+    monkeypatch.setattr(config, "_unregistered", {})
     monkeypatch.setattr(config, "FAMILIES", {family: dict(kinds) for family, kinds in config.FAMILIES.items()})
     monkeypatch.setattr(sys, "path", list(sys.path))
 

@@ -1,7 +1,4 @@
-"""What `diffspace` offers at its top level, imported when it is first used.
-
-Everything that the five core packages export is here; the rest is listed by name.
-"""
+"""The top level of `diffspace`, imported at first use: all exports of the core packages, and the names below."""
 
 from diffspace.config import register as register
 from diffspace.likelihood import *

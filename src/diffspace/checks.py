@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A phrase for an error message: the known name most like `name`, and all of them."""
+    """A phrase for an error message: the known name most similar to `name`, and all known names."""
     names = sorted(known)
     if not names:
         return "there are none"
@@ -52,9 +52,14 @@ def check_choice(name: str, value: object, allowed: Any) -> None:
 
 
 def check_callable(name: str, value: object, form: str) -> None:
-    """Check that `value` can be called; `form` says how, such as "D(x, sigma, cond)"."""
+    """Check that `value` is callable; `form` shows the call in the message, such as "D(x, sigma, cond)"."""
     if not callable(value):
         raise ValueError(f"{name}: expected a callable {form}, got {type(value).__name__}")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or the name of its type where it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def require_package(name: str, purpose: str) -> Any:

@@ -5,7 +5,7 @@ Recipes, model folders, sampler files and the command line name the library's ow
 family (`solver`, `schedule`, …) is such a mapping or word itself; one whose type is another dataclass is a mapping.
 
 `register` adds parts from other packages. Only `import_part` imports code by name, and it is called for names that the
-user has typed: a name in a file is looked up among the parts that are known, and never imported.
+user has typed: a name in a file is looked up among the known parts, and never imported.
 """
 
 from __future__ import annotations
@@ -31,8 +31,7 @@ Part = Callable[..., Any]
 
 
 def _family(module: str, names: str) -> dict[str, Part | str]:
-    pairs = (name.split("=") for name in names.split())
-    return {kind: f"diffspace.{module}:{name}" for kind, name in pairs}
+    return {kind: f"diffspace.{module}:{name}" for kind, _, name in (pair.partition("=") for pair in names.split())}
 
 
 FAMILIES: Mapping[str, dict[str, Part | str]] = {
@@ -70,14 +69,14 @@ FAMILIES: Mapping[str, dict[str, Part | str]] = {
     "augmentation": _family("data", "transforms=Augmentation edm=Augmentation.edm"),
     "measurement": {},
 }
-"""Classes, or functions that make an object of one; those of diffspace by name, since importing them imports torch."""
+"""Classes and functions that make parts; those of diffspace as text, because importing them imports torch."""
 
 PLUGINS = "diffspace.plugins"
 """The group of the entry points FAMILY.NAME = "module:Class" of other packages."""
 
-_DEFAULT_KINDS = {"process": "process", "augmentation": "transforms"}  # of a mapping without a kind
+_DEFAULT_KINDS = {"process": "process", "augmentation": "transforms"}  # for a mapping without a kind
 MODULE_CLASS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
-_at_hand: dict[str, Part] = {}  # by "module:Class", and by "Class" for a file that knows another module
+_unregistered: dict[str, Part] = {}  # by "module:Class", and by "Class" for files that name another module
 
 
 def register(family: str, name: str, part: Part | str) -> None:
@@ -100,34 +99,34 @@ def register(family: str, name: str, part: Part | str) -> None:
 
 
 @contextlib.contextmanager
-def hand_over(parts: Iterable[Part]) -> Iterator[None]:
-    """Let files that are read within the context use these classes, registered or not."""
-    before = dict(_at_hand)
+def allow_parts(parts: Iterable[Part]) -> Iterator[None]:
+    """Let files that are read within the context use these classes without registration."""
+    before = dict(_unregistered)
     try:
         for part in parts:
-            _at_hand.update({_path(part): part, part.__name__: part})
+            _unregistered.update({_path(part): part, part.__name__: part})
         yield
     finally:
-        _at_hand.clear()
-        _at_hand.update(before)
+        _unregistered.clear()
+        _unregistered.update(before)
 
 
 def import_part(name: str) -> Part:
-    """Import "module:Class", also from the current folder, for all that is read afterwards.
+    """Import "module:Class", also from the current folder; files that are read afterwards can use it.
 
-    For names that the user has typed, never for one from a file.
+    Call it for names that the user has typed, never for a name from a file.
     """
     if not MODULE_CLASS.fullmatch(name):
         raise ValueError(f"part: expected module:Class, got {name!r}")
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)
     part = _load(name)
-    _at_hand.update({name: part, part.__name__: part})
+    _unregistered.update({name: part, part.__name__: part})
     return part
 
 
 def import_typed(config: Mapping[str, Any]) -> None:
-    """Import what a mapping that the user has typed names as `module:Class`, where it says which part to use."""
+    """Import every part that a mapping typed by the user names as `module:Class`."""
     for key, value in config.items():
         if isinstance(value, Mapping):
             import_typed(value)
@@ -147,7 +146,7 @@ def _load(path: str) -> Part:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise  # of something that the module itself imports
         raise ValueError(
-            f"{path}: there is no module {error.name}; expected module:Class, or kind:option=value"
+            f"{path}: there is no module {error.name}; expected module:Class or kind:option=value"
         ) from None
     except AttributeError:
         raise ValueError(f"{path}: the module {module} has no {name}") from None
@@ -171,18 +170,18 @@ def _plugins() -> Mapping[str, Mapping[str, str]]:
 
 
 def kinds(family: str) -> Mapping[str, Part | str]:
-    """The names of a family, of diffspace, of installed packages and registered ones, with what they stand for."""
+    """The parts of a family by name: registered ones, those of installed packages and of diffspace."""
     return {**_plugins().get(family, {}), **FAMILIES[family]}
 
 
 def find(family: str, kind: str, written: str = "", where: str = "") -> Part:
-    """What makes a kind: a class or function of diffspace, a registered one, an entry point, or one that is at hand.
+    """The class or function of a kind: one of `kinds`, or one that `import_part` or `allow_parts` has made known.
 
-    `written` is the "module:Class" that a file has beside the kind, `where` what errors call it.
+    `written` is the "module:Class" beside the kind in a file. Error messages begin with `where`.
     """
     part = FAMILIES[family].get(kind) or kinds(family).get(kind)
     for name in (kind, written, kind.rpartition(":")[2], written.rpartition(":")[2]):
-        part = part or _at_hand.get(name)
+        part = part or _unregistered.get(name)
     if part is not None:
         return _load(part) if isinstance(part, str) else part
     outside = next(filter(MODULE_CLASS.fullmatch, (written, kind)), None)
@@ -195,10 +194,10 @@ def find(family: str, kind: str, written: str = "", where: str = "") -> Part:
 
 
 def from_config(family: str, config: Any, where: str = "") -> Any:
-    """The object that a mapping or a word describes; errors name keys after `where` (the family by default).
+    """The object that a mapping or a word describes.
 
-    ValueError names an unknown kind or option with the nearest valid one, a value that does not fit, and an option that
-    is missing.
+    ValueError names an unknown kind or option with the nearest valid one, a value of the wrong type, or a missing
+    option; its message begins with `where` (by default the family).
     """
     where = where or family
     kind, options, make = _parse(family, config, where)
@@ -206,20 +205,20 @@ def from_config(family: str, config: Any, where: str = "") -> Any:
 
 
 def from_text(family: str, text: str, options: Mapping[str, Any] | None = None) -> Any:
-    """The object of a word that the user has typed, with those options that are not None.
+    """The object of a word that the user has typed, with the options that are not None added.
 
-    A kind `module:Class` is imported. An option that is given in both places is an error.
+    A kind `module:Class` is imported. An option in both places is an error.
     """
     config = parse_word(text, family)
     given = {name: value for name, value in (options or {}).items() if value is not None}
     if twice := sorted(config.keys() & given):
-        raise ValueError(f"{family}: {text!r} has {', '.join(twice)}, which is given apart too; give it once")
+        raise ValueError(f"{family}: {text!r} has {', '.join(twice)}, which is also given as an option; give it once")
     import_typed(config)
     return from_config(family, config | given)
 
 
 def complete(family: str, config: Any, omit: Collection[str] = ()) -> dict[str, Any]:
-    """A config with every option checked and every default filled in, without those in `omit`, which are made later."""
+    """A config with every option checked and every default filled in, except the options in `omit`."""
     kind, options, make = _parse(family, config, family)
     if early := sorted(set(omit) & set(options)):
         raise ValueError(f"{family}.{early[0]}: follows from the data; leave it out")
@@ -229,7 +228,7 @@ def complete(family: str, config: Any, omit: Collection[str] = ()) -> dict[str, 
 
 
 def build(make: Part, options: Mapping[str, Any], where: str = "", kind: str = "") -> Any:
-    """Call `make` with options whose types are checked; `where` stands before the option in every error."""
+    """Call `make` with options whose types are checked; error messages begin with `where`."""
     arguments = _arguments(make, options, where, kind)
     try:
         return make(**arguments)
@@ -253,7 +252,7 @@ def _parse(family: str, config: Any, where: str) -> tuple[str, dict[str, Any], P
 
 
 def _signature(make: Part) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
-    """Parameters and their types; `**options` of a function are those of the class that it returns."""
+    """Parameters and their types; a function's `**options` are the parameters of the dataclass that it returns."""
     parameters = dict(inspect.signature(make).parameters)
     try:
         hints = typing.get_type_hints(getattr(make, "__init__") if isinstance(make, type) else make)  # noqa: B009
@@ -269,7 +268,7 @@ def _signature(make: Part) -> tuple[dict[str, inspect.Parameter], dict[str, Any]
 def _arguments(
     make: Part, options: Mapping[str, Any], where: str, kind: str, omit: Collection[str] = ()
 ) -> dict[str, Any]:
-    """The options as the types of their parameters have them; ValueError where one that is not in `omit` is missing."""
+    """The options converted to the types of their parameters; ValueError where one outside `omit` is missing."""
     parameters, hints = _signature(make)
     start = f"{where}." if where else ""
     for name in options:
@@ -294,7 +293,7 @@ def _arguments(
 
 
 def _is_part(name: str, hint: Any) -> bool:
-    """Whether an argument holds a part of the family that it is named after, and no plain value."""
+    """Whether an argument takes a part of the family of its name instead of a plain value."""
     types_ = {get_origin(each) or each for each in (hint, *get_args(hint))}
     return name in FAMILIES and not types_ & {int, float, bool, str, tuple, Sequence, Mapping}
 
@@ -304,13 +303,13 @@ class _Misfit(Exception):
 
 
 def is_none(value: Any, hint: Any = types.NoneType, besides: Collection[str] = ()) -> bool:
-    """Whether a value stands for None where that is allowed, as "none" and "null" do unless a kind is called so."""
+    """Whether a value is None, "none" or "null" where the type allows None; `besides` lists kinds of these names."""
     word = isinstance(value, str) and value.lower() in ("none", "null") and value not in besides
     return (value is None or word) and types.NoneType in (hint, *get_args(hint))
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
-    """The value as a type has it: lists as tuples, 1 as 1.0, 1e6 as 1000000, "inf" as a number, "none" as None."""
+    """The value converted to a type: lists to tuples, 1 to 1.0, 1e6 to 1000000, "inf" to a number, "none" to None."""
     origin, choices = get_origin(hint), get_args(hint)
     if is_none(value, hint):
         return None
@@ -348,7 +347,7 @@ def _is_instance(value: Any, kind: type) -> bool:
 
 
 def _phrase(hint: Any) -> str:
-    """What a type allows, for an error message."""
+    """A type in words, for an error message."""
     words = {int: "an integer", float: "a number", bool: "true or false", str: "text", types.NoneType: "none"}
     choices = [choice for choice in get_args(hint) if choice is not ...]
     if get_origin(hint) is Literal:
@@ -360,13 +359,13 @@ def _phrase(hint: Any) -> str:
 
 
 def option_names(family: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of the kind of a config, with their defaults."""
+    """The options of a config's kind, with their defaults."""
     parameters, _ = _signature(find(family, str(config.get("kind")), str(config.get("class", ""))))
     return {name: parameter.default for name, parameter in parameters.items()}
 
 
 def to_config(family: str, thing: Any) -> dict[str, Any]:
-    """The mapping of an object, with every option, as JSON can hold it."""
+    """The mapping of an object, with every option, in JSON types."""
     return _names(family, type(thing)) | to_options(thing)
 
 
@@ -376,12 +375,12 @@ def to_options(thing: Any) -> dict[str, Any]:
     if options is None and is_dataclass(thing):
         options = {field.name: getattr(thing, field.name) for field in fields(thing) if field.init}
     if options is None:
-        raise ValueError(f"{type(thing).__name__}: cannot be written; make it a dataclass, or give it `config`")
+        raise ValueError(f"{type(thing).__name__}: cannot be saved; make it a dataclass or add an attribute `config`")
     return {name: _plain(value, name) for name, value in options.items()}
 
 
 def _names(family: str, part: Part) -> dict[str, str]:
-    """The kind of a class; beside the name of one from outside stands its module."""
+    """The kind of a class, and "class": "module:Class" for a class from outside."""
     path = _path(part)
     for kind, known in kinds(family).items():
         loaded = isinstance(known, str) and known.partition(":")[0] in sys.modules
@@ -389,18 +388,16 @@ def _names(family: str, part: Part) -> dict[str, str]:
             outside = {} if path.startswith("diffspace.") else {"class": path}
             return {} if kind == _DEFAULT_KINDS.get(family) else {"kind": kind} | outside
     if "<" in path:  # a class within a function
-        raise ValueError(f"{family}: {part.__name__} has no name in diffspace.config, so it cannot be written")
+        raise ValueError(f"{family}: {part.__name__} is not registered, so it cannot be saved; use diffspace.register")
     return {"kind": path}
 
 
 def _plain(value: Any, name: str) -> Any:
-    """A value as JSON holds it: tuples as lists, objects as mappings, infinities as words."""
-    if isinstance(value, float) and not math.isfinite(value):
+    """A value in JSON types: tuples as lists, objects as mappings, infinities and paths as text."""
+    if isinstance(value, Path) or (isinstance(value, float) and not math.isfinite(value)):
         return str(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, Path):
-        return str(value)
     if isinstance(value, tuple | list):
         return [_plain(item, name) for item in value]
     if isinstance(value, Mapping):
@@ -409,11 +406,11 @@ def _plain(value: Any, name: str) -> Any:
         return to_config(name, value)
     if is_dataclass(value):
         return to_options(value)
-    raise ValueError(f"{name}: a {type(value).__name__} cannot be written to a file")
+    raise ValueError(f"{name}: a {type(value).__name__} cannot be saved to a file")
 
 
 def _parts(text: str) -> list[str]:
-    """The text between the commas that are outside all brackets."""
+    """The text split at commas outside brackets."""
     parts, depth = [""], 0
     for character in text:
         depth += (character in "[({") - (character in "])}")
@@ -425,7 +422,7 @@ def _parts(text: str) -> list[str]:
 
 
 def parse_word(text: str, where: str) -> dict[str, Any]:
-    """The mapping of `kind:option=value,option=value`, where values are JSON, text, or such words in parentheses."""
+    """The mapping of `kind:option=value,option=value`; a value is JSON, text, or a word in parentheses."""
     kind, _, rest = text.partition(":")
     if "=" in kind:
         kind, rest = "", text
@@ -447,7 +444,7 @@ def parse_word(text: str, where: str) -> dict[str, Any]:
 
 
 def to_text(family: str, thing: Any, omit: Collection[str] = ()) -> str:
-    """The word of an object: its kind, and the options that are not defaults, without those in `omit`."""
+    """The word of an object: its kind and the options that differ from the defaults, except those in `omit`."""
     config = to_config(family, thing)
     defaults = {name: parameter.default for name, parameter in _signature(type(thing))[0].items()}
     parts = []
@@ -463,7 +460,7 @@ def to_text(family: str, thing: Any, omit: Collection[str] = ()) -> str:
 
 
 def split_list(text: str) -> list[str]:
-    """Several words from a list with commas: a part that is an option belongs to the word before it."""
+    """The words of a list with commas; a part `option=value` belongs to the word before it."""
     words: list[str] = []
     for part in _parts(text):
         if words and "=" in part and ":" not in part.partition("=")[0]:

@@ -18,7 +18,7 @@ _FORMER_NAME = "edmkit"  # the name of the project in version 0.1, which files o
 
 
 def has_format(found: object, expected: str) -> bool:
-    """Whether the "format" entry of a file is the expected one, under the project's present or former name."""
+    """Whether the "format" entry of a file is the expected one, under the present or the former project name."""
     return found in (expected, expected.replace("diffspace", _FORMER_NAME))
 
 
@@ -77,13 +77,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str,
 
 
 def manifest_text(content: Mapping[str, Any]) -> bytes:
-    """A manifest as it is stored: JSON with the SHA-256 of everything else that it says."""
-    digest = hashlib.sha256(_canonical(content)).hexdigest()
-    return _canonical({**content, "sha256": digest})
+    """A manifest for storage: JSON with the SHA-256 of its other entries."""
+    return _canonical({**content, "sha256": hashlib.sha256(_canonical(content)).hexdigest()})
 
 
 def read_manifest(text: bytes) -> dict[str, Any]:
-    """What a manifest says; ValueError if it is not exactly what `manifest_text` made of it."""
+    """The content of a manifest; ValueError if the text is not exactly what `manifest_text` returned."""
     try:
         content: dict[str, Any] = json.loads(text)
         complete = text == manifest_text({name: value for name, value in content.items() if name != "sha256"})

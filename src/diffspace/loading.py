@@ -1,4 +1,4 @@
-"""Models from wherever they are: a folder, the Hugging Face Hub, the checkpoint of others."""
+"""Loads models from a folder, the Hugging Face Hub or the checkpoint of another code base."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from diffspace._shapes import Tensor
-from diffspace.config import Part, from_config, hand_over
+from diffspace.checks import first_line
+from diffspace.config import Part, allow_parts, from_config
 from diffspace.files import has_format
 from diffspace.interop import SUFFIXES, convert
 from diffspace.interop.conversion import fit_network
@@ -49,7 +50,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _locate(source: str | Path) -> Path:
-    """The folder of a model: a path as it is, or the snapshot of a Hugging Face Hub repository."""
+    """The folder of a model: a path, or the snapshot of a Hugging Face Hub repository."""
     path = Path(source)
     if path.is_dir():
         return path
@@ -63,30 +64,28 @@ def _locate(source: str | Path) -> Path:
     try:
         return Path(snapshot_download(source, allow_patterns=[CONFIG, WEIGHTS]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"source: {source} is neither a folder nor a repository that the Hub gives: {reason}"
+            f"source: {source} is no folder, and loading it from the Hub failed: {first_line(error)}"
         ) from None
 
 
 def load(source: str | Path, *, device: torch.device | str | None = None, parts: Iterable[Part] = ()) -> Model:
-    """A model in evaluation mode, from a folder, a Hugging Face Hub repository or the checkpoint of another program.
+    """A model in evaluation mode, from a folder, a Hugging Face Hub repository or the checkpoint of another code base.
 
-    A .pkl, .pt, .pth or .safetensors file is read as `diffspace.interop.convert` does without options. ValueError where
-    there is nothing, where a file is damaged, or where weights and config do not fit. No code is imported or executed
-    for a file: a network of another package is found where it is registered (`diffspace.register`, or an entry point),
-    or among `parts`.
+    A .pkl, .pt, .pth or .safetensors file is converted as by `diffspace.interop.convert` without options. ValueError
+    if the source is missing or damaged, or if weights and config do not match. Loading imports and executes no code of
+    the source: a network of another package must be registered (`diffspace.register`, or an entry point) or in `parts`.
 
     Args:
         source: a path, or "owner/name" on the Hub.
-        device: where the model is put; by default the CPU.
-        parts: classes that the folder names and that are not registered, such as `[MyNet]`.
+        device: the device of the model; by default the CPU.
+        parts: classes used by the folder that are not registered, such as `[MyNet]`.
     """
     path = Path(source)
     if path.suffix in SUFFIXES and not path.is_dir():
         model, _ = convert(path)
     else:
-        with hand_over(parts):
+        with allow_parts(parts):
             model = _load_folder(_locate(source))
     return model.to(device).eval() if device is not None else model.eval()
 
@@ -100,5 +99,4 @@ def _load_folder(folder: Path) -> Model:
         denoiser = Preconditioned(network, from_config("preconditioning", config["preconditioning"]))
         return Model(denoiser, Transform(**settings), tuple(config["class_names"]), config["notes"])
     except (ValueError, TypeError, AttributeError, KeyError, RuntimeError, RecursionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"source: {folder / CONFIG} and {WEIGHTS} make no model: {reason}") from None
+        raise ValueError(f"source: {folder / CONFIG} and {WEIGHTS} make no model: {first_line(error)}") from None

@@ -1,7 +1,7 @@
-"""A trained model: a denoiser with all that is needed to use it, as one folder.
+"""A trained model: a denoiser with everything needed to use it, saved as a folder.
 
-The folder holds `config.json` (network, preconditioning, transform, class names) and `model.safetensors`. Nothing of it
-is executed.
+The folder holds `config.json` (network, preconditioning, transform, class names) and `model.safetensors`. Loading
+executes nothing in it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from diffspace._shapes import Float, Shaped, Tensor
+from diffspace._shapes import Batch, Float, Shaped, Sigma, Tensor
+from diffspace.checks import first_line
 from diffspace.config import to_config
 from diffspace.files import write_tensors, write_text
 from diffspace.preconditioning import Preconditioned
@@ -26,10 +27,10 @@ FORMAT = "diffspace model 1"
 
 
 class Model(torch.nn.Module):
-    """A denoiser with the transform of its data, the names of its classes and notes on where it comes from.
+    """A denoiser with the transform of its data, the names of its classes and notes.
 
-    It is a `Denoiser` in the model's space; `decode` leads back to raw values. `notes` is any JSON-able mapping that is
-    kept with the model (data set, training length, …) and changes nothing.
+    It is a `Denoiser` in the model's space; `decode` converts samples to raw values. `notes` is any JSON-able mapping
+    to save with the model, such as its data set and the length of training.
     """
 
     def __init__(
@@ -49,12 +50,7 @@ class Model(torch.nn.Module):
         self.sample_shape: tuple[int, ...] = denoiser.sample_shape
         self.sigma_min, self.sigma_max = denoiser.sigma_min, denoiser.sigma_max
 
-    def forward(
-        self,
-        x: Float[Tensor, "batch *dims"],
-        sigma: Float[Tensor, ""] | Float[Tensor, "batch"],
-        cond: Cond | None = None,
-    ) -> Float[Tensor, "batch *dims"]:
+    def forward(self, x: Batch, sigma: Sigma, cond: Cond | None = None) -> Batch:
         """D(x; σ) in the model's space."""
         denoised: Tensor = self.denoiser(x, sigma, cond)
         return denoised
@@ -67,14 +63,14 @@ class Model(torch.nn.Module):
         """The training weight λ(σ)."""
         return self.denoiser.weight(sigma)
 
-    def decode(self, x: Float[Tensor, "batch *dims"]) -> Shaped[Tensor, "batch *dims"]:
-        """Samples as raw values: clipped and rounded where the data are."""
+    def decode(self, x: Batch) -> Shaped[Tensor, "batch *dims"]:
+        """Samples as raw values, clipped and rounded as the data require."""
         return self.transform.inverse(x)
 
     def push(self, repo_id: str, *, private: bool | None = None) -> str:
         """Upload the model to the Hugging Face Hub as "owner/name", with a card; returns the address.
 
-        The repository is made if it is missing. ValueError where the Hub refuses.
+        The repository is created if it does not exist. ValueError if the upload fails.
         """
         import tempfile
 
@@ -88,12 +84,11 @@ class Model(torch.nn.Module):
                 HfApi().create_repo(repo_id, private=private, exist_ok=True)
                 address = HfApi().upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload model")
             except (HfHubHTTPError, HFValidationError, OSError) as error:
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise ValueError(f"repo_id: {repo_id} is not taken by the Hub: {reason}") from None
+                raise ValueError(f"repo_id: the upload to {repo_id} failed: {first_line(error)}") from None
         return str(address)
 
     def save(self, folder: str | Path) -> None:
-        """Write `config.json` and `model.safetensors`, each atomically; the folder is made if it is missing."""
+        """Write `config.json` and `model.safetensors`, each atomically, to a folder that is created if missing."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         config = {
@@ -111,23 +106,20 @@ class Model(torch.nn.Module):
 
 
 def _card(model: Model, repo_id: str) -> str:
-    """What people see first on the Hub: what the model is, and how to draw from it."""
+    """The model card for the Hub."""
     network, choice = (type(part).__name__ for part in (model.denoiser.network, model.denoiser.preconditioning))
     facts = [f"network: {network}", f"preconditioning: {choice}", f"shape of a sample: {model.sample_shape}"]
     facts += [f"σ range: {model.sigma_min:g} to {model.sigma_max:g}", f"classes: {len(model.class_names) or 'none'}"]
-    return "\n".join(
-        [
-            "---",
-            "library_name: diffspace",
-            "tags: [diffusion, edm]",
-            "---",
-            f"# {repo_id.split('/')[-1]}",
-            "",
-            *(f"- {fact}" for fact in facts),
-            "",
-            "```bash",
-            f"diffspace sample {repo_id}",
-            "```",
-            "",
-        ]
-    )
+    listed = "\n".join(f"- {fact}" for fact in facts)
+    return f"""---
+library_name: diffspace
+tags: [diffusion, edm]
+---
+# {repo_id.split("/")[-1]}
+
+{listed}
+
+```bash
+diffspace sample {repo_id}
+```
+"""

@@ -39,11 +39,10 @@ class Network(Protocol):
 
 @runtime_checkable
 class Encoder(Protocol):
-    """From data to the latents on which a model works, and back: `decode(encode(x))` is near x.
+    """A map from data to the latents of a model and back: `decode(encode(x))` is near x.
 
-    Latents are standardised: each channel by its own shift and scale, so that a model need know but one σ_data.
-    An encoder may be uncertain of its latents; it then gives their mean, or with `noise` of unit variance and their
-    shape a draw. `decode` takes any latents, such as samples.
+    Each channel of the latents is standardised, so that a model needs only one σ_data. A stochastic encoder returns the
+    mean, or with `noise` (unit variance, the shape of the latents) a draw. `decode` takes any latents, such as samples.
     """
 
     def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor: ...
@@ -77,10 +76,10 @@ class Scaling(Protocol):
 
 
 class Request(NamedTuple):
-    """What a solver asks the driver for: D at the unscaled state x and noise level sigma.
+    """A solver's request to the driver for D at the unscaled state x and noise level sigma.
 
-    sigma is a tensor of shape (B,) where samples are at different levels. A solver that has the answer without an
-    evaluation gives it in `known`, for the states that the driver yields.
+    sigma is a tensor of shape (B,) where samples are at different levels. A solver that knows the answer already puts
+    it into `known`, for the states that the driver yields.
     """
 
     x: Tensor
@@ -89,11 +88,11 @@ class Request(NamedTuple):
 
 
 class Increment(NamedTuple):
-    """What a stochastic solver asks the driver for: B(end) − B(start) of each sample's own Brownian motion B.
+    """A stochastic solver's request to the driver for B(end) − B(start) of each sample's own Brownian motion B.
 
     The clock is any function of σ or t that is not negative: B(0) = 0 and the variance of an increment is
-    |end − start|. One seed has one B, whatever the steps. The increments of one run must not overlap, since noise that
-    is given instead of B is drawn anew for each.
+    |end − start|. A seed determines B, independently of the steps. The increments of a run must not overlap, because
+    noise that replaces B is drawn anew for each.
     """
 
     start: float
@@ -102,7 +101,7 @@ class Increment(NamedTuple):
 
 @runtime_checkable
 class TimeSteps(Protocol):
-    """Where the steps are put: N+1 noise levels from σ_max down to the terminal one, in float64."""
+    """The noise levels of the steps: N+1 from σ_max down to the terminal one, in float64."""
 
     @property
     def num_steps(self) -> int: ...
@@ -118,9 +117,8 @@ def sigma_range(denoiser: object) -> tuple[float, float]:
 
 
 def check_cond(cond: Cond | None, known: tuple[str, ...], who: str) -> Cond:
-    """The condition as a mapping; a ValueError names what `who` does not know."""
-    unknown = sorted(set(cond or ()) - set(known))
-    if unknown:
+    """The condition as a mapping; ValueError if it holds names that are not `known` to `who`."""
+    if unknown := sorted(set(cond or ()) - set(known)):
         allowed = ", ".join(known) if known else "no conditions"
         raise ValueError(f"cond: {who} does not know {', '.join(map(repr, unknown))}; it takes {allowed}")
     return cond or {}

@@ -1,4 +1,4 @@
-"""Tensors that are spread over processes, gathered and spread again."""
+"""Gathers tensors that are sharded over processes, and shards them again."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from diffspace._shapes import Tensor
 
 
 def whole(value: Any) -> Tensor:
-    """All of a tensor that may be spread over processes; every one of them has to call."""
+    """The whole of a tensor that may be sharded; all processes must call it."""
     everything: Tensor = value.full_tensor() if hasattr(value, "full_tensor") else value
     return everything
 
 
 def spread_like(value: Tensor, like: Any) -> Tensor:
-    """A whole tensor on the device of another, in its layout, and spread over the processes like that one."""
+    """A whole tensor with the device, the memory layout and the sharding of another."""
     if not hasattr(like, "full_tensor"):
         # fused optimizers assume that a state has the layout of its parameter
         same: Tensor = torch.empty_like(like, dtype=value.dtype)
@@ -28,13 +28,13 @@ def spread_like(value: Tensor, like: Any) -> Tensor:
 
 
 def whole_state(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A state dict whose spread tensors are gathered on the CPU, one after another."""
+    """A state dict whose sharded tensors are gathered on the CPU, one by one."""
     return {name: whole(value).cpu() if hasattr(value, "full_tensor") else value for name, value in state.items()}
 
 
 @torch.no_grad()
 def load_whole(module: torch.nn.Module, state: Mapping[str, Any]) -> None:
-    """Load a state of whole tensors into a module whose own may be spread."""
+    """Load a state of whole tensors into a module whose own may be sharded."""
     own = module.state_dict()
     module.load_state_dict(
         {name: spread_like(v, own[name]) if isinstance(own.get(name), Tensor) else v for name, v in state.items()}

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from diffspace._shapes import Float, Shaped, Tensor
+from diffspace._shapes import Batch, Float, Shaped, Tensor
 from diffspace.checks import check_choice
 
 # raw types whose values float32 cannot represent exactly: their arithmetic is in float64
@@ -44,11 +44,9 @@ class Transform:
 
     def __post_init__(self) -> None:
         if not self.shift or len(self.shift) != len(self.scale):
-            raise ValueError(
-                "shift, scale: expected one or more numbers, the same count of both, "
-                f"got {len(self.shift)} and {len(self.scale)}"
-            )
-        if not all(math.isfinite(v) for v in self.shift):
+            counts = f"{len(self.shift)} and {len(self.scale)}"
+            raise ValueError(f"shift, scale: expected the same count of numbers, at least one, got {counts}")
+        if not all(map(math.isfinite, self.shift)):
             raise ValueError(f"shift: expected finite numbers, got {self.shift}")
         if any(not math.isfinite(v) or v == 0 for v in self.scale):
             raise ValueError(f"scale: expected finite numbers other than 0, got {self.scale}")
@@ -71,13 +69,13 @@ class Transform:
         if len(values) == 1:
             return c.reshape([1] * like.ndim)
         if like.ndim < 2 or like.shape[1] != len(values):
+            shape = tuple(like.shape)
             raise ValueError(
-                f"{name}: expected {len(values)} channels in dimension 1, as the transform has, "
-                f"got shape {tuple(like.shape)}"
+                f"{name}: expected the transform's {len(values)} channels in dimension 1, got shape {shape}"
             )
         return c.reshape([1, -1] + [1] * (like.ndim - 2))
 
-    def forward(self, raw: Shaped[Tensor, "batch *dims"]) -> Float[Tensor, "batch *dims"]:
+    def forward(self, raw: Shaped[Tensor, "batch *dims"]) -> Batch:
         """Raw values as float32 in the model's space; ValueError if out of bounds or not finite."""
         if raw.numel():
             low, high = (float(v) for v in torch.aminmax(raw.detach()))  # NaN and infinity appear in one of the two
@@ -86,16 +84,14 @@ class Transform:
             lowest = -math.inf if self.lowest is None else self.lowest
             highest = math.inf if self.highest is None else self.highest
             if low < lowest or high > highest:
-                raise ValueError(
-                    f"raw: expected values in [{lowest:g}, {highest:g}], the transform's bounds, "
-                    f"got values in [{low:g}, {high:g}]"
-                )
+                bounds = f"[{lowest:g}, {highest:g}]"
+                raise ValueError(f"raw: expected values in the transform's bounds {bounds}, got [{low:g}, {high:g}]")
         values = _working(raw, raw.dtype)
         x = values - self._constant(self.shift, values, "raw")
         x /= self._constant(self.scale, values, "raw")
         return x.to(torch.float32)
 
-    def inverse(self, x: Float[Tensor, "batch *dims"]) -> Shaped[Tensor, "batch *dims"]:
+    def inverse(self, x: Batch) -> Shaped[Tensor, "batch *dims"]:
         """Raw values of x, rounded and clipped as the data require; ValueError if x is not finite."""
         if not bool(torch.isfinite(x).all()):
             raise ValueError("x: holds values that are not finite")
@@ -113,9 +109,7 @@ class Transform:
             raw = raw.clamp(low, high)
         return raw.to(dtype)
 
-    def dequantise(
-        self, raw: Shaped[Tensor, "batch *dims"], noise: Float[Tensor, "batch *dims"]
-    ) -> Float[Tensor, "batch *dims"]:
+    def dequantise(self, raw: Shaped[Tensor, "batch *dims"], noise: Batch) -> Batch:
         """x of raw + noise in float64, for noise in [−½, ½): integers spread over the intervals that round to them.
 
         ValueError unless the transform is of kind "integer" and raw is within its bounds.
@@ -142,7 +136,7 @@ PIXELS = Transform((127.5,), (127.5,), lowest=0.0, highest=255.0, kind="integer"
 
 
 class Moments(NamedTuple):
-    """Of the elements of each channel (dimension 1), in float64; the variance is the population's, 1/n."""
+    """Minimum, maximum, mean and variance (divided by n) of each channel (dimension 1), in float64."""
 
     low: Float[Tensor, "channels"]
     high: Float[Tensor, "channels"]

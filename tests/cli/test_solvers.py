@@ -100,8 +100,8 @@ def test_nothing_is_overwritten_unless_told(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--solver", "heun:alpha=0.5", "--alpha", "0.5"], "has alpha, which is given apart too"),
-        (["--disc", "edm:rho=5", "--rho", "5"], "has rho, which is given apart too"),
+        (["--solver", "heun:alpha=0.5", "--alpha", "0.5"], "has alpha, which is also given as an option"),
+        (["--disc", "edm:rho=5", "--rho", "5"], "has rho, which is also given as an option"),
         (["--solver", "ab:k=0"], "k: 0"),
         (["--solver", "heun:k=3"], "'heun' has no such option"),
     ],

@@ -160,7 +160,7 @@ def test_a_recipe_changes_where_it_can(tmp_path, capsys):
     folder = trained(tmp_path / "run")
     code, said = complaint(capsys, ["train", "--resume", str(folder), "network.width=16"])
     assert code == 2
-    assert said.startswith("diffspace: network.width: 8 became 16, with which a run cannot go on")
+    assert said.startswith("diffspace: network.width: 8 became 16, which cannot change within a run")
     assert "width: 8" in (folder / "recipe.yaml").read_text()
     code, said = complaint(capsys, ["train", "--resume", str(folder), "learning_rat=1"])
     assert code == 2

@@ -251,7 +251,7 @@ def test_the_range_is_what_both_models_know():
         (lambda: ClassifierFree(BOTH, 2.0, batched=False)(X, LEVELS), "cond: both branches have the same conditions"),
         (lambda: ClassifierFree(BOTH, 2.0, batched=False, keep=("labels",))(X, LEVELS, LABELS), "cond: both branches"),
         (lambda: ClassifierFree(BOTH, 2.0, batched=False, keep=("lables",))(X, LEVELS, LABELS), "keep: 'lables'"),
-        (lambda: ClassifierFree(BOTH, 2.0, negative=NULL)(X, LEVELS), "negative: only one branch has 'labels'"),
+        (lambda: ClassifierFree(BOTH, 2.0, negative=NULL)(X, LEVELS), "negative: 'labels' in one branch requires"),
         (
             lambda: ClassifierFree(BOTH, 2.0, negative={"labels": torch.tensor([1, 1])})(X, LEVELS, LABELS),
             r"negative: 'labels' has shape \(2,\); expected 1 row or 5",

@@ -165,7 +165,7 @@ def test_masks_and_values_of_a_batch_and_of_images():
         ),
         (lambda: repaint(PRIOR, seeds=[0], resamplings=0), "resamplings: expected an integer of at least 1, got 0"),
         (lambda: repaint(PRIOR, seeds=[0], jump=0), "jump: expected an integer of at least 1, got 0"),
-        (lambda: repaint(PRIOR, latents=COVARIANCE), "seeds: jumps draw noise"),
+        (lambda: repaint(PRIOR, latents=COVARIANCE), "seeds: are missing"),
         (
             lambda: repaint(PRIOR, latents=COVARIANCE, noise=lambda k, like: like[:1]),
             r"noise: shape \(1, 2\) for a state",

@@ -198,7 +198,7 @@ def test_wrong_shapes_are_refused(make: Callable[..., ConditionedNetwork]) -> No
         ({"augment_dim": -2}, "augment_dim: .* got -2"),
         ({"dropout": 1.0}, r"dropout: expected a number in \[0, 1\), got 1.0"),
         ({"label_dim": 2, "label_dropout": -0.1}, "label_dropout: .* got -0.1"),
-        ({"label_dropout": 0.1}, "label_dropout: 0.1 has no effect where label_dim is 0"),
+        ({"label_dropout": 0.1}, "label_dropout: 0.1 has no effect if label_dim is 0"),
     ],
 )
 def test_wrong_options_are_refused(

@@ -173,9 +173,7 @@ def test_sigma_of_the_wrong_shape(sigma):
 def test_a_network_that_returns_another_shape():
     network = Recorder()
     network.forward = lambda x, c_noise, cond: x[:, :1]
-    with pytest.raises(
-        ValueError, match=r"^network: expected a result of shape \(9, 2, 3, 4\), like its input, got \(9, 1, 3, 4\)"
-    ):
+    with pytest.raises(ValueError, match=r"^network: expected a result of shape \(9, 2, 3, 4\), got \(9, 1, 3, 4\)"):
         Preconditioned(network, EDMPreconditioning())(state(), SIGMAS)
 
 

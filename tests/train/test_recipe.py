@@ -188,9 +188,9 @@ def test_an_option_that_came_or_went_is_a_change():
     old = make_recipe(config)
     assert changes(old.to_yaml(), old) == []
     assert changes(old.to_yaml(), make_recipe({**config, "images": 20})) == ["images: 10 became 20"]
-    with pytest.raises(ValueError, match=r"^augment.*with which a run cannot go on"):
+    with pytest.raises(ValueError, match=r"^augment.*which cannot change within a run"):
         changes(old.to_yaml(), make_recipe({**config, "augment": "edm"}))
-    with pytest.raises(ValueError, match=r"^data.source: digits became swissroll, with which a run cannot go on"):
+    with pytest.raises(ValueError, match=r"^data.source: digits became swissroll, which cannot change within a run"):
         changes(old.to_yaml(), make_recipe({**config, "data": {"source": "swissroll"}}))
     points = {**config, "data": {"source": "swissroll"}}
     with pytest.raises(ValueError, match=r"^data.n: None became 500"):

@@ -167,7 +167,7 @@ def test_a_checkpoint_of_another_network_is_refused_on_one_line(tmp_path):
     run.begin()
     run.save()
     run.close()
-    with pytest.raises(ValueError, match=r"network.width: 16 became 32, with which a run cannot go on") as caught:
+    with pytest.raises(ValueError, match=r"network.width: 16 became 32, which cannot change within a run") as caught:
         make_run(tmp_path / "run", "network.width=32").resume()
     assert "\n" not in str(caught.value)
 

@@ -1,4 +1,4 @@
-"""Guidance and conditional sampling: denoisers made of denoisers, which go with one another and with every solver."""
+"""Guidance and conditional sampling: denoisers made from denoisers, for any solver and in any combination."""
 
 from diffspace.guidance.classifier import ClassifierGuidance as ClassifierGuidance
 from diffspace.guidance.extrapolation import AutoGuidance as AutoGuidance, ClassifierFree as ClassifierFree

@@ -19,11 +19,10 @@ LogProb = Callable[[Tensor, Tensor, Cond | None], Tensor]
 class ClassifierGuidance(Guidance):
     """D(x; σ) + w(σ)·σ²·∇ₓ ln p(y | x; σ) (Dhariwal & Nichol 2021, Sec. 4; Eq. 3 for the score).
 
-    With w = 1 and the exact classifier of noisy x it is the conditional denoiser, by Bayes' rule. `log_prob` is called
-    as (x, sigma, cond) and gives (B,), where sample b must not depend on the other samples. `weight` is a number or a
-    function of σ; where it is 0, no gradient is taken. Conditions named in `classifier_only` (usually the labels) are
-    not given to the denoiser. Gradients are taken locally, so it works where none are recorded; where they are, the
-    result is differentiable.
+    With w = 1 and the exact classifier of noisy x it is the conditional denoiser, by Bayes' rule. `log_prob(x, sigma,
+    cond)` returns (B,), each sample independent of the others. `weight` is a number or a function of σ; where it is 0,
+    no gradient is computed. The denoiser does not receive the conditions in `classifier_only` (usually the labels).
+    Gradients are computed under `torch.no_grad` too; where gradients are recorded, the result is differentiable.
     """
 
     def __init__(
@@ -53,8 +52,6 @@ class ClassifierGuidance(Guidance):
             at = tracked(x, recording)
             value = self.log_prob(at, sigma, cond)
             if value.shape != (len(x),):
-                raise ValueError(
-                    f"log_prob: expected a value for each sample, of shape ({len(x)},), got {tuple(value.shape)}"
-                )
+                raise ValueError(f"log_prob: expected values of shape ({len(x)},), got {tuple(value.shape)}")
             (slope,) = torch.autograd.grad(record("log_prob", value).sum(), at, create_graph=recording)
         return slope

@@ -1,4 +1,4 @@
-"""Guidance by a weaker denoiser: D_weak + w·(D_strong − D_weak), away from what the weaker one would make."""
+"""Guidance by a weaker denoiser: D_weak + w·(D_strong − D_weak)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from diffspace.guidance.weights import Guidance, GuidanceWeight, Rows, as_factor
 from diffspace.networks.embedding import ConditionedNetwork
 from diffspace.protocols import Cond, Denoiser, sigma_range
 
+_NO_NULL = "requires the denoiser's null condition, which is unknown"
+
 
 def _levels(sigma: Tensor, rows: Rows) -> Tensor:
     return sigma if sigma.ndim == 0 else sigma[rows]
@@ -22,7 +24,7 @@ def _part(cond: Cond | None, rows: Rows) -> dict[str, Tensor] | None:
 
 
 class _Extrapolation(Guidance):
-    """D_weak + w(σ)·(D − D_weak), with D_weak evaluated for those samples alone whose w is not 1."""
+    """D_weak + w(σ)·(D − D_weak), with D_weak evaluated only for samples whose w is not 1."""
 
     neutral = 1.0
 
@@ -39,10 +41,10 @@ class _Extrapolation(Guidance):
 
 
 class AutoGuidance(_Extrapolation):
-    """D_guide + w(σ)·(D − D_guide), by a weaker model of the same thing (Karras et al. 2024, arXiv:2406.02507).
+    """D_guide + w(σ)·(D − D_guide), by a weaker model of the same data (Karras et al. 2024, arXiv:2406.02507).
 
-    `guide` is a smaller or less trained denoiser, given the same condition. `weight` is a number or a function of σ;
-    where it is 1, `guide` is not evaluated. The range of σ is what both denoisers know. Two evaluations.
+    `guide` is a smaller or less trained denoiser with the same conditions. `weight` is a number or a function of σ;
+    where it is 1, `guide` is not evaluated. The range of σ is the one common to both. Two evaluations.
     """
 
     def __init__(self, denoiser: Denoiser, guide: Denoiser, weight: GuidanceWeight) -> None:
@@ -63,10 +65,10 @@ class ClassifierFree(_Extrapolation):
     number or a function of σ. Both branches are one evaluation on a batch of up to 2·B samples; samples whose w is 1
     have no second branch.
 
-    The second branch has the conditions `negative`, with one row or one for each sample; by default none. Those named
-    in `keep` (a low-resolution image, say) go to both branches. In a batch a missing condition still needs rows. For
-    the library's networks these are zeros, and labels become vectors. For another denoiser give its own null condition
-    as `negative`, or use `batched=False`, which evaluates twice.
+    The second branch has the conditions `negative` (1 or B rows; by default none) and those named in `keep`, such as a
+    low-resolution image. In a batch a missing condition still needs rows: for the library's networks these are zeros,
+    and labels become vectors. For another denoiser pass its null condition as `negative`, or use `batched=False`, which
+    evaluates twice.
     """
 
     def __init__(
@@ -80,25 +82,20 @@ class ClassifierFree(_Extrapolation):
     ) -> None:
         super().__init__(denoiser, weight)
         self.negative = dict(negative or {})
-        twice = sorted(set(keep) & set(self.negative))
-        if twice:
+        if twice := sorted(set(keep) & set(self.negative)):
             raise ValueError(f"keep: {', '.join(map(repr, twice))} is in negative too; use one of the two")
         self.keep = tuple(keep)
         self.batched = batched
         modules = denoiser.modules() if isinstance(denoiser, torch.nn.Module) else ()
         network = next((m for m in modules if isinstance(m, ConditionedNetwork)), None)
-        # a bound method, for the network itself would be registered here a second time
+        # a bound method, because the network itself would be registered here a second time
         self._one_hot = None if network is None else network.one_hot
         if batched and not self.negative and network is None:
-            raise ValueError(
-                "batched: True, but this denoiser's null condition is not known; give it as negative={…}, or use "
-                "batched=False, which evaluates twice"
-            )
+            raise ValueError(f"batched: True {_NO_NULL}; pass negative={{…}}, or batched=False to evaluate twice")
 
     def _second(self, x: Tensor, cond: Cond | None) -> dict[str, Tensor]:
         """The conditions of the second branch, one row for each sample."""
-        missing = sorted(set(self.keep) - set(cond or {}))
-        if missing:
+        if missing := sorted(set(self.keep) - set(cond or {})):
             raise ValueError(f"keep: {', '.join(map(repr, missing))} is not in cond, which holds {sorted(cond or {})}")
         own = {name: value for name, value in (cond or {}).items() if name in self.keep}
         if len(own) == len(cond or {}) and not self.negative:
@@ -115,8 +112,7 @@ class ClassifierFree(_Extrapolation):
         given = [value for value in (first, second) if value is not None]
         if len(given) == 1 and one_hot is None:
             raise ValueError(
-                f"negative: only one branch has {name!r}, and this denoiser's null condition is not known; give it in "
-                "both cond and negative, or use batched=False"
+                f"negative: {name!r} in one branch {_NO_NULL}; pass it in cond and negative, or batched=False"
             )
         if name == "labels" and one_hot is not None and not (len(given) == 2 and all(v.ndim == 1 for v in given)):
             # an index has no zero

@@ -1,4 +1,4 @@
-"""Inpainting: what is known is put in place of the estimate, and resampling makes the rest agree with it."""
+"""Inpainting: known values replace the estimate, and resampling makes the unknown part agree with them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from diffspace._shapes import Float, Tensor
+from diffspace._shapes import Batch, Sigma, Tensor
 from diffspace.checks import check_integer
 from diffspace.guidance.wrapper import Wrapper
 from diffspace.protocols import Cond, Denoiser, sigma_range
@@ -19,14 +19,12 @@ from diffspace.sampling.start import Noise
 
 
 class Replacement(Wrapper):
-    """D with the known values in its place where `mask` is True (Song et al. 2021, Appendix I.2; Lugmayr et al. 2022).
+    """D with the known values where `mask` is True (Song et al. 2021, Appendix I.2; Lugmayr et al. 2022).
 
-    The known part is exact: it runs on the straight line known + σ·ε of its own starting noise, with any solver, and
-    with σ = t and s = 1 ends in the known values to the last bit. The rest is not: at σ it depends on the known values
-    only through that noise, and so agrees too little with them. `repaint` reduces this; `MMPS` with `Mask` conditions
-    on the values themselves.
-
-    `mask` (bool) and `known` broadcast to x, so they are of the shape of a sample, or have a row for each.
+    The known part is exact: it follows the straight line known + σ·ε of its starting noise with any solver, and with
+    σ = t and s = 1 ends in the known values to the last bit. The rest is not: at σ it depends on the known values only
+    through that noise, and agrees too little with them. `repaint` reduces this; `MMPS` with `Mask` conditions on the
+    values themselves. `mask` (bool) and `known` broadcast to x.
     """
 
     def __init__(self, denoiser: Denoiser, mask: Tensor, known: Tensor) -> None:
@@ -36,16 +34,13 @@ class Replacement(Wrapper):
         self.mask = mask
         self.known = known
 
-    def denoise(self, x: Tensor, sigma: Tensor, cond: Cond | None) -> Tensor:
-        """D(x; σ), with the known values in their place."""
+    def forward(self, x: Batch, sigma: Sigma, cond: Cond | None = None) -> Batch:
         denoised = self.denoiser(x, sigma, cond)
         try:
             mask, known = self.mask.to(x.device).expand_as(x), self.known.to(denoised).expand_as(x)
         except RuntimeError:
-            raise ValueError(
-                f"mask, known: shapes {tuple(self.mask.shape)}, {tuple(self.known.shape)} do not broadcast to x of "
-                f"shape {tuple(x.shape)}"
-            ) from None
+            shapes = f"{tuple(self.mask.shape)}, {tuple(self.known.shape)}"
+            raise ValueError(f"mask, known: shapes {shapes} do not broadcast to x of shape {tuple(x.shape)}") from None
         return torch.where(mask, known, denoised)
 
 
@@ -54,7 +49,7 @@ def repaint(
     *,
     seeds: Sequence[int] | None = None,
     shape: Sequence[int] | None = None,
-    latents: Float[Tensor, "batch *dims"] | None = None,
+    latents: Batch | None = None,
     sampler: Sampler | None = None,
     resamplings: int = 10,
     jump: int = 1,
@@ -62,20 +57,19 @@ def repaint(
     noise: Noise | None = None,
     execution: Execution | None = None,
 ) -> Samples:
-    """`sample` with jumps back up (Lugmayr et al. 2022, arXiv:2201.09865): every piece is repeated.
+    """`sample` with jumps back to higher noise (Lugmayr et al. 2022, arXiv:2201.09865).
 
-    The N steps are cut into pieces of `jump` steps. Each piece, from σ to σ', is run `resamplings` times; in between
-    x is noised back, x ← x + √(σ² − σ'²)·ε, which is the forward process in unscaled x. With a `Replacement` as
-    denoiser, each time the unknown part sees other noise of the known one. `resamplings=1` is `sample`. Solvers that
-    remember steps start anew in each piece. The result's `sigmas` and `num_steps` are those of one way down; `nfe`
-    counts all evaluations.
+    The N steps are divided into pieces of `jump` steps. Each piece, from σ to σ', is run `resamplings` times; between
+    the runs x is noised again, x ← x + √(σ² − σ'²)·ε, which is the forward process in unscaled x. With a `Replacement`
+    as denoiser, the known part then has other noise in each run. `resamplings=1` is `sample`. Multistep solvers start
+    anew in each piece. The result's `sigmas` and `num_steps` are those of a single pass; `nfe` counts all evaluations.
 
     Args:
         denoiser, seeds, shape, latents, cond: as in `sample`.
         sampler: how to sample, without churn.
-        resamplings: how often each piece is run.
-        jump: steps in a piece.
-        noise: noise(k, like) gives the noise of jump k. Default: `step_noise` of each sample's seed.
+        resamplings: runs of each piece.
+        jump: steps of a piece.
+        noise: noise(k, like) returns the noise of jump k. Default: `step_noise` of each sample's seed.
         execution: as in `sample`, without `trajectory`.
     """
     check_integer("resamplings", resamplings, 1)
@@ -86,7 +80,7 @@ def repaint(
     if execution is not None and execution.trajectory:
         raise ValueError("execution: trajectory is not supported here; leave it out")
     if noise is None and seeds is None and resamplings > 1:
-        raise ValueError("seeds: jumps draw noise for each sample; give seeds, or noise beside the latents")
+        raise ValueError("seeds: are missing, from which jumps draw noise; pass seeds, or noise together with latents")
     levels: list[float] = round_sigmas(denoiser, sampler.steps.sigmas(sigma_range(denoiser))).tolist()
     piece: Samples | None = None
     jumps, nfe = 0, 0

@@ -1,7 +1,7 @@
 """Measurements y = A(x) + n of linear inverse problems.
 
-A is any function, linear (or affine) and differentiable, from (B, *dims) to (B, *measured), sample by sample. Autograd
-gives its adjoint, so a plain function is enough; the usual ones are here.
+A is any linear or affine, differentiable function from (B, *dims) to (B, *measured), sample by sample. Its adjoint
+comes from autograd.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from diffspace._shapes import Bool, Float, Tensor
+from diffspace._shapes import Batch, Bool, Float, Tensor
 from diffspace.checks import check_integer
 
 LinearOperator: TypeAlias = Callable[[Tensor], Tensor]
@@ -23,7 +23,7 @@ class Matrix:
 
     matrix: Float[Tensor, "m d"]
 
-    def __call__(self, x: Float[Tensor, "batch *dims"]) -> Float[Tensor, "batch m"]:
+    def __call__(self, x: Batch) -> Float[Tensor, "batch m"]:
         flat = x.flatten(1)
         if flat.shape[1] != self.matrix.shape[1]:
             raise ValueError(f"matrix: shape {tuple(self.matrix.shape)} for samples of {flat.shape[1]} numbers")
@@ -36,13 +36,12 @@ class Mask:
 
     mask: Bool[Tensor, "*dims"]
 
-    def __call__(self, x: Float[Tensor, "batch *dims"]) -> Float[Tensor, "batch m"]:
+    def __call__(self, x: Batch) -> Float[Tensor, "batch m"]:
         try:
             known = self.mask.to(x.device).expand(x.shape[1:])
         except RuntimeError:
-            raise ValueError(
-                f"mask: shape {tuple(self.mask.shape)} for samples of shape {tuple(x.shape[1:])}"
-            ) from None
+            shapes = f"{tuple(self.mask.shape)} for samples of shape {tuple(x.shape[1:])}"
+            raise ValueError(f"mask: shape {shapes}") from None
         return x[:, known]
 
 

@@ -33,7 +33,7 @@ Product = Callable[[Tensor], Tensor]
 
 
 class _Posterior(Guidance):
-    """D + w(σ)·V·Aᵀ·S⁻¹·(y − A·D), whose S is the subclass's, inverted by up to `iterations` conjugate gradients."""
+    """D + w(σ)·V·Aᵀ·S⁻¹·(y − A·D), with S⁻¹ by up to `iterations` conjugate gradients; subclasses define S."""
 
     default_iterations: ClassVar[int | None] = None
 
@@ -63,7 +63,7 @@ class _Posterior(Guidance):
 
     @abstractmethod
     def _covariance(self, adjoint: Product, through: Product, sigma: Tensor) -> Product | None:
-        """The product with C·Aᵀ, of those with Aᵀ and with V·Aᵀ; None where C = 0."""
+        """The product with C·Aᵀ, given those with Aᵀ and V·Aᵀ; None where C = 0."""
 
     def _whitened(self, residual: Tensor, covariance: Product | None, origin: Tensor) -> Tensor:
         """S⁻¹·residual."""
@@ -102,11 +102,10 @@ class _Posterior(Guidance):
 class DPS(_Posterior):
     """Diffusion posterior sampling (Chung et al. 2023, arXiv:2209.14687, Theorem 1): S = σ_y²·I.
 
-    D + w·V·Aᵀ·(y − A·D)/σ_y². It takes D for x₀ itself, so the measurement counts too much wherever x₀ is still
-    uncertain, that is σ_y² ≪ A·Cov[x₀ | x]·Aᵀ: samples have too little variance, even of a Gaussian, and the ODE is
-    stiff with a rate of Cov/σ_y², which needs small steps. `weight` below 1 (a number or a function of σ) tempers both;
-    the paper's algorithm, which divides by ‖y − A·D‖ and tunes a factor for each task and number of steps, does the
-    same.
+    D + w·V·Aᵀ·(y − A·D)/σ_y². It treats D as x₀ itself, so the measurement counts too much while x₀ is uncertain,
+    σ_y² ≪ A·Cov[x₀ | x]·Aᵀ: samples have too little variance, even of a Gaussian, and the ODE is stiff with a rate of
+    Cov/σ_y², which requires small steps. `weight` below 1 (a number or a function of σ) reduces both, as does the
+    paper's algorithm, which divides by ‖y − A·D‖ and tunes a factor for each task and number of steps.
 
     One evaluation and one backward pass. `y` is (1 or B, *measured); `sigma_y` is positive.
     """
@@ -118,8 +117,8 @@ class DPS(_Posterior):
 class PiGDM(_Posterior):
     """Pseudoinverse guidance, ΠGDM (Song et al., ICLR 2023): S = σ_y²·I + r²·A·Aᵀ, r² = σ²σ_d²/(σ² + σ_d²).
 
-    r² is the variance of x₀ given x for data of variance σ_d² in every direction, for which it is exact. `sigma_data`
-    is read from the model where that states it. S is inverted by up to `iterations` conjugate gradients on A alone,
+    r² is the variance of x₀ given x for data of variance σ_d² in every direction, for which the method is exact.
+    `sigma_data` is by default that of the model. S is inverted by up to `iterations` conjugate gradients on A alone,
     which end early (after one for masks and pooling).
 
     One evaluation and one backward pass. `y` is (1 or B, *measured); `sigma_y` may be 0.
@@ -144,7 +143,9 @@ class PiGDM(_Posterior):
             inner = next((m for m in modules if isinstance(m, Preconditioned)), None)
             sigma_data = getattr(inner and inner.preconditioning, "sigma_data", None)
             if sigma_data is None:
-                raise ValueError("sigma_data: the denoiser does not state the standard deviation of its data; give it")
+                raise ValueError(
+                    "sigma_data: the denoiser does not state the standard deviation of its data; pass sigma_data"
+                )
         check_number("sigma_data", sigma_data, "(0, inf)")
         self.sigma_data = float(sigma_data)
 
@@ -163,7 +164,7 @@ class MMPS(_Posterior):
 
     E[x₀ | x, y] itself where x₀ given x is Gaussian, so for a Gaussian prior. S is inverted by up to `iterations`
     conjugate gradients, each a backward pass; they end early where S has fewer different eigenvalues. The Jacobian of a
-    network is not quite symmetric: a direction that it takes for one of no positive variance is left out.
+    network is not exactly symmetric: directions without positive variance are skipped.
 
     One evaluation and up to `iterations` + 1 backward passes. `y` is (1 or B, *measured); `sigma_y` may be 0.
     """
@@ -175,10 +176,10 @@ class MMPS(_Posterior):
 
 
 def _conjugate_gradients(product: Product, b: Tensor, iterations: int) -> Tensor:
-    """S⁻¹·b for each sample apart, S given by products with it, from 0 on.
+    """S⁻¹·b for each sample separately, from products with S, starting at 0.
 
-    A sample is done when its residual is rounding, or when a direction has no positive curvature: other samples do not
-    change it, and differentiating meets no 0/0.
+    A sample ends when its residual is rounding, or when a direction has no positive curvature, so that it does not
+    depend on other samples, and its derivative contains no 0/0.
     """
 
     def dot(u: Tensor, v: Tensor) -> Tensor:

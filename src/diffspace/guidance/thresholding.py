@@ -1,4 +1,4 @@
-"""Estimates held within the range of the data."""
+"""Thresholding of estimates to the range of the data."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from diffspace._shapes import Tensor
+from diffspace._shapes import Batch, Sigma, Tensor
 from diffspace.checks import check_number
 from diffspace.guidance.wrapper import Wrapper, column
 from diffspace.protocols import Cond, Denoiser
@@ -15,9 +15,9 @@ from diffspace.protocols import Cond, Denoiser
 class DynamicThresholding(Wrapper):
     """clip(D, −s, s)·bound/s with s = max(bound, `percentile` of |D|) for each sample (Saharia et al. 2022, Sec. 2.3).
 
-    For data in [−bound, bound] in the model's space, where strong guidance leads outside: static clipping saturates
-    what is there, this scales it back. `percentile` is a share from 0 to 1 (1: the greatest |D|, nothing is clipped),
-    with linear interpolation between the values of a sample. None is static clipping, s = bound.
+    For data in [−bound, bound] in the model's space, which strong guidance leaves: static clipping saturates such
+    values, this scales them back. `percentile` is a fraction from 0 to 1 (1: the greatest |D|, nothing is clipped),
+    with linear interpolation between the values of a sample; None is static clipping, s = bound.
     """
 
     def __init__(self, denoiser: Denoiser, percentile: float | None = 0.995, bound: float = 1.0) -> None:
@@ -28,8 +28,7 @@ class DynamicThresholding(Wrapper):
         self.percentile = percentile
         self.bound = bound
 
-    def denoise(self, x: Tensor, sigma: Tensor, cond: Cond | None) -> Tensor:
-        """D(x; σ) within ±bound."""
+    def forward(self, x: Batch, sigma: Sigma, cond: Cond | None = None) -> Batch:
         denoised = self.denoiser(x, sigma, cond)
         if self.percentile is None:
             return denoised.clamp(-self.bound, self.bound)

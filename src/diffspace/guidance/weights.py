@@ -1,16 +1,16 @@
-"""How strong guidance is at each noise level."""
+"""The strength of guidance at each noise level."""
 
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
 import torch
 
-from diffspace._shapes import Float, Tensor
+from diffspace._shapes import Batch, Float, Sigma, Tensor
 from diffspace.checks import check_number
 from diffspace.guidance.wrapper import Wrapper, column
 from diffspace.protocols import Cond, Denoiser
@@ -18,17 +18,17 @@ from diffspace.protocols import Cond, Denoiser
 Rows = Tensor | slice
 
 GuidanceWeight: TypeAlias = float | Callable[[Tensor], Tensor | float]
-"""w, a number or a function of σ, which is given and returns a tensor of shape () or (B,)."""
+"""w: a number, or a function of σ that takes and returns a tensor of shape () or (B,)."""
 
 
 def check_weight(weight: GuidanceWeight) -> None:
-    """ValueError for a weight that is neither a finite number nor a function."""
+    """ValueError unless the weight is a finite number or a function."""
     if not callable(weight):
         check_number("weight", weight)
 
 
 def weight_at(weight: GuidanceWeight, sigma: Tensor) -> float | Tensor:
-    """w(σ): a float where it is the same for all samples and levels, else a tensor of the shape of σ."""
+    """w(σ): a float if it is the same for all samples and levels, else a tensor of the shape of σ."""
     if not callable(weight):
         return float(weight)
     value = weight(sigma)
@@ -42,11 +42,8 @@ def weight_at(weight: GuidanceWeight, sigma: Tensor) -> float | Tensor:
 
 
 def guided_rows(weight: float | Tensor, neutral: float) -> Tensor | slice | None:
-    """The samples whose weight is not `neutral`: None for none of them, slice(None) for all, or indices.
-
-    A weight that is a number is compared without waiting for a device.
-    """
-    if isinstance(weight, float):
+    """The samples whose weight is not `neutral`: None for none of them, slice(None) for all, or indices."""
+    if isinstance(weight, float):  # no synchronisation with a device
         return None if weight == neutral else slice(None)
     away = weight != neutral
     count = int(away.sum())
@@ -60,8 +57,8 @@ def as_factor(weight: float | Tensor, like: Tensor) -> float | Tensor:
     return weight if isinstance(weight, float) else column(weight, like)
 
 
-class Guidance(Wrapper):
-    """A wrapper whose effect has a weight w(σ); where that is `neutral` the denoiser is evaluated alone."""
+class Guidance(Wrapper, ABC):
+    """A wrapper whose effect has a weight w(σ); where w is `neutral`, only the denoiser is evaluated."""
 
     neutral: ClassVar[float] = 0.0
 
@@ -72,12 +69,12 @@ class Guidance(Wrapper):
 
     @abstractmethod
     def _guided(self, x: Tensor, sigma: Tensor, cond: Cond | None, weight: float | Tensor, rows: Rows) -> Tensor:
-        """D of all samples, of which some, `rows`, have a weight that is not neutral."""
+        """D of all samples; the weight of `rows` is not neutral."""
 
     def _unguided(self, x: Tensor, sigma: Tensor, cond: Cond | None) -> Tensor:
         return self.denoiser(x, sigma, cond)
 
-    def denoise(self, x: Tensor, sigma: Tensor, cond: Cond | None) -> Tensor:
+    def forward(self, x: Batch, sigma: Sigma, cond: Cond | None = None) -> Batch:
         weight = weight_at(self.guidance_weight, sigma)
         rows = guided_rows(weight, self.neutral)
         if rows is None:
@@ -89,8 +86,8 @@ class Guidance(Wrapper):
 class Interval:
     """w(σ) = `weight` where low < σ ≤ high, else `outside`: guidance in a limited interval (Kynkäänniemi et al. 2024).
 
-    `weight` is a number or another function of σ. `outside` is the weight that changes nothing: 1 for `ClassifierFree`
-    and `AutoGuidance`, which then spend no second evaluation; 0 for `ClassifierGuidance`.
+    `weight` is a number or another function of σ. `outside` is the neutral weight: 1 for `ClassifierFree` and
+    `AutoGuidance`, which then need no second evaluation; 0 for `ClassifierGuidance`.
     """
 
     weight: GuidanceWeight

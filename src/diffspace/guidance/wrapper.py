@@ -1,24 +1,23 @@
-"""What every wrapper of a denoiser shares."""
+"""The base of the wrappers of denoisers."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
 
-from diffspace._shapes import Float, Tensor
+from diffspace._shapes import Tensor
 from diffspace.checks import check_callable
-from diffspace.protocols import Cond, Denoiser
+from diffspace.protocols import Denoiser
 
 _OPTIONAL = ("sigma_min", "sigma_max", "round_sigma", "weight", "sample_shape")
 
 
-class Wrapper(torch.nn.Module, ABC):
-    """A denoiser made from another one, whose optional attributes (see `Denoiser`) it hands on where they exist.
+class Wrapper(torch.nn.Module):
+    """A denoiser made from another one, with the optional attributes (see `Denoiser`) of that one.
 
-    A module inside is a submodule: sampling finds its device and puts it into evaluation mode. A subclass defines
-    `denoise`.
+    A denoiser that is a module is a submodule: sampling finds its device and sets its evaluation mode. Subclasses
+    define `forward(x, sigma, cond=None)`.
     """
 
     denoiser: Denoiser
@@ -28,38 +27,23 @@ class Wrapper(torch.nn.Module, ABC):
         check_callable("denoiser", denoiser, "D(x, sigma, cond)")
         self.denoiser = denoiser
 
-    @abstractmethod
-    def denoise(self, x: Tensor, sigma: Tensor, cond: Cond | None) -> Tensor:
-        """The D(x; σ) that this denoiser returns."""
-
-    def forward(
-        self,
-        x: Float[Tensor, "batch *dims"],
-        sigma: Float[Tensor, ""] | Float[Tensor, "batch"],
-        cond: Cond | None = None,
-    ) -> Float[Tensor, "batch *dims"]:
-        """D(x; σ)."""
-        return self.denoise(x, sigma, cond)
-
     def __getattr__(self, name: str) -> Any:
-        # reached only for what the wrapper itself lacks
+        # called only for attributes that the wrapper itself lacks
         return getattr(self.denoiser, name) if name in _OPTIONAL else super().__getattr__(name)
 
 
 def column(value: Tensor, like: Tensor) -> Tensor:
-    """Numbers of shape () or (B,), one for each sample, in the shape, dtype and device that multiply (B, *dims)."""
+    """Numbers of shape () or (B,) with the dtype and device of `like`, shaped to multiply it, (B, *dims)."""
     return value.to(like).reshape((-1,) + (1,) * (like.ndim - 1))
 
 
 def tracked(x: Tensor, recording: bool) -> Tensor:
-    """x as a tensor to differentiate by: itself where its own gradients are recorded, else outside any graph."""
+    """x for differentiation: itself if its own gradients are recorded, else a leaf outside any graph."""
     return x if recording and x.requires_grad else x.detach().requires_grad_()
 
 
 def record(name: str, value: Tensor) -> Tensor:
     """The value; ValueError if no gradient was recorded."""
     if not value.requires_grad:
-        raise ValueError(
-            f"{name}: its value has no gradient with respect to x; expected a differentiable one, without torch.no_grad"
-        )
+        raise ValueError(f"{name}: its value has no gradient with respect to x; do not use torch.no_grad in it")
     return value

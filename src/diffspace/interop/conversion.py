@@ -16,7 +16,7 @@ from diffspace.config import from_config, to_config
 from diffspace.interop import nvidia, openai, score_sde
 from diffspace.interop.model_parts import ModelParts
 from diffspace.model import Model
-from diffspace.pickles import PickleError, read_pickle, short_repr
+from diffspace.pickles import read_pickle, short_repr
 from diffspace.preconditioning import Preconditioned
 from diffspace.transform import PIXELS
 
@@ -26,12 +26,12 @@ _READERS: tuple[tuple[Callable[[Mapping[str, Any]], bool], Callable[..., ModelPa
     (score_sde.recognise, score_sde.read),
 )
 SUFFIXES = (".pkl", ".pt", ".pth", ".safetensors")
-"""How the names of checkpoints of other code bases end."""
+"""File name suffixes of the checkpoints of other code bases."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What became of a checkpoint: `tensors` of the file are in the model, with `parameters` numbers in all."""
+    """A summary of a conversion; `tensors` counts the tensors taken from the file, `parameters` their numbers."""
 
     source: str
     sha256: str
@@ -47,7 +47,7 @@ class Report:
     assumed: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """The report as text, one fact a line."""
+        """The report as text, one fact per line."""
         options = ", ".join(f"{name} {value}" for name, value in self.network.items() if value not in (None, 0, False))
         choices = ", ".join(
             f"{name} {value}" for name, value in self.preconditioning.items() if not isinstance(value, Mapping)
@@ -72,8 +72,8 @@ def convert(source: str | Path, **options: Any) -> tuple[Model, Report]:
     """The model in a checkpoint of another code base, with a report of what was recognised, matched and ignored.
 
     Supported are NVIDIA's pickles of EDM and its baselines, state dicts of OpenAI's improved-diffusion and
-    guided-diffusion, and checkpoints of Song's score_sde. Nothing in a file is executed. The options say what a file
-    does not (`openai.read`, `score_sde.read`). ValueError, naming the file, for anything else.
+    guided-diffusion, and checkpoints of Song's score_sde. Nothing in a file is executed. Options state facts that a
+    file lacks (`openai.read`, `score_sde.read`). ValueError, naming the file, for anything else.
     """
     path = Path(source)
     if not path.is_file():
@@ -85,18 +85,18 @@ def convert(source: str | Path, **options: Any) -> tuple[Model, Report]:
         given = {name: value for name, value in options.items() if value is not None}
         for name in given:
             if name not in known:
-                raise ValueError(f"{name}: has no effect on such a file; options: {', '.join(known) or 'none'}")
+                raise ValueError(f"{name}: has no effect on this kind of file; options: {', '.join(known) or 'none'}")
         return _build(reader(content, **given), path)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError) as error:
-        # names and shapes of a known code base around content of another
+        # the file has names and shapes of a known code base but other content
         reason = f"{type(error).__name__} {error}".splitlines()[0]
         raise ValueError(f"{path}: cannot be interpreted: {reason}") from None
 
 
 def _read_content(path: Path) -> Any:
-    """What the file holds: a pickle or a file of torch.save, told by its first bytes, or safetensors."""
+    """The content of a pickle, a file of torch.save (both recognised by their first bytes) or safetensors."""
     with path.open("rb") as file:
         if file.read(2).startswith((b"\x80", b"PK")):
             return read_pickle(path)
@@ -106,11 +106,10 @@ def _read_content(path: Path) -> Any:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise PickleError(f"is neither a pickle, nor a file of torch.save, nor safetensors: {error}") from None
+        raise ValueError(f"is neither a pickle, nor a file of torch.save, nor safetensors: {error}") from None
 
 
 def _reader(content: Any) -> Callable[..., ModelParts]:
-    """The function that reads this content."""
     if not isinstance(content, Mapping):
         raise ValueError(f"expected the checkpoint of a network, got a {type(content).__name__}")
     for recognise, read in _READERS:
@@ -128,7 +127,7 @@ def _build(parts: ModelParts, path: Path) -> tuple[Model, Report]:
     blocks = parts.network["num_blocks"] * len(parts.network["channel_mult"])
     if blocks > len(parts.state):
         raise ValueError(f"num_blocks, channel_mult: make {blocks} blocks from {len(parts.state)} tensors")
-    # the filters follow from the architecture, and not every format holds them
+    # the filters follow from the architecture, and some formats do not store them
     network = fit_network(parts.network, parts.state, optional="resample_filter")
     denoiser = Preconditioned(network, parts.preconditioning)
     with path.open("rb") as file:
@@ -152,10 +151,10 @@ def _build(parts: ModelParts, path: Path) -> tuple[Model, Report]:
 
 
 def fit_network(config: Mapping[str, Any], state: Mapping[str, Tensor], optional: str | None = None) -> torch.nn.Module:
-    """The network of a config with these weights; ValueError unless they are exactly its own.
+    """The network of a config with these weights; ValueError unless names and shapes match exactly.
 
-    Names that end in `optional` may be missing. The network is first made without memory, because what a file says
-    may be absurd.
+    Names that end in `optional` may be missing. The network is first made on the meta device, because the config of a
+    file may be absurd.
     """
     with torch.device("meta"):
         expected = from_config("network", config).state_dict()

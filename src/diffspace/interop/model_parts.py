@@ -1,4 +1,4 @@
-"""The parts of a model, as a reader finds them in a checkpoint of another code base."""
+"""The parts of a model that a reader finds in a checkpoint of another code base."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from diffspace.preconditioning import Preconditioning
 class ModelParts:
     """A network's config and weights under the names of diffspace, and the preconditioning.
 
-    `ignored` lists what of the file is not in the model, `assumed` what the file does not say.
+    `ignored` lists the parts of the file that the model does not have, `assumed` the facts that the file lacks.
     """
 
     format: str

@@ -16,7 +16,7 @@ _PRECONDITIONING: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "VEPrecond": ("ve", ("sigma_min", "sigma_max")),
     "iDDPMPrecond": ("iddpm", ("M", "C_1", "C_2")),
 }
-"""Our name of each preconditioning, and its settings, which have the same names in both."""
+"""The kind of each preconditioning, and its settings, whose names are the same."""
 _COMMON = {"label_dim": 0, "augment_dim": 0, "channel_mult_emb": 4, "dropout": 0.1, "label_dropout": 0.0}
 _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "SongUNet": _COMMON
@@ -24,7 +24,7 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "DhariwalUNet": _COMMON
     | {"model_channels": 192, "channel_mult": (1, 2, 3, 4), "num_blocks": 3, "attn_resolutions": (32, 16, 8)},
 }
-"""The options that the networks share with ours, with the values that apply where a file has none."""
+"""The options that the networks share with ours, with their defaults for a file without them."""
 _SHAPE = ("img_resolution", "in_channels", "out_channels")
 _FIXED: Mapping[str, Mapping[str, Any]] = {
     "ddpmpp": {"embedding_type": "positional", "channel_mult_noise": 1, "encoder_type": "standard"}
@@ -33,16 +33,16 @@ _FIXED: Mapping[str, Mapping[str, Any]] = {
     | {"decoder_type": "standard", "resample_filter": (1, 3, 3, 1)},
     "adm": {},
 }
-"""The other options, which have one value in each of our networks; a SongUNet's defaults are those of ddpmpp."""
+"""The other options, fixed in each of our networks; the defaults of a SongUNet are those of ddpmpp."""
 
 
 def recognise(content: Mapping[str, Any]) -> bool:
-    """Whether this is a snapshot of a training."""
+    """Whether this is a training snapshot."""
     return isinstance(content.get("ema"), Record)
 
 
 def read(content: Mapping[str, Any]) -> ModelParts:
-    """The averaged network ("ema") of a snapshot."""
+    """The averaged network, "ema", of a snapshot."""
     whole = content["ema"]
     if whole.class_name not in _PRECONDITIONING:
         raise ValueError(f"ema: expected one of {', '.join(_PRECONDITIONING)}, got {short_repr(whole.class_name)}")
@@ -58,7 +58,7 @@ def read(content: Mapping[str, Any]) -> ModelParts:
     ignored += [f"{short_repr(name)} of {whole.class_name}" for name in _part(whole.state, "_buffers")]
     ignored.append("the source code of the classes, which is not executed")
     if whole.state.get("use_fp16"):
-        ignored.append("use_fp16: the weights are float32, and the precision of the network is the user's choice")
+        ignored.append("use_fp16: the weights are float32; set the precision of the network as needed")
     channels, height, width = config["shape"]
     last = "out_conv" if config["kind"] == "adm" else f"dec.{height}x{width}_aux_conv"
     for name in (f"{last}.weight", f"{last}.bias"):
@@ -75,7 +75,7 @@ def read(content: Mapping[str, Any]) -> ModelParts:
 
 
 def _config(unet: Record) -> dict[str, Any]:
-    """The config of our network for the arguments with which theirs was made."""
+    """The config of our network from the constructor arguments of theirs."""
     if unet.state.get("_init_args"):
         raise ValueError(f"_init_args: expected arguments by name, got {short_repr(unet.state['_init_args'])}")
     given = _part(unet.state, "_init_kwargs")
@@ -101,7 +101,7 @@ def _config(unet: Record) -> dict[str, Any]:
 
 
 def _kind(class_name: str, given: Mapping[str, Any]) -> str:
-    """Which of our networks has these options; the ValueError names one that none has."""
+    """The kind of our network with these options; ValueError for an option without a counterpart."""
     song = class_name == "SongUNet"
     kind = "adm" if not song else "ncsnpp" if given.get("embedding_type") == "fourier" else "ddpmpp"
     for name, value in {**(_FIXED["ddpmpp"] if song else {}), **given}.items():
@@ -114,7 +114,7 @@ def _kind(class_name: str, given: Mapping[str, Any]) -> str:
 
 
 def _tensors(module: Record) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers under their full names. A module that occurs twice is refused: it may hold itself."""
+    """Parameters and buffers under their full names; ValueError for a module that occurs twice, perhaps in itself."""
     seen: set[int] = set()
     waiting = [("", module)]
     while waiting:

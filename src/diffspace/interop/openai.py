@@ -16,28 +16,13 @@ from diffspace.preconditioning import EpsilonPrediction, IDDPMPreconditioning, L
 from diffspace.process import DiscreteLevels, IDDPMLevels
 
 _TIMES = 1000
-"""The networks take times from 0 to 999, whatever the number of steps."""
-_ENDS = {
-    "time_embed.0": "map_layer0",
-    "time_embed.2": "map_layer1",
-    "label_emb": "map_label",
-    "out.0": "out_norm",
-    "out.2": "out_conv",
-}
-_LAYERS = {
-    "": "",
-    "op": "",
-    "conv": "",
-    "in_layers.0": ".norm0",
-    "in_layers.2": ".conv0",
-    "emb_layers.1": ".affine",
-    "out_layers.0": ".norm1",
-    "out_layers.3": ".conv1",
-    "skip_connection": ".skip",
-    "norm": ".norm2",
-    "qkv": ".qkv",
-    "proj_out": ".proj",
-}
+"""The networks take times from 0 to 999 for any number of steps."""
+_ENDS = {"time_embed.0": "map_layer0", "time_embed.2": "map_layer1", "label_emb": "map_label"}
+_ENDS |= {"out.0": "out_norm", "out.2": "out_conv"}
+_RESIDUAL = {"in_layers.0": ".norm0", "in_layers.2": ".conv0", "emb_layers.1": ".affine", "out_layers.0": ".norm1"}
+_RESIDUAL |= {"out_layers.3": ".conv1", "skip_connection": ".skip"}
+_ATTENTION = {"norm": ".norm2", "qkv": ".qkv", "proj_out": ".proj"}
+_LAYERS = {"": "", "op": "", "conv": ""} | _RESIDUAL | _ATTENTION
 """Our names of the layers of a block."""
 _PUBLISHED: Mapping[str, Mapping[str, Any]] = {
     "improved-diffusion": {"betas": "cosine", "num_steps": 4000, "num_heads": 4, "qkv_order": "heads"},
@@ -45,11 +30,11 @@ _PUBLISHED: Mapping[str, Mapping[str, Any]] = {
     "guided-diffusion at 128×128": {"betas": "linear", "num_steps": 1000, "num_heads": 4, "qkv_order": "heads"},
     "guided-diffusion": {"betas": "linear", "num_steps": 1000, "channels_per_head": 64, "qkv_order": "heads"},
 }
-"""Options of the published networks, which their weights do not tell."""
+"""Options of the published networks that do not follow from their weights."""
 
 
 def recognise(content: Mapping[str, Any]) -> bool:
-    """Whether this is a state dict of such a network."""
+    """Whether this is a state dict of one of these networks."""
     names = ("time_embed.0.weight", "input_blocks.0.0.weight", "out.2.weight")
     return all(isinstance(content.get(name), Tensor) for name in names)
 
@@ -65,7 +50,7 @@ def read(
     channels_per_head: int | None = None,
     qkv_order: str | None = None,
 ) -> ModelParts:
-    """The network of a state dict. Names and shapes tell the architecture; the options, what these leave open.
+    """The network of a state dict, whose names and shapes determine the architecture up to these options.
 
     Args:
         state: the state dict.
@@ -109,7 +94,7 @@ def read(
 
 
 class _Architecture:
-    """What names and shapes tell."""
+    """The architecture, from the names and shapes of the weights."""
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         def shape(name: str, dims: int) -> torch.Size:
@@ -139,7 +124,7 @@ class _Architecture:
                 raise ValueError(f"model_channels: expected multiples of 32 of at least 128, got a level of {width}")
 
     def blocks(self, size: int) -> dict[str, str]:
-        """Our name of each block under theirs; theirs has a number of its own for the attention in a block."""
+        """Our name of each block by theirs, which numbers the attention of a block separately."""
         sides = [f"{size >> level}x{size >> level}" for level in range(self.levels)]
         ours = {"input_blocks.0.0": f"enc.{sides[0]}_conv"}
         ours |= {f"middle_block.{n}": f"dec.{sides[-1]}_in{n // 2}" for n in range(3)}
@@ -163,12 +148,12 @@ class _Architecture:
 
 
 def _completed(architecture: _Architecture, **given: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """All options, with those of the published networks where none is given, and a line for each of these."""
+    """All options, missing ones from the published networks, and a line for each of these."""
     options = {name: value for name, value in given.items() if value is not None}
     assumed = []
     if "size" not in options:  # the published networks with these multipliers are those of CIFAR-10
         options["size"] = 32 if architecture.channel_mult == (1, 2, 2, 2) else 64
-        assumed.append(f"size {options['size']}, which weights do not tell")
+        assumed.append(f"size {options['size']}, which does not follow from the weights")
     size, multiple = options["size"], 2 ** (architecture.levels - 1)
     if size < 1 or size % multiple:
         raise ValueError(f"size: expected a multiple of {multiple}, got {size}")
@@ -177,7 +162,7 @@ def _completed(architecture: _Architecture, **given: Any) -> tuple[dict[str, Any
         source += " up to 64×64" if size <= 64 else " at 128×128" if size == 128 else ""
     heads = {"num_heads", "channels_per_head"} & options.keys()
     if len(heads) == 2:
-        raise ValueError("num_heads, channels_per_head: say the same thing; give one of the two")
+        raise ValueError("num_heads, channels_per_head: are alternatives; pass one of them")
     for name in heads:
         check_integer(name, options[name], 1)
     for name, value in _PUBLISHED[source].items():
@@ -191,7 +176,7 @@ def _completed(architecture: _Architecture, **given: Any) -> tuple[dict[str, Any
 def _weights(
     state: Mapping[str, Tensor], blocks: Mapping[str, str], channels: int, options: Mapping[str, Any]
 ) -> dict[str, Tensor]:
-    """The weights under our names and in our shapes."""
+    """The weights with our names and shapes."""
     ours: dict[str, Tensor] = {}
     for theirs, value in state.items():
         name = _renamed(theirs, blocks)
@@ -209,7 +194,7 @@ def _weights(
 
 
 def _renamed(name: str, blocks: Mapping[str, str]) -> str:
-    """Our name for theirs; ValueError where there is none."""
+    """Our name for theirs; ValueError if there is none."""
     path, _, leaf = name.rpartition(".")
     if path in _ENDS:
         return f"{_ENDS[path]}.{leaf}"
@@ -217,7 +202,7 @@ def _renamed(name: str, blocks: Mapping[str, str]) -> str:
     depth = 2 if parts[0] == "middle_block" else 3
     block, layer = ".".join(parts[:depth]), ".".join(parts[depth:])
     if block not in blocks or layer not in _LAYERS:
-        raise ValueError(f"{short_repr(name)}: is not a name of such a network")
+        raise ValueError(f"{short_repr(name)}: is not a name of these networks")
     return f"{blocks[block]}{_LAYERS[layer]}.{leaf}"
 
 
@@ -233,7 +218,7 @@ def _interleaved(name: str, value: Tensor, heads: int, order: str) -> Tensor:
 
 
 def _preconditioning(betas: str, num_steps: int) -> Preconditioning:
-    """The noise levels of a training; of more than 1000 steps, those whose time is a whole number for the network."""
+    """The noise levels of a training; of more than 1000 steps, those whose time is a whole number."""
     check_choice("betas", betas, ("cosine", "linear"))
     stride, rest = divmod(num_steps, _TIMES)
     if rest or stride < 1:

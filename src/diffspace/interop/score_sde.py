@@ -1,4 +1,4 @@
-"""DDPM++ and NCSN++ of Song et al. 2021 as their score_sde code saves them (PyTorch)."""
+"""DDPM++ and NCSN++ of Song et al. 2021 in the checkpoints of score_sde (PyTorch)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,8 @@ from diffspace.pickles import short_repr
 from diffspace.preconditioning import Preconditioning, VEPreconditioning, VPPreconditioning
 
 _MODULE = re.compile(r"(?:module\.)?all_modules\.(\d+)\.(.+)")
-_BLOCK = {
-    "GroupNorm_0": "norm0",
-    "Conv_0": "conv0",
-    "Dense_0": "affine",
-    "GroupNorm_1": "norm1",
-    "Conv_1": "conv1",
-    "Conv_2": "skip",
-}
+_BLOCK = {"GroupNorm_0": "norm0", "Conv_0": "conv0", "Dense_0": "affine"}
+_BLOCK |= {"GroupNorm_1": "norm1", "Conv_1": "conv1", "Conv_2": "skip"}
 
 
 def recognise(content: Mapping[str, Any]) -> bool:
@@ -35,11 +29,11 @@ def read(content: Mapping[str, Any], *, size: int | None = None) -> ModelParts:
     """The averaged network of a checkpoint, for images of `size` × `size` (default 32, as in CIFAR-10)."""
     side = 32 if size is None else size
     check_integer("size", side, 1)
-    assumed = [] if size is not None else ["size 32, which weights do not tell"]
+    assumed = [] if size is not None else ["size 32, which does not follow from the weights"]
     network, state = _network(_averaged(content), side)
     preconditioning, reason = _preconditioning(network["kind"], content["model"])
     ignored = [f"{short_repr(name)} of the checkpoint" for name in content if name not in ("model", "ema")]
-    ignored.append("the weights of 'model': those of its average 'ema' are taken")
+    ignored.append("the weights of 'model': those of its average 'ema' are used")
     return ModelParts(
         format=f"score_sde checkpoint, {network['kind']}",
         network=network,
@@ -51,10 +45,10 @@ def read(content: Mapping[str, Any], *, size: int | None = None) -> ModelParts:
 
 
 def _averaged(content: Mapping[str, Any]) -> list[dict[str, Tensor]]:
-    """The parameters of every module in order, averaged ones for those that were trained.
+    """The parameters of every module in order, averaged if they were trained.
 
-    The average is a list in the order of the parameters, which is that of the state dict. The frequencies of the
-    Fourier features are a parameter that was not trained.
+    The average is a list in the order of the state dict, without the frequencies W of the Fourier features, a parameter
+    that was not trained.
     """
     averages = list(content["ema"]["shadow_params"])[::-1]
     found: dict[int, dict[str, Tensor]] = {}
@@ -63,7 +57,7 @@ def _averaged(content: Mapping[str, Any]) -> list[dict[str, Tensor]]:
             continue
         match = _MODULE.fullmatch(name)
         if match is None or not isinstance(value, Tensor):
-            raise ValueError(f"{short_repr(name)}: is not a name of such a network")
+            raise ValueError(f"{short_repr(name)}: is not a name of these networks")
         module = found.setdefault(int(match[1]), {})
         if match[2] == "W":
             module["W"] = value
@@ -77,7 +71,7 @@ def _averaged(content: Mapping[str, Any]) -> list[dict[str, Tensor]]:
 
 
 def _network(modules: list[dict[str, Tensor]], side: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The config and the weights of our network. What a module is follows from the order in which they were made."""
+    """The config and the weights of our network. The order of the modules determines their roles."""
     blocks = [module for module in modules if "Conv_1.weight" in module]
     levels = sum(map(_resamples, modules)) // 2 + 1
     # one level has n blocks, 2 in the middle, and n + 1
@@ -128,31 +122,31 @@ def _network(modules: list[dict[str, Tensor]], side: int) -> tuple[dict[str, Any
 
 
 class _Weights:
-    """The weights under our names, taken from the modules one after the other."""
+    """The weights under our names, taken from the modules one by one."""
 
     def __init__(self, modules: list[dict[str, Tensor]]) -> None:
         self.state: dict[str, Tensor] = {}
         self.waiting = list(enumerate(modules))[::-1]
 
     def next(self, name: str, parameter: str, ndim: int | None = None) -> dict[str, Tensor]:
-        """The next module, which must have `parameter`, with `ndim` dimensions, to be `name`."""
+        """The next module; ValueError unless it has `parameter`, with `ndim` dimensions, as `name` does."""
         if not self.waiting:
             raise ValueError(f"all_modules: end before {name}")
         index, module = self.waiting.pop()
         if parameter not in module or (ndim is not None and module[parameter].ndim != ndim):
-            raise ValueError(f"all_modules.{index}: is not {name}, which DDPM++ and NCSN++ have there")
+            raise ValueError(f"all_modules.{index}: is not {name}, the next module of DDPM++ and NCSN++")
         return module
 
     def end(self) -> None:
         if self.waiting:
-            raise ValueError(f"all_modules.{self.waiting[-1][0]}: is more than such a network has")
+            raise ValueError(f"all_modules.{self.waiting[-1][0]}: is one module too many")
 
     def layer(self, name: str, ndim: int, prefix: str = "") -> None:
         module = self.next(name, f"{prefix}weight", ndim)
         self.state.update({f"{name}.{leaf.removeprefix(prefix)}": value for leaf, value in module.items()})
 
     def block(self, name: str, *, attention: bool = False) -> bool:
-        """A residual block, with the attention that may follow it; whether one does."""
+        """A residual block and the attention that may follow; returns whether it does."""
         for leaf, value in self.next(name, "Conv_1.weight").items():
             part, _, kind = leaf.partition(".")
             if part not in _BLOCK:
@@ -175,18 +169,18 @@ class _Weights:
 
 
 def _resamples(module: Mapping[str, Tensor]) -> bool:
-    """Whether a block halves or doubles: only then its skip connection is a convolution between equal widths."""
+    """Whether a block resamples: only then its skip connection is a convolution between equal widths."""
     skip = module.get("Conv_2.weight")
     return skip is not None and skip.shape[0] == skip.shape[1]
 
 
 def _preconditioning(kind: str, model: Mapping[str, Tensor]) -> tuple[Preconditioning, str]:
-    """The preconditioning, and what is assumed of it."""
+    """The preconditioning, and what is assumed about it."""
     if kind == "ddpmpp":
-        return VPPreconditioning(), "the VP equation in continuous time, which weights do not tell from sub-VP"
+        return VPPreconditioning(), "the VP equation in continuous time, whose weights look like those of sub-VP"
     sigmas = next((value for name, value in model.items() if name.endswith("sigmas")), None)
     if sigmas is None or not sigmas.numel():
         return VEPreconditioning(), "σ from 0.02 to 100, as in CIFAR-10"
-    # their images are in [0, 1], ours in [−1, 1]; decimals are what float32 holds of them
+    # their images are in [0, 1], ours in [−1, 1]; six digits undo the rounding to float32
     low, high = (float(f"{2 * float(value):.6g}") for value in sigmas.aminmax())
     return VEPreconditioning(low, high), "the VE equation in continuous time"

@@ -22,13 +22,12 @@ from diffspace.transform import Transform
 
 @dataclass(frozen=True, eq=False)
 class BitsPerDim:
-    """Bits per dimension of each sample, and over all of them.
+    """Bits per dimension of each sample, and over all samples.
 
-    `bits` is the bound of uniform dequantisation; `standard_error` that of its estimate for each sample, from the
-    draws of noise and of probes (with one draw, from the probes alone; NaN where there is one of each).
-    `importance_weighted` is the tighter bound of several draws; None with an estimated trace, whose noise would make it
-    no bound. `log_probs` holds ln p(x; σ_min) in nats of each draw, in the model's space. `nfe` counts the denoiser
-    evaluations of one draw.
+    `bits` is the bound of uniform dequantisation, `standard_error` the error of its estimate for each sample, from the
+    draws of noise and probes (with one draw, from the probes alone; NaN for one of each). `importance_weighted` is the
+    tighter bound of several draws; None with an estimated trace, with whose noise it would not be a bound. `log_probs`
+    holds ln p(x; σ_min) of each draw in nats, in the model's space. `nfe` counts the evaluations of one draw.
     """
 
     bits: Float[Tensor, "batch"]
@@ -45,12 +44,12 @@ class BitsPerDim:
 
     @property
     def mean_error(self) -> float:
-        """The standard error of `mean` as that of the data's distribution, over the samples; NaN for one sample."""
+        """The standard error of `mean` for the distribution of the data, over the samples; NaN for one sample."""
         return float(standard_error(self.bits))
 
     @property
     def estimator_error(self) -> float:
-        """The standard error of `mean` for these samples, from noise and probes alone; NaN where these are too few."""
+        """The standard error of `mean` for these samples, from noise and probes alone; NaN if `standard_error` is."""
         return float(self.standard_error.square().sum().sqrt()) / len(self.bits)
 
 
@@ -69,31 +68,30 @@ def bits_per_dim(
 ) -> BitsPerDim:
     """−E_u[ln p(x(k + u); σ_min) + ln |det ∂x/∂raw|]/(d·ln 2), u ~ U[−½, ½)^d: an upper bound of −log₂ P(k)/d.
 
-    P(k) = ∫ p(k + u) du over the bin of the whole numbers k is the probability that a sample rounds to them (or less,
-    for the lowest and the highest, to which samples are clipped); by Jensen's inequality its logarithm is at least the
-    mean of ln p over the bin (Theis et al. 2016). With x = (raw − c)/s in each element, ln |det ∂x/∂raw| = −Σ ln |s|:
-    8-bit pixels in [−1, 1] add log₂ 127.5 = 6.994 bits to −log₂ p(x)/d. Several draws of u average the bound, and
-    give the tighter one of importance weighting, −log₂(1/K·Σ_j p(k + u_j))/d (Burda et al. 2016). ValueError as for
+    P(k) = ∫ p(k + u) du over the bin of the whole numbers k is the probability that a sample rounds to them (less for
+    the lowest and the highest, to which samples are clipped); by Jensen's inequality its logarithm is at least the mean
+    of ln p over the bin (Theis et al. 2016). With x = (raw − c)/s in each element, ln |det ∂x/∂raw| = −Σ ln |s|: 8-bit
+    pixels in [−1, 1] add log₂ 127.5 = 6.994 bits to −log₂ p(x)/d. Several draws of u average the bound and allow the
+    tighter bound of importance weighting, −log₂(1/K·Σ_j p(k + u_j))/d (Burda et al. 2016). ValueError as for
     `log_likelihood`, and for raw values that are not whole numbers.
 
     Args:
         denoiser: D(x, sigma, cond).
-        raw: whole numbers (B, *dims) as they are stored.
+        raw: stored whole numbers (B, *dims).
         seeds: one for each sample, from which the noise u and the probes of the trace are drawn.
-        draws: how many u for each sample; all go to `log_likelihood` at once, draw after draw, and batches and
-            progress count them so.
+        draws: the number of u for each sample. All are one request to `log_likelihood`, for batches and progress too.
         transform: from raw values to the model's space. Default: the model's own.
         trace, prior, sampler, cond, execution: as in `log_likelihood`; not differentiable.
     """
     check_integer("draws", draws, 1)
     if len(seeds) != len(raw) or not len(raw):
-        raise ValueError(f"seeds: {len(seeds)} for {len(raw)} samples; expected one for each, and at least one sample")
+        raise ValueError(f"seeds: {len(seeds)} for {len(raw)} samples; expected one for each of at least one sample")
     if execution is not None and execution.grad:
         raise ValueError("execution: grad is not supported here; use log_likelihood")
     if transform is None:
         transform = getattr(denoiser, "transform", None)
     if not isinstance(transform, Transform):
-        raise ValueError("transform: the denoiser has none of its own; give that of the raw values")
+        raise ValueError("transform: the denoiser has none; pass the transform of the raw values")
     shape, count = tuple(raw.shape[1:]), len(raw)
     streams = [substreams(seeds, draw) for draw in range(draws)]
     # Φ of normal numbers is uniform

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from diffspace._shapes import Float, Tensor
+from diffspace._shapes import Batch, Float, Tensor
 from diffspace.likelihood.prior import GaussianPrior, Prior
 from diffspace.likelihood.trace import ExactTrace, Trace, WithLogDensity
 from diffspace.protocols import Cond, Denoiser
@@ -22,19 +22,18 @@ from diffspace.sampling.steps import EDMSteps
 
 @dataclass(frozen=True, eq=False)
 class LogLikelihood:
-    """ln p(x; σ_min) of each sample in nats, and what it was made of.
+    """ln p(x; σ_min) of each sample in nats, with its parts.
 
-    `log_prob` is `prior_log_prob` of the `latents` (unscaled, at σ_max) plus the logarithm of the change of volume on
-    the way up. `standard_error` is that of the trace estimator alone: zeros for an exact trace, NaN for a single probe.
-    `sigmas` are the N+1 noise levels from σ_min to σ_max, `nfe` the number of denoiser evaluations for each sample,
-    each with the vector-Jacobian products of `trace`. `prior` and `trace` are those that were used, `seeds` those of
-    the probes.
+    `log_prob` is `prior_log_prob` of the `latents` (unscaled, at σ_max) plus the logarithm of the change of volume from
+    σ_min to σ_max. `standard_error` is that of the trace estimator alone: zeros for an exact trace, NaN for a single
+    probe. `sigmas` are the N+1 noise levels from σ_min to σ_max, `nfe` the number of denoiser evaluations for each
+    sample, each with the vector-Jacobian products of `trace`, `seeds` the seeds of the probes.
     """
 
     log_prob: Float[Tensor, "batch"]
     standard_error: Float[Tensor, "batch"]
     prior_log_prob: Float[Tensor, "batch"]
-    latents: Float[Tensor, "batch *dims"]
+    latents: Batch
     sigmas: Float[Tensor, "levels"]
     nfe: int
     prior: Prior
@@ -44,7 +43,7 @@ class LogLikelihood:
 
 def log_likelihood(
     denoiser: Denoiser,
-    x: Float[Tensor, "batch *dims"],
+    x: Batch,
     *,
     trace: Trace | None = None,
     prior: Prior | None = None,
@@ -56,10 +55,10 @@ def log_likelihood(
     """ln p(x; σ_min) = ln p(x_max; σ_max) + ∫ (d − tr ∂D/∂x)/σ dσ along dx/dσ = (x − D)/σ from σ_min to σ_max.
 
     This is the instantaneous change of variables (Song et al. 2021, Eq. 39) for the ODE of the paper's Algorithm 1. The
-    density is that of the data with noise σ_min, per unit of volume of the model's space, and not of raw values. It is
-    a run of `encode` with ln p as one more coordinate, so the error of the integral falls with the solver's order.
-    ValueError for bad input, and for a denoiser that cuts the graph from x to D; FloatingPointError where the run ends
-    in values that are not finite.
+    density is that of the data with noise σ_min, per unit of volume of the model's space, not of raw values. It is a
+    run of `encode` with ln p as another coordinate, so the error of the integral falls with the solver's order.
+    ValueError for bad input or a denoiser that cuts the graph from x to D; FloatingPointError if the result is not
+    finite.
 
     Args:
         denoiser: D(x, sigma, cond).
@@ -84,7 +83,7 @@ def log_likelihood(
     if seeds is not None and not trace.seeded:
         raise ValueError(f"seeds: have no effect, since {trace} draws nothing; leave them out")
     if seeds is None and trace.seeded:
-        raise ValueError(f"seeds: {trace} draws its probes by them; give one for each sample")
+        raise ValueError(f"seeds: are missing, from which {trace} draws its probes; pass one for each sample")
     start = make_start(denoiser, seeds=seeds, x=x)
     shape, count, d = start.shape, start.count, math.prod(start.shape)
     density = torch.zeros(count, trace.estimates, dtype=x.dtype, device=x.device)
@@ -127,7 +126,7 @@ def log_likelihood(
 
 
 def _of_x(state: State, shape: tuple[int, ...]) -> State:
-    """A state without the density, as `encode` has it."""
+    """The state without the density, as in `encode`."""
 
     def cut(joint: Tensor) -> Tensor:
         return joint[:, : math.prod(shape)].reshape(-1, *shape)
@@ -136,6 +135,6 @@ def _of_x(state: State, shape: tuple[int, ...]) -> State:
 
 
 def standard_error(values: Tensor) -> Tensor:
-    """Of the mean of n independent values along the last dimension; NaN for n = 1."""
+    """The standard error of the mean of n independent values in the last dimension; NaN for n = 1."""
     n = values.shape[-1]
     return values.std(-1) / math.sqrt(n) if n > 1 else torch.full_like(values[..., 0], math.nan)

@@ -17,10 +17,10 @@ from diffspace.sampling.streams import step_noise
 
 @runtime_checkable
 class Trace(Protocol):
-    """A way to compute tr J of the Jacobian J = ∂D/∂x of each sample, from vᵀJv for some vectors v.
+    """A method to compute tr J of the Jacobian J = ∂D/∂x of each sample, from vᵀJv for some vectors v.
 
-    `chunk` is the number of products vᵀJ that are made at a time, `estimates` the number of traces that come out for
-    each sample, `seeded` whether the vectors are drawn by the seeds of the samples.
+    `chunk` is the number of products vᵀJ computed at a time, `estimates` the number of traces for each sample, `seeded`
+    whether the vectors depend on the seeds of the samples.
     """
 
     @property
@@ -33,7 +33,7 @@ class Trace(Protocol):
     def seeded(self) -> bool: ...
 
     def vectors(self, seeds: Sequence[int] | None, shape: Sequence[int]) -> Float[Tensor, "vectors _ *dims"]:
-        """The vectors v for each sample, or with a second dimension of 1 for all of them."""
+        """The vectors v for each sample, or for all samples (then the second dimension is 1)."""
         ...
 
     def traces(self, forms: Float[Tensor, "vectors batch"]) -> Float[Tensor, "estimates batch"]:
@@ -45,7 +45,7 @@ class Trace(Protocol):
 class ExactTrace:
     """tr J = Σ_i e_iᵀJe_i: d vector-Jacobian products in each evaluation, for small d.
 
-    `chunk` of them are made at a time; more are faster and take more memory.
+    `chunk` products are computed at a time; a larger chunk is faster and takes more memory.
     """
 
     chunk: int = 64
@@ -67,16 +67,16 @@ class ExactTrace:
 class Hutchinson:
     """tr J ≈ vᵀJv with E[vvᵀ] = I (Hutchinson 1990): `probes` estimates for each sample, one product each.
 
-    A sample's probes follow from its seed, do not depend on its batch and stay the same along its path, so that the ODE
-    remains smooth. The variance of one, with S = ½(J + Jᵀ):
+    A sample's probes depend on its seed alone and stay the same along its path, so that the ODE remains smooth. The
+    variance of one, with S = ½(J + Jᵀ):
 
-    - "rademacher", v_i = ±1: 2·(‖S‖² − Σ S_ii²), none at all where S is diagonal;
+    - "rademacher", v_i = ±1: 2·(‖S‖² − Σ S_ii²), which is 0 for a diagonal S;
     - "gaussian", v ~ N(0, I): 2·‖S‖²;
-    - "sphere", v uniform on ‖v‖² = d: 2d/(d + 2)·(‖S‖² − (tr S)²/d), below "gaussian" for every S, and none where S is
-      a multiple of I, which it nearly is at both ends of the range of σ.
+    - "sphere", v uniform on ‖v‖² = d: 2d/(d + 2)·(‖S‖² − (tr S)²/d), below "gaussian" for every S, and 0 for a multiple
+      of I, which S nearly is at both ends of the range of σ.
 
-    Two probes or more give a standard error. In a few dimensions "rademacher" has only 2^(d−1) different probes, which
-    repeat by chance and make it too small.
+    Two or more probes yield a standard error. In few dimensions "rademacher" has only 2^(d−1) different probes, which
+    repeat by chance, so that the standard error is too small.
     """
 
     probes: int = 1
@@ -95,7 +95,7 @@ class Hutchinson:
 
     def vectors(self, seeds: Sequence[int] | None, shape: Sequence[int]) -> Float[Tensor, "probes batch *dims"]:
         if seeds is None:
-            raise ValueError("seeds: Hutchinson's probes are drawn by the seed of each sample; give one for each")
+            raise ValueError("seeds: are missing, from which Hutchinson draws its probes; pass one for each sample")
         # counted from −1 downward, away from the noise of sampling steps, on which samples may depend
         z = torch.stack([step_noise(seeds, -1 - probe, shape) for probe in range(self.probes)])
         if self.kind == "rademacher":
@@ -110,19 +110,18 @@ class Hutchinson:
 
 
 class WithLogDensity(torch.nn.Module):
-    """D of the state (x, ℓ₁ … ℓ_k), flattened to (B, d + k), in which ln p travels with x.
+    """D of the state (x, ℓ₁ … ℓ_k), flattened to (B, d + k), which integrates ln p together with x.
 
     Along dx/dσ = (x − D)/σ the density changes by d ln p/dσ = −(d − tr ∂D/∂x)/σ (instantaneous change of variables).
-    With D_ℓ = ℓ + d − tr ∂D/∂x this reads dℓ/dσ = (ℓ − D_ℓ)/σ, the ODE of x. So ℓ is one more coordinate of an
-    ordinary denoiser, which any solver under any process integrates like the others; a scaling s(t) multiplies ℓ
-    as it does x, and leaves the unscaled ℓ alone. Each of k trace estimates has its own ℓ along the one way of x.
+    With D_ℓ = ℓ + d − tr ∂D/∂x this reads dℓ/dσ = (ℓ − D_ℓ)/σ, the ODE of x. So ℓ is another coordinate of an ordinary
+    denoiser, which any solver integrates under any process; a scaling s(t) multiplies ℓ as it does x and leaves the
+    unscaled ℓ unchanged. Each of k trace estimates has its own ℓ along the same path of x.
     """
 
     def __init__(self, denoiser: Denoiser, shape: Sequence[int], trace: Trace, vectors: Tensor) -> None:
         super().__init__()
-        self.denoiser, self.shape, self.trace = denoiser, tuple(shape), trace
-        self.vectors = vectors
-        self.batched = True  # until the network turns out not to allow it
+        self.denoiser, self.shape, self.trace, self.vectors = denoiser, tuple(shape), trace, vectors
+        self.batched = True  # until an operation of the network does not support it
 
     def forward(self, state: Tensor, sigma: Tensor, cond: Cond | None = None) -> Tensor:
         d = math.prod(self.shape)
@@ -147,12 +146,12 @@ class WithLogDensity(torch.nn.Module):
         return (products * v.to(products.dtype)).reshape(len(v), len(x), -1).sum(2)
 
     def _products(self, denoised: Tensor, x: Tensor, v: Tensor, recorded: bool) -> Tensor:
-        """vᵀJ, all at once where the operations of the network allow it, else one after the other."""
+        """vᵀJ, all at once where the operations of the network support it, else one by one."""
         if self.batched and len(v) > 1:
             try:
                 return _product(denoised, x, v, recorded, batched=True)
             except RuntimeError:
-                # an operation without a rule for batches, or too little memory; a mistake comes up again below
+                # an operation without a rule for batches, or too little memory; other errors occur again below
                 self.batched = False
         return torch.stack([_product(denoised, x, one, recorded) for one in v])
 
@@ -164,8 +163,5 @@ def _product(denoised: Tensor, x: Tensor, v: Tensor, recorded: bool, batched: bo
             denoised, x, v, retain_graph=True, create_graph=recorded, allow_unused=True, is_grads_batched=batched
         )
     if product is None:
-        raise ValueError(
-            "denoiser: has no gradient with respect to x, which its trace needs; "
-            "does it cut the graph, or run in inference mode?"
-        )
+        raise ValueError("denoiser: has no gradient with respect to x; do not use detach or inference mode in it")
     return product

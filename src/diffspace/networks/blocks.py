@@ -53,7 +53,6 @@ class UNetBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch channels *sides"], emb: Float[Tensor, "batch emb"]
     ) -> Float[Tensor, "batch out *_"]:
-        """The block applied to features x, with embedding vectors emb."""
         h = self.conv0(F.silu(self.norm0(x)))
         shift = self.affine(emb)
         shift = shift.reshape(*shift.shape, *[1] * (x.ndim - 2))

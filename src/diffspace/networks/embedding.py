@@ -1,4 +1,4 @@
-"""What the networks share: the embedding of the noise level, of a class and of augmentation parameters."""
+"""The base of the networks: embeds the noise level, a class and augmentation parameters."""
 
 from __future__ import annotations
 
@@ -26,15 +26,13 @@ def check_sizes(name: str, values: Sequence[int]) -> None:
 
 
 def check_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
-    """Check that a tensor has the shape."""
     if tensor.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {tuple(tensor.shape)}")
 
 
 def config_of(network: type[nn.Module], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a network's constructor, chosen from `arguments` and in its order, with sequences as lists."""
-    names = inspect.signature(network).parameters
-    values = ((name, arguments[name]) for name in names)
+    """The arguments of a network's constructor, taken from `arguments`, with sequences as lists."""
+    values = ((name, arguments[name]) for name in inspect.signature(network).parameters)
     return {name: list(value) if isinstance(value, Sequence) else value for name, value in values}
 
 
@@ -46,8 +44,8 @@ class ConditionedNetwork(nn.Module):
     Labels are class indices (B,) or vectors (B, label_dim); in training, each sample's label is dropped with
     probability `label_dropout`. A missing condition is zeros.
 
-    `config` holds every argument of the constructor in the types of JSON: `type(network)(**network.config)` builds the
-    network again. `conditions` are the names of the conditions that it takes.
+    `config` holds every argument of the constructor in JSON types: `type(network)(**network.config)` builds the same
+    network. `conditions` are the names of the conditions that it accepts.
     """
 
     config: dict[str, Any]
@@ -69,7 +67,7 @@ class ConditionedNetwork(nn.Module):
         check_integer("augment_dim", augment_dim, 0)
         check_number("label_dropout", label_dropout, "[0, 1)")
         if label_dropout and not label_dim:
-            raise ValueError(f"label_dropout: {label_dropout} has no effect where label_dim is 0")
+            raise ValueError(f"label_dropout: {label_dropout} has no effect if label_dim is 0")
         self.label_dim, self.augment_dim, self.emb_channels = label_dim, augment_dim, emb_channels
         self.label_dropout, self.late_labels = label_dropout, late_labels
         dims = {"labels": label_dim, "augment": augment_dim}
@@ -101,7 +99,7 @@ class ConditionedNetwork(nn.Module):
         return F.silu(emb)
 
     def _label_vectors(self, cond: Cond, emb: Tensor) -> Tensor:
-        """The labels as vectors (B, label_dim) in the dtype of emb: zeros where they are missing or dropped."""
+        """The labels as vectors (B, label_dim) in the dtype of emb, zeros if they are missing or dropped."""
         batch = len(emb)
         if "labels" not in cond:
             return emb.new_zeros(batch, self.label_dim)
@@ -111,10 +109,8 @@ class ConditionedNetwork(nn.Module):
         elif labels.shape == (batch, self.label_dim):
             vectors = labels
         else:
-            raise ValueError(
-                f"labels: expected integers of shape ({batch},) or vectors of shape ({batch}, {self.label_dim}), "
-                f"got {labels.dtype} of shape {tuple(labels.shape)}"
-            )
+            expected = f"integers of shape ({batch},) or vectors of shape ({batch}, {self.label_dim})"
+            raise ValueError(f"labels: expected {expected}, got {labels.dtype} of shape {tuple(labels.shape)}")
         vectors = vectors.to(emb.dtype)
         if self.training and self.label_dropout:
             vectors = vectors * (torch.rand(batch, 1, device=emb.device) >= self.label_dropout)
@@ -122,7 +118,7 @@ class ConditionedNetwork(nn.Module):
 
     def one_hot(self, indices: Int[Tensor, "batch"]) -> Int[Tensor, "batch label_dim"]:
         """Class indices as one-hot vectors; ValueError for an index that is out of range."""
-        # on other devices a check would wait for the values; there F.one_hot itself fails
+        # on other devices the check would synchronise; there F.one_hot itself fails
         if indices.device.type == "cpu" and indices.numel() and not torch.compiler.is_compiling():
             low, high = (int(index) for index in indices.aminmax())
             if low < 0 or high >= self.label_dim:

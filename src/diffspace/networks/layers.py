@@ -1,4 +1,4 @@
-"""The layers of the networks, with the initialisation and the parameter names of the reference."""
+"""The layers of the networks, with the initialisation and the parameter names of the authors' implementation."""
 
 from __future__ import annotations
 
@@ -18,15 +18,12 @@ _AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
 def group_norm(channels: int, eps: float = 1e-6) -> nn.GroupNorm:
-    """Group normalisation in as many groups of equal size as possible.
-
-    There are at most 32 groups, each of at least 4 channels; fewer than 4 channels are one group.
-    """
+    """Group normalisation in as many equal groups as possible: at most 32, each of at least 4 channels, or one."""
     return nn.GroupNorm(largest_divisor(channels, min(32, channels // 4)), channels, eps=eps)
 
 
 def largest_divisor(n: int, maximum: int) -> int:
-    """The largest divisor of n that is at most `maximum`; 1 where there is none."""
+    """The largest divisor of n that is at most `maximum`, or 1."""
     return next((k for k in range(maximum, 1, -1) if n % k == 0), 1)
 
 
@@ -35,7 +32,7 @@ class Resample(nn.Module):
 
     "down" filters and keeps every second element; "up" inserts zeros between elements and filters by 2^dims·f. With
     the filter [1, 1] these are averages and repetition; NCSN++ has [1, 3, 3, 1]. None does nothing. The buffer
-    `resample_filter`, which checkpoints hold, is the outer product of f.
+    `resample_filter` is the outer product of f, as in the checkpoints.
     """
 
     resample_filter: Tensor
@@ -52,7 +49,6 @@ class Resample(nn.Module):
             self.register_buffer("resample_filter", outer[None, None])
 
     def forward(self, x: Float[Tensor, "batch channels *sides"]) -> Float[Tensor, "batch channels *_"]:
-        """The resampled features."""
         if self.resample == "down":
             return self._down(x, (self.taps - 1) // 2)
         if self.resample == "up":
@@ -100,7 +96,6 @@ class Conv(Resample):
         uniform(self)
 
     def forward(self, x: Float[Tensor, "batch channels *sides"]) -> Float[Tensor, "batch out *_"]:
-        """The convolution of the resampled input."""
         if self.fused:
             padding = (self.taps - 1) // 2
             return self._down(self._convolve(x, padding), 0)
@@ -158,8 +153,7 @@ class PositionalEmbedding(nn.Module):
         self.channels, self.endpoint = channels, endpoint
 
     def forward(self, c_noise: Float[Tensor, "batch"]) -> Float[Tensor, "batch channels"]:
-        """The embedding of each c_noise, in float32 or better."""
-        # c_noise reaches 999 under VP, where half precision has no correct digit of the phase
+        # c_noise reaches 999 under VP, where the phase has no correct digit in half precision
         wide = c_noise.to(torch.promote_types(c_noise.dtype, torch.float32))
         n = self.channels // 2
         k = torch.arange(n, dtype=wide.dtype, device=wide.device)
@@ -178,7 +172,7 @@ class FourierEmbedding(nn.Module):
         self.register_buffer("freqs", 16 * torch.randn(channels // 2))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FourierEmbedding:
-        # a network in half precision keeps its frequencies in float32: rounded, phases would be wrong by whole turns
+        # frequencies stay in float32 in a network of half precision: rounding them moves phases by whole turns
         freqs = self.freqs
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.freqs.dtype.itemsize < freqs.dtype.itemsize <= 4:
@@ -186,7 +180,6 @@ class FourierEmbedding(nn.Module):
         return self
 
     def forward(self, c_noise: Float[Tensor, "batch"]) -> Float[Tensor, "batch channels"]:
-        """The embedding of each c_noise, in float32 or better."""
         wide = c_noise.to(torch.promote_types(c_noise.dtype, torch.float32))
         phase = torch.outer(wide, 2 * math.pi * self.freqs.to(wide.dtype))
         return torch.cat([phase.sin(), phase.cos()], dim=1)

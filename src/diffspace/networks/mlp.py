@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import nn
 from torch.nn import functional as F
 
-from diffspace._shapes import Float, Tensor
+from diffspace._shapes import Batch, Float, Tensor
 from diffspace.checks import check_integer, check_number
 from diffspace.networks.embedding import ConditionedNetwork, check_shape, check_sizes, config_of
 from diffspace.networks.layers import PositionalEmbedding, xavier, zeros
@@ -18,11 +18,11 @@ from diffspace.protocols import Cond, check_cond
 class MLP(ConditionedNetwork):
     """F(x; c_noise) for samples of any shape, which are flattened.
 
-    `depth` residual blocks of `width` features compute h + W₁·silu(W₀·silu(norm(h)) + W_e·emb); the last layer is zero
-    at first.
+    `depth` residual blocks of `width` features compute h + W₁·silu(W₀·silu(norm(h)) + W_e·emb); the last layer is
+    initially zero.
 
     Args:
-        shape: of one sample.
+        shape: the shape of one sample.
         width: features of every layer, an even number of at least 4.
         depth: number of residual blocks.
         dropout: probability in the blocks.
@@ -63,10 +63,8 @@ class MLP(ConditionedNetwork):
         self.norm = nn.LayerNorm(width)
         self.output = zeros(nn.Linear(width, math.prod(shape)))
 
-    def forward(
-        self, x: Float[Tensor, "batch *dims"], c_noise: Float[Tensor, "batch"], cond: Cond | None = None
-    ) -> Float[Tensor, "batch *dims"]:
-        """F(x; c_noise) for x that is already scaled by c_in."""
+    def forward(self, x: Batch, c_noise: Float[Tensor, "batch"], cond: Cond | None = None) -> Batch:
+        """F(x; c_noise) for x scaled by c_in."""
         check_shape("x", x, (len(x), *self.shape))
         emb = self.embed(len(x), c_noise, check_cond(cond, self.conditions, "MLP"))
         h = self.input(x.flatten(1))

@@ -28,10 +28,7 @@ PAPER_NETWORKS: Mapping[str, tuple[type[UNet], Mapping[str, Any]]] = {
 
 
 def paper_network(name: str, **options: Any) -> UNet:
-    """The network of one of the paper's experiments, a key of `PAPER_NETWORKS`, with new weights.
-
-    `options` replace those of the paper.
-    """
+    """A key of `PAPER_NETWORKS` as a network with new weights; `options` replace those of the paper."""
     check_choice("name", name, PAPER_NETWORKS)
     network, paper_options = PAPER_NETWORKS[name]
     return network(**{**paper_options, **options})

@@ -25,7 +25,7 @@ _CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 @dataclass(frozen=True)
 class _Level:
-    """One resolution of a U-Net; `name` is its sides, which the names of its parameters begin with."""
+    """One resolution of a U-Net; `name` is its sides, with which the names of its parameters begin."""
 
     name: str
     channels: int
@@ -170,7 +170,6 @@ class UNet(ConditionedNetwork):
     def _block(
         self, n: int, out: int, *, resample: Literal["up", "down"] | None = None, attention: bool = False
     ) -> UNetBlock:
-        """A block from n to `out` channels."""
         return UNetBlock(
             self.dims,
             n,
@@ -183,20 +182,17 @@ class UNet(ConditionedNetwork):
         )
 
     def _num_heads(self, channels: int) -> int:
-        """The number of attention heads of a block with this number of channels."""
         return 1
 
     def _resampler(self, resample: Literal["up", "down"], n: int) -> nn.Module:
-        """The layer between two levels."""
         return self._block(n, n, resample=resample)
 
     def forward(
         self, x: Float[Tensor, "batch channels *sides"], c_noise: Float[Tensor, "batch"], cond: Cond | None = None
     ) -> Float[Tensor, "batch channels *sides"]:
-        """F(x; c_noise) for x that is already scaled by c_in."""
+        """F(x; c_noise) for x scaled by c_in."""
         if x.ndim != self.dims + 2 or x.shape[1] != self.channels:
-            expected = f"shape (B, {self.channels}) and {self.dims} sides"
-            raise ValueError(f"x: expected {expected}, got {tuple(x.shape)}")
+            raise ValueError(f"x: expected shape (B, {self.channels}) and {self.dims} sides, got {tuple(x.shape)}")
         cond = check_cond(cond, self.conditions, type(self).__name__)
         emb = self.embed(len(x), c_noise, cond)
         sides = x.shape[2:]
@@ -232,7 +228,7 @@ class UNet(ConditionedNetwork):
         return layer(*inputs)
 
     def _image(self, x: Tensor, cond: Cond) -> Tensor:
-        """The spatial condition in the dtype of x; zeros where it is missing."""
+        """The spatial condition in the dtype of x, zeros if it is missing."""
         shape = (len(x), self.image_channels, *x.shape[2:])
         if "image" not in cond:
             return x.new_zeros(shape)

@@ -1,7 +1,7 @@
 """Inference with 3×3 convolutions by Winograd's minimal filtering F(4×4, 3×3), on a CPU (Lavin and Gray 2016).
 
 Each 4×4 tile of the output is Aᵀ·[(G·g·Gᵀ) ⊙ (Bᵀ·d·B)]·A, where g is the 3×3 kernel and d the 6×6 tile of the input: 36
-multiplications in place of 144. Sums over channels make the ⊙ 36 matrix products.
+multiplications instead of 144. Summed over channels, ⊙ is 36 matrix products.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ def _square(matrix: _Matrix) -> Tensor:
 
 
 def _buffer(name: str, *shape: int) -> Tensor:
-    """Scratch memory, reused between calls: new pages for every layer would cost as much as the transforms."""
+    """Scratch memory, reused between calls: new pages for each layer would cost as much as the transforms."""
     size = torch.Size(shape).numel()
     buffer: Tensor | None = getattr(_buffers, name, None)
     if buffer is None or buffer.numel() < size:
-        with torch.inference_mode(False):  # the buffer is used outside of that mode too
+        with torch.inference_mode(False):  # the buffer is used outside that mode too
             buffer = torch.empty(size)
         setattr(_buffers, name, buffer)
     return buffer[:size].view(shape)
@@ -107,7 +107,7 @@ class WinogradConv(Conv):
     def __init__(self, conv: Conv) -> None:
         nn.Module.__init__(self)
         self.__dict__.update(conv.__dict__)
-        self._cache: tuple[tuple[int, int], Tensor] | None = None  # no buffer: it is no part of the state
+        self._cache: tuple[tuple[int, int], Tensor] | None = None  # not a buffer: not part of the state
 
     def _convolve(self, x: Tensor, more_padding: int = 0) -> Tensor:
         other_type = x.device.type != "cpu" or x.dtype != torch.float32 or self.weight.dtype != torch.float32
@@ -127,11 +127,11 @@ class WinogradConv(Conv):
 
 
 def use_winograd(network: nn.Module) -> None:
-    """Let the wide 3×3 convolutions of a U-Net use Winograd's algorithm for inference in float32 on a CPU.
+    """Make the wide 3×3 convolutions of a U-Net use Winograd's algorithm for inference in float32 on a CPU.
 
     Results differ by 2e-6 of their norm; memory grows by four times the weights of these convolutions.
-    docs/performance.md has the speed. Computations with gradients or in other precisions stay the same. A network
-    without such convolutions, or one that is not in float32 on a CPU, is a ValueError.
+    docs/performance.md states the speed. Computations with gradients or in other precisions do not change. ValueError
+    for a network without such convolutions, or not in float32 on a CPU.
     """
     count = 0
     for parent in list(network.modules()):
@@ -146,7 +146,5 @@ def use_winograd(network: nn.Module) -> None:
                 setattr(parent, name, WinogradConv(layer))
                 count += 1
     if not count:
-        raise ValueError(
-            f"winograd: has no effect on this network; it needs a U-Net with {_MIN_CHANNELS} or more channels, "
-            "in float32 on a CPU"
-        )
+        required = f"a U-Net of {_MIN_CHANNELS} or more channels in float32 on a CPU"
+        raise ValueError(f"winograd: has no effect on this network; it requires {required}")

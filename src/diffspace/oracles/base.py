@@ -1,4 +1,4 @@
-"""What exact denoisers share."""
+"""The base of the exact denoisers."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def eigen(name: str, covariance: Tensor) -> tuple[Tensor, Tensor]:
     variances, axes = torch.linalg.eigh(0.5 * (cov + cov.mT))
     if float(variances.min()) < -rounding:
         raise ValueError(f"{name}: expected no negative eigenvalue, got {float(variances.min()):g}")
-    # eigh gives the zeros of a rank-deficient covariance as rounding of the largest eigenvalue
+    # eigh returns the zeros of a rank-deficient covariance as rounding of the largest eigenvalue
     least = cov.shape[-1] * torch.finfo(torch.float64).eps * variances.amax(-1, keepdim=True)
     return torch.where(variances > least, variances, 0.0), axes
 
 
 def total_variances(variances: Tensor, level: Tensor) -> Tensor:
-    """λ + σ²; ValueError where it is 0, for there is no density."""
+    """λ + σ²; ValueError where it is 0, because there is no density."""
     total = variances + level**2
     if not bool((total > 0).all()):
         raise ValueError(f"sigma: expected positive noise for data without variance, got {float(level.min())}")
@@ -48,9 +48,7 @@ class Oracle(ABC):
     def _flat(self, x: Tensor) -> Tensor:
         """x as (B, d) in float64."""
         if x.shape[1:] != self.sample_shape:
-            raise ValueError(
-                f"x: expected samples of shape {self.sample_shape}, got a tensor of shape {tuple(x.shape)}"
-            )
+            raise ValueError(f"x: expected shape (B, *{self.sample_shape}), got {tuple(x.shape)}")
         return x.reshape(len(x), math.prod(self.sample_shape)).to(torch.float64)
 
     def _level(self, sigma: Tensor, x: Tensor) -> Tensor:
@@ -71,10 +69,10 @@ class Oracle(ABC):
 
     @abstractmethod
     def log_prob(self, x: Batch, sigma: Sigma) -> Float[Tensor, "batch"]:
-        """ln p(x; σ), the density of the data with noise of standard deviation σ, in nats."""
+        """ln p(x; σ), the density of the data with noise of standard deviation σ, in nats and in float64."""
 
     def score(self, x: Batch, sigma: Sigma) -> Batch:
         """∇ₓ ln p(x; σ) = (D(x; σ) − x)/σ² (Eq. 3)."""
-        wide = x.to(torch.float64)  # of D − x at small σ nothing would be left in float32
+        wide = x.to(torch.float64)  # in float32, D − x at small σ would have no correct digits
         level = self._level(sigma, x).reshape((-1,) + (1,) * (x.ndim - 1))
         return ((self(wide, sigma) - wide) / level**2).to(x.dtype)

@@ -12,10 +12,9 @@ from diffspace.protocols import Cond, check_cond
 
 
 class ByClass(Oracle):
-    """The exact conditional denoiser E[x₀ | x, label]: oracle number k answers for the samples of class k.
+    """The exact conditional denoiser E[x₀ | x, label]: oracle number k denoises the samples of class k.
 
-    `cond["labels"]` holds class indices of shape (B,) and is required. `log_prob` is that of the equal mixture of the
-    classes.
+    `cond["labels"]`, class indices of shape (B,), is required. `log_prob` is that of the mixture of equal classes.
     """
 
     def __init__(self, oracles: Sequence[Oracle]) -> None:
@@ -42,6 +41,5 @@ class ByClass(Oracle):
         return denoised
 
     def log_prob(self, x: Batch, sigma: Sigma) -> Float[Tensor, "batch"]:
-        """ln p(x; σ) of the equal mixture of the classes, in float64."""
         joint = torch.stack([oracle.log_prob(x, sigma) for oracle in self.oracles])
         return joint.logsumexp(0) - torch.tensor(float(len(self.oracles)), dtype=torch.float64).log()

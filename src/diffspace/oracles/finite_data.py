@@ -94,6 +94,5 @@ class FiniteData(Oracle):
         return log_sum - math.log(n) - d * (self._level(sigma, x).squeeze(1).log() + 0.5 * math.log(2 * math.pi))
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "{n} *dims"]:
-        """n independent draws from the data set in float64 on the CPU."""
         which = torch.randint(len(self.data), (n,), generator=generator)
         return self.data[which].to("cpu", torch.float64).reshape(n, *self.sample_shape)

@@ -15,9 +15,9 @@ from diffspace.oracles.conditioning import condition
 class Gaussian(Oracle):
     """N(μ, Σ) with a full covariance over the flattened dimensions of a sample.
 
-    At noise σ the density is N(μ, Σ + σ²I) and D(x; σ) = μ + Σ(Σ + σ²I)⁻¹(x − μ). With Σ = UΛUᵀ everything is
-    elementwise in the coordinates Uᵀ(x − μ). `mean` has the shape of a sample, `covariance` is (d, d), symmetric
-    and positive semi-definite. Computed in float64; results are in the dtype of x.
+    At noise σ the density is N(μ, Σ + σ²I) and D(x; σ) = μ + Σ(Σ + σ²I)⁻¹(x − μ), elementwise in the coordinates
+    Uᵀ(x − μ) for Σ = UΛUᵀ. `mean` has the shape of a sample, `covariance` is (d, d), symmetric and positive
+    semi-definite. Computed in float64; results are in the dtype of x.
     """
 
     def __init__(self, mean: Float[Tensor, "*dims"], covariance: Float[Tensor, "d d"]) -> None:
@@ -42,11 +42,10 @@ class Gaussian(Oracle):
         variances = self.variances.to(x.device)
         level = self._level(sigma, x)
         gain = variances / (variances + level**2)
-        # at σ = 0 a direction without variance keeps x where the data are: 0/0 there stands for 1
+        # at σ = 0 the gain of a direction without variance is 0/0; 1 leaves x unchanged
         return self._back(torch.where(level == 0, 1.0, gain) * self._coordinates(x), x)
 
     def log_prob(self, x: Batch, sigma: Sigma) -> Float[Tensor, "batch"]:
-        """ln p(x; σ) in float64."""
         total = total_variances(self.variances.to(x.device), self._level(sigma, x))
         z = self._coordinates(x)
         return -0.5 * (z**2 / total + total.log() + math.log(2 * math.pi)).sum(1)
@@ -78,6 +77,5 @@ class Gaussian(Oracle):
         return Gaussian(means[0].reshape(self.sample_shape), covariances[0])
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "{n} *dims"]:
-        """n independent draws from N(μ, Σ) in float64 on the CPU."""
         z = torch.randn(n, self.mean.numel(), dtype=torch.float64, generator=generator)
         return (self.mean + (z * self.variances.sqrt()) @ self.axes.T).reshape(n, *self.sample_shape)

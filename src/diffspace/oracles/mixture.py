@@ -83,7 +83,6 @@ class GaussianMixture(Oracle):
         return (self._origin.to(x.device) + denoised).reshape(x.shape).to(x.dtype)
 
     def log_prob(self, x: Batch, sigma: Sigma) -> Float[Tensor, "batch"]:
-        """ln p(x; σ) in float64."""
         return self._components(x, sigma)[2].logsumexp(1)
 
     def score(self, x: Batch, sigma: Sigma) -> Batch:
@@ -110,7 +109,6 @@ class GaussianMixture(Oracle):
         )
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "{n} *dims"]:
-        """n independent draws from the mixture in float64 on the CPU."""
         which = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         z = torch.randn(n, self.means.shape[1], dtype=torch.float64, generator=generator) * self.variances[which].sqrt()
         if self.axes is not None:

@@ -1,10 +1,10 @@
 """A stack machine that reads pickles and executes nothing in them.
 
-A pickle is a program, and Python's own machine calls whatever the program names. This one knows only the instructions
-that build data; a name is looked up in a table of functions of ours or refused. The restricted machines of Python and
-torch crash or hang on keys that an attacker chooses (nested tuples overflow the C stack, numbers have hashes that
-collide); here keys are texts. Work and memory are in proportion to the size of the file, whatever its bytes say:
-lengths are checked against what is there, the memo is a dictionary, and what functions copy is charged to a budget.
+A pickle is a program, and Python's own machine calls any function that it names. This one has only the instructions
+that build data, and looks names up in a table of our functions. The restricted machines of Python and torch crash or
+hang on keys that an attacker chooses (nested tuples overflow the C stack, numbers have hashes that collide); here keys
+are texts. Work and memory are proportional to the size of the file: lengths are checked against the file, the memo is a
+dictionary, and a budget limits what functions copy.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from types import FunctionType
 from typing import Any, no_type_check
 
 _MAX_INSTRUCTIONS = 1_000_000
-"""Several times what CIFAR-100 or the paper's largest network takes; a second or two."""
+"""Several times the number in CIFAR-100 or the paper's largest network; one or two seconds."""
 _MAX_INTEGER_BYTES = 32
 
 
 class PickleError(ValueError):
-    """A pickle is damaged, or asks for something that is not allowed."""
+    """A pickle is damaged or requires something that is not allowed."""
 
 
 def short_repr(value: object) -> str:
-    """A value from a file on one short line, whatever its author nested in it."""
+    """A value from a file on one short line, without its nested parts."""
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_repr, value[:6]))}{', ...' if len(value) > 6 else ''}]"
     return _repr(value)
@@ -39,7 +39,7 @@ def _repr(value: object) -> str:
 
 @dataclass(eq=False)
 class Record:
-    """An object of a class that is not loaded: the name of the class, and what would be the object's `__dict__`."""
+    """An object of a class that is not loaded: the name of the class, and the object's `__dict__`."""
 
     class_name: str
     state: dict[str, Any] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class Record:
 
 @no_type_check
 class Budget:
-    """How much work a file of `size` bytes may cause, over all machines that read it."""
+    """The limit on the work for a file of `size` bytes, shared by all machines that read it."""
 
     def __init__(self, size: int) -> None:
         self.instructions = _MAX_INSTRUCTIONS
@@ -74,7 +74,7 @@ class Budget:
 
 @no_type_check  # type checks of calls under test would take fifty times as long as the machine itself
 class Machine:
-    """Reads the pickles in a buffer, one after the other; bytes are given as views of the buffer.
+    """Reads the pickles in a buffer one by one; bytes become views of the buffer.
 
     `names` maps (module, name) to a function or a value; `persistent` turns persistent ids into objects.
     """
@@ -90,7 +90,7 @@ class Machine:
         self.position = 0
 
     def run(self) -> Any:
-        """Read one pickle and give its object; PickleError where that fails."""
+        """The object of the next pickle; PickleError if reading fails."""
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # the stacks under each mark
         self.memo: dict[int, Any] = {}
@@ -115,9 +115,7 @@ class Machine:
         """The next bytes, as a view."""
         end = self.position + count
         if end > len(self.buffer):
-            raise PickleError(
-                f"is cut short: {count} bytes are announced at byte {self.position} of {len(self.buffer)}"
-            )
+            raise PickleError(f"is cut short: expected {count} bytes at byte {self.position} of {len(self.buffer)}")
         view = self.buffer[self.position : end]
         self.position = end
         return view
@@ -182,7 +180,7 @@ class Machine:
 
     def call(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
-        # functions come onto the stack from the table of names alone
+        # functions on the stack come only from the table of names
         if type(function) is not FunctionType or type(arguments) is not tuple:
             raise PickleError("calls something that is not a function")
         self.push(function(*arguments))
@@ -191,7 +189,7 @@ class Machine:
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, Record):
             target.build(state)
-        elif type(target) is not dict:  # dictionaries keep nothing: it is the `_metadata` of a state dict
+        elif type(target) is not dict:  # the state of a dictionary, `_metadata` of a state dict, is dropped
             raise PickleError(f"sets the state of a {type(target).__name__}")
 
     def persistent_id(self) -> None:
@@ -201,7 +199,7 @@ class Machine:
 
 
 def _key(value: Any) -> str:
-    """A key as a text: hashes of texts are random, those of numbers collide at will, those of tuples recurse."""
+    """A key as text: hashes of texts are random, those of numbers can be made to collide, those of tuples recurse."""
     if type(value) is int:
         return str(value)
     if type(value) is not str:

@@ -1,4 +1,4 @@
-"""What the names in pickles stand for, and the three forms of file: a plain pickle, torch's zip, torch's older form."""
+"""The meaning of the names in pickles, and the three file formats: a plain pickle, torch's zip, torch's older one."""
 
 from __future__ import annotations
 
@@ -18,34 +18,25 @@ from diffspace.pickles.machine import Budget, Machine, PickleError, Record, shor
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _LEGACY = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-"""How torch.save began before it wrote zip files: two pickles. Tensors inside of a pickle still do."""
+"""The first two pickles of torch.save's older format, which tensors inside a pickle still have."""
 
-_STORAGES = {
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-}
+_STORAGES = {"Double": torch.float64, "Float": torch.float32, "Half": torch.float16, "BFloat16": torch.bfloat16}
+_STORAGES |= {"Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8}
+_STORAGES |= {"Byte": torch.uint8, "Bool": torch.bool}
 _STRUCT_CODES = dict(
     zip(["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"], "efdbhiqBHIQ?", strict=True)
 )
-"""NumPy's types of plain numbers, and what `struct` calls them."""
+"""NumPy's types of plain numbers, and their codes in `struct`."""
 _Names = dict[tuple[str, str], Any]
 
 
 def read_pickle(source: Path | bytes) -> Any:
     """The object in a file that `pickle.dump` or `torch.save` wrote, given by its path or its content.
 
-    Nothing in the file is executed or imported. Numbers, texts, lists, tuples and tensors come out as they were, bytes
-    as a memoryview, dictionaries of any class as dict with texts as keys (numbers as keys become texts), sets of texts
-    as set. Persistent objects of NVIDIA's and arrays of NumPy's plain numbers become a `Record`; the state of an array
-    ("ndarray") has "dtype", as NumPy writes it, "shape", "by_columns" and "data". PickleError for anything else.
+    Nothing in the file is executed or imported. Numbers, texts, lists, tuples and tensors are returned unchanged, bytes
+    as a memoryview, dictionaries of any class as dict with texts as keys (numbers become texts), sets of texts as set.
+    Persistent objects of NVIDIA's and arrays of NumPy's plain numbers become a `Record`; the state of an array
+    ("ndarray") has NumPy's "dtype", "shape", "by_columns" and "data". PickleError for anything else.
     """
     if isinstance(source, bytes):
         content, head = memoryview(source), source[:16]
@@ -64,10 +55,10 @@ def read_pickle(source: Path | bytes) -> Any:
 
 
 def _names(budget: Budget) -> _Names:
-    """The names that pickles may have, and what they stand for."""
+    """The allowed names, with the functions and values that replace them."""
 
     def encode(text: Any = None, encoding: Any = None) -> memoryview:
-        """Bytes, as protocol 2 writes them."""
+        """Bytes in the form of protocol 2."""
         if type(text) is not str or encoding != "latin1":
             raise PickleError("encodes something that is not bytes")
         budget.copy(len(text))
@@ -94,7 +85,7 @@ def _names(budget: Budget) -> _Names:
 
     ndarray = _empty(lambda: _Array("ndarray"), "an array")
     dictionary = _empty(dict, "a dictionary")
-    names: _Names = {("torch", name): dtype for name, dtype in _STORAGES.items()} | {
+    names: _Names = {("torch", f"{name}Storage"): dtype for name, dtype in _STORAGES.items()} | {
         ("torch_utils.persistence", "_reconstruct_persistent_obj"): _persistent_object,
         ("torch._utils", "_rebuild_parameter"): lambda data=None, *_: data,
         ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
@@ -142,7 +133,7 @@ def _set(items: Any = ()) -> set[str]:
 
 
 def _persistent_object(meta: Any = None) -> Record:
-    """An object that was pickled with the source of its class. The source is not looked at."""
+    """An object that was pickled with the source of its class, which is ignored."""
     if type(meta) is not dict or meta.get("type") != "class" or meta.get("version") != 6:
         raise PickleError("has a persistent object of an unknown version; expected version 6")
     class_name, state = meta.get("class_name"), meta.get("state")
@@ -165,7 +156,7 @@ class _DType(Record):
 
     @property
     def format(self) -> str:
-        """The type in the language of `struct`."""
+        """The type as a format of `struct`."""
         return f"{self.state.get('order', '<')}{_STRUCT_CODES[self.class_name]}"
 
 
@@ -204,7 +195,7 @@ def _scalar(dtype: Any = None, data: Any = None) -> Any:
 
 
 class _Storage:
-    """Memory of tensors, which is filled when its bytes are read."""
+    """Memory of tensors, filled when its bytes are read."""
 
     def __init__(self, dtype: torch.dtype, count: int, budget: Budget) -> None:
         budget.copy(count * dtype.itemsize)
@@ -218,7 +209,7 @@ class _Storage:
 
 
 class _Storages(dict[str, _Storage]):
-    """The storages of a file by key, made when a persistent id first names them, and filled if `read` is given."""
+    """The storages of a file by key, created when a persistent id first names them, and filled if `read` is given."""
 
     def __init__(self, budget: Budget, read: Callable[[str], bytes] | None = None) -> None:
         super().__init__()

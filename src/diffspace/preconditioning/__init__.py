@@ -1,6 +1,7 @@
 """Network preconditioning (Section 5, Table 1): raw networks made denoisers."""
 
 from diffspace.preconditioning.choices import (
+    Coefficients as Coefficients,
     EDMPreconditioning as EDMPreconditioning,
     EpsilonPrediction as EpsilonPrediction,
     FlowPrediction as FlowPrediction,
@@ -11,7 +12,6 @@ from diffspace.preconditioning.choices import (
     VPrediction as VPrediction,
     X0Prediction as X0Prediction,
 )
-from diffspace.preconditioning.coefficients import Coefficients as Coefficients
 from diffspace.preconditioning.ddpm import ddpm_preconditioning as ddpm_preconditioning, from_ddpm as from_ddpm
 from diffspace.preconditioning.preconditioned import Preconditioned as Preconditioned
 from diffspace.preconditioning.times import (

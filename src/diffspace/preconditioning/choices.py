@@ -5,14 +5,22 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 
 from diffspace._shapes import Float, Tensor
 from diffspace.checks import check_integer, check_number
-from diffspace.preconditioning import coefficients as c
 from diffspace.preconditioning.times import ContinuousTime, LevelIndex, TimeMap
 from diffspace.process import FlowSchedule, IDDPMLevels, VPSchedule
+
+
+class Coefficients(NamedTuple):
+    """c_skip, c_out, c_in, each of the shape of σ."""
+
+    c_skip: Tensor
+    c_out: Tensor
+    c_in: Tensor
 
 
 class Preconditioning(ABC):
@@ -24,25 +32,30 @@ class Preconditioning(ABC):
         """(σ_min, σ_max) of the network."""
 
     @abstractmethod
-    def coefficients(self, sigma: Float[Tensor, "*batch"]) -> c.Coefficients:
+    def coefficients(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
         """c_skip, c_out and c_in at σ."""
 
     @abstractmethod
     def c_noise(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-        """The input by which the network knows σ."""
+        """The noise level as the input of the network."""
 
     def round_sigma(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """The nearest σ that the network knows; σ itself where it was trained on a continuum."""
         return sigma
 
     def weight(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-        """The training weight λ(σ) = 1/c_out(σ)² of Table 1."""
+        """The training weight λ(σ) = 1/c_out(σ)² of every column of Table 1: the loss of F is uniform in σ."""
         return self.coefficients(sigma).c_out ** -2
 
 
 def _log(sigma: Tensor) -> Tensor:
     # finite at σ = 0, where c_out = 0 makes D = x for any output of the network
     return sigma.clamp_min(torch.finfo(torch.float32).tiny).log()
+
+
+def _hypot(sigma: Tensor, other: float) -> Tensor:
+    """√(σ² + other²)."""
+    return torch.hypot(sigma, torch.full_like(sigma, other))
 
 
 class _Ranged(Preconditioning):
@@ -62,7 +75,10 @@ class _Ranged(Preconditioning):
 
 @dataclass(frozen=True)
 class EDMPreconditioning(_Ranged):
-    """The paper's: c_noise = ¼·ln σ, the others from σ_data, the standard deviation of the data (Table 1, EDM)."""
+    """The paper's, from the standard deviation σ_d of the data: unit variance in and out (Table 1, Appendix B.6).
+
+    c_skip = σ_d²/(σ² + σ_d²), c_out = σ·σ_d/√(σ² + σ_d²), c_in = 1/√(σ² + σ_d²), c_noise = ¼·ln σ.
+    """
 
     sigma_data: float = 0.5
     sigma_min: float = 0.0
@@ -72,8 +88,9 @@ class EDMPreconditioning(_Ranged):
         super().__post_init__()
         check_number("sigma_data", self.sigma_data, "(0, inf)")
 
-    def coefficients(self, sigma: Float[Tensor, "*batch"]) -> c.Coefficients:
-        return c.edm(sigma, self.sigma_data)
+    def coefficients(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
+        total = _hypot(sigma, self.sigma_data)
+        return Coefficients((self.sigma_data / total) ** 2, sigma * (self.sigma_data / total), 1 / total)
 
     def c_noise(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         return _log(sigma) / 4
@@ -81,13 +98,13 @@ class EDMPreconditioning(_Ranged):
 
 @dataclass(frozen=True)
 class VEPreconditioning(_Ranged):
-    """c_skip = 1, c_out = σ, c_in = 1, c_noise = ln(½σ) (Table 1, VE)."""
+    """c_skip = 1, c_out = σ, c_in = 1, c_noise = ln(½σ): F predicts −ε, which is σ·score (Table 1, VE)."""
 
     sigma_min: float = 0.02
     sigma_max: float = 100.0
 
-    def coefficients(self, sigma: Float[Tensor, "*batch"]) -> c.Coefficients:
-        return c.ve(sigma)
+    def coefficients(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
+        return Coefficients(torch.ones_like(sigma), sigma, torch.ones_like(sigma))
 
     def c_noise(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         return _log(sigma / 2)
@@ -110,10 +127,10 @@ class _TimedPreconditioning(Preconditioning):
 
 
 class _Epsilon(_TimedPreconditioning):
-    """F predicts ε from x/√(σ² + 1)."""
+    """c_skip = 1, c_out = −σ, c_in = 1/√(σ² + 1): F predicts ε."""
 
-    def coefficients(self, sigma: Float[Tensor, "*batch"]) -> c.Coefficients:
-        return c.epsilon(sigma)
+    def coefficients(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
+        return Coefficients(torch.ones_like(sigma), -sigma, 1 / _hypot(sigma, 1.0))
 
 
 @dataclass(frozen=True)
@@ -125,12 +142,16 @@ class EpsilonPrediction(_Epsilon):
 
 @dataclass(frozen=True)
 class VPrediction(_TimedPreconditioning):
-    """F predicts v = (ε − σ·x₀)/√(σ² + 1) from x/√(σ² + 1) (Salimans and Ho 2022)."""
+    """F predicts v = (ε − σ·x₀)/√(σ² + 1) from x/√(σ² + 1) (Salimans and Ho 2022).
+
+    The coefficients are those of EDM for σ_data = 1, with the sign of c_out changed.
+    """
 
     times: TimeMap = field(default_factory=ContinuousTime)
 
-    def coefficients(self, sigma: Float[Tensor, "*batch"]) -> c.Coefficients:
-        return c.v(sigma)
+    def coefficients(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
+        total = _hypot(sigma, 1.0)
+        return Coefficients((1 / total) ** 2, -sigma * (1 / total), 1 / total)
 
 
 @dataclass(frozen=True)
@@ -139,22 +160,19 @@ class X0Prediction(_TimedPreconditioning):
 
     times: TimeMap = field(default_factory=ContinuousTime)
 
-    def coefficients(self, sigma: Float[Tensor, "*batch"]) -> c.Coefficients:
-        return c.x0(sigma)
-
-
-def _flow_time() -> ContinuousTime:
-    return ContinuousTime(FlowSchedule(), factor=1.0, t_min=0.0)
+    def coefficients(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
+        return Coefficients(torch.zeros_like(sigma), torch.ones_like(sigma), 1 / _hypot(sigma, 1.0))
 
 
 @dataclass(frozen=True)
 class FlowPrediction(_TimedPreconditioning):
     """F predicts the velocity ε − x₀ from x/(1 + σ) = (1 − t)·x₀ + t·ε, with t = σ/(1 + σ) (rectified flow)."""
 
-    times: TimeMap = field(default_factory=_flow_time)
+    times: TimeMap = field(default_factory=lambda: ContinuousTime(FlowSchedule(), factor=1.0, t_min=0.0))
 
-    def coefficients(self, sigma: Float[Tensor, "*batch"]) -> c.Coefficients:
-        return c.flow(sigma)
+    def coefficients(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
+        s = 1 / (1 + sigma)
+        return Coefficients(s, -sigma * s, s)
 
 
 @dataclass(frozen=True)

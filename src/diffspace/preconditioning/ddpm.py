@@ -1,4 +1,4 @@
-"""Any pretrained DDPM as a denoiser: its levels are σ_n = √((1 − a_n)/a_n), a_n the falling table of ᾱ.
+"""Any pretrained DDPM as a denoiser: its levels are σ_n = √((1 − a_n)/a_n), a_n the decreasing table of ᾱ.
 
 With the network's ε, v or x₀ at x/√(σ² + 1) and index n, D(x; σ) is x − σ·ε, x/(σ² + 1) − σ·v/√(σ² + 1) or x₀.
 """
@@ -26,7 +26,7 @@ _PREDICTIONS: Mapping[str, Callable[[TimeMap], Preconditioning]] = {
     "v": VPrediction,
     "x0": X0Prediction,
 }
-# the a that diffusers puts in place of 0 where it works with σ: the least positive number of float16, σ = 4096
+# diffusers replaces a = 0 by this where it computes σ: the least positive number of float16, σ = 4096
 _LEAST = 2.0**-24
 
 
@@ -37,15 +37,15 @@ def ddpm_preconditioning(
     rounded: bool = False,
     zero_snr: ZeroSNR | None = None,
 ) -> Preconditioning:
-    """The preconditioning of a DDPM with the falling table a_n = `alphas_cumprod`.
+    """The preconditioning of a DDPM with the decreasing table a_n = `alphas_cumprod`.
 
     Between the trained levels c_noise is an index interpolated in ln σ (`InterpolatedIndex`); with `rounded` it is the
     nearest index, and `sample` rounds its steps to the trained σ_n (`LevelIndex`).
 
-    Where the last a is 0 (zero terminal SNR) that level has σ = ∞, where no run can start. `zero_snr="clip"` replaces
-    it by σ = 4096 (a = 2⁻²⁴), or by twice the level below where that is above 4096; "leave_out" ends the range one
-    level below. None clips for v and x₀, and leaves out for ε, which has no information on the data in pure noise.
-    ValueError where it is given without effect.
+    If the last a is 0 (zero terminal SNR), its level is σ = ∞, where no run can start. `zero_snr="clip"` replaces it by
+    σ = 4096 (a = 2⁻²⁴), or by twice the level below if that is above 4096; "leave_out" ends the range one level below.
+    None clips for v and x₀, and leaves out for ε, which has no information on the data in pure noise. ValueError if
+    `zero_snr` has no effect.
     """
     check_choice("predicts", predicts, Predicts)
     check_choice("zero_snr", zero_snr, ("clip", "leave_out", None))
@@ -63,7 +63,7 @@ def ddpm_preconditioning(
 
 
 def index_or_time(c_noise: Float[Tensor, "batch"], rounded: bool) -> Tensor:
-    """The time input of a network of the DDPM kind: an integer index where σ is rounded, else a real time."""
+    """The time input of a DDPM network: an integer index if σ is rounded, else a real time."""
     return c_noise.round().long() if rounded else c_noise
 
 
@@ -85,8 +85,7 @@ class _Function(torch.nn.Module):
         self.dtype = dtype
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Cond | None = None) -> Tensor:
-        # a function of (x, t) alone takes no conditions
-        conditions: tuple[Any, ...] = (cond,) if cond else ()
+        conditions: tuple[Any, ...] = (cond,) if cond else ()  # a function of (x, t) alone takes none
         inner = x if self.dtype is None else x.to(self.dtype)
         time = c_noise.to(torch.promote_types(inner.dtype, torch.float32))
         output = self.function(inner, index_or_time(time, self.rounded), *conditions)
@@ -106,15 +105,15 @@ def from_ddpm(
     """Any callable ε_θ(x, t) with its table of ᾱ as a denoiser: D(x; σ_n) = x − σ_n·ε_θ(x/√(σ_n² + 1), n).
 
     Args:
-        function: called with x of shape (B, *dims) and t of shape (B,), and with the named conditions as a third
-            argument where there are any. A second half of the channels of its result, a learned variance, is ignored.
-        alphas_cumprod: the falling table of ᾱ.
+        function: called with x (B, *dims) and t (B,), and with the named conditions if there are any. A second half of
+            the channels of its result, a learned variance, is ignored.
+        alphas_cumprod: the decreasing table of ᾱ.
         predicts: what `function` predicts.
         rounded: t is an integer, instead of a real number (`ddpm_preconditioning`).
         zero_snr: what replaces a last level without signal (`ddpm_preconditioning`).
-        shape: that of one sample.
-        dtype: that of the x given to a function that is not a module, by default float32. A module computes in the
-            dtype of its parameters.
+        shape: the shape of one sample.
+        dtype: the dtype of x for a function that is not a module, by default float32. A module computes in the dtype of
+            its parameters.
     """
     plain = not isinstance(function, torch.nn.Module) or next(function.parameters(), None) is None
     if dtype is not None and not plain:

@@ -13,9 +13,9 @@ from diffspace.protocols import Cond
 class Preconditioned(torch.nn.Module):
     """D(x; σ) = c_skip(σ)·x + c_out(σ)·F(c_in(σ)·x; c_noise(σ)) (Eq. 7).
 
-    `network` is called as F(c_in·x, c_noise, cond), c_in·x in the dtype of its own parameters, c_noise of shape (B,)
-    in float32 or better, which time indices need. The arithmetic around it is in float32, or float64 where x is.
-    The model's σ range, the rounding of σ and the training weight are those of the preconditioning.
+    `network` is called as F(c_in·x, c_noise, cond), c_in·x in the dtype of its parameters, c_noise of shape (B,) in
+    float32 or better, as time indices require. The other arithmetic is in float32, or in float64 if x is. The range of
+    σ, its rounding and the training weight are those of the preconditioning.
     """
 
     def __init__(self, network: torch.nn.Module, preconditioning: Preconditioning) -> None:
@@ -26,13 +26,13 @@ class Preconditioned(torch.nn.Module):
 
     @property
     def sample_shape(self) -> tuple[int, ...] | None:
-        """The shape of one sample, where the network states it."""
+        """The shape of one sample, if the network states it."""
         shape = getattr(self.network, "config", {}).get("shape")
         return None if shape is None else tuple(shape)
 
     @property
     def levels(self) -> NoiseLevels | None:
-        """The table of noise levels of the training, where the network knows one."""
+        """The trained noise levels, if the network has a table of them."""
         levels: NoiseLevels | None = getattr(getattr(self.preconditioning, "times", None), "levels", None)
         return levels
 
@@ -41,7 +41,7 @@ class Preconditioned(torch.nn.Module):
         return self.preconditioning.round_sigma(sigma)
 
     def weight(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-        """The training weight λ(σ) that goes with the preconditioning."""
+        """The training weight λ(σ) of the preconditioning."""
         return self.preconditioning.weight(sigma)
 
     def forward(self, x: Batch, sigma: Sigma, cond: Cond | None = None) -> Batch:
@@ -49,7 +49,7 @@ class Preconditioned(torch.nn.Module):
         if sigma.ndim > 1 or (sigma.ndim == 1 and len(sigma) != len(x)):
             raise ValueError(f"sigma: expected shape () or ({len(x)},), one for each sample, got {tuple(sigma.shape)}")
         dtype = torch.promote_types(x.dtype, torch.float32)
-        # the coefficients are a few numbers: float64, where the device has it, costs nothing
+        # the coefficients are a few numbers: float64, if the device supports it, costs nothing
         levels = sigma.to(x.device, dtype if x.device.type == "mps" else torch.float64).expand(len(x))
         shape = (-1,) + (1,) * (x.ndim - 1)
         c_skip, c_out, c_in = (c.to(dtype).reshape(shape) for c in self.preconditioning.coefficients(levels))
@@ -62,7 +62,5 @@ class Preconditioned(torch.nn.Module):
             (c_in * wide).to(inner), c_noise.to(torch.promote_types(inner, torch.float32)), cond
         )
         if output.shape != x.shape:
-            raise ValueError(
-                f"network: expected a result of shape {tuple(x.shape)}, like its input, got {tuple(output.shape)}"
-            )
+            raise ValueError(f"network: expected a result of shape {tuple(x.shape)}, got {tuple(output.shape)}")
         return (c_skip * wide + c_out * output.to(dtype)).to(x.dtype)

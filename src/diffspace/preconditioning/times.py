@@ -1,4 +1,4 @@
-"""c_noise of networks that were trained on times or on time indices: maps from σ."""
+"""Maps from σ to c_noise, for networks that were trained on times or on time indices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from diffspace.protocols import Schedule
 
 @runtime_checkable
 class TimeMap(Protocol):
-    """σ to c_noise, with the range of σ and the levels that the network knows."""
+    """The map from σ to c_noise, the range of σ and its rounding to the levels that the network knows."""
 
     @property
     def sigma_range(self) -> tuple[float, float]: ...
@@ -66,7 +66,7 @@ class _Index:
     _table: Tensor
 
     def __post_init__(self) -> None:
-        # made here and not at the first use: torch.compile and torch.export can then trace its users
+        # computed here, not at the first use, so that torch.compile and torch.export can trace its users
         object.__setattr__(self, "_table", self.levels.table())
 
     @property
@@ -79,7 +79,7 @@ class _Index:
 
 @dataclass(frozen=True)
 class LevelIndex(_Index):
-    """c_noise = n, the index of the trained level nearest to σ; `round_sigma` gives that level itself."""
+    """c_noise = n, the index of the trained level nearest to σ; `round_sigma` returns that level."""
 
     levels: NoiseLevels
 
@@ -94,7 +94,7 @@ class LevelIndex(_Index):
 class InterpolatedIndex(_Index):
     """c_noise = n + ln(σ/σ_n)/ln(σ_{n+1}/σ_n), the index of the trained levels made continuous in ln σ.
 
-    A trained level has its integer index. Outside the table c_noise is that of its nearer end. For networks that take
+    A trained level has its integer index; σ outside the table has the index of the nearer end. For networks that accept
     any real time, such as those with the sinusoidal embeddings of DDPM.
     """
 
@@ -107,7 +107,7 @@ class InterpolatedIndex(_Index):
         within = sigma.to(table.dtype).clamp(table[0], table[-1]).contiguous()
         upper = torch.searchsorted(table, within).clamp_min(1)
         lower = upper - 1
-        # ratios and not differences of logarithms, which in float32 would blur the index at neighbouring levels
+        # ratios, because differences of logarithms in float32 would blur the index at neighbouring levels
         share = (within / table[lower]).log() / (table[upper] / table[lower]).log()
         return (lower + share).to(sigma.dtype)
 

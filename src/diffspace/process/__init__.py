@@ -1,4 +1,4 @@
-"""The noise process: σ(t), s(t) and what follows from the two (Section 2 of the paper)."""
+"""The noise process: σ(t), s(t) and the quantities that follow (Section 2 of the paper)."""
 
 from diffspace.process._functions import functions as functions
 from diffspace.process.callables import CallableScaling as CallableScaling, CallableSchedule as CallableSchedule

@@ -20,14 +20,12 @@ _MAX_ITERATIONS = 200
 
 
 def _on_tensors(function: Function, t: Tensor, name: str) -> Tensor:
-    """function(t) as a tensor of t's shape (a constant function may return a number)."""
+    """function(t) as a tensor of the shape of t; a constant function may return a number."""
     value = function(t)
     if not isinstance(value, Tensor):
         value = torch.full_like(t, float(value))
     if value.shape != t.shape:
-        raise ValueError(
-            f"{name}: expected a result of the shape of the times, {tuple(t.shape)}, got {tuple(value.shape)}"
-        )
+        raise ValueError(f"{name}: expected a result like the times, {tuple(t.shape)}, got {tuple(value.shape)}")
     return value
 
 
@@ -52,9 +50,8 @@ def _differentiate(function: Function, t: Real, name: str) -> Real:
 class CallableSchedule:
     """σ(t) given as a function of a tensor of times, increasing from σ(0) = 0.
 
-    `t_max` bounds the times; where it is None, σ⁻¹ extends the search as far as needed. σ⁻¹ brackets the root and
-    combines Newton steps with bisection. ValueError where σ(t) is not increasing (use `GivenTimes` instead) or does
-    not reach the requested level.
+    `t_max` bounds the times; if it is None, σ⁻¹ extends its search as needed. σ⁻¹ brackets the root and combines Newton
+    steps with bisection. ValueError if σ(t) is not increasing (use `GivenTimes` instead) or does not reach the level.
     """
 
     function: Function

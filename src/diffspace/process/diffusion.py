@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from diffspace._shapes import Float, Tensor
+from diffspace._shapes import Batch, Tensor
 from diffspace.process._functions import functions
 from diffspace.process.callables import CallableScaling, CallableSchedule
 from diffspace.process.schedules import EDMSchedule
@@ -15,14 +15,14 @@ from diffspace.protocols import Real, Scaling, Schedule
 class Process:
     """Any noise schedule σ(t) with any scaling s(t).
 
-    `Process()` is the paper's own, σ = t and s = 1. `Process(VPSchedule())` takes the scaling of the schedule,
+    `Process()` is the paper's, σ = t and s = 1. `Process(VPSchedule())` has the scaling of the schedule,
     `Process(VPSchedule(), NoScaling())` another. `Process(sigma=lambda t: …, s=lambda t: …)` takes plain functions.
 
     Args:
         schedule: σ(t).
-        scaling: s(t); None is that of the schedule.
+        scaling: s(t). Default: the scaling of the schedule.
         sigma: σ(t) as a function of a tensor of times, with derivatives by autograd and the inverse by root search.
-        s: s(t) as such a function.
+        s: s(t) as a function of a tensor of times.
         t_max: the largest time for `sigma`.
     """
 
@@ -41,16 +41,12 @@ class Process:
             raise ValueError("s: cannot be given beside a scaling")
         if t_max is not None and sigma is None:
             raise ValueError("t_max: has no effect without a function sigma")
-        if sigma is not None:
-            schedule = CallableSchedule(sigma, t_max)
-        self.schedule: Schedule = EDMSchedule() if schedule is None else schedule
-        if s is not None:
-            scaling = CallableScaling(s)
-        self.scaling: Scaling = self.schedule.scaling if scaling is None else scaling
+        self.schedule: Schedule = CallableSchedule(sigma, t_max) if sigma is not None else schedule or EDMSchedule()
+        self.scaling: Scaling = CallableScaling(s) if s is not None else scaling or self.schedule.scaling
 
     @property
     def config(self) -> dict[str, Any]:
-        """The arguments that make it, for files."""
+        """The arguments of the constructor, for files."""
         return {"schedule": self.schedule, "scaling": self.scaling}
 
     def __repr__(self) -> str:
@@ -63,7 +59,6 @@ class Process:
         return hash((self.schedule, self.scaling))
 
     def sigma(self, t: Real) -> Real:
-        """σ(t)."""
         return self.schedule.sigma(t)
 
     def sigma_dot(self, t: Real) -> Real:
@@ -75,7 +70,6 @@ class Process:
         return self.schedule.sigma_inv(sigma)
 
     def s(self, t: Real) -> Real:
-        """s(t)."""
         return self.scaling.s(t, self.sigma(t))
 
     def s_dot(self, t: Real) -> Real:
@@ -98,16 +92,12 @@ class Process:
         rate = sigma_dot / sigma
         return rate + s_dot / s, rate * s
 
-    def velocity(
-        self, x: Float[Tensor, "batch *dims"], t: float, denoised: Float[Tensor, "batch *dims"]
-    ) -> Float[Tensor, "batch *dims"]:
+    def velocity(self, x: Batch, t: float, denoised: Batch) -> Batch:
         """dx/dt = (σ̇/σ + ṡ/s)·x − (σ̇·s/σ)·D at the scaled state x, where D = D(x/s; σ) (Algorithm 1)."""
         a, b = self.ode(t)
         return a * x - b * denoised
 
-    def perturb(
-        self, x0: Float[Tensor, "batch *dims"], t: Real, noise: Float[Tensor, "batch *dims"]
-    ) -> Float[Tensor, "batch *dims"]:
+    def perturb(self, x0: Batch, t: Real, noise: Batch) -> Batch:
         """x_t = s(t)·(x₀ + σ(t)·ε), a draw from the kernel p(x_t | x₀) = N(s·x₀, s²σ²·I) (Eq. 11).
 
         t is a float, or a tensor of shape () or (B,).

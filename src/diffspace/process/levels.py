@@ -15,7 +15,7 @@ from diffspace.checks import check_integer, check_number
 
 @runtime_checkable
 class NoiseLevels(Protocol):
-    """A table of trained noise levels, rising with the network's own time index n = 0, 1, …"""
+    """A table of trained noise levels, increasing with the network's time index n = 0, 1, …"""
 
     def table(self) -> Float[Tensor, "levels"]: ...
 
@@ -24,8 +24,8 @@ class NoiseLevels(Protocol):
 class IDDPMLevels:
     """The levels u_j of improved DDPM (Table 1, iDDPM column; Eq. 198 of the paper).
 
-    u_M = 0, u_{j−1} = √((u_j² + 1)/max(ᾱ_{j−1}/ᾱ_j, C_1) − 1), ᾱ_j = sin²(½π·j/(M·(C_2 + 1))), which falls in j.
-    `table` rises with the index n = M − 1 − j of the network, and leaves u_M = 0 out.
+    u_M = 0, u_{j−1} = √((u_j² + 1)/max(ᾱ_{j−1}/ᾱ_j, C_1) − 1), ᾱ_j = sin²(½π·j/(M·(C_2 + 1))), which decreases in j.
+    `table` increases with the index n = M − 1 − j of the network and omits u_M = 0.
     """
 
     M: int = 1000
@@ -56,7 +56,7 @@ def _iddpm_levels(M: int, C_1: float, C_2: float) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class DiscreteLevels:
-    """Levels given one by one, rising."""
+    """Any increasing levels."""
 
     sigmas: tuple[float, ...]
 
@@ -67,7 +67,7 @@ class DiscreteLevels:
 
     @classmethod
     def from_alphas_cumprod(cls, alphas_cumprod: Float[Tensor, "levels"]) -> DiscreteLevels:
-        """The levels σ_n = √((1 − a_n)/a_n) of a DDPM with the falling table a_n = `alphas_cumprod`."""
+        """The levels σ_n = √((1 − a_n)/a_n) of a DDPM with the decreasing table a_n = `alphas_cumprod`."""
         a = alphas_cumprod.to(torch.float64)
         if not bool(((a > 0) & (a < 1)).all() & (a.diff() < 0).all()):
             raise ValueError("alphas_cumprod: expected falling numbers in (0, 1)")
@@ -78,7 +78,7 @@ class DiscreteLevels:
 
 
 def nearest_level(table: Float[Tensor, "levels"], sigma: Float[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
-    """The index n of the level of a rising table that is nearest to σ (the lower one of two as near)."""
+    """The index n of the level of an increasing table that is nearest to σ (the lower one in a tie)."""
     upper = torch.searchsorted(table, sigma.to(table).contiguous()).clamp(1, max(len(table) - 1, 1))
     if len(table) == 1:
         return torch.zeros_like(upper)
@@ -87,6 +87,6 @@ def nearest_level(table: Float[Tensor, "levels"], sigma: Float[Tensor, "*batch"]
 
 
 def round_to_levels(table: Float[Tensor, "levels"], sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """The level nearest to each σ; σ = 0 stays 0, which is where sampling ends."""
+    """The level nearest to each σ; σ = 0, where sampling ends, stays 0."""
     rounded = table[nearest_level(table, sigma)].to(sigma)
     return torch.where(sigma == 0, sigma, rounded)

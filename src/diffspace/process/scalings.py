@@ -1,6 +1,6 @@
 """Signal scalings s(t): x_t = s(t)·(x₀ + σ(t)·ε) (Section 2 of the paper).
 
-Each takes t and the schedule's σ(t), σ̇(t), so a scaling defined through σ works with any schedule.
+Each takes t and the schedule's σ(t), σ̇(t), so that a scaling defined through σ works with any schedule.
 """
 
 from __future__ import annotations

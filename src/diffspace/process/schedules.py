@@ -49,8 +49,8 @@ class VPSchedule:
     def spanning(cls, sigma_min: float, sigma_max: float, epsilon_s: float = 1e-3) -> VPSchedule:
         """The schedule with σ(ε_s) = σ_min and σ(1) = σ_max.
 
-        β_min may come out slightly negative, as for the paper's 0.002 and 80: σ is then real from
-        t = −2β_min/β_d on. ValueError where β_d would not be positive.
+        β_min may be slightly negative, as for the paper's 0.002 and 80: σ is then real from t = −2β_min/β_d on.
+        ValueError if β_d would not be positive.
         """
         for name, value in (("sigma_min", sigma_min), ("sigma_max", sigma_max), ("epsilon_s", epsilon_s)):
             check_number(name, value, "(0, inf)")

@@ -1,4 +1,4 @@
-"""From a recipe and data to a trainer."""
+"""Builds a trainer from a recipe and data."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from diffspace.averages.ema import EMA, HalfLife, PowerFunction, Profile
+from diffspace.checks import first_line
 from diffspace.data import DataSet
 from diffspace.objective import AdaptiveNoise, DenoisingLoss, NoiseDistribution, Uncertainty
 from diffspace.preconditioning import Preconditioned
@@ -30,34 +31,27 @@ def make_denoiser(recipe: Recipe, data: DataSet) -> Preconditioned:
 
 
 def check_data(recipe: Recipe, data: DataSet) -> None:
-    """ValueError where augmentation or network of a recipe do not fit the shape of the data."""
+    """ValueError if the augmentation or the network of a recipe does not fit the shape of the data."""
     if recipe.augment is not None:
         recipe.augment.check_shape(data.sample_shape)
     try:
         with torch.device("meta"):  # without memory and time
             make_denoiser(recipe, data)
     except RuntimeError as error:
-        raise ValueError(f"network: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"network: {first_line(error)}") from None
 
 
 def make_trainer(
     recipe: Recipe, denoiser: Preconditioned, processes: Processes, warn: Callable[[str], None] = lambda text: None
 ) -> Trainer:
-    """The trainer of a recipe, on the device of the process.
-
-    ValueError for an option that has no effect there.
-    """
+    """The trainer of a recipe, on the device of the process; ValueError for an option that has no effect there."""
     device = processes.device
     denoiser.to(device)
-    _check_arithmetic(recipe, device)
-    profiles: list[Profile] = [
-        HalfLife(recipe.ema_halflife_images, recipe.ema_ramp_ratio),
-        *(PowerFunction(width) for width in recipe.ema_widths),
-    ]
+    _check_precision(recipe, device)
+    profiles: list[Profile] = [HalfLife(recipe.ema_halflife_images, recipe.ema_ramp_ratio)]
+    profiles += [PowerFunction(width) for width in recipe.ema_widths]
     averages = [EMA(denoiser, profile) for profile in profiles]
-    noise: NoiseDistribution = recipe.noise
-    if recipe.adaptive_noise:
-        noise = AdaptiveNoise(noise)
+    noise: NoiseDistribution = AdaptiveNoise(recipe.noise) if recipe.adaptive_noise else recipe.noise
     uncertainty = Uncertainty() if recipe.uncertainty else None
     loss = DenoisingLoss(noise, reduction=recipe.reduction, uncertainty=uncertainty).to(device)
     for module in (denoiser, *(average.module for average in averages), uncertainty):
@@ -83,8 +77,8 @@ def make_trainer(
     )
 
 
-def _check_arithmetic(recipe: Recipe, device: torch.device) -> None:
-    """ValueError where the device does not have the precision; TF32 is switched as the recipe says."""
+def _check_precision(recipe: Recipe, device: torch.device) -> None:
+    """ValueError if the device does not support the precision; switches TF32 on or off."""
     if recipe.precision == "float16" and device.type == "cpu":
         raise ValueError("precision: float16 is not supported on a CPU; use bfloat16 or float32")
     if recipe.precision == "tf32" and device.type != "cuda":

@@ -1,4 +1,4 @@
-"""The recipe that a data set gets when none is given: from its shape, its size and what inspection measures."""
+"""The default recipe of a data set, from its shape, its size and the measurements of inspection."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _SMALL = 20_000
 
 
 def _network(sample_shape: tuple[int, ...], count: int) -> tuple[dict[str, Any], float]:
-    """(network, probability of augmentation): an MLP for anything but images, for these a DDPM++ by their size.
+    """(network, probability of augmentation): a DDPM++ for images, an MLP for other data.
 
-    Dropout and augmentation go by the number of images, as in Table 7 (15,000 of AFHQv2, 50,000 of CIFAR-10, 1.28
-    million of ImageNet). Images of at most 16 pixels get neither: on digits, the one such set that was tried, the
-    transforms of photographs do not apply.
+    Dropout and augmentation follow the number of images, as in Table 7 (15,000 of AFHQv2, 50,000 of CIFAR-10, 1.28
+    million of ImageNet). Images of at most 16 pixels have little dropout and no augmentation: on digits, the one such
+    set that was tried, the transforms of photographs do not apply.
     """
     if len(sample_shape) != 3:
         return {"kind": "mlp", "width": 64 if sample_shape == (2,) else 128}, 0.0
@@ -35,15 +35,15 @@ def _network(sample_shape: tuple[int, ...], count: int) -> tuple[dict[str, Any],
 
 
 def _rounded(value: float) -> float:
-    """Three digits, which is as well as inspection measures it."""
+    """The value to three digits, the accuracy of inspection."""
     return float(f"{value:.3g}")
 
 
 def _noise(sample_shape: tuple[int, ...], proposals: Proposals) -> dict[str, Any]:
-    """For images the paper's log-normal, moved to their σ_data; for anything else what inspection proposes.
+    """The paper's log-normal shifted to σ_data for images; the proposal of inspection for other data.
 
-    On digits, whose proposal is lower and narrower, the paper's pair gave the better samples: the high levels, where an
-    image as a whole is decided, need their share of training.
+    On digits, whose proposal is lower and narrower, the paper's pair gave the better samples: the high levels, which
+    decide the image as a whole, need their share of training.
     """
     mean, std = proposals.P_mean.value, proposals.P_std.value
     if len(sample_shape) == 3:
@@ -53,7 +53,7 @@ def _noise(sample_shape: tuple[int, ...], proposals: Proposals) -> dict[str, Any
 
 
 def _precision(device: torch.device | None) -> str:
-    """bfloat16 where a GPU has it: float32 weights, and products at several times the rate."""
+    """bfloat16 where a GPU supports it: weights stay float32, products are several times as fast."""
     if device is None or device.type != "cuda":
         return "float32"
     return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
@@ -66,19 +66,19 @@ def default_config(
     images: int | None = None,
     device: torch.device | None = None,
 ) -> dict[str, Any]:
-    """The config that is proposed for data, before overrides.
+    """The config proposed for data, before overrides.
 
-    σ_data is that of the data, and the training noise goes with it. The length, unless given, is 100 epochs and at
-    least 220,000 samples; small sets get small batches. The learning rate rises over the first twentieth and falls over
-    the last half; the average of the weights has a half-life of a twentieth. The held-out loss is measured ten times;
-    on a small set, training ends where it has not fallen for three.
+    σ_data is measured, and the training noise follows it. The default length is 100 epochs and at least 220,000
+    samples; small sets have small batches. The learning rate rises over the first twentieth and falls over the last
+    half; the average of the weights has a half-life of a twentieth. The held-out loss is measured ten times; on a small
+    set, training ends when three measurements have brought no improvement.
 
     Args:
         data: the training part.
-        read_as: where the data come from.
-        inspection: what was measured of them.
+        read_as: the source of the data.
+        inspection: its measurements.
         images: the length of training.
-        device: where to train, which decides the precision.
+        device: the device of training, which determines the precision.
     """
     proposals = inspection.proposals
     images = max(100 * len(data), 220_000) if images is None else images

@@ -1,4 +1,4 @@
-"""Text that people write about a run: YAML files and `key=value`."""
+"""Recipes as text: YAML files and `key=value`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 import yaml
 
-from diffspace.config import FAMILIES, parse_word
+from diffspace.config import FAMILIES, is_none, parse_word
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without aliases, by which a few lines can stand for gigabytes, and without what YAML 1.1 reads unlike 1.2.
+    """YAML without aliases, which can expand a few lines to gigabytes, and without values on which 1.1 and 1.2 differ.
 
-    1e-3 is a number, and 64x48 a size; in quotes both are text.
+    1e-3 is a number and 64x48 a size; in quotes both are text.
     """
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
@@ -52,7 +52,7 @@ _Loader.add_constructor("!size", lambda loader, node: [int(part) for part in str
 
 
 def read_yaml(text: str) -> Any:
-    """What a text says; ValueError says in one line what is wrong with it."""
+    """The value of a YAML text; ValueError with a message of one line if it is not valid."""
     try:
         return yaml.load(text, _Loader)
     except RecursionError:
@@ -63,7 +63,7 @@ def read_yaml(text: str) -> Any:
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; ValueError where there is none."""
+    """The mapping in a YAML file; ValueError if the file is missing or holds something else."""
     try:
         config = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -76,7 +76,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def _parse(text: str) -> tuple[tuple[str, ...], Any, bool]:
-    """`network.dropout=0.1` as (("network", "dropout"), 0.1), and whether a kind is named; values are YAML."""
+    """`network.dropout=0.1` as (("network", "dropout"), 0.1, False); the flag is True for a kind. Values are YAML."""
     key, equals, value = text.partition("=")
     path = tuple(key.strip().split("."))
     if not equals or not all(path):
@@ -89,10 +89,10 @@ def _parse(text: str) -> tuple[tuple[str, ...], Any, bool]:
 
 
 def apply_overrides(config: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """A copy of a nested config with `key=value` texts applied, in any order: kinds first, then options.
+    """A copy of a nested config with `key=value` texts applied: kinds first, then options, whatever their order.
 
-    `noise=vp` is `noise.kind=vp`; a kind that is not the old one drops the options of that. ValueError for a key that
-    is given twice, or within something that is set to none.
+    `noise=vp` is `noise.kind=vp`; a new kind drops the options of the old one. ValueError for a key that is given
+    twice, or that belongs to something set to none.
     """
     given: dict[tuple[str, ...], tuple[Any, bool]] = {}
     for text in overrides:
@@ -108,17 +108,14 @@ def apply_overrides(config: Mapping[str, Any], overrides: Iterable[str]) -> dict
             if isinstance(inner, str):
                 inner = parse_word(inner, name)
             if (inner is None and path[:depth] in given) or not isinstance(inner, Mapping | None):
-                raise ValueError(f"{'.'.join(path)}: has no effect where {'.'.join(path[:depth])} is {_shown(inner)}")
+                shown = "none" if inner is None else repr(inner)
+                raise ValueError(f"{'.'.join(path)}: has no effect where {'.'.join(path[:depth])} is {shown}")
             place[name] = place = dict(inner or {})
         old, name = place.get(path[-1]), path[-1]
-        if isinstance(value, str) and value.lower() in ("none", "null") and value not in FAMILIES.get(name, ()):
+        if is_none(value, besides=FAMILIES.get(name, ())):
             value = None
         if is_kind or (isinstance(old, Mapping) and isinstance(value, str)):
             word = parse_word(value, name) if isinstance(value, str) else {"kind": value}
             value = {**old, **word} if isinstance(old, Mapping) and old.get("kind") == word["kind"] else word
         place[name] = value
     return result
-
-
-def _shown(value: Any) -> str:
-    return "none" if value is None else repr(value)

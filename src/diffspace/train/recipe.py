@@ -22,12 +22,12 @@ from diffspace.train.accumulate import Precision
 from diffspace.train.overrides import read_yaml
 from diffspace.train.parallel import Strategy
 
-# what follows from the data and no recipe may contradict, with examples to check the other options of a network by
+# options that follow from the data, with example values with which the other options of a network are checked
 FROM_DATA: Mapping[str, Any] = {"shape": (3, 64, 64), "label_dim": 10, "augment_dim": 9, "image_channels": 0}
-# what decides which weights there are, which data come when, and what is drawn for them
+# keys that determine the weights, the order of the data, and the random numbers
 _FIXED = {"data", "network", "preconditioning", "conditional", "augment", "seed", "batch_size"}
 _FIXED |= {"ema_widths", "uncertainty", "adaptive_noise"}
-# options that mean something only beside another one
+# options that have an effect only beside another one
 _NEEDS = {"ema_widths": "snapshot_images", "snapshot_images": "ema_widths", "patience_images": "held_out_images"}
 _LEAST = {"images": 1, "batch_size": 1, "micro_batch": 1, "max_skipped": 1, "keep_last": 1, "seed": 0}
 _LEAST |= {f"{name}_images": 0 for name in ("ramp", "decay", "snapshot", "preview", "held_out", "score", "patience")}
@@ -38,7 +38,7 @@ _WITHIN |= {"ema_halflife_images": "[0, inf)", "ema_ramp_ratio": "[0, inf)", "ch
 
 @dataclass(frozen=True)
 class DataRecipe:
-    """Which data, with the options of their source (`diffspace.data.make_source`), and how many are held out.
+    """The data: a source with its options (`diffspace.data.make_source`), and the share or number to hold out.
 
     `mirror` adds the mirror image of every image to the training part.
     """
@@ -53,7 +53,7 @@ class DataRecipe:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The mapping in a recipe, the options of the source among the others."""
+        """The mapping in a recipe, where the options of the source stand beside the others."""
         return {"source": self.source, "holdout": self.holdout, "mirror": self.mirror, **self.options}
 
     def load(self) -> tuple[DataSet, DataSet]:
@@ -126,20 +126,20 @@ class Recipe:
         _check_network(self.network)
 
     def as_dict(self) -> dict[str, Any]:
-        """The recipe as `make_recipe` reads it, in what JSON and YAML hold."""
+        """The mapping that `make_recipe` reads, in JSON types."""
         augment = None if self.augment is None else to_config("augmentation", self.augment)
         return to_options(self) | {"augment": augment}
 
     def to_yaml(self) -> str:
-        """The recipe with every value, in YAML that `read_recipe` reads."""
+        """The recipe with every value, as YAML for `read_recipe`."""
         text: str = yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True)
         return text
 
 
 def make_network(config: Mapping[str, Any], **from_data: Any) -> torch.nn.Module:
-    """The network of a recipe with what follows from the data: `shape`, `label_dim` and `augment_dim`.
+    """The network of a recipe for data with this `shape`, `label_dim` and `augment_dim`.
 
-    Where the last two are 0, a network need not know them.
+    The network may lack an option whose value here is 0.
     """
     taken = option_names("network", config)
     for name, value in from_data.items():
@@ -152,9 +152,9 @@ def make_network(config: Mapping[str, Any], **from_data: Any) -> torch.nn.Module
 
 
 def _check_network(config: Mapping[str, Any]) -> None:
-    """Make the network without memory, for data of some shape: ValueError for an option that would fit no data.
+    """Make the network on the meta device for an example shape; ValueError for an option that is wrong for any data.
 
-    Options with the default None follow from the shape, and are checked when it is known.
+    Options whose default is None depend on the shape and are checked when it is known.
     """
     defaults = option_names("network", config)
     trial = {name: value for name, value in config.items() if defaults.get(name, 0) is not None}
@@ -166,11 +166,11 @@ def _check_network(config: Mapping[str, Any]) -> None:
         if re.split(r"[,:]", str(error).removeprefix("network."), maxsplit=1)[0] in trial:
             raise
     except Exception:
-        pass  # of a network that cannot be tried so
+        pass  # of a network that does not support the example
 
 
 def make_data_recipe(config: Mapping[str, Any]) -> DataRecipe:
-    """The checked data part of a recipe; ValueError on one line names the key, the value and what is expected."""
+    """The checked data part of a recipe; ValueError as for `make_recipe`."""
     own = {name: value for name, value in config.items() if name in ("source", "holdout", "mirror")}
     options = {name: value for name, value in config.items() if name not in own}
     made: DataRecipe = build(DataRecipe, {**own, "options": options}, "data")
@@ -178,7 +178,7 @@ def make_data_recipe(config: Mapping[str, Any]) -> DataRecipe:
 
 
 def make_recipe(config: Mapping[str, Any]) -> Recipe:
-    """A checked recipe; ValueError on one line names the key, the value and what is expected."""
+    """A checked recipe; ValueError names the key, the value and what is expected, on one line."""
     given = dict(config)
     if isinstance(given.get("data"), Mapping):
         given["data"] = make_data_recipe(given["data"])
@@ -191,26 +191,26 @@ def make_recipe(config: Mapping[str, Any]) -> Recipe:
 
 
 def changes(old: str, new: Recipe) -> list[str]:
-    """What differs between the recipe of a checkpoint, in YAML, and the one to go on with, a sentence for each key.
+    """The differences between the recipe of a checkpoint, in YAML, and the one to continue with, a line for each key.
 
-    ValueError for what cannot be changed on the way, with both values.
+    ValueError with both values for a key that cannot change within a run.
     """
     now, before = _flatten(new.as_dict()), _flatten(_in_full(read_yaml(old)))
     fixed = _FIXED | ({"noise"} if new.adaptive_noise else set())
     lines = []
     for key in sorted(now.keys() | before.keys()):
         matters = key.split(".")[0] in fixed
-        # a key on one side alone is one of another version, unless it is an option of something
+        # a key on one side alone belongs to another version, unless it is an option of a fixed part
         if now.get(key) != before.get(key) and (matters or (key in now and key in before)):
             line = f"{key}: {before.get(key)} became {now.get(key)}"
             if matters:
-                raise ValueError(f"{line}, with which a run cannot go on; --transfer begins another with its weights")
+                raise ValueError(f"{line}, which cannot change within a run; use --transfer for a new run")
             lines.append(line)
     return lines
 
 
 def _in_full(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe of this version or another one, whose parts have every option where this version knows them."""
+    """A recipe of any version, with every option of the parts that this version knows filled in."""
     full = dict(config)
     for key, family in (("noise", "noise"), ("preconditioning", "preconditioning"), ("augment", "augmentation")):
         with contextlib.suppress(ValueError):
