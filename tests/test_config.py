@@ -138,7 +138,7 @@ def test_a_list_with_commas_inside():
     [
         ("solver", "huen", "solver.kind: 'huen' is unknown; did you mean 'heun'"),
         ("solver", "heun:aplha=1", "solver.aplha: 'heun' has no such option; did you mean 'alpha'"),
-        ("solver", "heun:alpha", "heun:alpha: there is no module heun; expected module:Class, or kind:option=value"),
+        ("solver", "heun:alpha", "heun:alpha: no module heun; expected module:Class, or kind:option=value"),
         ("solver", "heun:alpha=", "expected kind:option=value"),
         ("solver", "heun:alpha=1,alpha=1", "solver.alpha: is given twice"),
         ("solver", "heun:alpha=3", "^solver.alpha: "),

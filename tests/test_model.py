@@ -105,7 +105,7 @@ def test_names_that_the_hub_cannot_have_are_errors_without_a_network(monkeypatch
         raise OSError("offline")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
-    with pytest.raises(ValueError, match="is no folder, and loading it from the Hub failed: offline"):
+    with pytest.raises(ValueError, match="is no folder, and the Hub failed: offline"):
         ds.load("nobody/nothing")
     with pytest.raises(ValueError, match="no folder"):
         ds.load("runs/digits/deeper")

@@ -64,7 +64,7 @@ def test_what_is_not_finite_is_refused_both_ways(bad: float) -> None:
 
 def test_raw_values_out_of_bounds_are_named() -> None:
     transform = Transform((0.5,), (0.5,), lowest=0.0, highest=1.0)
-    with pytest.raises(ValueError, match=r"raw: expected values in \[0, 1\], .*, got values in \[0, 255\]"):
+    with pytest.raises(ValueError, match=r"raw: expected values in the transform's bounds \[0, 1\], got \[0, 255\]"):
         transform.forward(torch.tensor([[0.0, 255.0]]))
     with pytest.raises(ValueError, match="-inf, 1"):
         Transform(highest=1.0).forward(torch.tensor([[2.0]]))
@@ -72,7 +72,7 @@ def test_raw_values_out_of_bounds_are_named() -> None:
 
 def test_a_wrong_number_of_channels_is_named() -> None:
     transform = Transform((0.0,) * 3, (1.0,) * 3)
-    with pytest.raises(ValueError, match=r"raw: expected 3 channels in dimension 1, .*, got shape \(2, 4, 5\)"):
+    with pytest.raises(ValueError, match=r"raw: expected 3 channels in dimension 1, got shape \(2, 4, 5\)"):
         transform.forward(torch.zeros(2, 4, 5))
     with pytest.raises(ValueError, match=r"x: .* got shape \(2, 4\)"):
         transform.inverse(torch.zeros(2, 4))

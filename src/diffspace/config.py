@@ -145,9 +145,7 @@ def _load(path: str) -> Part:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise  # of something that the module itself imports
-        raise ValueError(
-            f"{path}: there is no module {error.name}; expected module:Class or kind:option=value"
-        ) from None
+        raise ValueError(f"{path}: no module {error.name}; expected module:Class, or kind:option=value") from None
     except AttributeError:
         raise ValueError(f"{path}: the module {module} has no {name}") from None
     return typing.cast(Part, part)

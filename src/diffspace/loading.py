@@ -64,9 +64,7 @@ def _locate(source: str | Path) -> Path:
     try:
         return Path(snapshot_download(source, allow_patterns=[CONFIG, WEIGHTS]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ValueError(
-            f"source: {source} is no folder, and loading it from the Hub failed: {first_line(error)}"
-        ) from None
+        raise ValueError(f"source: {source} is no folder, and the Hub failed: {first_line(error)}") from None
 
 
 def load(source: str | Path, *, device: torch.device | str | None = None, parts: Iterable[Part] = ()) -> Model:

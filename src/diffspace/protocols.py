@@ -112,7 +112,7 @@ class TimeSteps(Protocol):
 
 
 def sigma_range(denoiser: object) -> tuple[float, float]:
-    """The (σ_min, σ_max) on which a denoiser is defined; (0, ∞) where it does not say."""
+    """The (σ_min, σ_max) on which a denoiser is defined; (0, ∞) if it does not state one."""
     return float(getattr(denoiser, "sigma_min", 0.0)), float(getattr(denoiser, "sigma_max", float("inf")))
 
 

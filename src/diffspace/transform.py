@@ -70,9 +70,7 @@ class Transform:
             return c.reshape([1] * like.ndim)
         if like.ndim < 2 or like.shape[1] != len(values):
             shape = tuple(like.shape)
-            raise ValueError(
-                f"{name}: expected the transform's {len(values)} channels in dimension 1, got shape {shape}"
-            )
+            raise ValueError(f"{name}: expected {len(values)} channels in dimension 1, got shape {shape}")
         return c.reshape([1, -1] + [1] * (like.ndim - 2))
 
     def forward(self, raw: Shaped[Tensor, "batch *dims"]) -> Batch:

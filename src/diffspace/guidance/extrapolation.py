@@ -111,18 +111,13 @@ class ClassifierFree(_Extrapolation):
         one_hot = self._one_hot
         given = [value for value in (first, second) if value is not None]
         if len(given) == 1 and one_hot is None:
-            raise ValueError(
-                f"negative: {name!r} in one branch {_NO_NULL}; pass it in cond and negative, or batched=False"
-            )
+            raise ValueError(f"negative: {name!r} in one branch {_NO_NULL}; pass it in both, or batched=False")
         if name == "labels" and one_hot is not None and not (len(given) == 2 and all(v.ndim == 1 for v in given)):
             # an index has no zero
             first, second = (v if v is None or v.ndim > 1 else one_hot(v.long()) for v in (first, second))
             given = [value for value in (first, second) if value is not None]
-        like = given[0]
-        rows = (first, second)
-        return torch.cat(
-            [like.new_zeros(n, *like.shape[1:]) if v is None else v for v, n in zip(rows, counts, strict=True)]
-        )
+        pairs = zip((first, second), counts, strict=True)
+        return torch.cat([given[0].new_zeros(n, *given[0].shape[1:]) if v is None else v for v, n in pairs])
 
     def _both(self, x: Tensor, sigma: Tensor, cond: Cond | None, rows: Rows) -> tuple[Tensor, Tensor]:
         second = _part(self._second(x, cond), rows) or {}

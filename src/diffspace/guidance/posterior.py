@@ -82,9 +82,7 @@ class _Posterior(Guidance):
             denoised: Tensor = record("denoiser", self.denoiser(at, sigma, cond))
             measured = record("operator", self.operator(denoised))
         if len(measured) != len(x) or len(self.y) not in (1, len(x)) or self.y.shape[1:] != measured.shape[1:]:
-            raise ValueError(
-                f"y: expected the operator's shape {tuple(measured.shape)}, or 1 row, got {tuple(self.y.shape)}"
-            )
+            raise ValueError(f"y: expected shape {tuple(measured.shape)}, or 1 row, got {tuple(self.y.shape)}")
 
         def pull(v: Tensor, to: Tensor) -> Tensor:
             (slope,) = torch.autograd.grad(measured, to, v.to(measured), retain_graph=True, create_graph=recording)
@@ -143,9 +141,7 @@ class PiGDM(_Posterior):
             inner = next((m for m in modules if isinstance(m, Preconditioned)), None)
             sigma_data = getattr(inner and inner.preconditioning, "sigma_data", None)
             if sigma_data is None:
-                raise ValueError(
-                    "sigma_data: the denoiser does not state the standard deviation of its data; pass sigma_data"
-                )
+                raise ValueError("sigma_data: the denoiser does not state one; pass sigma_data")
         check_number("sigma_data", sigma_data, "(0, inf)")
         self.sigma_data = float(sigma_data)
 

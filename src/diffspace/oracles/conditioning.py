@@ -19,11 +19,11 @@ def condition(
     y: Tensor,
     sigma_y: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of K Gaussians N(μ, R·Rᵀ), given y = A(x) + n with n ~ N(0, σ_y²·I): means, covariances, ln p(y).
+    """(means, covariances, ln p(y)) of K Gaussians N(μ, R·Rᵀ), given y = A(x) + n with n ~ N(0, σ_y²·I).
 
     `means` is (K, d), `roots` (K, d, d); A maps (B, *shape) to (B, *measured), y is one of its rows, (1, *measured).
-    With A·R = P·S·Qᵀ the covariance is R·Q·(σ_y²/(S² + σ_y²))·Qᵀ·Rᵀ, a square whatever the rounding; σ_y may be 0. ln
-    p(y) is not finite where y has no density.
+    With A·R = P·S·Qᵀ the covariance is R·Q·(σ_y²/(S² + σ_y²))·Qᵀ·Rᵀ, positive semi-definite despite rounding; σ_y may
+    be 0. ln p(y) is not finite if y has no density.
     """
     check_number("sigma_y", sigma_y, "[0, inf)")
     d = means.shape[1]
@@ -33,7 +33,7 @@ def condition(
     basis = torch.eye(d, dtype=means.dtype).reshape(d, *shape)
     matrix = (operator(basis) - offset).reshape(d, -1).T  # (m, d)
     left, s, right = torch.linalg.svd(matrix @ roots, full_matrices=True)
-    # σ_y² along each of the m and the d directions, beside which a singular value is s or 0
+    # the singular values along the m directions of y and the d directions of x, padded with 0
     s = torch.where(s > max(matrix.shape) * torch.finfo(s.dtype).eps * s.amax(-1, keepdim=True), s, 0.0)
     along_y, along_x = (torch.nn.functional.pad(s, (0, n - s.shape[-1])) for n in matrix.shape)
     residual = torch.einsum("kmj,km->kj", left, (y - offset).reshape(-1).to(means) - means @ matrix.T)

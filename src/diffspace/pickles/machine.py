@@ -255,7 +255,7 @@ _INSTRUCTIONS: Mapping[int, Callable[[Machine], object]] = {
         "c": lambda m: m.name(m.line(), m.line()),
         "\x93": lambda m: m.name(*[m.stack.pop(), m.stack.pop()][::-1]),
         "R": Machine.call,
-        "\x81": Machine.call,  # NEWOBJ: of a class, which stands for a function here
+        "\x81": Machine.call,  # NEWOBJ, whose class is a function in the table of names
         "b": Machine.build,
         "Q": Machine.persistent_id,
     }.items()

@@ -243,7 +243,7 @@ def _read_legacy(data: memoryview, names: _Names, budget: Budget) -> Any:
     for key in keys:
         count = machine.unsigned(8)
         if count != storages[key].elements.numel():
-            raise PickleError(f"has a storage of {count} elements where its pickle says otherwise")
+            raise PickleError(f"has a storage of {count} elements, but its pickle states another number")
         storages[key].fill(machine.take(len(storages[key].bytes)))
     if machine.position != len(data):
         raise PickleError("has bytes after its last storage")

@@ -36,9 +36,9 @@ class Process:
         t_max: float | None = None,
     ) -> None:
         if schedule is not None and sigma is not None:
-            raise ValueError("sigma: cannot be given beside a schedule")
+            raise ValueError("sigma: cannot be combined with a schedule")
         if scaling is not None and s is not None:
-            raise ValueError("s: cannot be given beside a scaling")
+            raise ValueError("s: cannot be combined with a scaling")
         if t_max is not None and sigma is None:
             raise ValueError("t_max: has no effect without a function sigma")
         self.schedule: Schedule = CallableSchedule(sigma, t_max) if sigma is not None else schedule or EDMSchedule()

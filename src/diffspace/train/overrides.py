@@ -89,7 +89,7 @@ def _parse(text: str) -> tuple[tuple[str, ...], Any, bool]:
 
 
 def apply_overrides(config: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """A copy of a nested config with `key=value` texts applied: kinds first, then options, whatever their order.
+    """A copy of a nested config with `key=value` texts applied in any order: kinds come first, then options.
 
     `noise=vp` is `noise.kind=vp`; a new kind drops the options of the old one. ValueError for a key that is given
     twice, or that belongs to something set to none.

@@ -1,4 +1,4 @@
-"""The recipe of a training run: every choice with its value, checked before any data are read, and written in full."""
+"""The recipe of a training run: all options and their values, checked before any data are read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FROM_DATA: Mapping[str, Any] = {"shape": (3, 64, 64), "label_dim": 10, "augment_
 # keys that determine the weights, the order of the data, and the random numbers
 _FIXED = {"data", "network", "preconditioning", "conditional", "augment", "seed", "batch_size"}
 _FIXED |= {"ema_widths", "uncertainty", "adaptive_noise"}
-# options that have an effect only beside another one
+# options that have an effect only with another one
 _NEEDS = {"ema_widths": "snapshot_images", "snapshot_images": "ema_widths", "patience_images": "held_out_images"}
 _LEAST = {"images": 1, "batch_size": 1, "micro_batch": 1, "max_skipped": 1, "keep_last": 1, "seed": 0}
 _LEAST |= {f"{name}_images": 0 for name in ("ramp", "decay", "snapshot", "preview", "held_out", "score", "patience")}
@@ -53,7 +53,7 @@ class DataRecipe:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The mapping in a recipe, where the options of the source stand beside the others."""
+        """The mapping in a recipe, with the options of the source at its top level."""
         return {"source": self.source, "holdout": self.holdout, "mirror": self.mirror, **self.options}
 
     def load(self) -> tuple[DataSet, DataSet]:
