@@ -17,7 +17,7 @@ diffusers = pytest.importorskip("diffusers")
 
 LINEAR = {"beta_start": 1e-4, "beta_end": 0.02}
 SOLVERS = {"euler": ds.Euler(), "heun": ds.Heun(), "2m": ds.DPMSolverPP2M()}
-# each scheduler with options of its own, the solver that it is, and what it divides x by
+# each scheduler with its options, the solver that it is, and what it divides x by
 SCHEDULERS = {
     "ddim": ("DDIMScheduler", {"clip_sample": False}, "euler"),
     "euler": ("EulerDiscreteScheduler", {}, "euler"),

@@ -8,7 +8,7 @@ import torch
 from diffspace import initial_latents, step_noise
 from diffspace.sampling.brownian import BrownianPath
 
-COUNT = 20_000  # numbers of one seed, each a path of its own
+COUNT = 20_000  # numbers of one seed, each a separate path
 CLOCKS = [0.0, 1e-50, 1e-9, 0.3, 0.302, 1.0, math.exp(1 / 512), 7.5, 1e4, 1e50]
 
 

@@ -107,7 +107,7 @@ def test_a_slow_sample_does_not_shorten_the_steps_of_the_others():
     alone = [sample(narrow, latents=latents, **options) for latents in (fast, slow)]
     both = sample(narrow, latents=torch.cat([fast, slow]), **options)
     assert alone[1].nfe > alone[0].nfe
-    assert both.nfe == alone[1].nfe  # it is not the sum of what either wants
+    assert both.nfe == alone[1].nfe  # it is not the sum of what each requires
     assert torch.equal(both.x, torch.cat([result.x for result in alone]))
 
 

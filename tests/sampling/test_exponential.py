@@ -125,8 +125,8 @@ def test_lower_final_steps_count_on_fewer_evaluations(monkeypatch):
         ds.DPMSolverPP3M, "weights", lambda self, sigmas, end: counts.append(len(sigmas)) or weights(self, sigmas, end)
     )
     steps = ds.GivenSteps((50.0, 20.0, 11.0, 5.0, 2.2, 1.1, 0.6))  # levels that no other test has left in a cache
-    for lower, wanted in ((True, [1, 2, 3, 3, 2, 1]), (False, [1, 2, 3, 3, 3, 3])):
+    for lower, expected in ((True, [1, 2, 3, 3, 2, 1]), (False, [1, 2, 3, 3, 3, 3])):
         counts.clear()
         sampler = Sampler(steps, ds.DPMSolverPP3M(lower))
         sample_from(lambda x, sigma, cond=None: 0.3 * x, torch.ones(1, 2), 50.0, sampler=sampler)
-        assert counts == wanted
+        assert counts == expected

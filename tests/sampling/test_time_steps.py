@@ -161,7 +161,7 @@ def test_a_start_outside_the_range_is_an_error(start):
         EDMSteps(9).sigmas((0.0, 80.0), start=start)
 
 
-def test_given_levels_are_used_as_they_are():
+def test_given_levels_are_used_unchanged():
     steps = GivenSteps((5.0, 1.0, 0.0))
     assert steps.num_steps == 2
     assert steps.sigmas().tolist() == [5.0, 1.0, 0.0]

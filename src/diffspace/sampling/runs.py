@@ -126,7 +126,7 @@ class Run:
             yield asked
 
     def batches(self, denoiser_of: Callable[[slice], Denoiser] | None = None) -> Iterator[Samples]:
-        """The samples in finished batches; `denoiser_of` makes a denoiser for each, in place of the run's own."""
+        """The samples in finished batches; `denoiser_of(rows)`, if given, makes the denoiser of each batch."""
         options = self.execution
         keep = self.device if options.batch_size is None else torch.device("cpu")
         size = options.batch_size or self.start.count
@@ -234,13 +234,10 @@ def sample(
         shape: of one sample, unless the denoiser states it.
         latents: the starting noise (B, *dims) of unit variance, instead of that of the seeds.
         sampler: how to sample. Default: `Sampler()`, the paper's 18 steps of Heun's method.
-        steps: the noise levels, in place of the sampler's.
-        solver: the solver, in place of the sampler's.
-        process: σ(t) and s(t), in place of the sampler's.
-        churn: the noise of Algorithm 2, in place of the sampler's.
+        steps, solver, process, churn: each replaces that part of the sampler.
         cond: named conditions, tensors with one row for each sample.
         noise: noise(k, like) gives the unit-variance noise of churn in step k, or of the k-th draw of a stochastic
-            solver. Default: by (seed, step), or each seed's own Brownian path.
+            solver. Default: by (seed, step), or the Brownian path of each seed.
         execution: batch size, device, dtype, gradients, trajectory, progress.
     """
     parts: dict[str, Any] = {"steps": steps, "solver": solver, "process": process, "churn": churn}
@@ -350,7 +347,7 @@ def encode(
     Args:
         denoiser: D(x, sigma, cond).
         x: data (B, *dims) in the model's space.
-        sampler: without noise, and with steps that end above σ = 0, since D says nothing of directions there.
+        sampler: without noise, and with steps that end above σ = 0, where the ODE has no slope.
             Default: `Sampler(EDMSteps(18, terminal="sigma_min"))`.
         cond, execution: as in `sample`.
     """

@@ -19,7 +19,7 @@ Noise = Callable[[int, Tensor], Tensor]
 
 
 def is_finite(x: Tensor) -> bool:
-    # a finite sum is the cheapest proof; without one, finite numbers may have overflowed
+    # a finite sum is proof enough and cheap; one that is not finite may come from overflow
     return math.isfinite(x.detach().sum().item()) or bool(torch.isfinite(x).all())
 
 

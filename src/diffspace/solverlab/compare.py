@@ -61,10 +61,10 @@ def within_budget(sampler: Sampler, budget: int) -> Sampler | None:
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """A sampler at a budget: its name, the evaluations that it really took, and how far from the end points it ended.
+    """A sampler at a budget: its name, the evaluations that it took, and its distance from the end points.
 
-    `squares` holds the mean square of each sample's error. Where a run failed, `failure` says how, and the errors are
-    infinite.
+    `squares` holds the mean square of each sample's error. Where a run failed, `failure` is the message, and the
+    errors are infinite.
     """
 
     name: str
@@ -105,7 +105,7 @@ class Measurement:
 
 @dataclass(frozen=True, eq=False)
 class SolverComparison:
-    """Every sampler at every budget, and how well the end points are known that they were measured against."""
+    """Every sampler at every budget, and the error of the end points that they were measured against."""
 
     rows: tuple[Measurement, ...]
     budgets: tuple[int, ...]

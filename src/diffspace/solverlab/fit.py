@@ -1,7 +1,7 @@
 """Steps and solvers found rather than guessed: the least error of end points for a denoiser and a budget.
 
 Both searches move the noise levels by the method of Levenberg and Marquardt, with differences of whole runs as
-derivatives, so that nothing of a solver or a network has to be differentiable. A few samples that start near the
+derivatives, so that neither solvers nor networks have to be differentiable. A few samples that start near the
 boundary between two ends have errors far above all others; the loss Σ ln(1 + e²/c²), with c² three times the median of
 e², lets them count no more than their share.
 """
@@ -140,7 +140,7 @@ def optimize_steps(
 
 
 def _end(denoiser: Denoiser, truth: Reference, steps: GivenSteps, solver: Solver) -> Tensor:
-    """Where the samples end; at infinity where the solver diverges, which the search then turns away from."""
+    """Where the samples end; infinite values where the solver diverges, so that the search avoids it."""
     sampler, execution = Sampler(steps, solver), Execution(device=truth.x.device)
     try:
         return sample(denoiser, latents=truth.latents, cond=truth.cond, sampler=sampler, execution=execution).x

@@ -95,10 +95,6 @@ class DiffspaceScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         "FlowMatchEulerDiscreteScheduler"
     ]
 
-    _plan: _Plan
-    _times: list[float]  # `timesteps` as numbers, for which no device has to be waited for
-    _c_skip: list[float]
-    _c_out: list[float]
     _c_in: list[float]
     _begin_index: int | None
     _index: int | None
@@ -172,7 +168,7 @@ class DiffspaceScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self.sigmas = torch.tensor([*self._plan.sigmas, self._plan.grid.sigmas[-1]], dtype=torch.float64)
         times = index_or_time(self._preconditioning.c_noise(levels), self.rounded)
         self.timesteps = times.to(device) if self.rounded else times.to(device, torch.float32)
-        self._times = self.timesteps.tolist()
+        self._times: list[float] = self.timesteps.tolist()  # as numbers, so that no step waits for the device
         self._begin_index, self._index, self._run, self._asked = None, None, None, None
 
     def scale_model_input(self, sample: Tensor, timestep: float | Tensor | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""What every solver is given and gives: two points of a process, a state, and one step between them as a coroutine.
+"""The base of all solvers: a step between two points of a process, as a coroutine.
 
 A step yields a `Request` and is sent D there, or an `Increment` and is sent noise, and returns the new state with what
 the next step should remember. So the solver never calls the network, and one driver runs all of them.
@@ -17,7 +17,7 @@ from diffspace.process import Process
 from diffspace.protocols import Denoiser, Increment, Request
 
 Step: TypeAlias = Generator[Request | Increment, Tensor, tuple[Tensor, Any]]
-"""The coroutine of one step: it asks, is answered, and returns the new state and the memory for the next step."""
+"""The coroutine of one step: it yields requests and returns the new state and the memory for the next step."""
 
 
 class Point:
@@ -92,12 +92,12 @@ class Solver(ABC):
 
     @property
     def stochastic(self) -> bool:
-        """Whether steps ask for noise by an `Increment`."""
+        """Whether steps request noise by an `Increment`."""
         return False
 
     @property
     def first_denoiser(self) -> Denoiser | None:
-        """What answers the first request of a run in place of the model, without an evaluation; None for the model."""
+        """A denoiser that answers the first request of a run instead of the model, which is not counted; or None."""
         return None
 
     def evaluations(self, to_zero: bool) -> int | None:

@@ -99,7 +99,7 @@ class DormandPrince(UnscaledSolver):
             level = torch.where(at == there, end.sigma, at.exp().clamp(low, high))
             return state - (yield Request(state, level.to(x)))
 
-        # requested even where it is known, so that the driver hands it out
+        # requested even where it is known, so that the driver reports it
         denoised = yield Request(x, start.sigma, None if memory is None else x - memory[0])
         if memory is not None:
             slope, h = memory
