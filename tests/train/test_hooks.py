@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+import torch
 from small_runs import begin_and_train, make_run, resume_and_train
 from weight_norm import WeightNorm
 
@@ -53,6 +55,37 @@ def test_several_numbers_and_several_measurements(tmp_path):
     assert list(logged(tmp_path / "run", "weight_norm")) == [1000]
     with pytest.raises(ValueError, match="every: expected an integer of at least 1, got 0"):
         WeightNorm(every=0)
+
+
+class Named(Measurement):
+    """A measurement under any name, with any result."""
+
+    def __init__(self, name, value=1.0):
+        super().__init__(500)
+        self.name, self.value = name, value
+
+    def measure(self, model):
+        return self.value
+
+
+@pytest.mark.parametrize("name", ["loss", "held_out", "grad_norm", "images", "", None])
+def test_names_that_the_log_uses_are_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=r"measurement: (the name .* is taken|Named has no name)"):
+        make_run(tmp_path / "run", measurements=[Named(name)])
+
+
+def test_two_measurements_of_one_name_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="the name 'mine' of Named is taken"):
+        make_run(tmp_path / "run", measurements=[Named("mine"), Named("mine")])
+
+
+def test_results_become_numbers_or_a_clear_error(tmp_path):
+    value = {"tensor": torch.tensor(0.5), "array": np.float32(2), "list": [1, 2.5], "text": "x"}
+    begin_and_train(make_run(tmp_path / "run", measurements=[Named("mine", value)]))
+    assert logged(tmp_path / "run", "mine")[500] == {"tensor": 0.5, "array": 2.0, "list": [1, 2.5], "text": "x"}
+    run = make_run(tmp_path / "other", measurements=[Named("mine", torch.zeros(3))])
+    with pytest.raises(ValueError, match="measurement: 'mine' returned a Tensor; expected a number"):
+        begin_and_train(run)
 
 
 class StopAt(Hook):

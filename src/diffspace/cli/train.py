@@ -56,7 +56,7 @@ def train_command(
     from diffspace.cli.launch import is_launched, launch
     from diffspace.cli.runs import open_run, plan_run, read_run
     from diffspace.config import from_text
-    from diffspace.train import Processes, choose_device
+    from diffspace.train import Processes, check_measurements, choose_device
 
     words = list(overrides or [])
     if data is not None and "=" in data:
@@ -76,6 +76,7 @@ def train_command(
         raise typer.Exit(launch(count, ["train", *([] if data is None else [data]), *words, *given]))
 
     measurements = [from_text("measurement", text) for text in measure or []]
+    check_measurements(measurements)
     first = os.environ.get("RANK", "0") == "0"
 
     def warn(text: str) -> None:
@@ -172,7 +173,9 @@ def _train(run: Run, started: bool) -> None:
     elif first and report is not None:
         how = "stopped; " if received else ""
         if run.early_stop.stopped and not received:
-            how = f"stopped early, since the held-out loss has not fallen for {recipe.patience_images:,} images; "
+            how = (
+                f"stopped early: the held-out loss has not fallen for patience_images={recipe.patience_images} images; "
+            )
         skipped = f", {report.skipped} steps skipped" if report.skipped else ""
         seen = f"{report.images:,} images seen, loss {report.loss:.4g}{skipped}"
         stdout.print(f"{run.folder}: {how}{seen}; model saved", markup=False)

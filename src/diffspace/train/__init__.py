@@ -5,7 +5,7 @@ from diffspace.train.build import check_data as check_data, make_denoiser as mak
 from diffspace.train.checkpoint import CHECKPOINTS as CHECKPOINTS, Checkpoint as Checkpoint, Checkpoints as Checkpoints
 from diffspace.train.defaults import default_config as default_config
 from diffspace.train.guard import NoisyBatch as NoisyBatch, NonFinite as NonFinite
-from diffspace.train.hooks import Hook as Hook, Measurement as Measurement
+from diffspace.train.hooks import Hook as Hook, Measurement as Measurement, check_measurements as check_measurements
 from diffspace.train.learning_rate import LearningRate as LearningRate
 from diffspace.train.lock import RunLock as RunLock
 from diffspace.train.loggers import (

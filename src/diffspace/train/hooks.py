@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,38 @@ class Measurement(ABC):
     @abstractmethod
     def measure(self, model: Model) -> Any:
         """What the log shall have; `model.notes["images"]` are the images seen."""
+
+
+def as_record(name: str, value: Any) -> Any:
+    """What a measurement returned, as the log holds it: numbers of any kind become int or float.
+
+    ValueError names a value that is neither a number nor text nor a mapping or list of them.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): as_record(f"{name}.{key}", item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_record(name, item) for item in value]
+    if value is None or isinstance(value, str | int | float):
+        return value
+    try:
+        return float(value)  # of tensors and arrays with one element
+    except (TypeError, ValueError, RuntimeError):
+        kind = type(value).__name__
+        raise ValueError(
+            f"measurement: {name!r} returned a {kind}; expected a number or a mapping of numbers"
+        ) from None
+
+
+def check_measurements(measurements: Sequence[Measurement]) -> None:
+    """ValueError where a user's measurement has no name, or one that the log uses already."""
+    taken = {field.name for field in fields(TrainingReport)} | {HeldOutLoss.name, Preview.name, Score.name}
+    for measurement in measurements:
+        name, kind = getattr(measurement, "name", None), type(measurement).__name__
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"measurement: {kind} has no name; set `name` in the class")
+        if name in taken:
+            raise ValueError(f"measurement: the name {name!r} of {kind} is taken; choose another")
+        taken.add(name)
 
 
 class HeldOutLoss(Measurement):

@@ -31,6 +31,8 @@ from diffspace.train.hooks import (
     SaveCheckpoints,
     SaveSnapshots,
     Score,
+    as_record,
+    check_measurements,
 )
 from diffspace.train.lock import LOCK, RunLock
 from diffspace.train.loggers import JSONLines, Logger, TensorBoard, WandB
@@ -116,6 +118,7 @@ class Run:
             self.measurements.append(Preview(recipe.preview_images, preview, folder))
         if recipe.score_images and score is not None:
             self.measurements.append(Score(recipe.score_images, score))
+        check_measurements(measurements)
         self.measurements += measurements
         periods = (recipe.checkpoint_images, recipe.keep_every_images)
         self.early_stop = EarlyStop(recipe.patience_images)
@@ -297,7 +300,7 @@ class Run:
                 try:
                     self._measuring = True
                     for measurement in due:
-                        measured[measurement.name] = measurement.measure(model)
+                        measured[measurement.name] = as_record(measurement.name, measurement.measure(model))
                 finally:
                     self._measuring = False
         return dict(self.processes.broadcast(measured))
