@@ -1,4 +1,4 @@
-"""`diffspace inspect`: what a data set holds, and what it asks of a model."""
+"""`diffspace inspect`: the contents of a data set, and the settings that they suggest."""
 
 from __future__ import annotations
 

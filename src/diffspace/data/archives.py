@@ -1,7 +1,7 @@
 """Image files in folders, in ZIP archives, and in tar archives as WebDataset writes them.
 
 Archives are not trusted: nothing is unpacked to disk, and a member that leads out of the archive, is a link, or claims
-a size that it cannot have is an error. A member is read at its offset from a file that is opened for it, so that any
+an impossible size is an error. A member is read at its offset from a file that is opened for it, so that any
 number of threads and processes can read an archive at once.
 """
 
@@ -381,7 +381,7 @@ def tar_files(path: Path, file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
                 what = "a link" if member.issym() or member.islnk() else "not a plain file or folder"
                 raise ValueError(f"{path}: member {member.name!r} is {what}")
             if not 0 <= member.size <= end - member.offset_data:
-                raise ValueError(f"{path}: member {member.name!r} claims {member.size} bytes, which it cannot have")
+                raise ValueError(f"{path}: member {member.name!r} claims {member.size} bytes, which is impossible")
             if member.isfile():
                 yield member
         # tarfile ends quietly at a header that is damaged: at the true end there is a block of zeros

@@ -113,7 +113,7 @@ def _fine(length: int) -> int:
 
 
 def _grid(height: int, width: int, linear: Tensor, offset: Tensor) -> Float[Tensor, "batch fine_y fine_x 2"]:
-    """Where `grid_sample` shall read, from −1 to 1 over a period, for every element that is downsampled."""
+    """Where `grid_sample` reads, from −1 to 1 over a period, for every element that is downsampled."""
     centres = ((width - 1) / 2, (height - 1) / 2)
     x = (torch.arange(_fine(width)).to(linear) - _CENTRE) / 2 - centres[0]
     y = (torch.arange(_fine(height)).to(linear) - _CENTRE) / 2 - centres[1]

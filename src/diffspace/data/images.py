@@ -123,7 +123,7 @@ class ImageReader:
         return self._resized(self._recoloured(ImageOps.exif_transpose(image)))
 
     def _recoloured(self, image: Image.Image) -> Image.Image:
-        """The image in 8 bits and the channels asked for; without alpha among them it is laid on white."""
+        """The image in 8 bits and the requested channels; without alpha among them it is composited on white."""
         if image.mode == "I" or image.mode.startswith("I;16"):
             image = _eight_bits(image)
         if self.channels == "RGBA":

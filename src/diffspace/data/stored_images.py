@@ -29,7 +29,7 @@ Label: TypeAlias = int | list[float]
 """A class number, or a vector, as the reference stores them."""
 
 _MANY, _SAMPLE = 10_000, 1000  # of more images than the first number, the headers of a sample are read
-_SMALL = 96 * 96  # pixels: threads decode larger images, smaller ones only pass the interpreter's lock to and fro
+_SMALL = 96 * 96  # pixels: threads decode larger images; for smaller ones they only wait for the interpreter's lock
 _STEP = 1024  # images given to the threads at a time, and between two reports of progress
 _FORMATS = re.compile(r"(\.(zip|npy|npz|tar|gz|tgz))+$", re.IGNORECASE)
 _Out = TypeVar("_Out")
@@ -107,14 +107,14 @@ class ImageSource(ABC):
             "wide" cuts off top and bottom, scales to the size and puts it in the middle of a black square as wide (the
             reference's center-crop-wide; smaller images count as unreadable).
         channels: "auto" is grayscale if every image is, otherwise RGB. "RGBA" keeps transparency; otherwise transparent
-            pixels are laid on white.
+            pixels are composited on white.
         classes: "auto" takes labels from the source; for folders and archives from a dataset.json as the reference
             writes it (class numbers or one-hot vectors), or else the first level of sub-folders are the classes, if
             there are two or more. "none" reads no labels.
         on_error: "raise" names an image that cannot be read; "skip" leaves it out and warns once.
         cache_mb: Pixels are kept in memory if all of them take at most this many megabytes (2²⁰ bytes). Otherwise
             images are decoded whenever they are read, and "skip" decodes all of them once to find the broken ones.
-        workers: Threads that decode; None is one per processor for images that are worth it. The order of images does
+        workers: Threads that decode; None is one per processor, or one for small images. The order of images does
             not depend on it.
     """
 

@@ -45,32 +45,24 @@ class Proposals(NamedTuple):
     P_mean: Proposal
     P_std: Proposal
 
-    def disagreements(
-        self,
-        *,
-        sigma_data: float | None = None,
-        sigma_min: float | None = None,
-        sigma_max: float | None = None,
-        P_mean: float | None = None,
-        P_std: float | None = None,
-    ) -> tuple[str, ...]:
-        """A sentence for each value in use that is far from the proposed one.
+    def disagreements(self, **used: float | None) -> tuple[str, ...]:
+        """A sentence for each value in use, passed by its name, that is far from the proposed one.
 
         Far means: sigma_data off by a factor of more than 1.25; sigma_min more than 4 times too large and sigma_max
         less than half (the other way they only cost steps); P_mean off by more than P_std; P_std by a factor of more
         than 2.
         """
-        far: tuple[tuple[float | None, Callable[[float, float], bool]], ...] = (
-            (sigma_data, lambda used, proposed: _ratio(used, proposed) > 1.25),
-            (sigma_min, lambda used, proposed: used > 4 * proposed),
-            (sigma_max, lambda used, proposed: used < proposed / 2),
-            (P_mean, lambda used, proposed: abs(used - proposed) > self.P_std.value),
-            (P_std, lambda used, proposed: _ratio(used, proposed) > 2),
-        )
+        far: dict[str, Callable[[float, float], bool]] = {
+            "sigma_data": lambda used, proposed: _ratio(used, proposed) > 1.25,
+            "sigma_min": lambda used, proposed: used > 4 * proposed,
+            "sigma_max": lambda used, proposed: used < proposed / 2,
+            "P_mean": lambda used, proposed: abs(used - proposed) > self.P_std.value,
+            "P_std": lambda used, proposed: _ratio(used, proposed) > 2,
+        }
         return tuple(
-            f"{p.name} = {used:g}, but the data suggest {p.value:.3g}: {p.reason}"
-            for p, (used, is_far) in zip(self, far, strict=True)
-            if used is not None and is_far(used, p.value)
+            f"{p.name} = {value:g}, but the data suggest {p.value:.3g}: {p.reason}"
+            for p in self
+            if (value := used.get(p.name)) is not None and far[p.name](value, p.value)
         )
 
 
