@@ -85,7 +85,7 @@ def test_a_low_resolution_image_is_a_condition(tmp_path):
         (lambda s: None, {"betas": "quadratic"}, "betas"),
         (lambda s: None, {"num_steps": 1500}, "num_steps"),
         (lambda s: None, {"num_heads": 5}, "num_heads: .*got 5"),
-        (lambda s: None, {"num_heads": 4, "channels_per_head": 32}, "same thing"),
+        (lambda s: None, {"num_heads": 4, "channels_per_head": 32}, "are alternatives"),
         (lambda s: None, {"qkv_order": "vkq"}, "qkv_order"),
     ],
 )
