@@ -14,7 +14,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from diffspace.figures.curves import Curve, Curves, Levels, smooth
+from diffspace.figures.curves import Curve, Curves, smooth
 from diffspace.figures.style import GRAY, INK, PALETTE, new_figure, tidy
 
 _SLICES = 48
@@ -104,7 +104,8 @@ def draw_loss(ax: Axes, runs: Sequence[Curves]) -> None:
 def draw_levels(ax: Axes, run: Curves) -> None:
     """The squared error per dimension over σ, from the first 48th of the training to the last."""
     slices = run.slices(_SLICES)
-    chosen = _doubling(slices)
+    # the first, second, fourth, eighth and so on, and the last
+    chosen = [row for i, row in enumerate(slices, 1) if i & (i - 1) == 0 or i == len(slices)]
     for i, levels in enumerate(chosen):
         shade = matplotlib.colormaps["viridis_r"](0.08 + 0.92 * (i / max(1, len(chosen) - 1)))
         ax.plot(*levels.points(), color=shade, lw=1.3, label=_count(levels.images, 0))
@@ -172,11 +173,6 @@ def _small(ax: Axes, curve: Curve, title: str, logarithmic: bool) -> None:
         _logarithmic(ax, curve.values)
     elif not logarithmic:
         ax.set_ylim(0, 1.1 * max(*curve.values, 1e-12))
-
-
-def _doubling(slices: Sequence[Levels]) -> list[Levels]:
-    """The first, second, fourth, eighth and so on, and the last."""
-    return [row for i, row in enumerate(slices, 1) if i & (i - 1) == 0 or i == len(slices)]
 
 
 def _level_axes(ax: Axes, trivial: float | None) -> None:
