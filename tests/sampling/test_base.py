@@ -88,3 +88,30 @@ def test_a_run_goes_on_from_the_state_that_it_is_sent():
     rest = ds.Sampler(ds.GivenSteps((2.0, 1.0, 0.0)), process=ds.Process(ds.VPSchedule()))
     ours = sample_from(GAUSSIAN, replacement, 2.0, sampler=rest).x
     torch.testing.assert_close(changed[-1].x, ours, rtol=1e-12, atol=1e-12)
+
+
+class YieldsTensors(ds.Solver):
+    order = 1
+
+    def step(self, x, start, end, memory):
+        denoised = yield x
+        return denoised, None
+
+
+class ReturnsTheStateAlone(ds.Solver):
+    order = 1
+
+    def step(self, x, start, end, memory):
+        return start.euler(x, (yield start.request(x)), end.t - start.t)
+
+
+@pytest.mark.parametrize(
+    ("solver", "message"),
+    [
+        (YieldsTensors(), "solver: YieldsTensors.step must yield a Request or an Increment, got a Tensor"),
+        (ReturnsTheStateAlone(), "solver: ReturnsTheStateAlone.step must return a new state and a memory"),
+    ],
+)
+def test_mistakes_in_a_solver_are_named(solver, message):
+    with pytest.raises(ValueError, match=message):
+        ds.sample(GAUSSIAN, seeds=range(2), shape=(2,), solver=solver)

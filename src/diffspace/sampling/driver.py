@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -159,6 +159,22 @@ def as_tensor(sigma: float | Tensor, like: Tensor) -> Tensor:
     return sigma if isinstance(sigma, Tensor) else like.new_full((), sigma)
 
 
+def _request(solver: Solver, asked: object) -> Request:
+    """What a step yielded, if it is a request."""
+    if isinstance(asked, Request):
+        return asked
+    who, got = type(solver).__name__, type(asked).__name__
+    raise ValueError(f"solver: {who}.step must yield a Request or an Increment, got a {got}")
+
+
+def _result(solver: Solver, value: Any) -> tuple[Tensor, Any]:
+    """What a step returned, if it is a state with a memory."""
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], Tensor):
+        return value
+    who, got = type(solver).__name__, type(value).__name__
+    raise ValueError(f"solver: {who}.step must return a new state and a memory (or None), got a {got}")
+
+
 def run_steps(
     solver: Solver,
     grid: Grid,
@@ -188,12 +204,12 @@ def run_steps(
             try:
                 asked = step.send(answer)  # type: ignore[arg-type]
             except StopIteration as finished:
-                state, memory = finished.value
+                state, memory = _result(solver, finished.value)
                 break
             if isinstance(asked, Increment):
                 answer = _noise_like(state, increment(asked, state))
                 continue
-            answer = asked.known
+            answer = _request(solver, asked).known
             if answer is None and first_denoiser is not None:
                 answer = first_denoiser(asked.x, as_tensor(asked.sigma, state))
             if answer is None:

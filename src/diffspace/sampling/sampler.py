@@ -73,7 +73,11 @@ class Sampler:
         return replace(self, steps=replace(steps, num_steps=num_steps))
 
 
-_EXAMPLES = {"steps": "EDMSteps(18)", "solver": "Heun()", "process": "Process(VPSchedule())"}
+_EXAMPLES = {
+    "steps": "EDMSteps(18)",
+    "solver": "Heun() (derive yours from diffspace.Solver)",
+    "process": "Process(VPSchedule())",
+}
 
 
 @dataclass(frozen=True)
