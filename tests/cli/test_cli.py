@@ -10,9 +10,8 @@ import yaml
 from PIL import Image
 
 import diffspace as ds
-from diffspace import sampling
 from diffspace.cli.app import main
-from diffspace.cli.parsing import parse_seeds
+from diffspace.cli.options import parse_seeds
 
 
 def error_of(capsys, *arguments):
@@ -66,13 +65,13 @@ def test_a_folder_that_is_written_anew_holds_one_run(digits_run, tmp_path):
 
 def test_an_interrupted_folder_has_the_labels_of_its_pictures(digits_run, tmp_path, monkeypatch):
     out = tmp_path / "many"
-    draw = sampling.sample_batches
+    draw = ds.sample_batches
 
     def interrupted(*args, **options):
         yield next(draw(*args, **options))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sampling, "sample_batches", interrupted)
+    monkeypatch.setattr(ds, "sample_batches", interrupted)
     options = ["--seeds", "0-5", "--batch", "2", "--class", "3", "--steps", "2"]
     assert main(["sample", str(digits_run), *options, "--out", str(out)]) == 130
     assert json.loads((out / "labels.json").read_text()) == {"000000.png": 3, "000001.png": 3}
@@ -297,7 +296,7 @@ class TestMistakes:
             (["--rho", "3", "--disc", "vp"], "rho"),
             (["--alpha", "0.5", "--solver", "euler"], "alpha"),
             (["--alpha", "0.5", "--solver", "heun:alpha=0.7"], "'heun:alpha=0.7' has alpha, which"),
-            (["--solver", "unipc:k=7"], "k: 7; want 1 to 3"),
+            (["--solver", "unipc:k=7"], "k: expected an integer from 1 to 3, got 7"),
             (["--solver", "unipc:k"], "kind:option=value"),
             (["--beta-d", "3"], "--beta-d: has no effect"),
             (["--steps", "edm", "--disc", "vp"], "the kind of steps is given twice"),
@@ -311,7 +310,7 @@ class TestMistakes:
             (["--columns", "3", "--out", "x.npz"], "--columns: has no effect on x.npz"),
             (["--precision", "float8"], "--precision: expected 'float32', 'bfloat16' or 'float16', got 'float8'"),
             (["--winograd"], "winograd: has no effect on this network"),
-            (["--columns", "0"], "--columns: 0"),
+            (["--columns", "0"], "--columns: expected an integer of at least 1, got 0"),
             (["--seeds", "0-3,2", "--out", "many"], "names a seed twice"),
             (["--disc", "edn"], "did you mean 'edm'"),
             (["--out", "x.jpg"], ".jpg"),

@@ -151,7 +151,7 @@ class TestMistakes:
     def test_snapshots_of_another_network(self, run, capsys):
         (run / "snapshots").unlink()
         Snapshots(run).write(EMA(torch.nn.Linear(2, 2), PowerFunction(0.05)), 1000)
-        assert "its snapshots are not of its model" in error_of(capsys, run, "--width", "0.05")
+        assert "its snapshots are of another model" in error_of(capsys, run, "--width", "0.05")
 
     def test_a_damaged_snapshot_is_named(self, trained, run, capsys):
         (run / "snapshots").unlink()

@@ -75,7 +75,7 @@ def test_samplers_that_were_found_take_part(points_run, capsys, monkeypatch):
         (["ring", "--class", "3"], "--class: has no effect on ring"),
         (["ring", "--reference-steps", "7"], "expected an even number of at least 8 steps, got 7"),
         (["ring", "--batch", "0"], "--batch: expected an integer of at least 1, got 0"),
-        (["ring", "--out", "x.jpg"], "--out: x.jpg; want a name that ends in .png"),
+        (["ring", "--out", "x.jpg"], "--out: expected a name that ends in .png, got x.jpg"),
         (["ring", "--json", "nowhere/x.json"], "--json: there is no folder nowhere"),
         (["ring", "--solvers", "heun,heun"], "heun, edm is given twice"),
         (["oracle:nowhere"], "there is no 'nowhere'"),
@@ -93,7 +93,7 @@ def test_nothing_is_overwritten_unless_told(tmp_path, capsys):
     out = tmp_path / "ring.json"
     out.write_text("mine")
     assert main(["solvers", "ring", *SMALL, "--json", str(out)]) == 2
-    assert "exists already; choose another name or add --overwrite" in capsys.readouterr().err
+    assert "exists already; add --overwrite to replace it" in capsys.readouterr().err
     assert out.read_text() == "mine"
 
 
@@ -102,7 +102,7 @@ def test_nothing_is_overwritten_unless_told(tmp_path, capsys):
     [
         (["--solver", "heun:alpha=0.5", "--alpha", "0.5"], "has alpha, which is also given as an option"),
         (["--disc", "edm:rho=5", "--rho", "5"], "has rho, which is also given as an option"),
-        (["--solver", "ab:k=0"], "k: 0"),
+        (["--solver", "ab:k=0"], "k: expected an integer from 1 to"),
         (["--solver", "heun:k=3"], "'heun' has no such option"),
     ],
 )

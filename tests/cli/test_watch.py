@@ -155,7 +155,7 @@ def test_mistakes_are_named(tmp_path, capsys):
     assert "there is no folder" in error_of(capsys, run, "--out", tmp_path / "no" / "x.png")
     assert "--once: has no effect with --out" in error_of(capsys, run, "--once", "--out", tmp_path / "x.png")
     assert "--overwrite: has no effect" in error_of(capsys, run, "--overwrite")
-    assert "--every: expected 0.1 to 3600 seconds, got 0.0" in error_of(capsys, run, "--every", "0")
+    assert "--every: expected a number in [0.1, 3600], got 0.0" in error_of(capsys, run, "--every", "0")
     assert "is named twice" in error_of(capsys, run, run)
     assert "Missing argument" in error_of(capsys)
     (run / "recipe.yaml").write_text("images: [")

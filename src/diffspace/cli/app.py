@@ -111,10 +111,11 @@ def app() -> Any:
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; the exit code is 0, 2 for the user's mistakes, 1 for a failed computation, 130 for Ctrl-C."""
     if "_DIFFSPACE_COMPLETE" in os.environ:
-        # typer would check values with pydantic and draw help with rich, and goes without where they are not installed
+        # typer would check values with pydantic and draw help with rich; it does without what is not installed
         sys.modules.update({"pydantic": None, "rich": None})  # type: ignore[dict-item]
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        code = app().main(arguments, "diffspace", standalone_mode=False)
+        code = app().main(words, "diffspace", standalone_mode=False, obj=words)  # train starts others with its words
     except ValueError as error:
         return _complain(str(error), 2)
     except (FloatingPointError, MemoryError, OSError) as error:

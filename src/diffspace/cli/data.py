@@ -1,4 +1,4 @@
-"""`diffspace data`: data sets as the reference stores them, made and checked."""
+"""`diffspace data`: prepare data sets in the format of the reference implementation, and check them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeAlias
 
 import typer
 
-from diffspace.cli.options import Parts
+from diffspace.cli.options import Batch, Device, Overwrite, Parts, integer_option
 
 data_app = typer.Typer(
     name="data",
@@ -29,13 +29,12 @@ _Images: TypeAlias = Annotated[
 _Size: TypeAlias = Annotated[str | None, typer.Option(metavar="HxW", help="Height and width of all images.")]
 _Crop: TypeAlias = Annotated[
     Literal["center", "square", "wide", "pad", "none"] | None,
-    typer.Option(help="How an image comes to the size. Default: center."),
+    typer.Option(help="How images are brought to the size. Default: center."),
 ]
 _Classes: TypeAlias = Annotated[Literal["auto", "none"], typer.Option(help="auto: from dataset.json, or sub-folders.")]
 _OnError: TypeAlias = Annotated[
-    Literal["raise", "skip"], typer.Option(help="What to do about images that cannot be read.")
+    Literal["raise", "skip"], typer.Option(help="What to do with images that cannot be read.")
 ]
-_Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace what was prepared there before.")]
 
 
 @data_app.command("prepare")
@@ -51,8 +50,8 @@ def prepare_command(
     ] = "auto",
     classes: _Classes = "auto",
     on_error: _OnError = "raise",
-    max_images: Annotated[int | None, typer.Option(help="Take at most the first ones.")] = None,
-    overwrite: _Overwrite = False,
+    max_images: Annotated[int | None, integer_option("Take at most this number of images, the first ones.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write images as uncompressed PNGs of one size with their labels, as a .zip or a folder.
 
@@ -72,13 +71,13 @@ def prepare_command(
             track=lambda phase, n, total: bar.update(task, description=phase, completed=n, total=total),
         )
     for note in done.notes:
-        err.print(f"note: {note}", markup=False)
+        err.print(f"note: {note}")
     if names := done.left_out:
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-        err.print(f"note: unreadable images left out: {len(names)}: {', '.join(names[:10])}{more}", markup=False)
+        err.print(f"note: unreadable images left out: {len(names)}: {', '.join(names[:10])}{more}")
     labels = "with labels" if done.labelled else "without labels"
     shape = "×".join(map(str, done.shape))
-    out.print(f"{done.path}: {done.images} images of {shape} {labels}; sha256 {done.sha256}", markup=False)
+    out.print(f"{done.path}: {done.images} images of {shape} {labels}; sha256 {done.sha256}")
 
 
 @data_app.command("encode")
@@ -96,12 +95,12 @@ def encode_command(
     crop: _Crop = None,
     classes: _Classes = "auto",
     on_error: _OnError = "raise",
-    batch: Annotated[int, typer.Option(help="Images that are encoded at once.")] = 32,
+    batch: Batch = 32,
     precision: Annotated[Literal["float16", "float32"], typer.Option(help="How latents are stored.")] = "float16",
     mirror: Annotated[bool, typer.Option("--mirror", help="The latents of mirror images as well.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the best there is.")] = None,
+    device: Device = None,
     part: Parts = None,
-    overwrite: _Overwrite = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write the latents of images, with their labels and the statistics of each channel, for training on them.
 
@@ -128,20 +127,20 @@ def encode_command(
             track=lambda n, total: bar.update(task, completed=n, total=total),
         )
     for note in done.notes:
-        err.print(f"note: {note}", markup=False)
+        err.print(f"note: {note}")
     shape = "×".join(map(str, done.shape))
     mean, std = (
         " ".join(f"{v:.3g}" for v in values.tolist()) for values in (done.moments.mean, done.moments.var.sqrt())
     )
-    out.print(f"{done.path}: latents of {shape} of {done.images} images; sha256 {done.sha256}", markup=False)
-    out.print(f"mean of each channel {mean}; standard deviation {std}", markup=False)
+    out.print(f"{done.path}: latents of {shape} of {done.images} images; sha256 {done.sha256}")
+    out.print(f"mean of each channel {mean}; standard deviation {std}")
 
 
 @data_app.command("verify")
 def verify_command(
     path: Annotated[Path, typer.Argument(metavar="DEST", help="What `prepare` wrote.", show_default=False)],
 ) -> None:
-    """Read every file and compare its hash with the manifest; exit code 1 if one is not what was written."""
+    """Read every file and compare its hash with the manifest; the exit code is 1 if any differs."""
     from diffspace.cli.console import err, out, progress_bar
     from diffspace.data import verify
 
@@ -149,10 +148,10 @@ def verify_command(
         task = bar.add_task("reading", total=None, info="")
         problems = verify(path, lambda n, total: bar.update(task, completed=n, total=total))
     for problem in problems:
-        err.print(f"diffspace: {problem}", markup=False)
+        err.print(f"diffspace: {problem}")
     if problems:
         raise typer.Exit(1)
-    out.print(f"{path}: every file is what was written", markup=False)
+    out.print(f"{path}: every file matches the manifest")
 
 
 def _size(text: str | None) -> int | tuple[int, int] | None:

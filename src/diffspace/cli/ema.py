@@ -3,60 +3,60 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffspace.cli.options import Parts
-from diffspace.cli.scoring import Batch, Device, FirstSeed, Scoring, Sets, Size, Steps
+import diffspace as ds
+from diffspace.cli.options import Batch, Device, FirstSeed, Overwrite, Parts, Sets, Size, Steps
 
 if TYPE_CHECKING:
     from diffspace.averages import Reconstruction, Snapshot
+    from diffspace.cli.scoring import Scoring
     from diffspace.metrics import FrechetScore
-    from diffspace.model import Model
-
 SWEEP, PICTURE, MODELS = "ema.json", "ema.png", "ema"
 
 
 def ema_command(
+    ctx: typer.Context,
     run: Annotated[Path, typer.Argument(help="Folder of a training run with snapshots.")],
     width: Annotated[
         float | None, typer.Option(help="Write the model that an average of this relative width would have given.")
     ] = None,
     sweep: Annotated[
-        str | None, typer.Option(help="Widths such as 0.03,0.05,0.1 to be scored; writes ema.json and ema.png.")
+        str | None, typer.Option(help="Widths to score, such as 0.03,0.05,0.1; writes ema.json and ema.png.")
     ] = None,
     listing: Annotated[bool, typer.Option("--list", help="List the snapshots.")] = False,
     images: Annotated[int | None, typer.Option(help="Images seen. Default: those of the last snapshots.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the model. Default: ema/ with images and width, within the run.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    overwrite: Overwrite = False,
     n: Size = None,
-    sets: Sets = None,
-    steps: Steps = None,
-    first_seed: FirstSeed = None,
-    batch: Batch = None,
+    sets: Sets = 4,
+    steps: Steps = 18,
+    first_seed: FirstSeed = 0,
+    batch: Batch = 256,
     device: Device = None,
     part: Parts = None,
 ) -> None:
     """Make the average of any width from the snapshots of a run, or score several and name the best."""
     from diffspace.averages import Reconstruction, Snapshots
+    from diffspace.cli.output import check_target
     from diffspace.cli.runs import open_recipe
+    from diffspace.cli.scoring import Scoring
 
     if (width is not None) + (sweep is not None) + listing != 1:
         raise ValueError("--width, --sweep, --list: give one of them")
-    scoring = {"n": n, "sets": sets, "steps": steps, "first_seed": first_seed, "batch": batch}
     if sweep is None:
-        _check_effect("--sweep", scoring | {"device": device})
+        _check_effect(ctx, "--sweep", "n", "sets", "steps", "first_seed", "batch", "device")
     if width is None:
-        _check_effect("--width", {"out": out})
+        _check_effect(ctx, "--width", "out")
     if listing:
-        _check_effect("--width or --sweep", {"images": images, "overwrite": overwrite or None})
+        _check_effect(ctx, "--width or --sweep", "images", "overwrite")
     if not run.is_dir():
         raise ValueError(f"RUN: there is no folder {run}")
     snapshots = Snapshots(run).all()
@@ -67,16 +67,16 @@ def ema_command(
     else:
         plans = [Reconstruction.plan(snapshots, each, images) for each in _parse_widths(sweep or "")]
         for name in (SWEEP, PICTURE):
-            if (run / name).exists() and not overwrite:
-                raise ValueError(f"--sweep: {run / name} exists already; add --overwrite to replace it")
-        _sweep(run, plans, Scoring.of(open_recipe(run), **scoring), device)
+            check_target("--sweep", run / name, Path(name).suffix, overwrite)
+        _sweep(run, plans, Scoring.of(open_recipe(run), n, sets, steps, first_seed, batch), device)
 
 
-def _check_effect(mode: str, options: Mapping[str, object]) -> None:
-    """ValueError where an option was given that needs another mode."""
-    for name, value in options.items():
-        if value is not None:
-            raise ValueError(f"--{name.replace('_', '-')}: has no effect without {mode}")
+def _check_effect(ctx: typer.Context, mode: str, *names: str) -> None:
+    """ValueError where one of these options was given, which need another mode."""
+    for parameter in ctx.command.params:
+        source = ctx.get_parameter_source(parameter.name) if parameter.name in names else None
+        if source is not None and source.name != "DEFAULT":
+            raise ValueError(f"{parameter.opts[0]}: has no effect without {mode}")
 
 
 def _parse_widths(text: str) -> list[float]:
@@ -101,44 +101,40 @@ def _list(snapshots: Sequence[Snapshot]) -> None:
     stdout.print(f"after {snapshots[-1].images} images, widths of {low:.3g} to {high:.3g} can be reconstructed")
 
 
-def _average(run: Path, model: Model, plan: Reconstruction) -> Model:
+def _average(run: Path, model: ds.Model, plan: Reconstruction) -> ds.Model:
     """The model with the weights of an average in place of its own."""
-    from diffspace.model import Model
-
     try:
         model.denoiser.load_state_dict(plan.compute())
     except RuntimeError as error:
-        raise ValueError(f"{run}: its snapshots are not of its model: {str(error).splitlines()[-1].strip()}") from None
+        reason = str(error).splitlines()[-1].strip()
+        raise ValueError(f"{run}: its snapshots are of another model: {reason}") from None
     notes = {name: value for name, value in model.notes.items() if name != "steps"}
     notes |= {"images": plan.images, "ema_width": plan.width}
-    return Model(model.denoiser, model.transform, model.class_names, notes).eval()
+    return ds.Model(model.denoiser, model.transform, model.class_names, notes).eval()
 
 
 def _write(run: Path, plan: Reconstruction, out: Path | None, overwrite: bool) -> None:
     from diffspace.cli.console import out as stdout
     from diffspace.cli.output import check_model_folder
-    from diffspace.loading import load
 
     folder = run / MODELS / f"{plan.images:012d}-{plan.width!r}" if out is None else out
     check_model_folder("--out", folder, overwrite)
-    _average(run, load(run), plan).save(folder)
+    _average(run, ds.load(run), plan).save(folder)
     stdout.print(
         f"{folder}: width {plan.width:g} after {plan.images} images, of {len(plan.parts)} snapshots; "
-        f"its profile is matched to {plan.mismatch:.1e}",
-        markup=False,
+        f"its profile is matched to {plan.mismatch:.1e}"
     )
 
 
 def _sweep(run: Path, plans: Sequence[Reconstruction], scoring: Scoring, device: str | None) -> None:
     """Score each width, and the run's own average beside them."""
     from diffspace.cli.console import out as stdout, progress_bar, table
+    from diffspace.cli.options import load_model
+    from diffspace.cli.output import write_figure, write_json
     from diffspace.figures import draw_ema_sweep
     from diffspace.figures.style import new_figure
-    from diffspace.files import atomic_path, write_text
-    from diffspace.loading import load
-    from diffspace.train import choose_device
 
-    model = load(run, device=choose_device(device))
+    model = load_model(str(run), device)
     scores: list[tuple[FrechetScore, ...]] = []
     with progress_bar("steps") as bar:
         own = scoring(model, *scoring.watch(bar, "the run's own average: "))
@@ -161,20 +157,17 @@ def _sweep(run: Path, plans: Sequence[Reconstruction], scoring: Scoring, device:
         ],
         "best": best_plan.width,
     }
-    write_text(run / SWEEP, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    write_json(run / SWEEP, record)
     figure = new_figure(6, 4)
     ax = figure.subplots()
     beside = own.frechet[0] if images == best_plan.images else None
     draw_ema_sweep(ax, [plan.width for plan in plans], [each[0] for each in scores], beside)
     ax.set_title(f"{best.sets} × {best.n} samples after {best_plan.images} images")
-    with atomic_path(run / PICTURE) as temporary:
-        figure.savefig(temporary, format="png", dpi=160)
+    write_figure(run / PICTURE, figure)
 
     after = "" if images is None else f", after {images} images"
-    rows = [
-        (f"{plan.width:g}", *map(_cell, each), f"{each[0].ratio:.2f}", f"{plan.mismatch:.1e}") for plan, each in pairs
-    ]
-    rows.append((f"the run's own{after}", *map(_cell, own.frechet), f"{own.frechet[0].ratio:.2f}", ""))
+    rows = [_row(f"{plan.width:g}", each, f"{plan.mismatch:.1e}") for plan, each in pairs]
+    rows.append(_row(f"the run's own{after}", own.frechet, ""))
     headings = ("width", *(f"Fréchet distance, {f.extractor}" for f in own.frechet), "of real", "mismatch")
     stdout.print(table(headings, rows))
     near = [
@@ -183,9 +176,10 @@ def _sweep(run: Path, plans: Sequence[Reconstruction], scoring: Scoring, device:
         if plan is not best_plan and score.value - best.value <= math.hypot(score.standard_error, best.standard_error)
     ]
     others = f"; {', '.join(near)} within the standard error" if near else ""
-    stdout.print(f"best width: {best_plan.width:g}{others}", markup=False)
-    stdout.print(f"{run / SWEEP}, {run / PICTURE}", markup=False)
+    stdout.print(f"best width: {best_plan.width:g}{others}")
+    stdout.print(f"{run / SWEEP}, {run / PICTURE}")
 
 
-def _cell(score: FrechetScore) -> str:
-    return f"{score.value:.4g}" + (f" ± {score.standard_error:.2g}" if score.value_std is not None else "")
+def _row(name: str, scores: Sequence[FrechetScore], mismatch: str) -> tuple[str, ...]:
+    cells = (f"{s.value:.4g}" + (f" ± {s.standard_error:.2g}" if s.value_std is not None else "") for s in scores)
+    return name, *cells, f"{scores[0].ratio:.2f}", mismatch

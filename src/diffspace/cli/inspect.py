@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
+from diffspace.cli.options import DataOptions
+
 
 def inspect_command(
     data: Annotated[
         str, typer.Argument(help="digits, a point set (swissroll, …), a folder or .zip of images, an array, …")
     ],
-    options: Annotated[
-        list[str] | None, typer.Argument(help="Options of the source, such as size=64 crop=center", show_default=False)
-    ] = None,
+    options: DataOptions = None,
 ) -> None:
     """Print count, shape, range and statistics of a data set, and the settings they suggest with the reasons."""
     from diffspace.cli.console import out
@@ -24,4 +24,4 @@ def inspect_command(
 
     import_typed({"source": data})
     for line in inspect(load_data(data, **apply_overrides({}, options or []))).lines():
-        out.print(line, markup=False)
+        out.print(line)

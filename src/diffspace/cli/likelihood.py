@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from diffspace.cli.options import Parts
+import diffspace as ds
+from diffspace.cli.options import AnyModel, Batch, DataOptions, Device, FirstSeed, Parts, integer_option
 from diffspace.cli.sampler_options import build_sampler, with_sampler_options
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from diffspace._shapes import Tensor
     from diffspace.data import DataSet
-    from diffspace.model import Model
 
-# above so many dimensions a product for each of them is too much for a default
-_EXACT = 16
-# samples whose figure with half the steps tells the error of the steps
-_CHECKED = 16
+_EXACT = 16  # dimensions up to which the exact trace, of one product each, is the default
+_CHECKED = 16  # samples that are measured again with half the steps
 
 
 class Figures(NamedTuple):
@@ -34,105 +35,117 @@ class Figures(NamedTuple):
 
 @with_sampler_options("churn")
 def likelihood_command(
-    model: Annotated[
-        str, typer.Argument(help="Folder of a run or a model, a checkpoint of others, or owner/name on the Hub.")
-    ],
+    model: AnyModel,
     data: Annotated[
         str | None,
-        typer.Argument(help="Data, as for train, of which the held-out part counts. Default: those of the run."),
+        typer.Argument(help="Data, as for train, whose held-out part is measured. Default: those of the run."),
     ] = None,
-    options: Annotated[
-        list[str] | None, typer.Argument(help="Options of the data, such as size=64 holdout=1000", show_default=False)
+    options: DataOptions = None,
+    n: Annotated[
+        int | None, integer_option("Samples, spread over the held-out data. Default: all of them.", "--n")
     ] = None,
-    n: Annotated[int | None, typer.Option("--n", help="Samples, spread over the held-out data. Default: all.")] = None,
     probes: Annotated[
         int | None,
-        typer.Option(help=f"Probes of the trace for each sample. Default: exact up to {_EXACT} dimensions, else 2."),
+        integer_option(f"Probes of the trace for each sample. Default: exact up to {_EXACT} dimensions, else 2."),
     ] = None,
     exact: Annotated[bool, typer.Option("--exact", help="The exact trace: a product for each dimension.")] = False,
-    draws: Annotated[int, typer.Option(help="Draws of dequantisation noise for each sample.")] = 1,
-    first_seed: Annotated[int, typer.Option(help="The samples have this seed and those that follow.")] = 0,
-    batch: Annotated[int, typer.Option(help="Samples at a time.")] = 256,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the best there is.")] = None,
+    draws: Annotated[int, integer_option("Draws of dequantisation noise for each sample.")] = 1,
+    first_seed: FirstSeed = 0,
+    batch: Batch = 256,
+    device: Device = None,
     part: Parts = None,
     *,
     sampling: dict[str, Any],
 ) -> None:
     """Print how likely a model finds held-out data: bits per dimension of whole numbers such as images, else nats.
 
-    Each figure stands with its standard error over the samples, that of the estimator alone (noise and probes), and the
-    error of the steps, extrapolated from half as many. Default: 64 steps of the midpoint rule, from σ_min to σ_max.
+    Each figure has its standard error over the samples, that of the estimator alone (noise and probes), and the error
+    of the steps, extrapolated from half as many. Default: 64 steps of the midpoint rule, from σ_min to σ_max.
     """
     import torch
 
-    from diffspace.cli.console import out as stdout, progress_bar, table
-    from diffspace.cli.parsing import check_positive
-    from diffspace.likelihood import ExactTrace, Hutchinson, bits_per_dim, log_likelihood
-    from diffspace.loading import load
-    from diffspace.sampling import EDMSteps, Execution, Heun, Sampler
-    from diffspace.train import choose_device
+    from diffspace.cli.console import progress_bar
+    from diffspace.cli.options import load_model
 
-    for name, value in (("--n", n), ("--batch", batch), ("--draws", draws), ("--probes", probes)):
-        check_positive(name, value)
-    if first_seed < 0:
-        raise ValueError(f"--first-seed: expected a number of at least 0, got {first_seed}")
     if exact and probes is not None:
         raise ValueError("--probes: has no effect with --exact")
-    default = Sampler(EDMSteps(64, terminal="sigma_min"), Heun(1 / 2))
-    sampler = build_sampler(sampling, model, default)
-    steps = sampler.steps.num_steps
+    sampler = build_sampler(sampling, model, ds.Sampler(ds.EDMSteps(64, terminal="sigma_min"), ds.Heun(1 / 2)))
     held_out = _held_out(model, data, options or [])
-    loaded = load(model, device=choose_device(device))
-    cond_of = _conditions(loaded, held_out)
-
-    count, dimensions = len(held_out) if n is None else min(n, len(held_out)), math.prod(loaded.sample_shape)
-    whole = loaded.transform.kind == "integer"
-    if draws > 1 and not whole:
+    loaded = load_model(model, device)
+    by_probes = not exact and (probes is not None or math.prod(loaded.sample_shape) > _EXACT)
+    trace = ds.Hutchinson(probes or 2) if by_probes else ds.ExactTrace()
+    measured = _Measured(loaded, held_out, _conditions(loaded, held_out), trace, draws, first_seed, batch)
+    if draws > 1 and not measured.whole:
         raise ValueError("--draws: has no effect on data that are not whole numbers, which need no dequantisation")
-    by_probes = not exact and (probes is not None or dimensions > _EXACT)
-    trace = Hutchinson(2 if probes is None else probes) if by_probes else ExactTrace()
 
+    count = len(held_out) if n is None else min(n, len(held_out))
+    chosen = torch.arange(count) * len(held_out) // count
     with progress_bar("steps") as bar:
-        task = bar.add_task("likelihood", total=None, info="")
-
-        def measure(chosen: Tensor, n_steps: int) -> Figures:
-            raw, seeds = held_out.raw(chosen), range(first_seed, first_seed + len(chosen))
-            bar.update(task, completed=0, total=-(-len(chosen) * draws // batch) * n_steps)
-
-            def show(first: int, state: Any) -> None:
-                bar.update(task, completed=first // batch * n_steps + state.step, info=f"σ = {state.sigma:.3g}")
-
-            common: dict[str, Any] = {"trace": trace, "cond": cond_of(chosen)}
-            common |= {"sampler": sampler.with_num_steps(n_steps), "execution": Execution(batch, progress=show)}
-            if whole:
-                bits = bits_per_dim(loaded, raw, seeds=seeds, draws=draws, **common)
-                return Figures(bits.bits, bits.standard_error, bits.importance_weighted, bits.sigmas, bits.nfe)
-            x, own = loaded.transform.forward(raw), seeds if by_probes else None
-            nats = log_likelihood(loaded, x, seeds=own, **common)
-            volume = loaded.transform.log_volume(loaded.sample_shape)
-            return Figures(nats.log_prob + volume, nats.standard_error, None, nats.sigmas, nats.nfe)
-
-        indices = torch.arange(count) * len(held_out) // count
-        found, of_steps = measure(indices, steps), math.nan
+        found, of_steps = measured.measure(chosen, sampler, bar, "likelihood"), math.nan
+        steps = sampler.steps.num_steps
         if steps > 1 and not sampler.fixed:
-            bar.update(task, description="error of the steps")
-            coarse = measure(indices[:_CHECKED], steps // 2).values
+            half = sampler.with_num_steps(steps // 2)
+            coarse = measured.measure(chosen[:_CHECKED], half, bar, "error of the steps").values
             # with half the steps the error is 2^order times as large
             growth = (steps / (steps // 2)) ** sampler.solver.order
             of_steps = abs(float((coarse - found.values[: len(coarse)]).mean())) / (growth - 1)
-    rows = [_row("bits per dimension" if whole else "nats per sample", found.values, found.errors, of_steps)]
+    _print(measured, found, of_steps, steps)
+
+
+class _Measured(NamedTuple):
+    """A model with held-out data, and how their likelihoods are computed."""
+
+    model: ds.Model
+    held_out: DataSet
+    cond_of: Callable[[Tensor], ds.Cond | None]
+    trace: ds.ExactTrace | ds.Hutchinson
+    draws: int
+    first_seed: int
+    batch: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether the data are whole numbers."""
+        return self.model.transform.kind == "integer"
+
+    def measure(self, chosen: Tensor, sampler: ds.Sampler, bar: Progress, what: str) -> Figures:
+        """The likelihoods of the samples with these numbers."""
+        raw, seeds = self.held_out.raw(chosen), range(self.first_seed, self.first_seed + len(chosen))
+        steps = sampler.steps.num_steps
+        task = bar.add_task(what, total=-(-len(chosen) * self.draws // self.batch) * steps, info="")
+
+        def show(first: int, state: Any) -> None:
+            bar.update(task, completed=first // self.batch * steps + state.step, info=f"σ = {state.sigma:.3g}")
+
+        common: dict[str, Any] = {"trace": self.trace, "cond": self.cond_of(chosen), "sampler": sampler}
+        common["execution"] = ds.Execution(self.batch, progress=show)
+        if self.whole:
+            bits = ds.bits_per_dim(self.model, raw, seeds=seeds, draws=self.draws, **common)
+            return Figures(bits.bits, bits.standard_error, bits.importance_weighted, bits.sigmas, bits.nfe)
+        common["seeds"] = None if isinstance(self.trace, ds.ExactTrace) else seeds
+        nats = ds.log_likelihood(self.model, self.model.transform.forward(raw), **common)
+        volume = self.model.transform.log_volume(self.model.sample_shape)
+        return Figures(nats.log_prob + volume, nats.standard_error, None, nats.sigmas, nats.nfe)
+
+
+def _print(measured: _Measured, found: Figures, of_steps: float, steps: int) -> None:
+    from diffspace.cli.console import out, table
+
+    trace, draws, data = measured.trace, measured.draws, measured.held_out
+    unit = "bits per dimension" if measured.whole else "nats per sample"
+    rows = [_row(unit, found.values, found.errors, of_steps)]
     if draws > 1 and found.weighted is not None:
         rows.append(_row("importance-weighted", found.weighted, None, of_steps))
-    stdout.print(table(("", "mean", "± over samples", "± of the estimator", "± of the steps"), rows))
-    facts = [f"{held_out.name}: {count} samples of {dimensions} dimensions"]
-    facts += [f"{trace.probes} probe{'s' * (trace.probes > 1)}" if isinstance(trace, Hutchinson) else "exact trace"]
+    out.print(table(("", "mean", "± over samples", "± of the estimator", "± of the steps"), rows))
+    facts = [f"{data.name}: {len(found.values)} samples of {math.prod(data.sample_shape)} dimensions"]
+    facts += [f"{trace.probes} probe{'s' * (trace.probes > 1)}" if isinstance(trace, ds.Hutchinson) else "exact trace"]
     facts += [f"{steps} steps, NFE {found.nfe}, σ {float(found.sigmas[0]):g} … {float(found.sigmas[-1]):g}"]
-    facts += ["prior N(0, σ²)", *([f"{draws} draw{'s' * (draws > 1)}"] if whole else [])]
-    stdout.print(", ".join(facts), markup=False)
+    facts += ["prior N(0, σ²)", *([f"{draws} draw{'s' * (draws > 1)}"] if measured.whole else [])]
+    out.print(", ".join(facts))
 
 
 def _held_out(model: str, data: str | None, options: list[str]) -> DataSet:
-    """The held-out part of the data: those named, or those of the run."""
+    """The held-out part of the named data, or of those of the run."""
     from diffspace.cli.runs import open_recipe
     from diffspace.config import import_typed
     from diffspace.train import apply_overrides, make_data_recipe
@@ -145,7 +158,7 @@ def _held_out(model: str, data: str | None, options: list[str]) -> DataSet:
     return recipe.load()[1]
 
 
-def _conditions(model: Model, held_out: DataSet) -> Any:
+def _conditions(model: ds.Model, held_out: DataSet) -> Any:
     """The classes of samples by their numbers, for a model that knows classes; ValueError where data do not fit."""
     if model.sample_shape != held_out.sample_shape:
         there, here = ("×".join(map(str, shape)) for shape in (model.sample_shape, held_out.sample_shape))

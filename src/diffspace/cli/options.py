@@ -1,12 +1,30 @@
-"""Options that several commands share."""
+"""Options that several commands share, and how their words are read."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import diffspace as ds
+from diffspace.checks import check_integer, nearest
 from diffspace.config import import_part
+
+if TYPE_CHECKING:
+    from diffspace._shapes import Int, Tensor
+
+
+def integer_option(help: str, *flags: str, minimum: int = 1) -> Any:
+    """An option for an integer of at least `minimum`."""
+
+    def check(param: typer.CallbackParam, value: int | None) -> int | None:
+        if value is not None:
+            check_integer(param.opts[0], value, minimum)
+        return value
+
+    return typer.Option(*flags, help=help, callback=check)
 
 
 def _import(names: list[str] | None) -> list[str] | None:
@@ -15,6 +33,26 @@ def _import(names: list[str] | None) -> list[str] | None:
     return names
 
 
+AnyModel = Annotated[
+    str, typer.Argument(help="Folder of a run or a model, a checkpoint of another project, or owner/name on the Hub.")
+]
+DataOptions = Annotated[
+    list[str] | None, typer.Argument(help="Options of the data, such as size=64 holdout=1000.", show_default=False)
+]
+Classes = Annotated[
+    str | None,
+    typer.Option("--class", help="Class by name or index, or several in turn: 0,1,2. Default: random by seed."),
+]
+Sets = Annotated[int, integer_option("Sets of n samples; distances are their mean.")]
+Size = Annotated[
+    int | None,
+    integer_option("Samples in a set. Default: the number of held-out data, at most 10,000.", "--n", minimum=2),
+]
+Steps = Annotated[int, integer_option("Steps of the Heun sampler.")]
+FirstSeed = Annotated[int, integer_option("Seed of the first sample; the others follow.", minimum=0)]
+Batch = Annotated[int, integer_option("Samples in a batch.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what exists already.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or mps. Default: the best available.")]
 Parts = Annotated[
     list[str] | None,
     typer.Option(
@@ -25,3 +63,44 @@ Parts = Annotated[
         show_default=False,
     ),
 ]
+
+
+def load_model(source: str, device: str | None) -> ds.Model:
+    """A model on the device of that name, or the best available."""
+    from diffspace.train import choose_device
+
+    return ds.load(source, device=choose_device(device))
+
+
+def parse_seeds(text: str, option: str = "--seeds") -> list[int]:
+    """`0-63,100` as the seeds 0 to 63 and 100."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        if match is None:
+            raise ValueError(f"{option}: expected numbers and ranges such as 0-63,100, got {text!r}")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise ValueError(f"{option}: the range {part.strip()!r} runs backward")
+        seeds.extend(range(first, last + 1))
+    return seeds
+
+
+def choose_labels(model: ds.Model, classes: str | None, seeds: Sequence[int]) -> Int[Tensor, "batch"] | None:
+    """The named classes in turn, else random ones by seed; None for a model without classes."""
+    import torch
+
+    names = model.class_names
+    if classes is None:
+        return ds.random_labels(seeds, model.sample_shape, len(names)) if names else None
+    if not names:
+        raise ValueError("--class: the model was trained without classes")
+    indices = []
+    for word in (part.strip() for part in classes.split(",")):
+        if word in names:
+            indices.append(names.index(word))
+        elif word.isdecimal() and int(word) < len(names):
+            indices.append(int(word))
+        else:
+            raise ValueError(f"--class: {word!r} is unknown; {nearest(word, names)}")
+    return torch.tensor(indices).repeat(-(-len(seeds) // len(indices)))[: len(seeds)]

@@ -11,14 +11,16 @@ from typing import Any
 import torch
 
 from diffspace.checks import check_number
-from diffspace.cli.previews import draw_preview
 from diffspace.cli.scoring import Scoring
 from diffspace.config import import_typed, to_config
 from diffspace.data import DataSet
+from diffspace.figures import save_samples
+from diffspace.files import atomic_path
 from diffspace.inspection import Inspection, inspect
 from diffspace.loading import load
 from diffspace.model import Model
 from diffspace.presets import IDDPM, VE, VP
+from diffspace.sampling import Execution, sample
 from diffspace.train import (
     FROM_DATA,
     RECIPE,
@@ -35,7 +37,7 @@ from diffspace.train import (
 
 _SCORED, _STEPS = 1000, 18  # samples and steps of a score during training
 
-# what is proposed, as far as it decides which keys have an effect: to check those before the data are read
+# the parts of a proposed recipe that decide which keys have an effect, to check them before the data are read
 _EXAMPLE: dict[str, Any] = {"network": "ddpmpp", "preconditioning": "edm", "noise": "lognormal", "augment": "edm"}
 _EXAMPLE |= {"images": 10**12, "held_out_images": 1}
 
@@ -50,48 +52,54 @@ class Plan:
     inspection: Inspection
     transfer: Model | None = None
 
-    def warnings(self) -> tuple[str, ...]:
-        """Where the recipe is far from what the data propose, and what inspection found odd in them."""
-        noise, preconditioning = self.recipe.noise, self.recipe.preconditioning
-        used = {name: getattr(noise, name, None) for name in ("P_mean", "P_std")}
-        sigma_data = getattr(preconditioning, "sigma_data", None)
-        disagreements = self.inspection.proposals.disagreements(sigma_data=sigma_data, **used)
-        return (*self.inspection.warnings, *disagreements)
-
-    def start(self, out: Path | None, processes: Processes, warn: Callable[[str], None]) -> tuple[Run, tuple[str, ...]]:
+    def start(self, out: Path | None, processes: Processes, warn: Callable[[str], None]) -> Run:
         """Make the folder of the run (default: runs/ and the name of the data) and write the recipe into it.
 
-        With the run come the names of weights that the model to begin with does not have.
+        Warnings say what is odd in the data, where the recipe is far from what they suggest, and which weights the
+        model of `transfer` lacks.
         """
         name = re.sub(r"[^\w.-]+", "-", Path(self.recipe.data.source).stem).strip("-") or "run"
         folder = Path("runs") / name if out is None else out
-        run = _make_run(self.recipe, self.training, self.held_out, folder, processes, warn)
-        fresh = () if self.transfer is None else run.transfer(self.transfer.denoiser.network)
+        run = _make_run(self.recipe, (self.training, self.held_out), folder, processes, warn)
+        if self.transfer is not None and (fresh := run.transfer(self.transfer.denoiser.network)):
+            warn(f"--transfer: the model lacks the weights {', '.join(fresh)}, which are initialised at random")
         run.begin()
-        return run, fresh
+        used = {name: getattr(self.recipe.noise, name, None) for name in ("P_mean", "P_std")}
+        sigma_data = getattr(self.recipe.preconditioning, "sigma_data", None)
+        disagreements = self.inspection.proposals.disagreements(sigma_data=sigma_data, **used)
+        for text in (*self.inspection.warnings, *disagreements):
+            warn(text)
+        return run
 
 
 def _make_run(
-    recipe: Recipe,
-    training: DataSet,
-    held_out: DataSet,
-    folder: Path,
-    processes: Processes,
-    warn: Callable[[str], None],
+    recipe: Recipe, data: tuple[DataSet, DataSet], folder: Path, processes: Processes, warn: Callable[[str], None]
 ) -> Run:
+    training, held_out = data
     scoring = Scoring(training, held_out, min(len(held_out), len(training), _SCORED), 1, _STEPS, 0, 256)
 
     def score(model: Model) -> dict[str, float]:
         found = scoring(model, lambda part: None, lambda first, state: None).frechet[0]
         return {"frechet": found.value, "real": found.real}
 
-    return Run(
-        recipe, training, folder, held_out=held_out, processes=processes, preview=draw_preview, score=score, warn=warn
-    )
+    more: dict[str, Any] = {"held_out": held_out, "processes": processes, "warn": warn}
+    return Run(recipe, training, folder, preview=_draw_preview, score=score, **more)
+
+
+def _draw_preview(model: Model, path: Path) -> None:
+    """Eight columns of samples from the seeds 0, 1, …, the classes in turn, one row each where there are few."""
+    classes = len(model.class_names)
+    count = 8 * min(classes, 10) if classes else 64
+    if len(model.sample_shape) == 1:
+        count = 2000
+    cond = {"labels": torch.arange(count) // 8 % classes} if classes else None
+    samples = sample(model, seeds=range(count), cond=cond, execution=Execution(batch_size=256))
+    with atomic_path(path) as temporary:
+        save_samples(temporary, model.decode(samples.x), model.transform, columns=8)
 
 
 def _of_model(model: Model) -> dict[str, Any]:
-    """The parts of a recipe with which a model goes on being trained."""
+    """The parts of a recipe that continues the training of a model."""
     network = to_config("network", model.denoiser.network)
     preconditioning = model.denoiser.preconditioning
     parts = {
@@ -105,7 +113,7 @@ def _of_model(model: Model) -> dict[str, Any]:
 
 
 def _check_transfer(model: Model, training: DataSet, conditional: bool) -> None:
-    """ValueError where a model makes something else than the data are."""
+    """ValueError where the samples or classes of a model differ from those of the data."""
     if model.sample_shape != training.sample_shape:
         there, here = ("×".join(map(str, shape)) for shape in (model.sample_shape, training.sample_shape))
         raise ValueError(f"--transfer: the model makes samples of {there}, the data are of {here}")
@@ -126,14 +134,14 @@ def plan_run(
 ) -> Plan:
     """The recipe in full: of a file or proposed from the data, with the overrides; `epochs` becomes `images`.
 
-    Without a recipe, network, preconditioning and the noise that goes with it are those of the model to begin with,
-    where there is one. What can be checked before the data are read is.
+    Without a recipe, `transfer` determines the network, the preconditioning and the noise that goes with it. The recipe
+    is checked as far as possible before the data are read.
 
     Args:
         data: the source, in the place of the recipe's.
         overrides: `key=value`, in any order.
         recipe: a YAML file that the user trusts: it may name parts as module:Class, which are imported.
-        transfer: the model to begin with.
+        transfer: the model whose weights the training starts from.
         device: where it will be trained; the proposed precision depends on it.
     """
     typed = apply_overrides({}, overrides)
@@ -188,7 +196,7 @@ def _length(config: Mapping[str, Any]) -> tuple[int | None, float | None] | None
     images, epochs = config.get("images"), config.get("epochs")
     if epochs is not None:
         if images is not None:
-            raise ValueError("epochs, images: say the same thing; give one of the two")
+            raise ValueError("epochs, images: set the same thing; give one of them")
         check_number("epochs", epochs, "(0, inf)")
     elif images is None:
         return None
@@ -205,7 +213,7 @@ def open_recipe(folder: Path) -> Recipe:
 
 
 def read_run(folder: Path, overrides: Sequence[str]) -> Recipe:
-    """The recipe of a run to go on with, with what has changed since."""
+    """The recipe of a run that is resumed, with the overrides."""
     typed = apply_overrides({}, overrides)
     if "epochs" in typed:
         raise ValueError("epochs: is not supported with --resume; use images, such as images=400000")
@@ -214,8 +222,7 @@ def read_run(folder: Path, overrides: Sequence[str]) -> Recipe:
 
 
 def open_run(recipe: Recipe, folder: Path, processes: Processes, warn: Callable[[str], None]) -> Run:
-    """A run taken up from its newest whole checkpoint."""
-    training, held_out = recipe.data.load()
-    run = _make_run(recipe, training, held_out, folder, processes, warn)
+    """A run that continues from its newest complete checkpoint."""
+    run = _make_run(recipe, recipe.data.load(), folder, processes, warn)
     run.resume()
     return run

@@ -11,13 +11,11 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
-if TYPE_CHECKING:
-    from diffspace.process import Process
-    from diffspace.sampling import Churn, Sampler
+import diffspace as ds
 
 FAMILY_FLAGS = ("--disc", "--discretization")
 
@@ -102,14 +100,13 @@ def with_sampler_options(*left_out: str) -> Callable[[Callable[..., None]], Call
     return decorate
 
 
-def build_sampler(options: Mapping[str, Any], model: str = "", default: Sampler | None = None) -> Sampler:
+def build_sampler(options: Mapping[str, Any], model: str = "", default: ds.Sampler | None = None) -> ds.Sampler:
     """The sampler that the options describe: what they leave open is that of `--sampler`, else of `default`."""
     from diffspace.sampler_files import find_sampler
-    from diffspace.sampling import Sampler
 
     given = {name: value for name, value in options.items() if value is not None}
     found = given.pop("sampler", None)
-    base = default or Sampler() if found is None else find_sampler(model, found)
+    base = default or ds.Sampler() if found is None else find_sampler(model, found)
     words: dict[str, str] = {}
     fields: dict[str, dict[str, Any]] = {}
     for name, value in given.items():
@@ -128,7 +125,7 @@ def build_sampler(options: Mapping[str, Any], model: str = "", default: Sampler 
                 raise ValueError(f"{alias.flags[0]}: has no effect; use it with --disc vp or --process vp")
             for part in takers:
                 fields.setdefault(part, {})[alias.field] = _parse(value)
-    return Sampler(
+    return ds.Sampler(
         _part("steps", words, fields, base.steps),
         _part("solver", words, fields, base.solver),
         _process(words, fields, base.process),
@@ -136,7 +133,7 @@ def build_sampler(options: Mapping[str, Any], model: str = "", default: Sampler 
     )
 
 
-def _is_vp(part: str, words: Mapping[str, str], base: Sampler) -> bool:
+def _is_vp(part: str, words: Mapping[str, str], base: ds.Sampler) -> bool:
     own = base.steps if part == "steps" else base.process.schedule
     return words[part].partition(":")[0] == "vp" if part in words else hasattr(own, "beta_d")
 
@@ -160,19 +157,17 @@ def _part(family: str, words: Mapping[str, str], fields: Mapping[str, dict[str, 
     return from_config(family, to_config(family, base) | options) if options else base
 
 
-def _process(words: Mapping[str, str], fields: Mapping[str, dict[str, Any]], base: Process) -> Process:
-    from diffspace.process import Process
-
+def _process(words: Mapping[str, str], fields: Mapping[str, dict[str, Any]], base: ds.Process) -> ds.Process:
     schedule = _part("schedule", words, fields, base.schedule)
     # a schedule that is named brings its own scaling
     scaling = None if "schedule" in words and "scaling" not in words else base.scaling
-    return Process(schedule, _part("scaling", words, fields, scaling))
+    return ds.Process(schedule, _part("scaling", words, fields, scaling))
 
 
-def _churn(options: dict[str, Any], base: Churn) -> Churn:
+def _churn(options: dict[str, Any], base: ds.Churn) -> ds.Churn:
     from diffspace.config import build
 
-    churn: Churn = build(type(base), dataclasses.asdict(base) | options)
+    churn: ds.Churn = build(type(base), dataclasses.asdict(base) | options)
     if options and churn.S_churn == 0:
         raise ValueError("--S-min, --S-max, --S-noise: have no effect without --S-churn")
     return churn

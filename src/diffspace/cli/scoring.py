@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import diffspace as ds
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -15,19 +15,9 @@ if TYPE_CHECKING:
     from diffspace._shapes import Tensor
     from diffspace.data import DataSet
     from diffspace.metrics import Classifier, Scores
-    from diffspace.model import Model
     from diffspace.train import Recipe
 
-_MOST = 50_000
-
-Size = Annotated[
-    int | None, typer.Option("--n", help="Samples in a set. Default: the number of held-out data, at most 10,000.")
-]
-Sets = Annotated[int | None, typer.Option(help="Sets of n samples; distances are their mean. Default: 4.")]
-Steps = Annotated[int | None, typer.Option(help="Steps of the Heun sampler. Default: 18.")]
-FirstSeed = Annotated[int | None, typer.Option(help="Seed of the first sample; the others follow. Default: 0.")]
-Batch = Annotated[int | None, typer.Option(help="Samples made at a time. Default: 256.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the best available.")]
+_MOST = 50_000  # samples of large data that are read
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,29 +36,8 @@ class Scoring:
     batch: int
 
     @classmethod
-    def of(
-        cls,
-        recipe: Recipe,
-        n: int | None,
-        sets: int | None,
-        steps: int | None,
-        first_seed: int | None,
-        batch: int | None,
-    ) -> Scoring:
-        """With the data of a recipe, and defaults for the options that are None; ValueError names a wrong option."""
-        from diffspace.checks import check_integer
-        from diffspace.sampling import EDMSteps
-
-        sets = 4 if sets is None else sets
-        steps = 18 if steps is None else steps
-        first_seed = 0 if first_seed is None else first_seed
-        batch = 256 if batch is None else batch
-        if n is not None:
-            check_integer("--n", n, 2)
-        check_integer("--first-seed", first_seed, 0)
-        check_integer("--sets", sets, 1)
-        check_integer("--batch", batch, 1)
-        EDMSteps(steps)  # checks the number before the data are read
+    def of(cls, recipe: Recipe, n: int | None, sets: int, steps: int, first_seed: int, batch: int) -> Scoring:
+        """With the data of a recipe; by default sets of as many samples as there are held-out data, up to 10,000."""
         training, held_out = recipe.data.load()
         size = min(len(held_out), len(training), 10_000) if n is None else n
         return cls(training, held_out, size, sets, steps, first_seed, batch)
@@ -106,12 +75,11 @@ class Scoring:
 
         return tell, show
 
-    def __call__(self, model: Model, tell: Callable[[str], None], show: Callable[[int, Any], None]) -> Scores:
+    def __call__(self, model: ds.Model, tell: Callable[[str], None], show: Callable[[int, Any], None]) -> Scores:
         """Sample, the classes of the held-out data in turn, train the classifier where there are some, and measure."""
         import torch
 
         from diffspace.metrics import evaluate
-        from diffspace.sampling import EDMSteps, Execution, Sampler, sample
 
         tell("sampling")
         real, real_labels = self._real
@@ -119,12 +87,12 @@ class Scoring:
         labels = None
         if model.class_names and new_labels is not None:
             labels = new_labels[torch.arange(self.n) % len(new)].repeat(self.sets)
-        samples = sample(
+        samples = ds.sample(
             model,
             seeds=self.seeds,
-            sampler=Sampler(EDMSteps(self.steps)),
+            sampler=ds.Sampler(ds.EDMSteps(self.steps)),
             cond=None if labels is None else {"labels": labels},
-            execution=Execution(batch_size=self.batch, progress=show),
+            execution=ds.Execution(batch_size=self.batch, progress=show),
         ).x.to(torch.float32)
         # samples are scored as they are stored: clipped and rounded like the data
         samples = model.transform.forward(model.decode(samples))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import time
@@ -13,8 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diffspace.checks import check_integer
-from diffspace.cli.options import Parts
+from diffspace.cli.options import Device, Parts, integer_option
 
 if TYPE_CHECKING:
     from diffspace.train import Run
@@ -23,6 +23,7 @@ _TWICE_SECONDS = 2.0
 
 
 def train_command(
+    ctx: typer.Context,
     data: Annotated[
         str | None, typer.Argument(help="digits, a point set (swissroll, …), a folder or .zip of images, an array, …")
     ] = None,
@@ -33,25 +34,23 @@ def train_command(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run. Default: runs/ and the name of the data.")
     ] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder, from its checkpoint.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder from its checkpoint.")] = None,
     transfer: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="Begin with the weights of this model, by default in its network."),
+        typer.Option(metavar="MODEL", help="Start from the weights of this model, by default with its network."),
     ] = None,
     measure: Annotated[
         list[str] | None,
         typer.Option(metavar="MODULE:CLASS:every=N", help="A measurement of your own. May be given several times."),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the best there is.")] = None,
+    device: Device = None,
     part: Parts = None,
     processes: Annotated[
-        int | None, typer.Option(help="Processes on this machine. Default: one for each GPU, else one.")
+        int | None, integer_option("Processes on this machine. Default: one for each GPU, else one.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the recipe in full and stop.")] = False,
 ) -> None:
-    """Train a model. Ctrl-C and SIGTERM stop after the step under way and save first."""
-    from rich.markup import escape
-
+    """Train a model. Ctrl-C and SIGTERM save the run after the current step, then stop."""
     from diffspace.cli.console import err, out as stdout
     from diffspace.cli.launch import is_launched, launch
     from diffspace.cli.runs import open_run, plan_run, read_run
@@ -65,54 +64,38 @@ def train_command(
     for option, value in (("data", data), ("--recipe", recipe), ("--out", out), ("--transfer", transfer)):
         if resume is not None and value is not None:
             raise ValueError(f"--resume: uses the recipe in the folder, changed by key=value; remove {option}")
-    if is_launched():
-        if processes is not None:
-            raise ValueError("--processes: has no effect on processes that were started together already")
-    elif (count := _count(processes, device)) > 1 and not dry_run:
-        options = {"--recipe": recipe, "--out": out, "--resume": resume, "--transfer": transfer, "--device": device}
-        given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
-        lists = {"--part": part, "--measure": measure}
-        given += [word for name, values in lists.items() for value in values or [] for word in (name, value)]
-        raise typer.Exit(launch(count, ["train", *([] if data is None else [data]), *words, *given]))
+    if not is_launched() and not dry_run and (count := _default_count(device) if processes is None else processes) > 1:
+        raise typer.Exit(launch(count, ctx.obj))
 
     measurements = [from_text("measurement", text) for text in measure or []]
     check_measurements(measurements)
-    first = os.environ.get("RANK", "0") == "0"
+    rank, local_rank = (int(os.environ.get(name, "0")) for name in ("RANK", "LOCAL_RANK"))
 
     def warn(text: str) -> None:
-        if first:
-            err.print("[yellow]warning:[/]", escape(text))
+        if rank == 0:
+            err.print("warning: " + text, style="yellow")
 
     if resume is not None:
-        kept = read_run(resume, words)
-        with Processes.join(device, kept.strategy) as group:
-            run = open_run(kept, resume, group, warn)
-            run.measurements += measurements
-            _train(run, started=False)
-        return
-    plan = plan_run(data, words, recipe, transfer, choose_device(device, int(os.environ.get("LOCAL_RANK", "0"))))
+        full = read_run(resume, words)
+        start = functools.partial(open_run, full, resume)
+    else:
+        plan = plan_run(data, words, recipe, transfer, choose_device(device, local_rank))
+        full, start = plan.recipe, functools.partial(plan.start, out)
     if dry_run:
-        stdout.print(plan.recipe.to_yaml(), end="", markup=False)
+        stdout.print(full.to_yaml(), end="")
         return
-    with Processes.join(device, plan.recipe.strategy) as group:
-        run, fresh = plan.start(out, group, warn)
-        if fresh and first:
-            err.print(f"weights that {transfer} does not have: {', '.join(fresh)}", markup=False)
-        for warning in plan.warnings():
-            warn(warning)
+    with Processes.join(device, full.strategy) as group:
+        run = start(group, warn)
         run.measurements += measurements
-        _train(run, started=True)
+        _train(run, resumed=resume is not None)
 
 
-def _count(processes: int | None, device: str | None) -> int:
-    """How many processes to start."""
+def _default_count(device: str | None) -> int:
+    """One process for each GPU, unless the device says otherwise."""
     import torch
 
-    if processes is None:
-        alone = device is not None and (":" in device or not device.startswith("cuda"))
-        return 1 if alone else max(1, torch.cuda.device_count())
-    check_integer("--processes", processes, 1)
-    return processes
+    alone = device is not None and (":" in device or not device.startswith("cuda"))
+    return 1 if alone else max(1, torch.cuda.device_count())
 
 
 @contextlib.contextmanager
@@ -145,23 +128,15 @@ def _signals_stop(run: Run) -> Iterator[list[int]]:
         restore()
 
 
-def _train(run: Run, started: bool) -> None:
+def _train(run: Run, resumed: bool) -> None:
+    """Train to the end of the recipe or the first signal, and print before and after what happens."""
     from diffspace.cli.console import err, out as stdout, progress_bar
 
     first, recipe, group = run.processes.first, run.recipe, run.processes
     if first:
-        parameters = sum(p.numel() for p in run.trainer.denoiser.parameters())
-        where = f"{recipe.precision} on {group.device}"
-        if group.count > 1:
-            where = f"{recipe.precision} on {group.count} processes on {group.device.type}"
-            where += f" ({recipe.strategy}, {recipe.batch_size} samples a step)"
-        stdout.print(
-            f"{run.data.name}: {len(run.data)} training samples of {'×'.join(map(str, run.data.sample_shape))}, "
-            f"{parameters:,} parameters, {recipe.images:,} images in {where}",
-            markup=False,
-        )
-        if not started:
-            stdout.print(f"going on after {run.trainer.images:,} images", markup=False)
+        _describe(run)
+        if resumed:
+            stdout.print(f"continues after {run.trainer.images:,} images")
     report = None
     with _signals_stop(run) as received, progress_bar("images", shown=first) as bar:
         task = bar.add_task("training", total=recipe.images, completed=run.trainer.images, info="")
@@ -177,10 +152,24 @@ def _train(run: Run, started: bool) -> None:
                 f"stopped early: the held-out loss has not fallen for patience_images={recipe.patience_images} images; "
             )
         skipped = f", {report.skipped} steps skipped" if report.skipped else ""
-        seen = f"{report.images:,} images seen, loss {report.loss:.4g}{skipped}"
-        stdout.print(f"{run.folder}: {how}{seen}; model saved", markup=False)
+        stdout.print(f"{run.folder}: {how}{report.images:,} images seen, loss {report.loss:.4g}{skipped}; model saved")
         if report.images < recipe.images:
-            stdout.print(f"go on with: diffspace train --resume {run.folder}", markup=False)
+            stdout.print(f"continue with: diffspace train --resume {run.folder}")
     code = group.max(128 + received[0] if received else 0)  # processes that got no signal end like the others
     if code:
         raise typer.Exit(code)
+
+
+def _describe(run: Run) -> None:
+    from diffspace.cli.console import out
+
+    recipe, group = run.recipe, run.processes
+    parameters = sum(p.numel() for p in run.trainer.denoiser.parameters())
+    where = f"on {group.device}"
+    if group.count > 1:
+        where = f"on {group.count} processes on {group.device.type} "
+        where += f"({recipe.strategy}, {recipe.batch_size} samples a step)"
+    out.print(
+        f"{run.data.name}: {len(run.data)} training samples of {'×'.join(map(str, run.data.sample_shape))}, "
+        f"{parameters:,} parameters, {recipe.images:,} images in {recipe.precision} {where}"
+    )

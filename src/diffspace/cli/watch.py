@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from diffspace.checks import check_number
+from diffspace.cli.options import Overwrite
+
 if TYPE_CHECKING:
     from diffspace.figures import Curves
 
@@ -15,22 +18,21 @@ if TYPE_CHECKING:
 def watch_command(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, made by `diffspace train`.")],
     out: Annotated[Path | None, typer.Option(help="Draw the curves into a picture (x.png) instead.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is at --out.")] = False,
+    overwrite: Overwrite = False,
     once: Annotated[bool, typer.Option("--once", help="Print the curves once and stop.")] = False,
-    every: Annotated[float, typer.Option(help="Seconds between two looks at the log.")] = 2.0,
+    every: Annotated[float, typer.Option(help="Seconds after which the log is read again.")] = 2.0,
 ) -> None:
-    """Draw loss, held-out loss, error by noise level and more, until the run ends or Ctrl-C. Several are compared."""
+    """Draw loss, held-out loss, error by noise level and more, until the run ends or Ctrl-C; compare several runs."""
     from diffspace.cli.console import out as stdout
     from diffspace.cli.watch_view import view
 
-    if not 0.1 <= every <= 3600:
-        raise ValueError(f"--every: expected 0.1 to 3600 seconds, got {every}")
+    check_number("--every", every, "[0.1, 3600]")
     if out is not None and once:
         raise ValueError("--once: has no effect with --out")
     watched = [_Watched(folder, name) for folder, name in zip(runs, _names(runs), strict=True)]
     if out is not None:
         _draw([one.curves() for one in watched], out, overwrite)
-        stdout.print(str(out), markup=False)
+        stdout.print(str(out))
         return
     if overwrite:
         raise ValueError("--overwrite: has no effect without --out")
@@ -95,11 +97,8 @@ def _names(runs: list[Path]) -> list[str]:
 
 
 def _draw(curves: list[Curves], path: Path, overwrite: bool) -> None:
-    from diffspace.cli.output import check_target
+    from diffspace.cli.output import check_target, write_figure
     from diffspace.figures import curves_figure
-    from diffspace.files import atomic_path
 
     check_target("--out", path, ".png", overwrite)
-    figure = curves_figure(curves)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=140)
+    write_figure(path, curves_figure(curves))
