@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import diffspace as ds
-from diffspace.cli.options import Batch, Device, FirstSeed, Overwrite, Parts, Sets, Size, Steps
+from diffspace.cli.options import Batch, Context, Device, FirstSeed, Overwrite, Parts, Sets, Size, Steps
 
 if TYPE_CHECKING:
     from diffspace.averages import Reconstruction, Snapshot
@@ -21,7 +21,7 @@ SWEEP, PICTURE, MODELS = "ema.json", "ema.png", "ema"
 
 
 def ema_command(
-    ctx: typer.Context,
+    ctx: Context,
     run: Annotated[Path, typer.Argument(help="Folder of a training run with snapshots.")],
     width: Annotated[
         float | None, typer.Option(help="Write the model that an average of this relative width would have given.")
@@ -71,7 +71,7 @@ def ema_command(
         _sweep(run, plans, Scoring.of(open_recipe(run), n, sets, steps, first_seed, batch), device)
 
 
-def _check_effect(ctx: typer.Context, mode: str, *names: str) -> None:
+def _check_effect(ctx: Context, mode: str, *names: str) -> None:
     """ValueError where one of these options was given, which need another mode."""
     for parameter in ctx.command.params:
         source = ctx.get_parameter_source(parameter.name) if parameter.name in names else None

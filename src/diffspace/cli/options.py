@@ -15,11 +15,15 @@ from diffspace.config import import_part
 if TYPE_CHECKING:
     from diffspace._shapes import Int, Tensor
 
+    Context = typer.Context
+else:
+    Context = typer.Context.__mro__[1]  # typer passes an object of the base class
+
 
 def integer_option(help: str, *flags: str, minimum: int = 1) -> Any:
     """An option for an integer of at least `minimum`."""
 
-    def check(param: typer.CallbackParam, value: int | None) -> int | None:
+    def check(context: Any, param: Any, value: int | None) -> int | None:
         if value is not None:
             check_integer(param.opts[0], value, minimum)
         return value

@@ -87,6 +87,8 @@ class Scoring:
         labels = None
         if model.class_names and new_labels is not None:
             labels = new_labels[torch.arange(self.n) % len(new)].repeat(self.sets)
+        else:
+            real_labels = new_labels = None
         samples = ds.sample(
             model,
             seeds=self.seeds,
@@ -94,7 +96,7 @@ class Scoring:
             cond=None if labels is None else {"labels": labels},
             execution=ds.Execution(batch_size=self.batch, progress=show),
         ).x.to(torch.float32)
-        # samples are scored as they are stored: clipped and rounded like the data
+        # clipped and rounded like the data, as samples are stored
         samples = model.transform.forward(model.decode(samples))
         classifier = None
         if labels is not None:
@@ -107,8 +109,8 @@ class Scoring:
             new,
             seeds=self.seeds,
             sample_labels=labels,
-            train_labels=None if labels is None else real_labels,
-            held_out_labels=None if labels is None else new_labels,
+            train_labels=real_labels,
+            held_out_labels=new_labels,
             n=self.n,
             classifier=classifier,
         )

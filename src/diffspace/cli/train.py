@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diffspace.cli.options import Device, Parts, integer_option
+from diffspace.cli.options import Context, Device, Parts, integer_option
 
 if TYPE_CHECKING:
     from diffspace.train import Run
@@ -23,7 +23,7 @@ _TWICE_SECONDS = 2.0
 
 
 def train_command(
-    ctx: typer.Context,
+    ctx: Context,
     data: Annotated[
         str | None, typer.Argument(help="digits, a point set (swissroll, …), a folder or .zip of images, an array, …")
     ] = None,

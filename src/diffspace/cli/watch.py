@@ -1,4 +1,4 @@
-"""`diffspace watch`: the curves of a run, in the terminal while it goes on, or as a picture."""
+"""`diffspace watch`: the curves of a run, in the terminal while it trains, or as a picture."""
 
 from __future__ import annotations
 

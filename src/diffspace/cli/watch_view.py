@@ -110,15 +110,15 @@ def _title(name: str, *keys: tuple[str, str]) -> Text:
     return text
 
 
-def _colour(count: int, i: int) -> str:
-    """The colour of run number i of `count`."""
-    return _COLOURS[i % len(_COLOURS)] if count > 1 else _COLOURS[0]
+def _colour(i: int) -> str:
+    """The colour of run number i."""
+    return _COLOURS[i % len(_COLOURS)]
 
 
 def _loss(runs: Sequence[Curves], width: int, height: int) -> list[Text]:
     lines, keys = [], []
     for i, run in enumerate(runs):
-        loss, colour = run.training["loss"], _colour(len(runs), i)
+        loss, colour = run.training["loss"], _colour(i)
         if loss:
             lines.append(Line(loss.images, smooth(loss.values, len(loss.values) // 60), colour))
         if run.held_out:
@@ -141,7 +141,7 @@ def _levels(runs: Sequence[Curves], width: int, height: int) -> list[Text]:
         lines.append(Line(*drawn[0][1][0].points(), "bright_black"))
         keys.append(("⠒ first", "bright_black"))
     for i, (_, slices) in enumerate(drawn):
-        lines.append(Line(*slices[-1].points(), _colour(len(runs), i)))
+        lines.append(Line(*slices[-1].points(), _colour(i)))
     if len(runs) == 1:
         keys += [("⠒ now", "blue")] if drawn else []
         if runs[0].held_out_by_sigma:
@@ -157,7 +157,7 @@ def _levels(runs: Sequence[Curves], width: int, height: int) -> list[Text]:
 def _small(curves: Sequence[Curve], title: str, width: int, height: int) -> list[Text]:
     """A panel of one curve for each run."""
     lines = [
-        Line(curve.images, smooth(curve.values, len(curve.values) // 40), _colour(len(curves), i))
+        Line(curve.images, smooth(curve.values, len(curve.values) // 40), _colour(i))
         for i, curve in enumerate(curves)
         if curve
     ]
