@@ -195,7 +195,10 @@ def test_folders_that_are_not_what_was_written(source, tmp_path: Path) -> None:
     write(source, tmp_path / "out")
     manifest_file, array_file = tmp_path / "out" / "manifest.json", tmp_path / "out" / "latents.npy"
     manifest, array = manifest_file.read_bytes(), array_file.read_bytes()
-    for content in (b"{", b"[]", b"{}", manifest.replace(b'"count": 35', b'"count": 36'), manifest_text({"count": 1})):
+    entries = {k: v for k, v in json.loads(manifest).items() if k != "sha256"}
+    forged = [manifest_text({k: v for k, v in entries.items() if k != "shape"}), manifest_text(entries | {"shape": 3})]
+    torn = manifest.replace(b'"count": 35', b'"count": 36')
+    for content in (b"{", b"[]", b"{}", torn, manifest_text({"count": 1}), *forged):
         manifest_file.write_bytes(content)
         with pytest.raises(ValueError, match=r"manifest\.json: is not what `diffspace data encode` wrote"):
             load_data(tmp_path / "out")

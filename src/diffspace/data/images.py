@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,8 +16,16 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from diffspace._shapes import Shaped, Tensor
 
-if TYPE_CHECKING:
-    from diffspace.data.stored_images import Crop, StoredImages
+
+@runtime_checkable
+class EncodedImages(Protocol):
+    """Where images are, their names there, and each as bytes, a file or an array: what a `StoredImages` gives."""
+
+    path: Path
+    names: Sequence[str]
+
+    def open(self, number: int) -> bytes | IO[bytes] | Any: ...
+
 
 # Pillow knows these by name only (no decoder comes with it), or hands them to a PostScript interpreter
 _EXCLUDED = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF", "EPS"}
@@ -48,7 +56,7 @@ class Header(NamedTuple):
     gray: bool
 
 
-def read_header(images: StoredImages, number: int) -> Header:
+def read_header(images: EncodedImages, number: int) -> Header:
     """The header of an image; ValueError names one that cannot be read."""
     with _opened(images, number) as (_, image):
         return Header(*_upright_size(image), _is_gray(image))
@@ -64,7 +72,7 @@ class ImageReader:
 
     channels: Literal["grayscale", "RGB", "RGBA"]
     size: tuple[int, int]
-    crop: Crop
+    crop: str
     one_size: bool = False
     all_gray: bool = False
 
@@ -74,7 +82,7 @@ class ImageReader:
         height, width = self.size
         return (len(_MODES[self.channels]), width if self.crop == "wide" else height, width)
 
-    def __call__(self, images: StoredImages, number: int) -> Shaped[Tensor, "channels height width"]:
+    def __call__(self, images: EncodedImages, number: int) -> Shaped[Tensor, "channels height width"]:
         """The pixels in uint8; ValueError names an image that cannot be read."""
         with _opened(images, number) as (_, image):
             self._check_like_the_sample(image)
@@ -82,7 +90,7 @@ class ImageReader:
         channels, height, width = self.shape
         return torch.from_numpy(pixels).reshape(height, width, channels).permute(2, 0, 1)
 
-    def png(self, images: StoredImages, number: int) -> bytes:
+    def png(self, images: EncodedImages, number: int) -> bytes:
         """The pixels as a PNG, not compressed as in the reference; a file that is such a PNG keeps its bytes."""
         with _opened(images, number) as (file, image):
             kept = image.format == "PNG" and self._fits(image)
@@ -159,7 +167,7 @@ class ImageReader:
 
 
 @contextlib.contextmanager
-def _opened(images: StoredImages, number: int) -> Iterator[tuple[IO[bytes] | None, Image.Image]]:
+def _opened(images: EncodedImages, number: int) -> Iterator[tuple[IO[bytes] | None, Image.Image]]:
     """The file, if there is one, and the image in it; any error with the two is a ValueError that names the image."""
     try:
         stored: Any = images.open(number)

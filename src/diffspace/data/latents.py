@@ -218,6 +218,12 @@ class Latents:
         """Open the array; ValueError if it is not what its manifest says."""
         path = Path(self.path).expanduser()
         manifest = _read_manifest(path / MANIFEST)
+        try:
+            return self._open(path, manifest)
+        except (KeyError, TypeError, AttributeError) as error:  # an entry that is missing or of another type
+            raise ValueError(f"{path / MANIFEST}: is not what `diffspace data encode` wrote: {error!r}") from None
+
+    def _open(self, path: Path, manifest: dict[str, Any]) -> DataSet:
         array = _open_array(path / LATENTS)
         stored = (manifest["count"] * (2 if manifest["mirror"] else 1), *manifest["shape"])
         if array.shape != stored or str(array.dtype) != manifest["precision"]:
