@@ -78,7 +78,7 @@ def test_samplers_that_were_found_take_part(points_run, capsys, monkeypatch):
         (["ring", "--out", "x.jpg"], "--out: expected a name that ends in .png, got x.jpg"),
         (["ring", "--json", "nowhere/x.json"], "--json: there is no folder nowhere"),
         (["ring", "--solvers", "heun,heun"], "heun, edm is given twice"),
-        (["oracle:nowhere"], "there is no 'nowhere'"),
+        (["oracle:nowhere"], "data: 'nowhere' does not exist"),
     ],
 )
 def test_mistakes_are_told_on_one_line(arguments, message, capsys, tmp_path, monkeypatch):

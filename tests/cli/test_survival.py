@@ -223,3 +223,9 @@ def test_mistakes_are_named_on_one_line(tmp_path, capsys, words, message):
     assert code == 2
     assert message in said
     assert not Path(tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_processes_that_were_started_together_are_of_one_number(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert main(["train", "swissroll", "--processes", "2"]) == 2
+    assert "--processes: 2, but 4 were started together" in capsys.readouterr().err

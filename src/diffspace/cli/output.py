@@ -48,7 +48,7 @@ def check_model_folder(option: str, folder: Path, overwrite: bool) -> None:
 
 def write_json(path: Path, record: Any) -> None:
     """Write a record that people read too."""
-    write_text(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_figure(path: Path, figure: Figure) -> None:

@@ -64,6 +64,8 @@ def train_command(
     for option, value in (("data", data), ("--recipe", recipe), ("--out", out), ("--transfer", transfer)):
         if resume is not None and value is not None:
             raise ValueError(f"--resume: uses the recipe in the folder, changed by key=value; remove {option}")
+    if is_launched() and processes not in (None, int(os.environ["WORLD_SIZE"])):
+        raise ValueError(f"--processes: {processes}, but {os.environ['WORLD_SIZE']} were started together")
     if not is_launched() and not dry_run and (count := _default_count(device) if processes is None else processes) > 1:
         raise typer.Exit(launch(count, ctx.obj))
 
