@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from diffspace._shapes import Batch, Float, Sigma, Tensor
-from diffspace.oracles.base import Oracle
+from diffspace.oracles.oracle import Oracle
 from diffspace.protocols import Cond, check_cond
 
 

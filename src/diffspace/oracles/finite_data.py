@@ -9,7 +9,7 @@ import torch
 
 from diffspace._shapes import Batch, Float, Sigma, Tensor
 from diffspace.checks import check_number
-from diffspace.oracles.base import Oracle
+from diffspace.oracles.oracle import Oracle
 
 # below this ratio of σ to the extent of the data, ‖x‖² − 2x·y + ‖y‖² has lost the digits that σ² needs
 _CANCELLATION = 1e-3

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 
 from diffspace._shapes import Batch, Float, Sigma, Tensor
-from diffspace.oracles.base import Oracle, eigen, total_variances
 from diffspace.oracles.conditioning import condition
+from diffspace.oracles.oracle import Oracle, eigen, total_variances
 
 
 class GaussianMixture(Oracle):
