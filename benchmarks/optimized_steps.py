@@ -11,7 +11,7 @@ import math
 import torch
 
 import diffspace as ds
-from diffspace.config import find, kinds
+from diffspace.parts import find, kinds
 from diffspace.sampling import Execution, count_evaluations
 from diffspace.solverlab import EndPointError, Reference, fit_solver, optimize_steps, reference
 

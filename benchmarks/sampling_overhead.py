@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 import diffspace as ds
-from diffspace.config import find, kinds
+from diffspace.parts import find, kinds
 
 
 def denoiser(x: Tensor, sigma: Tensor, cond: object = None) -> Tensor:

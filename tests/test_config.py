@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import diffspace as ds
-from diffspace.config import FAMILIES, find, from_config, from_text, split_list, to_config, to_text
+from diffspace.config import from_config, from_text, split_list, to_config, to_text
+from diffspace.parts import FAMILIES, find
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import diffspace as ds
-from diffspace import config
+from diffspace import parts
 from diffspace.cli.app import main
 
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
@@ -26,7 +26,8 @@ FILE = re.compile(r"^```\w+\n# file: (\S+)\n(.*?)^```", re.MULTILINE | re.DOTALL
 USE = """
 import diffspace as ds
 from diffspace.cli.app import main
-from diffspace.config import from_text, kinds, to_text
+from diffspace.config import from_text, to_text
+from diffspace.parts import kinds
 
 assert main(["train", "--recipe", "named.yaml", "network.width=8", "--out", "run"]) == 0
 words = ["--solver", "ralston3", "--schedule", "exponential", "--steps", "3"]
@@ -71,8 +72,8 @@ def installed(tmp_path_factory):
 @pytest.fixture
 def at_hand(monkeypatch):
     """The state of a process in which nothing was registered or imported by name."""
-    monkeypatch.setattr(config, "_unregistered", {})
-    monkeypatch.setattr(config, "FAMILIES", {family: dict(kinds) for family, kinds in config.FAMILIES.items()})
+    monkeypatch.setattr(parts, "_unregistered", {})
+    monkeypatch.setattr(parts, "FAMILIES", {family: dict(kinds) for family, kinds in parts.FAMILIES.items()})
     monkeypatch.setattr(sys, "path", list(sys.path))
 
 
@@ -155,6 +156,6 @@ def test_a_module_that_does_not_exist_is_told_from_one_that_is_broken(at_hand, t
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken_part.py").write_text("import a_package_that_is_missing\n")
     with pytest.raises(ValueError, match="no module nowhere_at_all"):
-        config.import_part("nowhere_at_all:Mine")
+        parts.import_part("nowhere_at_all:Mine")
     with pytest.raises(ModuleNotFoundError, match="a_package_that_is_missing"):
-        config.import_part("broken_part:Mine")
+        parts.import_part("broken_part:Mine")

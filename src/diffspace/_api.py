@@ -1,10 +1,10 @@
 """The top level of `diffspace`, imported at first use: all exports of the core packages, and the names below."""
 
-from diffspace.config import register as register
 from diffspace.likelihood import *
 from diffspace.loading import load as load
 from diffspace.model import Model as Model
 from diffspace.objective import *
+from diffspace.parts import register as register
 from diffspace.preconditioning import *
 from diffspace.process import *
 from diffspace.protocols import Cond as Cond, Denoiser as Denoiser, Encoder as Encoder, Network as Network

@@ -11,11 +11,12 @@ import torch
 
 from diffspace._shapes import Tensor
 from diffspace.checks import first_line
-from diffspace.config import Part, allow_parts, from_config
+from diffspace.config import from_config
 from diffspace.files import has_format
 from diffspace.interop import SUFFIXES, convert
 from diffspace.interop.conversion import fit_network
 from diffspace.model import CONFIG, FORMAT, WEIGHTS, Model
+from diffspace.parts import Part, allow_parts
 from diffspace.preconditioning import Preconditioned
 from diffspace.transform import Transform
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffspace.config import kinds
 from diffspace.data import ArrayFile, Digits, ImageFolder, SwissRoll, TwoMoons, load_data, make_source
+from diffspace.parts import kinds
 
 
 def test_names() -> None:

@@ -5,7 +5,7 @@ import torch
 from processes import PROCESSES
 
 import diffspace as ds
-from diffspace.config import find, kinds
+from diffspace.parts import find, kinds
 from diffspace.sampling import Execution
 
 LATENTS = torch.tensor([[0.5, -1.2], [1.4, 0.3], [-3.0, 2.5]], dtype=torch.float64)

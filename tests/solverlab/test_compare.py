@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from diffspace.config import from_text, kinds as registered
+from diffspace.config import from_text
 from diffspace.oracles import Gaussian
+from diffspace.parts import kinds as registered
 from diffspace.protocols import Request
 from diffspace.sampling import (
     AdamsBashforth,

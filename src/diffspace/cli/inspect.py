@@ -17,9 +17,9 @@ def inspect_command(
 ) -> None:
     """Print count, shape, range and statistics of a data set, and the settings they suggest with the reasons."""
     from diffspace.cli.console import out
-    from diffspace.config import import_typed
     from diffspace.data import load_data
     from diffspace.inspection import inspect
+    from diffspace.parts import import_typed
     from diffspace.train import apply_overrides
 
     import_typed({"source": data})

@@ -147,7 +147,7 @@ def _print(measured: _Measured, found: Figures, of_steps: float, steps: int) -> 
 def _held_out(model: str, data: str | None, options: list[str]) -> DataSet:
     """The held-out part of the named data, or of those of the run."""
     from diffspace.cli.runs import open_recipe
-    from diffspace.config import import_typed
+    from diffspace.parts import import_typed
     from diffspace.train import apply_overrides, make_data_recipe
 
     if data is None:

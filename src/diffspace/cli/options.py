@@ -10,7 +10,7 @@ import typer
 
 import diffspace as ds
 from diffspace.checks import check_integer, nearest
-from diffspace.config import import_part
+from diffspace.parts import import_part
 
 if TYPE_CHECKING:
     from diffspace._shapes import Int, Tensor

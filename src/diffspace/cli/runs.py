@@ -12,13 +12,14 @@ import torch
 
 from diffspace.checks import check_number
 from diffspace.cli.scoring import Scoring
-from diffspace.config import import_typed, to_config
+from diffspace.config import to_config
 from diffspace.data import DataSet
 from diffspace.figures import save_samples
 from diffspace.files import atomic_path
 from diffspace.inspection import Inspection, inspect
 from diffspace.loading import load
 from diffspace.model import Model
+from diffspace.parts import import_typed
 from diffspace.presets import IDDPM, VE, VP
 from diffspace.sampling import Execution, sample
 from diffspace.train import (

@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from diffspace.config import MODULE_CLASS, build, find, kinds
+from diffspace.config import build
 from diffspace.data.archives import MANIFEST, ImageFolder, ImageZip, TarShards, is_shard_range
 from diffspace.data.arrays import ArrayFile
 from diffspace.data.dataset import DataSet
@@ -23,6 +23,7 @@ from diffspace.data.huggingface import HuggingFaceImages
 from diffspace.data.latents import LATENTS, Latents
 from diffspace.data.stored_images import ImageSource
 from diffspace.oracles import FiniteData, GaussianMixture, Oracle
+from diffspace.parts import MODULE_CLASS, find, kinds
 
 
 @runtime_checkable

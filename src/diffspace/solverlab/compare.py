@@ -13,7 +13,8 @@ import torch
 
 from diffspace._shapes import Float, Tensor
 from diffspace.checks import check_number
-from diffspace.config import find, from_text, kinds, to_text
+from diffspace.config import from_text, to_text
+from diffspace.parts import find, kinds
 from diffspace.protocols import Denoiser
 from diffspace.sampling import Execution, Sampler, sample
 from diffspace.sampling.driver import make_grid

@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from diffspace.config import FAMILIES, is_none, parse_word
+from diffspace.config import is_none, parse_word
+from diffspace.parts import FAMILIES
 
 
 class _Loader(yaml.SafeLoader):
