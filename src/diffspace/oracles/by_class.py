@@ -8,7 +8,7 @@ import torch
 
 from diffspace._shapes import Batch, Float, Sigma, Tensor
 from diffspace.oracles.oracle import Oracle
-from diffspace.protocols import Cond, check_cond
+from diffspace.protocols import Cond
 
 
 class ByClass(Oracle):
@@ -16,6 +16,8 @@ class ByClass(Oracle):
 
     `cond["labels"]`, class indices of shape (B,), is required. `log_prob` is that of the mixture of equal classes.
     """
+
+    conditions = ("labels",)
 
     def __init__(self, oracles: Sequence[Oracle]) -> None:
         if not oracles:
@@ -26,8 +28,8 @@ class ByClass(Oracle):
         super().__init__(oracles[0].sample_shape)
         self.oracles = tuple(oracles)
 
-    def __call__(self, x: Batch, sigma: Sigma, cond: Cond | None = None) -> Batch:
-        labels = check_cond(cond, ("labels",), "ByClass").get("labels")
+    def _denoise(self, x: Tensor, sigma: Tensor, cond: Cond) -> Tensor:
+        labels = cond.get("labels")
         if labels is None or labels.shape != (len(x),):
             raise ValueError(f"labels: expected class indices of shape ({len(x)},)")
         if int(labels.min()) < 0 or int(labels.max()) >= len(self.oracles):

@@ -10,6 +10,7 @@ import torch
 from diffspace._shapes import Batch, Float, Sigma, Tensor
 from diffspace.checks import check_number
 from diffspace.oracles.oracle import Oracle
+from diffspace.protocols import Cond
 
 # below this ratio of σ to the extent of the data, ‖x‖² − 2x·y + ‖y‖² has lost the digits that σ² needs
 _CANCELLATION = 1e-3
@@ -79,7 +80,7 @@ class FiniteData(Oracle):
                 mean = torch.addmm(keep * mean, weights, chunk)
             yield rows, mean / total, (greatest + total.log()).squeeze(1)
 
-    def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def _denoise(self, x: Tensor, sigma: Tensor, cond: Cond) -> Tensor:
         denoised = torch.empty_like(x)
         for rows, mean, _ in self._blocks(x, sigma):
             denoised[rows] = (mean + self._center.to(x.device)).reshape(-1, *self.sample_shape)

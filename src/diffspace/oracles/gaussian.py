@@ -10,6 +10,7 @@ import torch
 from diffspace._shapes import Batch, Float, Sigma, Tensor
 from diffspace.oracles.conditioning import condition
 from diffspace.oracles.oracle import Oracle, eigen, total_variances
+from diffspace.protocols import Cond
 
 
 class Gaussian(Oracle):
@@ -38,7 +39,7 @@ class Gaussian(Oracle):
         """μ + Uz, in shape and dtype like x."""
         return (self.mean.to(like.device) + z @ self.axes.to(like.device).T).reshape(like.shape).to(like.dtype)
 
-    def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def _denoise(self, x: Tensor, sigma: Tensor, cond: Cond) -> Tensor:
         variances = self.variances.to(x.device)
         level = self._level(sigma, x)
         gain = variances / (variances + level**2)

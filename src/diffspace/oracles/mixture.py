@@ -10,6 +10,7 @@ import torch
 from diffspace._shapes import Batch, Float, Sigma, Tensor
 from diffspace.oracles.conditioning import condition
 from diffspace.oracles.oracle import Oracle, eigen, total_variances
+from diffspace.protocols import Cond
 
 
 class GaussianMixture(Oracle):
@@ -76,7 +77,7 @@ class GaussianMixture(Oracle):
         weighted = joint.softmax(1)[:, :, None] * vectors
         return weighted.sum(1) if self._basis is None else weighted.flatten(1) @ self._basis.to(joint.device).T
 
-    def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def _denoise(self, x: Tensor, sigma: Tensor, cond: Cond) -> Tensor:
         offsets, total, joint = self._components(x, sigma)
         gain = self.variances.to(x.device) / total
         denoised = self._average(joint, torch.addcmul(self._centres.to(x.device), gain, offsets))

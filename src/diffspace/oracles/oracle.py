@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 
@@ -42,6 +43,9 @@ class Oracle(ABC):
     It is a `Denoiser` like any network. D(x; σ) = x + σ²·∇ₓ ln p(x; σ) (Eq. 3).
     """
 
+    conditions: ClassVar[tuple[str, ...]] = ()
+    """The names that `cond` may have."""
+
     def __init__(self, sample_shape: tuple[int, ...]) -> None:
         self.sample_shape = sample_shape
 
@@ -61,11 +65,11 @@ class Oracle(ABC):
 
     def __call__(self, x: Batch, sigma: Sigma, cond: Cond | None = None) -> Batch:
         """D(x; σ) = E[x₀ | x₀ + σε = x]."""
-        check_cond(cond, (), type(self).__name__)
-        return self._denoise(x, sigma)
+        return self._denoise(x, sigma, check_cond(cond, self.conditions, type(self).__name__))
 
-    def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _denoise(self, x: Tensor, sigma: Tensor, cond: Cond) -> Tensor:
+        """D(x; σ), with the conditions in `conditions` alone."""
 
     @abstractmethod
     def log_prob(self, x: Batch, sigma: Sigma) -> Float[Tensor, "batch"]:
