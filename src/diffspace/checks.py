@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import math
 from collections.abc import Collection, Iterable
 from numbers import Real
 from typing import Any, get_args
@@ -36,10 +37,11 @@ def check_number(name: str, value: object, interval: str = "(-inf, inf)") -> Non
 
 def check_integer(name: str, value: object, minimum: int, maximum: int | None = None) -> None:
     """Check that `value` is an int (not a bool) from `minimum` to `maximum`."""
-    whole = isinstance(value, int) and not isinstance(value, bool) and minimum <= value
-    if not (whole and (maximum is None or value <= maximum)):  # type: ignore[operator]
-        span = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
-        raise ValueError(f"{name}: expected an integer {span}, got {value!r}")
+    most = math.inf if maximum is None else maximum
+    if isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= most:
+        return
+    span = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+    raise ValueError(f"{name}: expected an integer {span}, got {value!r}")
 
 
 def check_choice(name: str, value: object, allowed: Any) -> None:
