@@ -207,7 +207,7 @@ def test_gradients_reach_the_weights_and_modes_are_restored():
     found = log_likelihood(denoiser, x, **placed)
     torch.testing.assert_close(found.log_prob, objective(x, layer.weight))
     denoiser.train()
-    log_likelihood(denoiser, x.detach(), sampler=Sampler(placed["steps"], Heun(1 / 2)))
+    log_likelihood(denoiser, x.detach(), sampler=sampler)
     assert denoiser.training
     assert dropout.training
     assert layer.weight.grad is None
