@@ -122,5 +122,5 @@ def _batches(data, recipe):
 
 
 def test_missing_data_are_named():
-    with pytest.raises(ValueError, match=r"^data: there is no 'datasets/cifar10-32x32.zip'"):
+    with pytest.raises(ValueError, match=r"^data: 'datasets/cifar10-32x32.zip' does not exist"):
         make_recipe(read_recipe(FOLDER / "cifar10-ddpmpp.yaml"))
