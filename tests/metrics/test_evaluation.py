@@ -22,9 +22,7 @@ def score(classifier: Classifier, digits: Digits, samples: torch.Tensor) -> Scor
         digits.train,
         digits.held_out[225:],
         seeds=range(225),
-        sample_labels=digits.held_out_labels[:225],
-        train_labels=digits.train_labels,
-        held_out_labels=digits.held_out_labels[225:],
+        labels=(digits.held_out_labels[:225], digits.train_labels, digits.held_out_labels[225:]),
         classifier=classifier,
     )
 
@@ -108,9 +106,7 @@ def test_subsets_have_the_classes_of_the_samples() -> None:
         train,
         held_out,
         seeds=range(5),
-        sample_labels=torch.tensor([2, 0, 0, 2, 0]),
-        train_labels=train_labels,
-        held_out_labels=torch.zeros(30, dtype=torch.int64),
+        labels=(torch.tensor([2, 0, 0, 2, 0]), train_labels, torch.zeros(30, dtype=torch.int64)),
     ).frechet
     exact = frechet_distance(FeatureStatistics.of(train[:5]), FeatureStatistics.of(held_out))
     assert f.by_class
@@ -133,13 +129,7 @@ def test_n_is_equal_and_notes_say_what_was_given_up() -> None:
 
     zeros = torch.zeros(10, dtype=torch.int64)
     scores = evaluate(
-        normal(10, 2, seed=2),
-        train,
-        held_out,
-        seeds=range(10),
-        sample_labels=zeros,
-        train_labels=torch.arange(30),
-        held_out_labels=torch.arange(20),
+        normal(10, 2, seed=2), train, held_out, seeds=range(10), labels=(zeros, torch.arange(30), torch.arange(20))
     )
     assert not scores.frechet[0].by_class
     assert scores.notes == ("Training subsets ignore the classes: one has fewer training items than samples.",)
@@ -159,9 +149,7 @@ def test_several_sets_of_samples_are_averaged() -> None:
         n=20,
         seeds=range(70),
         subsets=6,
-        sample_labels=labels,
-        train_labels=torch.tensor([0] * 20 + [1] * 20),
-        held_out_labels=torch.zeros(40, dtype=torch.int64),
+        labels=(labels, torch.tensor([0] * 20 + [1] * 20), torch.zeros(40, dtype=torch.int64)),
     )
     (f,) = scores.frechet
     assert (f.n, f.sets, f.subsets, f.by_class) == (20, 3, 6, True)
@@ -200,14 +188,12 @@ def test_errors(monkeypatch: pytest.MonkeyPatch) -> None:
         evaluate(x, x, x[:1], seeds=range(10))
     with pytest.raises(ValueError, match="samples: 2 of 10 items have values that are not finite"):
         evaluate(torch.cat([x[:8], x[8:] / 0]), x, x, seeds=range(10))
-    with pytest.raises(ValueError, match=r"labels: .* some are missing"):
-        evaluate(x, x, x, seeds=range(10), sample_labels=y)
     with pytest.raises(ValueError, match=r"labels of train: .* lowest -1"):
-        evaluate(x, x, x, seeds=range(10), sample_labels=y, train_labels=y - 1, held_out_labels=y)
+        evaluate(x, x, x, seeds=range(10), labels=(y, y - 1, y))
     with pytest.raises(ValueError, match=r"expected items of 3 elements"):
         evaluate(x, x, x, seeds=range(10), extractors=[Identity(3)])
     monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)
     with pytest.raises(ValueError, match=r"samples: expected items of shape \(2,\) as in train, got shape \(10, 3\)"):
         evaluate(normal(10, 3), x, x, seeds=range(10))
     with pytest.raises(ValueError, match=r"labels of held_out: .* got shape \(9,\)"):
-        evaluate(x, x, x, seeds=range(10), sample_labels=y, train_labels=y, held_out_labels=y[:9])
+        evaluate(x, x, x, seeds=range(10), labels=(y, y, y[:9]))

@@ -84,11 +84,10 @@ class Scoring:
         tell("sampling")
         real, real_labels = self._real
         new, new_labels = self._new
-        labels = None
-        if model.class_names and new_labels is not None:
+        labels = classes = None
+        if model.class_names and real_labels is not None and new_labels is not None:
             labels = new_labels[torch.arange(self.n) % len(new)].repeat(self.sets)
-        else:
-            real_labels = new_labels = None
+            classes = (labels, real_labels, new_labels)
         samples = ds.sample(
             model,
             seeds=self.seeds,
@@ -103,17 +102,7 @@ class Scoring:
             tell("training the classifier of real data")
             classifier = self._classifier
         tell("scoring")
-        return evaluate(
-            samples,
-            real,
-            new,
-            seeds=self.seeds,
-            sample_labels=labels,
-            train_labels=real_labels,
-            held_out_labels=new_labels,
-            n=self.n,
-            classifier=classifier,
-        )
+        return evaluate(samples, real, new, seeds=self.seeds, labels=classes, n=self.n, classifier=classifier)
 
 
 def _read(data: DataSet) -> tuple[Tensor, Tensor | None]:

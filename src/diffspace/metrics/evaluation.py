@@ -1,21 +1,155 @@
-"""Score a set of samples, each score beside what real data reach in the same place."""
+"""Score a set of samples, each score beside what real data reach in the same place: as a table and as JSON."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
+from typing import Any
 
 import torch
 
 from diffspace._shapes import Float, Int, Tensor
 from diffspace.checks import check_integer
-from diffspace.metrics.features import FeatureExtractor, default_extractor
-from diffspace.metrics.frechet import FeatureStatistics, frechet_distance
-from diffspace.metrics.neighbours import memorisation
+from diffspace.metrics.features import FeatureExtractor, FeatureStatistics, default_extractor, frechet_distance
+from diffspace.metrics.neighbours import Memorisation, memorisation
 from diffspace.metrics.recognition import Classifier
-from diffspace.metrics.scores import FrechetScore, RecognisedScore, Scores, Share
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a score table."""
+
+    name: str
+    value: str
+    reference: str
+    note: str
+
+
+@dataclass(frozen=True)
+class FrechetScore:
+    """The Fréchet distance of n samples to the held-out data, beside that of n real training items.
+
+    `value` is the mean over `sets` disjoint sets of n samples, `real` that over `subsets` random subsets of
+    the training part. `value_std` and `real_std` are the standard deviations of one such distance, None for
+    a single one. If `by_class`, each subset has as many items of each class as a set of samples.
+    """
+
+    extractor: str
+    dim: int
+    n: int
+    held_out_n: int
+    value: float
+    value_std: float | None
+    sets: int
+    real: float
+    real_std: float | None
+    subsets: int
+    by_class: bool
+
+    @property
+    def standard_error(self) -> float:
+        """That of `value`, 0 where there is only one set."""
+        return 0.0 if self.value_std is None else self.value_std / math.sqrt(self.sets)
+
+    @property
+    def ratio(self) -> float:
+        """The distance in units of the real one: 1 is as good as real data."""
+        return self.value / self.real if self.real > 0 else math.inf
+
+
+@dataclass(frozen=True)
+class Share:
+    """`count` of `n` items."""
+
+    count: int
+    n: int
+
+    @property
+    def value(self) -> float:
+        return self.count / self.n
+
+    @property
+    def standard_error(self) -> float:
+        """The standard deviation of the binomial probability given the count, under a uniform prior.
+
+        Near √(p(1 − p)/n), but not 0 where all or none of the items count.
+        """
+        p = (self.count + 1) / (self.n + 2)
+        return math.sqrt(p * (1 - p) / (self.n + 3))
+
+    def __str__(self) -> str:
+        return f"{100 * self.value:.1f} ± {100 * self.standard_error:.1f} %"
+
+
+@dataclass(frozen=True)
+class RecognisedScore:
+    """Shares of class-conditional samples, and of held-out data, that a classifier takes for their class."""
+
+    classifier: str
+    samples: Share
+    held_out: Share
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The results of `evaluate`, with what is needed to measure them again."""
+
+    samples_n: int
+    train_n: int
+    held_out_n: int
+    seeds: str
+    subset_seed: int
+    frechet: tuple[FrechetScore, ...]
+    recognised: RecognisedScore | None
+    memorisation: Memorisation
+    notes: tuple[str, ...]
+
+    def rows(self) -> list[Row]:
+        """The table: what is measured, its value for the samples, for real data, and how it was taken."""
+        seeds = f"seeds {self.seeds}; {self.train_n} training items"
+        rows = [Row("data", f"{self.samples_n} samples", f"{self.held_out_n} held out", seeds)]
+        rows += [self._frechet_row(f) for f in self.frechet]
+        if self.recognised is not None:
+            r = self.recognised
+            rows.append(Row("recognised as their class", str(r.samples), str(r.held_out), r.classifier))
+        m = self.memorisation
+        name = "distance to the nearest training item"
+        rows.append(Row(name, f"{m.median:.4g}", f"{m.held_out_median:.4g}", "median"))
+        for c in m.closeness:
+            expected = f"{100 * c.expected:.1f} ± {100 * c.standard_error:.1f} %"
+            note = f"the held-out data's {100 * c.quantile:g} % quantile; p = {c.p_value:.2g}"
+            rows.append(Row(f"nearer than {c.threshold:.4g}", f"{100 * c.observed:.1f} %", expected, note))
+        rows.append(Row("copies of training items", str(len(m.copies)), str(m.held_out_copies), m.verdict))
+        return rows
+
+    def _frechet_row(self, f: FrechetScore) -> Row:
+        classes = ", in the samples' classes" if f.by_class else ""
+        return Row(
+            f"Fréchet distance, {f.extractor}",
+            _with_spread(f.value, f.value_std),
+            _with_spread(f.real, f.real_std),
+            f"{f.ratio:.2f} of real; {f.sets} × n = {f.n} against {f.held_out_n} held out, {f.dim} features; "
+            f"real: {f.subsets} training subsets{classes}, seed {self.subset_seed}",
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The scores as JSON values."""
+        scores = asdict(self)
+        for entry, f in zip(scores["frechet"], self.frechet, strict=True):
+            entry["ratio"] = f.ratio if math.isfinite(f.ratio) else None
+        if self.recognised is not None:
+            for part in ("samples", "held_out"):
+                share: Share = getattr(self.recognised, part)
+                scores["recognised"][part] |= {"value": share.value, "standard_error": share.standard_error}
+        scores["memorisation"] |= {"clean": self.memorisation.clean, "verdict": self.memorisation.verdict}
+        return scores
+
+
+def _with_spread(mean: float, std: float | None) -> str:
+    return f"{mean:.4g}" if std is None else f"{mean:.4g} ± {std:.2g}"
 
 
 def evaluate(
@@ -24,9 +158,7 @@ def evaluate(
     held_out: Float[Tensor, "k *dims"],
     *,
     seeds: Sequence[int],
-    sample_labels: Int[Tensor, "n"] | None = None,
-    train_labels: Int[Tensor, "m"] | None = None,
-    held_out_labels: Int[Tensor, "k"] | None = None,
+    labels: tuple[Int[Tensor, "n"], Int[Tensor, "m"], Int[Tensor, "k"]] | None = None,
     classifier: Classifier | None = None,
     extractors: Sequence[FeatureExtractor] = (),
     n: int | None = None,
@@ -43,10 +175,8 @@ def evaluate(
         train: data that the model was trained on.
         held_out: data that it was not trained on.
         seeds: the seeds of the samples, in order; they are only recorded.
-        sample_labels: the class of each sample; labels are given for all three sets or for none. With labels the
-            training subsets have as many items of each class as the samples, where the training data have enough.
-        train_labels: the class of each training item.
-        held_out_labels: the class of each held-out item.
+        labels: the classes of the samples, of the training items and of the held-out items. With them the training
+            subsets have as many items of each class as the samples, where the training data have enough.
         classifier: a classifier trained on `train` alone, which measures the share of samples that it takes for
             their class; needs labels.
         extractors: give the features; default: the classifier, if there is one, and `default_extractor(train)`.
@@ -55,9 +185,8 @@ def evaluate(
         subset_seed: the seed of these subsets.
     """
     data = {"samples": samples, "train": train, "held_out": held_out}
-    given = {"samples": sample_labels, "train": train_labels, "held_out": held_out_labels}
-    labels = {name: y.cpu() for name, y in given.items() if y is not None}
-    _check(data, labels)
+    classes = {} if labels is None else {name: y.cpu() for name, y in zip(data, labels, strict=True)}
+    _check(data, classes)
     if len(seeds) != len(samples):
         raise ValueError(f"seeds: expected one for each of {len(samples)} samples, got {len(seeds)}")
     check_integer("subsets", subsets, 2)
@@ -69,9 +198,9 @@ def evaluate(
     sets = [torch.arange(start, start + n) for start in range(0, len(samples) - n + 1, n)]
     if len(samples) % n:
         notes.append(f"The last {len(samples) % n} of {len(samples)} samples are not in the Fréchet distances.")
-    class_counts = [torch.bincount(labels["samples"][part]) for part in sets] if labels else []
-    if not all(_has_enough(labels["train"], counts) for counts in class_counts):
-        class_counts = []
+    counts = [torch.bincount(classes["samples"][part]) for part in sets] if classes else []
+    if not all(_has_enough(classes["train"], each) for each in counts):
+        counts = []
         notes.append("Training subsets ignore the classes: one has fewer training items than samples.")
     if n == len(train):
         real_sets = [torch.arange(n)]
@@ -79,13 +208,10 @@ def evaluate(
     else:
         generator = torch.Generator().manual_seed(subset_seed)
         shuffles = [torch.randperm(len(train), generator=generator) for _ in range(subsets)]
-        real_sets = [order[:n] for order in shuffles]
-        if class_counts:
-            pairs = zip(shuffles, itertools.cycle(class_counts))
-            real_sets = [_first_of_classes(order, counts, labels["train"]) for order, counts in pairs]
-
+        pairs = zip(shuffles, itertools.cycle(counts or [None]))
+        real_sets = [order[:n] if c is None else _first_of_classes(order, c, classes["train"]) for order, c in pairs]
     frechet = [
-        _frechet_score(extractor, samples, sets, train, real_sets, held_out, by_class=bool(class_counts))
+        _frechet_score(extractor, samples, sets, train, real_sets, held_out, by_class=bool(counts))
         for extractor in extractors or [e for e in (classifier, default_extractor(train)) if e is not None]
     ]
     smallest = min(n, len(held_out))
@@ -95,11 +221,6 @@ def evaluate(
         for score in frechet
         if smallest <= score.dim
     ]
-    recognised = None
-    if classifier is not None and labels:
-        right = {name: int((classifier.predict(data[name]) == labels[name]).sum()) for name in ("samples", "held_out")}
-        shares = (Share(count, len(data[name])) for name, count in right.items())
-        recognised = RecognisedScore(classifier.name, *shares)
     return Scores(
         samples_n=len(samples),
         train_n=len(train),
@@ -107,7 +228,7 @@ def evaluate(
         seeds=_as_ranges(seeds),
         subset_seed=subset_seed,
         frechet=tuple(frechet),
-        recognised=recognised,
+        recognised=_recognised(classifier, data, classes) if classifier is not None and classes else None,
         memorisation=memorisation(samples, train, held_out),
         notes=tuple(notes),
     )
@@ -115,8 +236,6 @@ def evaluate(
 
 def _check(data: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> None:
     dims = tuple(data["train"].shape[1:])
-    if labels and len(labels) < len(data):
-        raise ValueError("labels: expected sample_labels, train_labels and held_out_labels, or none; some are missing")
     for name, x in data.items():
         if len(x) < 2:
             raise ValueError(f"{name}: expected at least 2 items, got {len(x)}")
@@ -160,6 +279,13 @@ def _frechet_score(
         subsets=len(real),
         by_class=by_class,
     )
+
+
+def _recognised(classifier: Classifier, data: Mapping[str, Tensor], classes: Mapping[str, Tensor]) -> RecognisedScore:
+    def share(name: str) -> Share:
+        return Share(int((classifier.predict(data[name]) == classes[name]).sum()), len(data[name]))
+
+    return RecognisedScore(classifier.name, share("samples"), share("held_out"))
 
 
 def _has_enough(labels: Tensor, counts: Tensor) -> bool:

@@ -82,7 +82,7 @@ def train_classifier(
         x: the data, (n, *dims).
         labels: the class of each item, from 0 to num_classes − 1.
         num_classes: the number of classes.
-        seed: seed of the weights, the order of the data and the changes of images.
+        seed: of the weights, the order of the data and the changes of images.
         epochs: passes over the data.
         batch_size: items in a step.
         learning_rate: the highest learning rate.
