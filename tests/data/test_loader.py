@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 from image_files import as_the_reference, pixels, write_zip
 
 from diffspace.data import DataSet, ImageZip, InMemory, batches
-from diffspace.data.loader import available_processors, ordered_map
+from diffspace.data.dataset import available_processors, ordered_map
 from diffspace.transform import Transform
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from diffspace.data import PIXELS, InMemory, batches, image_source, load_data, make_source, prepare
 from diffspace.data.dataset import shuffled
 from diffspace.data.huggingface import HuggingFaceImages, ImageStream, StreamedDataSet, StreamedSample
-from diffspace.data.stored_images import Survey
+from diffspace.data.stored_images import ImageRows, NumberedImages
 from diffspace.inspection import inspect
 
 datasets = pytest.importorskip("datasets")
@@ -189,8 +189,8 @@ def stream(count: int, window: int, starts: list[int]) -> ImageStream:
         starts.append(number)
         return (StreamedSample(png(IMAGES[i % 50]), i % 3) for i in range(number, count))
 
-    survey = Survey(count, range(count), ImageReader("RGB", (6, 5), "center"), 1, ())
-    return ImageStream(Path("s"), start, count, window, survey)
+    nothing = NumberedImages(Path("s"), (), lambda _: None)
+    return ImageStream(Path("s"), start, count, window, ImageRows(nothing, (), ImageReader("RGB", (6, 5), "center"), 1))
 
 
 def test_a_stream_is_started_once_an_epoch_and_skipped_to_where_it_goes_on() -> None:

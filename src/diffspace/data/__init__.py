@@ -15,9 +15,14 @@ from diffspace.data.builtin import (
     SwissRoll as SwissRoll,
     TwoMoons as TwoMoons,
 )
-from diffspace.data.dataset import DataSet as DataSet, InMemory as InMemory, Rows as Rows
+from diffspace.data.dataset import (
+    Batch as Batch,
+    DataSet as DataSet,
+    InMemory as InMemory,
+    Rows as Rows,
+    batches as batches,
+)
 from diffspace.data.latents import Encoded as Encoded, Latents as Latents, encode_dataset as encode_dataset
-from diffspace.data.loader import Batch as Batch, batches as batches
 from diffspace.data.preparation import Prepared as Prepared, prepare as prepare, verify as verify
 from diffspace.data.sources import (
     ORACLES as ORACLES,

@@ -44,25 +44,19 @@ _LABEL_FILES = {"cls": 2**6, "json": 2**20}  # suffixes in order of preference, 
 _SAMPLE = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)", re.DOTALL)  # folder/stem, then what follows the first dot
 
 
-def _open(path: Path, expected: tuple[int, int] | None = None) -> IO[bytes]:
-    """A file to read; ValueError if it cannot be read, or is no longer of the expected version."""
+def version(path: Path) -> tuple[int, int]:
+    """The size in bytes and the time in nanoseconds of a file; ValueError names one that cannot be read."""
     with reading(path):
-        file = open(path, "rb")  # noqa: SIM115
-    if expected not in (None, _version_of(file)):
-        file.close()
-        raise ValueError(f"{path}: has changed since it was opened")
-    return file
-
-
-def _version_of(file: IO[bytes]) -> tuple[int, int]:
-    found = os.fstat(file.fileno())
+        found = path.stat()
     return found.st_size, found.st_mtime_ns
 
 
-def version(path: Path) -> tuple[int, int]:
-    """The size in bytes and the time in nanoseconds of a file; ValueError names one that cannot be read."""
-    with _open(path) as file:
-        return _version_of(file)
+def _open(path: Path, expected: tuple[int, int]) -> IO[bytes]:
+    """A file to read; ValueError if it cannot be read, or is no longer of the expected version."""
+    if version(path) != expected:
+        raise ValueError(f"{path}: has changed since it was opened")
+    with reading(path):
+        return open(path, "rb")
 
 
 class _IndexedImages(StoredImages):
@@ -90,21 +84,12 @@ class _IndexedImages(StoredImages):
         content = self.index()
         if content is None:
             return self._labels_from_folders(names)
-        path = self.path / INDEX
-        given, class_names = _parse_index(path, content)
+        given, class_names = _parse_index(self.path / INDEX, content)
         if given is None:
             return None, ()
         if missing := [name for name in names if name not in given]:
-            raise ValueError(
-                f"{path}: has no label for {len(missing)} of {len(names)} images, {missing[0]!r} among them; "
-                "classes='none' ignores labels"
-            )
-        labels = [given[name] for name in names]
-        for name, label in zip(names, labels, strict=True):
-            number = type(label) is int and 0 <= label < _MOST_CLASSES
-            if not number and not (isinstance(label, list) and all(isinstance(v, int | float) for v in label)):
-                raise ValueError(f"{path}: label of {name!r}: expected a class number or a vector, got {label!r:.80}")
-        return labels, class_names
+            raise _no_label(self.path / INDEX, missing, len(names))
+        return [given[name] for name in names], class_names
 
     def _labels_from_folders(self, names: Sequence[str]) -> tuple[list[Label] | None, tuple[str, ...]]:
         folders = [name.partition("/")[0] if "/" in name else None for name in names]
@@ -137,10 +122,21 @@ def _parse_index(path: Path, content: bytes) -> tuple[dict[str, Any] | None, tup
         isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs
     ):
         raise ValueError(f"{path}: expected {{\"labels\": [[name, label], …] or null}}; classes='none' ignores it")
+    for name, label in pairs:
+        number = type(label) is int and 0 <= label < _MOST_CLASSES
+        if not number and not (isinstance(label, list) and all(isinstance(v, int | float) for v in label)):
+            raise ValueError(f"{path}: label of {name!r}: expected a class number or a vector, got {label!r:.80}")
     names = index.get("class_names") or []
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise ValueError(f"{path}: class_names: expected a list of strings")
     return None if labels is None else dict(pairs), tuple(names)
+
+
+def _no_label(path: Path, missing: Sequence[str], count: int) -> ValueError:
+    return ValueError(
+        f"{path}: has no label for {len(missing)} of {count} images, {missing[0]!r} among them; "
+        "classes='none' ignores labels"
+    )
 
 
 @dataclass(frozen=True)
@@ -214,11 +210,9 @@ class ZipImages(_IndexedImages):
         self.members = [info.filename for info in infos]
         self._images = self._find_images(self.members)
         self.names = [self.members[i] for i in self._images]
-        # five numbers a member: a million ZipInfo take 0.6 GB
-        self._table = array("q")
+        self._table = array("q")  # five numbers a member: a million ZipInfo take 0.6 GB
         for i in infos:
-            deflated = i.compress_type == zipfile.ZIP_DEFLATED
-            self._table.extend((i.header_offset, i.compress_size, i.file_size, i.CRC, deflated))
+            self._table.extend((i.header_offset, i.compress_size, i.file_size, i.CRC, i.compress_type))
 
     def open(self, number: int) -> bytes:
         return self.read(self._images[number])
@@ -231,22 +225,19 @@ class ZipImages(_IndexedImages):
 
     def read(self, member: int) -> bytes:
         """The content of a member, numbered as in `members`, checked against its length and CRC-32."""
-        offset, packed, size, crc, deflated = self._table[5 * member : 5 * member + 5]
+        offset, packed, size, crc, method = self._table[5 * member : 5 * member + 5]
         damaged = ValueError(f"{self.path}: member {self.members[member]!r} is damaged or cut short")
         with _open(self.path, self._version) as file:
             file.seek(offset)
-            header = file.read(_LOCAL_HEADER.size)
-            if len(header) < _LOCAL_HEADER.size or header[:4] != b"PK\x03\x04":
-                raise damaged
-            *_, name_length, extra_length = _LOCAL_HEADER.unpack(header)
-            file.seek(offset + _LOCAL_HEADER.size + name_length + extra_length)
-            content = file.read(packed)
-        if deflated:
             try:
-                content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, size + 1)
-            except zlib.error:
+                signature, *_, name_length, extra_length = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+                file.seek(name_length + extra_length, os.SEEK_CUR)
+                content = file.read(packed)
+                if method == zipfile.ZIP_DEFLATED:
+                    content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, size + 1)
+            except (struct.error, zlib.error):
                 raise damaged from None
-        if len(content) != size or zlib.crc32(content) != crc:
+        if signature != b"PK\x03\x04" or len(content) != size or zlib.crc32(content) != crc:
             raise damaged
         return content
 
@@ -318,11 +309,11 @@ class _TarImages(StoredImages):
         self._shards, self._versions = shards, [version(shard) for shard in shards]
         self._table = array("q")  # three numbers an image: its shard, offset and size
         self.names: list[str] = []
-        labels: list[int | None] = []
+        self._labels: list[int | None] = []
         suffixes = {suffix[1:] for suffix in image_suffixes()}
         for number, shard in enumerate(shards):
             folder = shard.relative_to(self.path).as_posix()
-            with _open(shard) as file:
+            with reading(shard), open(shard, "rb") as file:
                 for sample in _tar_samples(shard, file):
                     images = [member for suffix, member in sample.items() if suffix in suffixes]
                     if len(images) > 1:
@@ -331,15 +322,12 @@ class _TarImages(StoredImages):
                     if not images:
                         self.others += len(sample)
                         continue
-                    labels.append(_tar_label(shard, sample, file) if labelled else None)
-                    if (labels[-1] is None) != (labels[0] is None):
-                        has = "has a label, others have none" if labels[0] is None else "has no label, others have one"
-                        sample_name = next(iter(sample.values())).name
-                        message = f"{shard}: the sample of {sample_name!r} {has}; classes='none' ignores labels"
-                        raise ValueError(message)
+                    self._labels.append(_tar_label(shard, sample, file) if labelled else None)
                     self._table.extend((number, images[0].offset_data, images[0].size))
                     self.names.append(f"{folder}/{images[0].name}")
-        self._labels = [label for label in labels if label is not None]
+        missing = [name for name, label in zip(self.names, self._labels, strict=True) if label is None]
+        if 0 < len(missing) < len(self.names):
+            raise _no_label(self.path, missing, len(self.names))
 
     def open(self, number: int) -> bytes:
         shard, offset, size = self._table[3 * number : 3 * number + 3]
@@ -352,19 +340,18 @@ class _TarImages(StoredImages):
         return hashlib.sha256(repr(state).encode()).hexdigest()
 
     def labels(self, numbers: Sequence[int]) -> tuple[list[Label] | None, tuple[str, ...]]:
-        return [self._labels[i] for i in numbers] if self._labels else None, ()
+        labels: list[Label] = [label for i in numbers if (label := self._labels[i]) is not None]
+        return labels or None, ()
 
 
 def _tar_samples(path: Path, file: IO[bytes]) -> Iterator[dict[str, tarfile.TarInfo]]:
     """The files of each sample by what follows the first dot of their names, in lower case."""
-    matches = ((_SAMPLE.fullmatch(member.name), member) for member in tar_files(path, file))
-    named = ((match[1], match[2].lower(), member) for match, member in matches if match)
-    for _, members in itertools.groupby(named, key=lambda item: item[0]):
+    named = ((match, member) for member in tar_files(path, file) if (match := _SAMPLE.fullmatch(member.name)))
+    for _, members in itertools.groupby(named, key=lambda item: item[0][1]):
         sample: dict[str, tarfile.TarInfo] = {}
-        for _, suffix, member in members:
-            if suffix in sample:
+        for match, member in members:
+            if sample.setdefault(match[2].lower(), member) is not member:
                 raise ValueError(f"{path}: holds member {member.name!r} twice")
-            sample[suffix] = member
         yield sample
 
 
@@ -396,16 +383,14 @@ def _tar_label(path: Path, sample: Mapping[str, tarfile.TarInfo], file: IO[bytes
     if suffix is None:
         return None
     member = sample[suffix]
-    content = b""
-    if member.size <= _LABEL_FILES[suffix]:
-        file.seek(member.offset_data)
-        content = file.read(member.size)
+    file.seek(member.offset_data)
+    content = file.read(member.size) if member.size <= _LABEL_FILES[suffix] else b""
     try:
         value: Any = int(content) if suffix == "cls" else json.loads(content)
         value = value.get("label") if isinstance(value, dict) else value
     except (ValueError, RecursionError):
         value = content
-    if value is None and suffix == "json":
+    if value is None:
         return None
     if type(value) is not int or not 0 <= value < _MOST_CLASSES:
         raise ValueError(

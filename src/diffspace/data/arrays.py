@@ -65,7 +65,7 @@ class ArrayFile:
         if array.ndim == 0 or array.size == 0:
             raise ValueError(f"{path}: expected an array (n, *dims) with no length of 0, got shape {array.shape}")
         layout = self._layout(path, array)
-        rows = _ArrayRows(_channels_first(array, layout), _kept_as(path, array.dtype))
+        rows = ArrayRows(_channels_first(array, layout), _kept_as(path, array.dtype))
         transform, note = self._transform(path, rows, array)
         notes = [note]
         if self.layout == "auto" and array.ndim > 2:
@@ -114,7 +114,7 @@ class ArrayFile:
             return "channels-last"
         return "channels-first"
 
-    def _transform(self, path: Path, rows: _ArrayRows, array: np.ndarray[Any, Any]) -> tuple[Transform, str]:
+    def _transform(self, path: Path, rows: ArrayRows, array: np.ndarray[Any, Any]) -> tuple[Transform, str]:
         """The transform, and a sentence that says what it does."""
         name, stored = str(rows.dtype), array.dtype
         kind: Literal["integer", "real"] = "real" if rows.dtype.kind == "f" else "integer"
@@ -142,7 +142,7 @@ class ArrayFile:
 
 
 @dataclass(frozen=True, eq=False)
-class _ArrayRows:
+class ArrayRows:
     """Rows of an array (n, C, *dims), which may be a memory map, as values of `dtype`."""
 
     array: np.ndarray[Any, Any]

@@ -15,14 +15,11 @@ from diffspace.checks import check_number
 from diffspace.data.image_transforms import affine, recolour, shift, warp
 
 Parameters: TypeAlias = Mapping[str, Tensor]
-"""The numbers (B,) or pairs (B, 2) that each transform, by name, is applied with, on the CPU; 0 changes nothing.
+"""What `Augmentation` draws for each transform, by name, (B,) or (B, 2), on the CPU; 0 changes nothing.
 
-- `xflip`, `yflip`, `lumaflip`: 0 or 1. `rotate_int`: quarter turns, 0 to 3.
-- `translate_int`: shares of `translate_int_max` of the width (to the right) and the height (upwards), in [−1, 1].
-- `rotate_frac`, `hue`: angles. `aniso`: the stretch and the angle of its axis.
-- `scale`, `aniso`, `translate_frac`, `brightness`, `contrast`, `saturation`: in units of the standard deviation.
+`translate_int`: shares of `translate_int_max` of the width (to the right) and the height (upwards), in [−1, 1];
+`aniso`: w and the angle of the axis.
 """
-
 
 _PAIRS = ("translate_int", "aniso", "translate_frac")  # transforms with two parameters
 _TWO_LABELS = (*_PAIRS, "rotate_int", "rotate_frac", "hue")
@@ -144,11 +141,12 @@ which is 0 but with probability `aniso_rotate_prob` | w·cos r, w·sin r |
             draws = function(n, *shape, dtype=torch.float32, generator=generator, device=device)
             return draws.cpu().to(torch.float64)  # the transforms that an image needs are decided on the CPU
 
+        uniform, normal = functools.partial(random, torch.rand), functools.partial(random, torch.randn)
         parameters = {}
         for name in self.enabled:
-            w = self._draw(name, functools.partial(random, torch.rand), functools.partial(random, torch.randn))
+            w = self._draw(name, uniform, normal)
             multiplier = getattr(self, name)
-            chosen = random(torch.rand) < (1 if multiplier == math.inf else multiplier * self.probability)
+            chosen = uniform() < (1 if multiplier == math.inf else multiplier * self.probability)
             parameters[name] = w * (chosen[:, None] if w.ndim > 1 else chosen)
         return parameters
 

@@ -36,8 +36,9 @@ def _pixel_images(
 
 
 def _pixels(rows: Rows, number: int) -> Any:
-    pixels = rows.read(torch.tensor([number]))[0].permute(1, 2, 0).numpy()
-    return pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
+    """(H, W, C), or (H, W) of one channel."""
+    pixels = rows.read(torch.tensor([number]))[0]
+    return (pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)).numpy()
 
 
 @dataclass(frozen=True)
@@ -186,37 +187,29 @@ class LmdbImages(ImageSource):
 
     def open(self) -> StoredImages:
         path = Path(self.path).expanduser()
-        table = _LmdbTable(path)
-        return NumberedImages(path, range(len(table.keys)), table.read, str(version(path / "data.mdb")))
+        with _lmdb_environment(path).begin() as transaction:
+            keys = [bytes(key) for key in transaction.cursor().iternext(keys=True, values=False)]
+        read = functools.partial(_read_lmdb, path, keys)
+        return NumberedImages(path, range(len(keys)), read, str(version(path / "data.mdb")))
 
 
-class _LmdbTable:
+def _read_lmdb(path: Path, keys: Sequence[bytes], number: int) -> bytes:
+    with _lmdb_environment(path).begin() as transaction:
+        return bytes(transaction.get(keys[number]))
+
+
+_lmdb_environments: dict[tuple[Path, int], Any] = {}
+_lmdb_lock = threading.Lock()
+
+
+def _lmdb_environment(path: Path) -> Any:
     """An LMDB folder, opened once in each process: LMDB does not survive a fork."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._environments: dict[int, Any] = {}
-        self._lock = threading.Lock()
-        with self._environment().begin() as transaction:
-            self.keys = [bytes(key) for key in transaction.cursor().iternext(keys=True, values=False)]
-
-    def read(self, number: int) -> bytes:
-        with self._environment().begin() as transaction:
-            return bytes(transaction.get(self.keys[number]))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "keys": self.keys}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _environments={}, _lock=threading.Lock())
-
-    def _environment(self) -> Any:
-        with self._lock:
-            if os.getpid() not in self._environments:
-                lmdb = require_package("lmdb", "an LMDB folder")
-                try:
-                    opened = lmdb.open(str(self.path), readonly=True, lock=False, create=False)
-                except lmdb.Error as error:
-                    raise ValueError(f"{self.path}: cannot be read: {error}") from None
-                self._environments[os.getpid()] = opened
-            return self._environments[os.getpid()]
+    key = path.resolve(), os.getpid()
+    with _lmdb_lock:
+        if key not in _lmdb_environments:
+            lmdb = require_package("lmdb", "an LMDB folder")
+            try:
+                _lmdb_environments[key] = lmdb.open(str(path), readonly=True, lock=False, create=False)
+            except lmdb.Error as error:
+                raise ValueError(f"{path}: cannot be read: {error}") from None
+        return _lmdb_environments[key]

@@ -17,7 +17,7 @@ import torch
 from diffspace._shapes import Int, Shaped, Tensor
 from diffspace.checks import check_integer, require_package
 from diffspace.data.dataset import DataSet, InMemory, holdout_size, shuffled
-from diffspace.data.stored_images import ImageRows, ImageSource, NumberedImages, StoredImages, Survey
+from diffspace.data.stored_images import ImageRows, ImageSource, NumberedImages, StoredImages
 from diffspace.files import reading
 from diffspace.transform import PIXELS
 
@@ -35,10 +35,9 @@ class HuggingFaceImages(ImageSource):
     the column "label", "labels" or "fine_label".
 
     Args:
-        streaming: Read samples one after the other, and download nothing before. Their order is that of the stream,
-            shuffled anew in each epoch within windows: a function of the seed, but a stream sorted by class stays
-            sorted. The first samples are held out. The first 64 determine size and channels; classes need a column
-            with names.
+        streaming: Read samples one after the other, and download nothing before. They are shuffled within windows, so
+            that a stream sorted by class stays sorted. The first samples are held out; the first 64 determine size and
+            channels; classes need a column with names.
         window: Samples in a window of a stream, kept encoded in memory.
         count: The number of samples, if the data set does not know it.
     """
@@ -73,9 +72,8 @@ class HuggingFaceImages(ImageSource):
 
     def load(self) -> DataSet:
         """Look at the images, and read them if they fit in memory; of a stream look at the first."""
-        return self._load_stream() if self.streaming else super().load()
-
-    def _load_stream(self) -> DataSet:
+        if not self.streaming:
+            return super().load()
         path = Path(self.path)
         table, column, key, known = self._table()
         count = known if self.count is None else self.count
@@ -95,10 +93,10 @@ class HuggingFaceImages(ImageSource):
                     yield StreamedSample(_content(row[column]), label)
 
         first = [sample.image for sample in itertools.islice(start(0), _EXAMINED)]
-        survey = self.survey(NumberedImages(path, range(len(first)), first.__getitem__), more=True)
-        rows = ImageStream(path, start, count, self.window, survey)
-        notes = (*survey.notes, f"a stream of {count} samples, shuffled in windows of {self.window}")
-        return StreamedDataSet(self.name, rows, PIXELS, None, class_names, notes)
+        like, notes = self.survey(NumberedImages(path, range(len(first)), first.__getitem__))
+        rows = ImageStream(path, start, count, self.window, like)
+        notes.append(f"a stream of {count} samples, shuffled in windows of {self.window}")
+        return StreamedDataSet(self.name, rows, PIXELS, None, class_names, tuple(notes))
 
     def _table(self) -> tuple[Any, str, str | None, int | None]:
         """The table, its columns of images and of labels, and its number of samples if known without reading it."""
@@ -150,26 +148,24 @@ class StreamedSample(NamedTuple):
     label: int | None
 
 
+@dataclass(eq=False)
 class ImageStream:
     """Samples number `first` to `first` + `count` − 1 of a stream as rows, of which windows are kept, still encoded.
 
-    `start(k)` gives the samples from number k on. Rows must be read window by window (`shuffled`); while one window is
-    used, a thread reads the next. A resumed training, and each epoch, start the stream anew and skip what comes before.
-
-    ValueError names a stream that ends too early, rows that are read in another order, and an unreadable image.
+    `start(k)` gives the samples from number k on, which are decoded as `like` decodes its own. Rows must be read window
+    by window (`shuffled`); while one window is used, a thread reads the next. A resumed training, and each epoch, start
+    the stream anew and skip what comes before. ValueError names a stream that ends too early, rows that are read in
+    another order, and an unreadable image.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        start: Callable[[int], Iterator[StreamedSample]],
-        count: int,
-        window: int,
-        survey: Survey,
-        first: int = 0,
-    ) -> None:
-        self.window, self.survey = window, survey
-        self._path, self._start, self._count, self._first = path, start, count, first
+    path: Path
+    start: Callable[[int], Iterator[StreamedSample]]
+    count: int
+    window: int
+    like: ImageRows
+    first: int = 0
+
+    def __post_init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._lock = threading.Lock()
         self._windows: dict[int, Future[list[StreamedSample]]] = {}
@@ -178,15 +174,15 @@ class ImageStream:
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
-        return self.survey.reader.shape
+        return self.like.sample_shape
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def read(self, indices: Int[Tensor, "batch"]) -> Shaped[Tensor, "batch channels height width"]:
         found = self._find(indices)
-        images = NumberedImages(self._path, (indices + self._first).tolist(), lambda i: found[i].image)
-        rows = ImageRows(images, range(len(found)), self.survey.reader, self.survey.threads)
+        images = NumberedImages(self.path, (indices + self.first).tolist(), lambda i: found[i].image)
+        rows = dataclasses.replace(self.like, images=images, numbers=range(len(found)))
         return rows.read(torch.arange(len(found)))
 
     def classes(self, indices: Int[Tensor, "batch"]) -> Int[Tensor, "batch"]:
@@ -195,16 +191,15 @@ class ImageStream:
 
     def rest(self, begin: int) -> ImageStream:
         """The rows from number `begin` on."""
-        first = self._first + begin
-        return ImageStream(self._path, self._start, self._count - begin, self.window, self.survey, first)
+        return dataclasses.replace(self, count=self.count - begin, first=self.first + begin)
 
     def _find(self, indices: Tensor) -> list[StreamedSample]:
         windows, places = indices // self.window, indices % self.window
         with self._lock:
             needed = list(dict.fromkeys(windows.tolist()))
             if len(needed) > 2 + len(indices) // self.window:
-                raise ValueError(f"{self._path}: a stream is read in its own order, not {len(indices)} rows at random")
-            upcoming = [(needed[-1] + 1) % -(-self._count // self.window)] if needed else []
+                raise ValueError(f"{self.path}: a stream is read in its own order, not {len(indices)} rows at random")
+            upcoming = [(needed[-1] + 1) % -(-self.count // self.window)] if needed else []
             kept = {number: self._windows.get(number) for number in (*needed, *upcoming)}
             self._windows = {n: found or self._thread.submit(self._fetch, n) for n, found in kept.items()}
             samples = {number: self._windows[number].result() for number in needed}
@@ -213,15 +208,15 @@ class ImageStream:
     def _fetch(self, number: int) -> list[StreamedSample]:
         """The samples in a window; runs in the thread of the stream alone."""
         begin = number * self.window
-        size = min(self.window, self._count - begin)
+        size = min(self.window, self.count - begin)
         if self._next != begin:
-            self._samples = self._start(self._first + begin)
+            self._samples = self.start(self.first + begin)
         self._next = None
         alive = threading.main_thread().is_alive  # a program that ends does not wait for a download
         got = list(itertools.islice(itertools.takewhile(lambda _: alive(), self._samples), size))
         if len(got) < size:
-            end = self._first + begin + len(got)
-            raise ValueError(f"{self._path}: the stream ends after {end} samples; pass their number as count")
+            end = self.first + begin + len(got)
+            raise ValueError(f"{self.path}: the stream ends after {end} samples; pass their number as count")
         self._next = begin + size
         return got
 
@@ -233,8 +228,7 @@ class StreamedDataSet(DataSet):
     rows: ImageStream = field(repr=False)
 
     def __post_init__(self) -> None:
-        if len(self) == 0:
-            raise ValueError(f"{self.name}: holds no samples")
+        """There is nothing to check: `count` is at least 1, and labels are checked when they are read."""
 
     def raw(self, indices: Int[Tensor, "batch"] | None = None) -> Shaped[Tensor, "batch *dims"]:
         if indices is None:

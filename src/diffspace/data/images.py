@@ -66,8 +66,8 @@ def read_header(images: EncodedImages, number: int) -> Header:
 class ImageReader:
     """How stored images become pixels of one shape (C, H, W); see `ImageSource`.
 
-    With `one_size` an image of another size is an error, and with `all_gray` one that has colours: the headers of a
-    sample of the images did not show any.
+    With `one_size` an image of another size is an error, and with `all_gray` one that has colours: the headers that
+    were read did not show any.
     """
 
     channels: Literal["grayscale", "RGB", "RGBA"]
@@ -184,16 +184,10 @@ def _opened(images: EncodedImages, number: int) -> Iterator[tuple[IO[bytes] | No
                 raise ValueError("floating-point pixels have no known range; store such data as .npy")
             yield file, image
     except Exception as error:  # decoders raise whatever a broken file leads them to
-        raise _unreadable(images.path / images.names[number], error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> ValueError:
-    if isinstance(error, UnidentifiedImageError):
-        reason = "cannot identify its format"
-    else:
-        strerror = error.strerror if isinstance(error, OSError) else None
-        reason = strerror or " ".join(str(error).split()) or type(error).__name__
-    return ValueError(f"{path}: cannot be read as an image: {reason}")
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            reason = "cannot identify its format"
+        raise ValueError(f"{images.path / images.names[number]}: cannot be read as an image: {reason}") from error
 
 
 def _orientation(image: Image.Image) -> int:

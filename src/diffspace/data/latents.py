@@ -5,22 +5,22 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import shutil
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from diffspace._shapes import Float, Int, Tensor
+from diffspace._shapes import Tensor
 from diffspace.checks import check_choice, check_integer
 from diffspace.data.archives import MANIFEST
-from diffspace.data.dataset import DataSet, Rows
-from diffspace.data.loader import ordered_map
+from diffspace.data.arrays import ArrayRows
+from diffspace.data.dataset import DataSet, Rows, ordered_map
 from diffspace.data.preparation import PartialWork, check_destination, file_sha256, versions
 from diffspace.data.stored_images import ImageSource
-from diffspace.files import atomic_path, has_format, manifest_text, read_manifest, reading
+from diffspace.files import has_format, manifest_text, read_manifest, reading, write_text
 from diffspace.protocols import Encoder
 from diffspace.transform import Moments, Transform, channel_moments, standardising
 
@@ -62,7 +62,7 @@ def encode_dataset(
 
     The folder holds latents.npy, (n, C, *dims), labels.npy if there are labels, and manifest.json with the mean and
     standard deviation of each channel, hashes, the `name` of the encoder and the hash of its parameters. An interrupted
-    call is resumed as in `prepare`.
+    call is resumed as in `prepare`, by parts of 1000 images.
 
     ValueError for a destination that exists (unless `overwrite`, and only what was prepared), for work begun with other
     options, data or encoder, and for latents that are not finite or exceed float16.
@@ -100,18 +100,18 @@ def encode_dataset(
     place = PartialWork(target)
 
     def write() -> tuple[Path, Encoded]:
-        parts = []
-        for begin in range(0, len(data), _PART):
-            path, end = place.folder / f"{begin // _PART:05d}.npy", min(begin + _PART, len(data))
-            if not path.exists():
-                batches = torch.split(torch.arange(begin, end), batch_size)
-                images = ordered_map(data.batch, batches, threads=1, ahead=1)
-                _save(path, torch.cat([_encoded(encoder, x, mirror, precision) for x in images], dim=1))
-            parts.append(path)
+        complete, progress = place.folder / "whole", place.folder / "encoded"
+        done = int(progress.read_text()) if progress.exists() else 0
+        for begin in range(done, len(data), _PART):
+            end = min(begin + _PART, len(data))
+            batches = torch.split(torch.arange(begin, end), batch_size)
+            images = ordered_map(data.batch, batches, threads=1, ahead=1)
+            part = torch.cat([_encoded(encoder, x, mirror, precision) for x in images], dim=1)
+            _store(complete / LATENTS, part, begin, len(data))
+            write_text(progress, str(end))
             if track is not None:
                 track(end, len(data))
-        complete = place.folder / "whole"
-        shape, moments, sha256 = _assemble(complete, parts, data, about)
+        shape, moments, sha256 = _describe(complete, data, about)
         notes = tuple(note for note in data.notes if "cache_mb" not in note)  # an option that has no effect here
         return complete, Encoded(target, len(data), shape, moments, notes, sha256)
 
@@ -141,45 +141,40 @@ def _encoded(encoder: Encoder, x: Tensor, mirror: bool, precision: str) -> Tenso
     return kept
 
 
-def _save(path: Path, values: Tensor) -> None:
-    import numpy as np
+def _store(path: Path, part: Tensor, begin: int, count: int) -> None:
+    """Write latents (copies, B, C, *dims) of the images from number `begin` on into an array for `count` images.
 
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.save(file, values.numpy())
-
-
-def _assemble(
-    folder: Path, parts: list[Path], data: DataSet, about: Mapping[str, Any]
-) -> tuple[tuple[int, ...], Moments, str]:
-    """Write the complete data set, with the latents of mirror images after the others, into a new folder.
-
-    Returns the shape and the moments of the latents, and the hash of the manifest.
+    The latents of mirror images come after all the others.
     """
     import numpy as np
 
-    shutil.rmtree(folder, ignore_errors=True)  # of a call that was killed
-    folder.mkdir()
-    first = np.load(parts[0], mmap_mode="r")
-    copies, _, *shape = first.shape
-    count = len(data)
-    joined = np.lib.format.open_memmap(folder / LATENTS, mode="w+", dtype=first.dtype, shape=(copies * count, *shape))
+    values = part.numpy()
+    if begin == 0:
+        path.parent.mkdir(exist_ok=True)
+        shape = (len(values) * count, *values.shape[2:])
+        np.lib.format.open_memmap(path, mode="w+", dtype=values.dtype, shape=shape)
+    start = _open_array(path).offset
+    with path.open("r+b") as file:  # which reports a full disk, where a memory map would end the process
+        for copy, some in enumerate(values):
+            file.seek(start + (copy * count + begin) * some[0].nbytes)
+            file.write(some)
+        file.flush()
+        os.fsync(file.fileno())
 
-    def chunks() -> Iterator[Tensor]:
-        for number, part in enumerate(parts):
-            for copy, some in enumerate(np.load(part)):
-                begin = copy * count + number * _PART
-                joined[begin : begin + len(some)] = some
-                yield torch.from_numpy(some)
 
-    moments = channel_moments(chunks())
-    joined.flush()
+def _describe(folder: Path, data: DataSet, about: Mapping[str, Any]) -> tuple[tuple[int, ...], Moments, str]:
+    """Write the labels and the manifest beside the latents; their shape and moments, and the manifest's hash."""
+    import numpy as np
+
     if data.labels is not None:
-        _save(folder / LABELS, data.labels)
+        np.save(folder / LABELS, data.labels.numpy())
+    stored = _open_array(folder / LATENTS)
+    moments = channel_moments(torch.from_numpy(np.array(stored[i : i + _PART])) for i in range(0, len(stored), _PART))
     shift, scale = standardising(moments)
     manifest = {
         **about,
-        "count": count,
-        "shape": shape,
+        "count": len(data),
+        "shape": stored.shape[1:],
         "class_names": data.class_names,
         "mean": moments.mean.tolist(),
         "std": moments.var.sqrt().tolist(),
@@ -189,7 +184,7 @@ def _assemble(
     }
     text = manifest_text(manifest)
     (folder / MANIFEST).write_bytes(text)
-    return tuple(shape), moments, json.loads(text)["sha256"]
+    return stored.shape[1:], moments, json.loads(text)["sha256"]
 
 
 @dataclass(frozen=True)
@@ -217,13 +212,23 @@ class Latents:
     def load(self) -> DataSet:
         """Open the array; ValueError if it is not what its manifest says."""
         path = Path(self.path).expanduser()
-        manifest = _read_manifest(path / MANIFEST)
+        with reading(path / MANIFEST):
+            content = (path / MANIFEST).read_bytes()
+        foreign = f"{path / MANIFEST}: is not what `diffspace data encode` wrote"
+        try:
+            manifest = read_manifest(content)
+        except ValueError:
+            raise ValueError(foreign) from None
+        if not has_format(manifest.get("format"), _FORMAT):
+            raise ValueError(foreign)
         try:
             return self._open(path, manifest)
         except (KeyError, TypeError, AttributeError) as error:  # an entry that is missing or of another type
-            raise ValueError(f"{path / MANIFEST}: is not what `diffspace data encode` wrote: {error!r}") from None
+            raise ValueError(f"{foreign}: {error!r}") from None
 
     def _open(self, path: Path, manifest: dict[str, Any]) -> DataSet:
+        import numpy as np
+
         array = _open_array(path / LATENTS)
         stored = (manifest["count"] * (2 if manifest["mirror"] else 1), *manifest["shape"])
         if array.shape != stored or str(array.dtype) != manifest["precision"]:
@@ -231,7 +236,7 @@ class Latents:
                 f"{path / LATENTS}: expected {manifest['precision']} of shape {stored} as {MANIFEST} says, "
                 f"got {array.dtype} of shape {array.shape}"
             )
-        rows = _LatentRows(path, array, manifest["count"], manifest["mirror"])
+        rows = _LatentRows(array, np.dtype("float32"), path, manifest["count"], manifest["mirror"])
         labels, class_names = None, ()
         if self.classes == "auto" and manifest["class_names"]:
             labels, class_names = torch.from_numpy(_open_array(path / LABELS).copy()), tuple(manifest["class_names"])
@@ -244,24 +249,16 @@ class Latents:
 
 
 @dataclass(frozen=True, eq=False)
-class _LatentRows:
+class _LatentRows(ArrayRows):
     """The latents of images, followed by those of their mirror images if `both`."""
 
     path: Path
-    array: np.ndarray[Any, Any]
     count: int
     mirror: bool
     both: bool = False
 
-    @property
-    def sample_shape(self) -> tuple[int, ...]:
-        return tuple(self.array.shape[1:])
-
     def __len__(self) -> int:
         return 2 * self.count if self.both else self.count
-
-    def read(self, indices: Int[Tensor, "batch"]) -> Float[Tensor, "batch *dims"]:
-        return torch.from_numpy(self.array[indices.numpy()]).to(torch.float32)
 
     def mirrored(self) -> Rows:
         if not self.mirror:
@@ -275,20 +272,8 @@ class _LatentRows:
         self.__dict__.update(state, array=_open_array(state["path"] / LATENTS))
 
 
-def _open_array(path: Path) -> np.ndarray[Any, Any]:
+def _open_array(path: Path) -> np.memmap[Any, Any]:
     import numpy as np
 
     with reading(path):
         return np.lib.format.open_memmap(path, mode="r")
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    with reading(path):
-        content = path.read_bytes()
-    try:
-        manifest = read_manifest(content)
-    except ValueError:
-        manifest = {}
-    if not has_format(manifest.get("format"), _FORMAT):
-        raise ValueError(f"{path}: is not what `diffspace data encode` wrote")
-    return manifest

@@ -6,6 +6,7 @@ with their labels in dataset.json, and the hash of each file and the options in 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import io
@@ -20,7 +21,7 @@ from typing import IO, Any, Literal, TypeAlias, TypeVar
 
 from diffspace.checks import check_integer
 from diffspace.data.archives import INDEX, MANIFEST, ZipImages, list_files
-from diffspace.data.stored_images import ImageSource, StoredImages, Survey
+from diffspace.data.stored_images import ImageRows, ImageSource
 from diffspace.files import atomic_path, manifest_text, read_manifest, write_text
 
 _PART = 1000  # images in a part; the reference puts as many into a folder
@@ -79,25 +80,17 @@ def prepare(
         raise ValueError(f"destination: expected .zip or a folder, got {target}")
     check_destination(target, Path(source.path).expanduser(), overwrite)
     images = source.open()
+    total = min(len(images.names), max_images or len(images.names))
     place = PartialWork(target)
     options = {**source.options, "max_images": max_images}
     track = track or (lambda *_: None)
 
     def write() -> tuple[Path, Prepared]:
-        survey = source.survey(images, max_images, lambda *at: track("headers", *at))
-        plan = [(f"{i // _PART:05d}/img{i:08d}.png", i) for i in survey.numbers]
-        parts = []
-        for begin in range(0, len(plan), _PART):
-            path = place.folder / f"{begin // _PART:05d}.zip"
-            if not path.exists():
-                with atomic_path(path) as temporary:
-                    _write_zip(temporary, _pngs(source, images, plan[begin : begin + _PART], survey))
-            parts.append(ZipImages(path))
-            track("images", min(begin + _PART, len(plan)), len(plan))
-        there = {name for part in parts for name in part.names}
-        written = {name: number for name, number in plan if name in there}
+        rows, notes = source.survey(images, max_images, functools.partial(track, "headers"))
+        parts = _write_parts(place.folder, source, rows, functools.partial(track, "images"))
+        written = {name: int(name.partition("img")[2][:-4]) for part in parts for name in part.names}
         if not written:
-            raise ValueError(f"{images.path}: none of its {survey.total} images can be read")
+            raise ValueError(f"{images.path}: none of its {total} images can be read")
         labels, class_names = images.labels(list(written.values())) if source.classes == "auto" else (None, ())
         index: dict[str, Any] = {"labels": None if labels is None else list(zip(written, labels, strict=True))}
         if class_names:
@@ -113,10 +106,10 @@ def prepare(
         return complete, Prepared(
             path=target,
             images=len(written),
-            shape=survey.reader.shape,
+            shape=rows.reader.shape,
             labelled=labels is not None,
-            left_out=tuple(images.names[i] for i in sorted(set(range(survey.total)) - set(written.values()))),
-            notes=survey.notes,
+            left_out=tuple(images.names[i] for i in sorted(set(range(total)) - set(written.values()))),
+            notes=tuple(notes),
             sha256=json.loads(manifest_text(manifest))["sha256"],
         )
 
@@ -124,15 +117,28 @@ def prepare(
     return place.complete(state, write)
 
 
-def _pngs(
-    source: ImageSource, images: StoredImages, plan: Sequence[tuple[str, int]], survey: Survey
-) -> Iterator[tuple[str, bytes]]:
-    """The images of a plan that can be read."""
-    for begin in range(0, len(plan), _AT_ONCE):
-        some = plan[begin : begin + _AT_ONCE]
-        numbers = [number for _, number in some]
-        pngs = source.try_each(lambda number: survey.reader.png(images, number), numbers, survey.threads)
-        yield from ((name, pngs[number]) for name, number in some if number in pngs)
+def _write_parts(
+    folder: Path, source: ImageSource, rows: ImageRows, track: Callable[[int, int], None]
+) -> list[ZipImages]:
+    """The images that can be read, in archives of which those that exist are kept."""
+    parts = []
+    for begin in range(0, len(rows), _PART):
+        numbers = rows.numbers[begin : begin + _PART]
+        path = folder / f"{begin // _PART:05d}.zip"
+        if not path.exists():
+            with atomic_path(path) as temporary:
+                _write_zip(temporary, _pngs(source, rows, numbers))
+        parts.append(ZipImages(path))
+        track(begin + len(numbers), len(rows))
+    return parts
+
+
+def _pngs(source: ImageSource, rows: ImageRows, numbers: Sequence[int]) -> Iterator[tuple[str, bytes]]:
+    """The images with these numbers that can be read."""
+    for begin in range(0, len(numbers), _AT_ONCE):
+        some = numbers[begin : begin + _AT_ONCE]
+        pngs = source.try_each(lambda number: rows.reader.png(rows.images, number), some, rows.threads)
+        yield from ((f"{number // _PART:05d}/img{number:08d}.png", png) for number, png in pngs.items())
 
 
 def _members(
@@ -301,7 +307,7 @@ def verify(path: str | Path, track: Callable[[int, int], None] | None = None) ->
         comparison = _Comparison(file)
         _write_zip(comparison, ((name, archive.read(i)) for name, i in member.items()))
         at = comparison.first_difference()
-    return [] if at is None else [f"{root}: byte {at}, outside the files in it, is not what was written"]
+    return [] if at is None else [f"{root}: what begins at byte {at}, outside the files in it, is not what was written"]
 
 
 class _Comparison(io.RawIOBase):
@@ -310,12 +316,12 @@ class _Comparison(io.RawIOBase):
     """
 
     def __init__(self, other: IO[bytes]) -> None:
-        self._other, self._differences = other, dict[int, int]()
+        self._other, self._differing = other, set[int]()
 
     def first_difference(self) -> int | None:
+        """The place of the first write that differs, or of the end if the other file is longer."""
         end = self.tell()
-        longer = [end] if self._other.read(1) else []
-        return min([*self._differences.values(), *longer], default=None)
+        return min(self._differing | ({end} if self._other.read(1) else set()), default=None)
 
     def seekable(self) -> bool:
         return True
@@ -327,11 +333,10 @@ class _Comparison(io.RawIOBase):
         return self._other.seek(position, whence)
 
     def write(self, content: Any) -> int:
-        start, written = self.tell(), bytes(content)
-        found = self._other.read(len(written))
-        self._differences.pop(start, None)
-        if found != written:
-            differing = (i for i, (a, b) in enumerate(zip(found, written, strict=False)) if a != b)
-            self._differences[start] = start + next(differing, len(found))
-        self.seek(start + len(written))
-        return len(written)
+        start = self.tell()
+        if self._other.read(len(content)) == content:
+            self._differing.discard(start)
+        else:
+            self._differing.add(start)
+        self.seek(start + len(content))
+        return len(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 import warnings
@@ -16,8 +17,7 @@ import torch
 
 from diffspace._shapes import Int, Shaped, Tensor
 from diffspace.checks import check_choice, check_integer
-from diffspace.data.dataset import DataSet, InMemory, Rows, permutation
-from diffspace.data.loader import available_processors, ordered_map
+from diffspace.data.dataset import DataSet, InMemory, Rows, available_processors, ordered_map, permutation
 from diffspace.transform import PIXELS
 
 if TYPE_CHECKING:
@@ -90,11 +90,9 @@ class ImageSource(ABC):
     """Images stored as files in any format that Pillow decodes, or as arrays.
 
     Images are turned upright by their EXIF orientation; of an animation the first frame is read; 16 bits become 8;
-    colour profiles are not applied. Pixels are uint8; the model sees them in [−1, 1]. Names that begin with a dot, and
-    files that are not images, are ignored.
-
-    Of more than 10,000 images the headers of 1000, drawn with a fixed seed, stand for all: an image that differs from
-    them is an error that names it when it is read. With "skip", and in `prepare`, all headers are read.
+    colour profiles are not applied. Pixels are uint8; the model sees them in [−1, 1]. Of more than 10,000 images the
+    headers of 1000, drawn with a fixed seed, stand for all: an image that differs from them is an error when it is
+    read. With "skip", and in `prepare`, all headers are read.
 
     Args:
         path: Where the images are.
@@ -114,8 +112,7 @@ class ImageSource(ABC):
         on_error: "raise" names an image that cannot be read; "skip" leaves it out and warns once.
         cache_mb: Pixels are kept in memory if all of them take at most this many megabytes (2²⁰ bytes). Otherwise
             images are decoded whenever they are read, and "skip" decodes all of them once to find the broken ones.
-        workers: Threads that decode; None is one per processor, or one for small images. The order of images does
-            not depend on it.
+        workers: Threads that decode; None is one per processor, or one for small images.
     """
 
     path: str | Path
@@ -165,9 +162,8 @@ class ImageSource(ABC):
     def load(self) -> DataSet:
         """Look at the images, and read them if they fit in memory."""
         images = self.open()
-        survey = self.survey(images, sample=_SAMPLE if self.on_error == "raise" else None)
-        rows, numbers = self._rows(images, survey)
-        notes = list(survey.notes)
+        undecoded, notes = self.survey(images, sample=_SAMPLE if self.on_error == "raise" else None)
+        rows, numbers = self._decode(undecoded)
         if not isinstance(rows, InMemory):
             notes.append(f"more than cache_mb = {self.cache_mb} of pixels: images are decoded whenever they are read")
         if len(numbers) < len(images.names):
@@ -184,11 +180,10 @@ class ImageSource(ABC):
         limit: int | None = None,
         track: Callable[[int, int], None] | None = None,
         sample: int | None = None,
-        more: bool = False,
-    ) -> Survey:
-        """Read headers: of all images, of the first `limit`, or, if there are many, of a `sample` of that size.
+    ) -> tuple[ImageRows, list[str]]:
+        """The images as rows, less those known to be broken, and notes on them.
 
-        `more` says that there are images beside these, which are expected to be like them.
+        Headers are read of all images, of the first `limit`, or, if there are many, of a `sample` of that size.
         """
         from diffspace.data.images import ImageReader, read_header
 
@@ -201,18 +196,16 @@ class ImageSource(ABC):
         headers = self.try_each(lambda number: read_header(images, number), examined, self.workers or 1, track)
         if not headers:
             raise _none_readable(images, total)
-        numbers: Sequence[int] = range(total) if sampled else array("q", headers)
         if sampled:
             notes.append(f"headers of {len(examined)} images stand for all {total}")
         size = _common_size(images, headers) if self.size is None else _pair(self.size)
         gray = all(header.gray for header in headers.values())
-        more = more or sampled
         reader = ImageReader(
             ("grayscale" if gray else "RGB") if self.channels == "auto" else self.channels,
             size,
             self.crop or "center",
-            one_size=more and self.size is None,
-            all_gray=more and gray and self.channels == "auto",
+            one_size=self.size is None,
+            all_gray=gray and self.channels == "auto",
         )
         small = sum(h.height < size[0] or h.width < size[1] for h in headers.values())
         if small and reader.crop in ("center", "square", "none"):
@@ -220,7 +213,7 @@ class ImageSource(ABC):
             notes.append("images smaller than {}×{}, enlarged: {}{}".format(*size, small, among))
         large = max(header.height * header.width for header in headers.values()) > _SMALL
         threads = self.workers or (available_processors() if large else 1)
-        return Survey(total, numbers, reader, threads, tuple(notes))
+        return ImageRows(images, range(total) if sampled else array("q", headers), reader, threads), notes
 
     def try_each(
         self,
@@ -246,44 +239,30 @@ class ImageSource(ABC):
                 track(len(results), len(numbers))
         return {number: result for number, result in results.items() if not isinstance(result, ValueError)}
 
-    def _rows(self, images: StoredImages, survey: Survey) -> tuple[Rows, Sequence[int]]:
-        """The rows, and the numbers of the images that they come from."""
-        numbers, reader = survey.numbers, survey.reader
-        in_memory = len(numbers) * math.prod(reader.shape) <= self.cache_mb * 2**20
+    def _decode(self, rows: ImageRows) -> tuple[Rows, Sequence[int]]:
+        """The rows, in memory if they fit, and the numbers of the images that they come from."""
+        in_memory = len(rows) * math.prod(rows.sample_shape) <= self.cache_mb * 2**20
         if not in_memory and self.on_error == "raise":
-            return ImageRows(images, numbers, reader, survey.threads), numbers
-        pixels = torch.empty((len(numbers) if in_memory else 0, *reader.shape), dtype=torch.uint8)
+            return rows, rows.numbers
+        pixels = torch.empty((len(rows) if in_memory else 0, *rows.sample_shape), dtype=torch.uint8)
 
         def read(row: int) -> None:
-            image = reader(images, numbers[row])
+            image = rows.reader(rows.images, rows.numbers[row])
             if in_memory:
                 pixels[row] = image
 
-        rows = list(self.try_each(read, range(len(numbers)), survey.threads))
-        if not rows:
-            raise _none_readable(images, survey.total)
-        good = array("q", (numbers[row] for row in rows))
+        good = list(self.try_each(read, range(len(rows)), rows.threads))
+        if not good:
+            raise _none_readable(rows.images, len(rows.images.names))
+        numbers = array("q", (rows.numbers[row] for row in good))
         if not in_memory:
-            return ImageRows(images, good, reader, survey.threads), good
-        return InMemory(pixels if len(rows) == len(pixels) else pixels[rows]), good
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What the headers say: the `total` of images, the `numbers` of those not known to be broken, the `reader` that
-    makes pixels of them, the `threads` to use, and `notes`.
-    """
-
-    total: int
-    numbers: Sequence[int]
-    reader: ImageReader
-    threads: int
-    notes: tuple[str, ...]
+            return dataclasses.replace(rows, numbers=numbers), numbers
+        return InMemory(pixels if len(good) == len(pixels) else pixels[good]), numbers
 
 
 @dataclass(frozen=True, eq=False)
 class ImageRows:
-    """Rows of images that are decoded when they are read."""
+    """Rows of the images with these `numbers`, decoded by `reader` on `threads` threads when they are read."""
 
     images: StoredImages
     numbers: Sequence[int]
