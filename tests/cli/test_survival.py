@@ -95,7 +95,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):
     folder = trained(tmp_path / "run", "network.width=64")
     before = Checkpoints(folder).newest()
     kept = before.read()
-    limit = max(path.stat().st_size for path in before.path.iterdir()) // 2
+    limit = before.path.stat().st_size // 2
 
     def nearly_full():
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -121,23 +121,15 @@ def flip(path):
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize(
-    ("harm", "name"),
-    [
-        (lambda folder: flip(folder / "denoiser.pt"), "denoiser.pt"),
-        (lambda folder: (folder / "optimizer.pt").unlink(), "optimizer.pt"),
-        (lambda folder: (folder / "manifest.json").write_text("{}"), "manifest.json"),
-    ],
-    ids=["flipped byte", "no optimizer", "no manifest"],
-)
-def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path, capsys, harm, name):
+@pytest.mark.parametrize("harm", [flip, lambda path: path.write_bytes(b"")], ids=["flipped byte", "empty"])
+def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path, capsys, harm):
     whole = trained(tmp_path / "whole", "images=300")
     folder = trained(tmp_path / "run")
     newest = Checkpoints(folder).newest().path
     harm(newest)
     code, said = complaint(capsys, ["train", "--resume", str(folder), "images=300", "decay_images=150"])
     assert code == 0
-    assert f"{newest / name}:" in said.replace("  ", " ")
+    assert f"{newest}:" in said.replace("  ", " ")
     assert "passed over" in said
     steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
     assert steps == sorted(set(steps))
@@ -177,8 +169,8 @@ def test_a_recipe_changes_where_it_can(tmp_path, capsys):
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path, capsys):
     folder = trained(tmp_path / "run")
-    for path in sorted((folder / "checkpoints").rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
+    for path in (folder / "checkpoints").iterdir():
+        path.unlink()
     code, said = complaint(capsys, ["train", "--resume", str(folder)])
     assert code == 0
     assert "has no checkpoint yet; beginning anew" in said

@@ -46,25 +46,26 @@ def complaint(problem):
     raise AssertionError(problem)
 
 
-def save_for_ever(checkpoints, images, report):
+def save_for_ever(checkpoints, images, report, wait):
     while True:
         images += STEP
         checkpoints.save(images, state(images))
-        if not checkpoints.asynchronous:
+        if wait:
+            checkpoints.wait()
             os.write(report, images.to_bytes(8, "big"))
         if images % (3 * STEP) == 0:  # a replacement too
             checkpoints.save(images, state(images))
 
 
-def kill_once(folder, delay, asynchronous):
+def kill_once(folder, delay, wait):
     """The images of the newest checkpoint before and after, and those of the last save that had returned."""
     ends = os.pipe()
     child = os.fork()
     if child == 0:
-        checkpoints = Checkpoints(folder, keep_every_images=10 * STEP, asynchronous=asynchronous)
+        checkpoints = Checkpoints(folder, keep_every_images=10 * STEP)
         images = checkpoints.newest(complaint).images if checkpoints.path.exists() else 0
         try:
-            save_for_ever(checkpoints, images, ends[1])
+            save_for_ever(checkpoints, images, ends[1], wait)
         finally:
             os._exit(1)
     os.close(ends[1])
@@ -77,24 +78,22 @@ def kill_once(folder, delay, asynchronous):
     return int.from_bytes(content[-8:], "big")
 
 
-def main(folder, kills, asynchronous):
+def main(folder, kills, wait):
     chance = random.Random(0)
-    counts = {"kills": kills, "half_written": 0, "half_replaced": 0, "images": 0}
-    checkpoints = Checkpoints(folder, asynchronous=asynchronous)
+    counts = {"kills": kills, "half_written": 0, "images": 0}
+    checkpoints = Checkpoints(folder)
     checkpoints.save(0, state(0))
     checkpoints.wait()
     for _ in range(kills):
-        returned = kill_once(folder, chance.uniform(0, 0.2), asynchronous)
-        names = [path.name for path in checkpoints.path.iterdir()]
-        counts["half_written"] += any(name.endswith(".partial") for name in names)
-        counts["half_replaced"] += any(name.endswith(".new") for name in names)
+        returned = kill_once(folder, chance.uniform(0, 0.2), wait)
+        counts["half_written"] += any(checkpoints.path.glob(".*"))
         newest = checkpoints.newest(complaint)
         assert newest.images >= max(counts["images"], returned), "a checkpoint was lost"
         assert equal(newest.read(), state(newest.images)), "a checkpoint holds something else"
         counts["images"] = newest.images
     checkpoints.save(counts["images"] + STEP, state(counts["images"] + STEP))
-    checkpoints.close()
-    left = [path.name for path in checkpoints.path.iterdir() if not path.name.isdigit()]
+    checkpoints.wait()
+    left = [path.name for path in checkpoints.path.iterdir() if not path.stem.isdigit()]
     assert not left, f"left over: {left}"
     return counts
 
@@ -106,4 +105,4 @@ if __name__ == "__main__":
     parser.add_argument("--sync", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)  # a forked process has none of the threads of its parent
-    json.dump(main(given.folder, given.kills, not given.sync), sys.stdout)
+    json.dump(main(given.folder, given.kills, given.sync), sys.stdout)

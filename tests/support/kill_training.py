@@ -48,7 +48,7 @@ def train(folder, recipe, data):
 
 
 def half_written(folder):
-    return any(folder.glob("checkpoints/.*.partial"))
+    return any(folder.glob("checkpoints/.*"))
 
 
 def main():

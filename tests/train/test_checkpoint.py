@@ -1,6 +1,7 @@
 """Checkpoints under faults: at whatever point a save dies, the newest whole one is the old or the new."""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -14,7 +15,6 @@ import pytest
 import torch
 from kill_saves import equal, state
 
-import diffspace.train.checkpoint as module
 from diffspace.train.checkpoint import Checkpoints, kept, verify
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -28,9 +28,10 @@ def small(images):
 
 
 def filled(folder, *images, **options):
-    checkpoints = Checkpoints(folder, asynchronous=False, **options)
+    checkpoints = Checkpoints(folder, **options)
     for n in images:
         checkpoints.save(n, small(n))
+        checkpoints.wait()
     return checkpoints
 
 
@@ -49,12 +50,12 @@ def names(folder):
 def test_what_is_saved_is_read(tmp_path):
     filled(tmp_path, 64)
     assert newest(tmp_path) == (64, [])
-    assert names(tmp_path) == ["000000000064"]
-    folder = tmp_path / "checkpoints" / "000000000064"
-    assert {path.name for path in folder.iterdir()} == {"denoiser.pt", "optimizer.pt", "trainer.pt", "manifest.json"}
-    manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["files"]["trainer.pt"]["bytes"] == (folder / "trainer.pt").stat().st_size
-    assert manifest["torch"] == torch.__version__
+    assert names(tmp_path) == ["000000000064.pt"]
+    file = tmp_path / "checkpoints" / "000000000064.pt"
+    assert equal(torch.load(file, weights_only=True), small(64))  # without diffspace too
+    *_, facts, sha256, _ = file.read_bytes().split(b"\n")
+    assert json.loads(facts)["torch"] == torch.__version__
+    assert hashlib.sha256(file.read_bytes()[:-65]).hexdigest() == sha256.decode()
 
 
 def test_a_model_and_its_optimizer_come_back(tmp_path):
@@ -65,22 +66,21 @@ def test_a_model_and_its_optimizer_come_back(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(8, {"denoiser": network.state_dict(), "optimizer": adam.state_dict()})
     read = checkpoints.newest().read()
-    checkpoints.close()
+    checkpoints.wait()
     assert equal(read["denoiser"], dict(network.state_dict()))
     other = torch.optim.Adam(network.parameters())
     other.load_state_dict(read["optimizer"])
     assert equal(other.state_dict(), adam.state_dict())
 
 
-@pytest.mark.parametrize("name", ["denoiser.pt", "optimizer.pt", "trainer.pt", "manifest.json"])
-def test_a_flipped_bit_anywhere_is_found(tmp_path, name):
+def test_a_flipped_bit_anywhere_is_found(tmp_path):
     filled(tmp_path, 100, 200)
-    file = tmp_path / "checkpoints" / "000000000200" / name
+    file = tmp_path / "checkpoints" / "000000000200.pt"
     content = file.read_bytes()
-    for position in {*range(0, len(content), 97), len(content) - 1}:
+    for position in {*range(0, len(content), 97), *range(len(content) - 250, len(content))}:
         file.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
-        with pytest.raises(ValueError, match=f"000000000200/{name}: is not what was written"):
-            verify(file.parent)
+        with pytest.raises(ValueError, match=r"000000000200\.pt: (is not what was written|is of|has format)"):
+            verify(file)
     assert newest(tmp_path) == (
         100,
         [f"{file}: is not what was written, by its SHA-256; this checkpoint is passed over"],
@@ -102,57 +102,67 @@ def empty(file):
     file.write_bytes(b"")
 
 
-@pytest.mark.parametrize("name", ["denoiser.pt", "optimizer.pt", "manifest.json"])
-@pytest.mark.parametrize("harm", [os.remove, cut, lengthen, empty])
-def test_a_damaged_file_is_named_and_its_checkpoint_passed_over(tmp_path, name, harm):
+@pytest.mark.parametrize("harm", [cut, lengthen, empty])
+def test_a_damaged_file_is_named_and_passed_over(tmp_path, harm):
     filled(tmp_path, 100, 200, 300, keep_last=3)
-    harm(tmp_path / "checkpoints" / "000000000300" / name)
-    harm(tmp_path / "checkpoints" / "000000000200" / name)
+    harm(tmp_path / "checkpoints" / "000000000300.pt")
+    harm(tmp_path / "checkpoints" / "000000000200.pt")
     images, said = newest(tmp_path)
     assert images == 100
-    assert [f"{n}/{name}" in line for n, line in zip((300, 200), said, strict=True)] == [True, True]
-    assert ("is missing" in said[0]) == (harm is os.remove)
+    assert [f"{n}.pt" in line for n, line in zip((300, 200), said, strict=True)] == [True, True]
 
 
 def test_a_checkpoint_in_anothers_place_or_of_a_later_format_is_passed_over(tmp_path):
     filled(tmp_path, 100, 200)
     folder = tmp_path / "checkpoints"
-    shutil.copytree(folder / "000000000200", folder / "000000000300")
-    assert "manifest.json: is of 200 images" in newest(tmp_path)[1][0]
-    manifest = json.loads((folder / "000000000200" / "manifest.json").read_text())
-    later = module.manifest_text({**{k: v for k, v in manifest.items() if k != "sha256"}, "images": 300, "format": 2})
-    (folder / "000000000300" / "manifest.json").write_bytes(later)
-    assert "has format 2; this diffspace knows 1" in newest(tmp_path)[1][0]
+    shutil.copy(folder / "000000000200.pt", folder / "000000000300.pt")
+    assert "300.pt: is of 200 images" in newest(tmp_path)[1][0]
+    (folder / "000000000300.pt").write_bytes(b'\n{"format": 3, "images": 300}\n' + b"0" * 64 + b"\n")
+    assert "has format 3; this diffspace knows 2" in newest(tmp_path)[1][0]
 
 
 def test_if_none_is_whole_all_reasons_are_given(tmp_path):
     with pytest.raises(ValueError, match="there is none in"):
         Checkpoints(tmp_path).newest()
     filled(tmp_path, 100, 200)
-    os.remove(tmp_path / "checkpoints" / "000000000100" / "optimizer.pt")
-    cut(tmp_path / "checkpoints" / "000000000200" / "denoiser.pt")
-    with pytest.raises(ValueError, match=r"200/denoiser.pt: has .* bytes where .*100/optimizer.pt: is missing"):
+    lengthen(tmp_path / "checkpoints" / "000000000100.pt")
+    cut(tmp_path / "checkpoints" / "000000000200.pt")
+    with pytest.raises(ValueError, match=r"200\.pt: is not what was written.*100\.pt: is not what was written"):
         Checkpoints(tmp_path).newest(lambda said: None)
 
 
 def test_no_code_is_run(tmp_path):
-    filled(tmp_path, 100)
-    file = tmp_path / "checkpoints" / "000000000100" / "trainer.pt"
+    file = tmp_path / "000000000100.pt"
     torch.save({"trap": Path("x")}, file)
-    manifest = json.loads((file.parent / "manifest.json").read_text())
-    manifest.pop("sha256")
-    content = file.read_bytes()
-    manifest["files"]["trainer.pt"] = {"bytes": len(content), "sha256": module.hashlib.sha256(content).hexdigest()}
-    (file.parent / "manifest.json").write_bytes(module.manifest_text(manifest))
-    with pytest.raises(ValueError, match=r"trainer\.pt"):
-        verify(file.parent).read()
+    content = file.read_bytes() + b'\n{"format": 2, "images": 100, "score": null}\n'
+    file.write_bytes(content + f"{hashlib.sha256(content).hexdigest()}\n".encode())
+    with pytest.raises(ValueError, match=r"100\.pt: cannot be read as a checkpoint"):
+        verify(file).read()
+
+
+def test_a_checkpoint_of_version_0_1_is_read_checked_and_replaced(tmp_path):
+    folder = tmp_path / "checkpoints" / "000000006016"
+    shutil.copytree(Path(__file__).parents[1] / "compat" / "points" / "checkpoints", folder.parent)
+    found = Checkpoints(tmp_path).newest(pytest.fail)
+    assert set(found.read()) == {"denoiser", "averages", "optimizer", "trainer"}
+    assert found.images == found.read()["trainer"]["images"] == 6016
+    for name in ("denoiser.pt", "manifest.json"):
+        content = (folder / name).read_bytes()
+        cut(folder / name)
+        with pytest.raises(ValueError, match=r"6016.*: is not what was written, by its SHA-256"):
+            verify(folder)
+        (folder / name).write_bytes(content)
+    filled(tmp_path, 6100, keep_last=2)
+    assert names(tmp_path) == ["000000006016", "000000006100.pt"]
+    filled(tmp_path, 6200, keep_last=2)
+    assert names(tmp_path) == ["000000006100.pt", "000000006200.pt"]
 
 
 class Died(BaseException):
     """The process is no more: nothing that changes the disk happens after it."""
 
 
-SYSTEM = [(os, "fsync"), (os, "rename"), (os, "mkdir"), (shutil, "rmtree"), (torch, "save")]
+SYSTEM = [(os, "fsync"), (os, "replace"), (os, "mkdir"), (os, "unlink")]
 
 
 def break_at(monkeypatch, k, error):
@@ -166,14 +176,9 @@ def break_at(monkeypatch, k, error):
         def call(*args, **options):
             calls[0] += 1
             if calls[0] == k or (calls[0] > k and error is Died):
-                if name == "save" and calls[0] == k:
-                    args[1].write(b"half of a file")
-                if name == "rmtree" and error is Died and calls[0] == k:
-                    next(iter(args[0].iterdir())).unlink()
-                if error is Died:
-                    raise Died
-                if not options.get("ignore_errors"):
-                    raise error(errno.EIO, f"{name} failed")
+                if name == "replace" and calls[0] == k:
+                    os.truncate(args[0], 100)
+                raise Died if error is Died else error(errno.EIO, f"{name} failed")
             return function(*args, **options)
 
         return call
@@ -203,7 +208,9 @@ def test_whatever_call_of_a_save_fails_the_newest_is_the_old_or_the_new(tmp_path
         folder.mkdir()
         filled(folder, *before)
         if before:
-            filled(folder).save(before[-1], OLD)  # whose loss can be told from a replacement
+            again = Checkpoints(folder)
+            again.save(before[-1], OLD)  # whose loss can be told from a replacement
+            again.wait()
         failure = None
         with monkeypatch.context() as patched:
             calls = break_at(patched, k, error)
@@ -228,17 +235,17 @@ def test_whatever_call_of_a_save_fails_the_newest_is_the_old_or_the_new(tmp_path
             verify(path)  # nothing half is in sight
         if isinstance(failure, OSError):
             assert "\n" not in str(failure)
-            assert "rmtree" in str(failure.__cause__) or not list(folder.glob("checkpoints/.*"))
+            assert not list(folder.glob("checkpoints/.*"))
 
         filled(folder, saved, 400, keep_last=1)  # the next saves are not hindered by what is left
         assert newest(folder) == (400, [])
-        assert names(folder) == ["000000000400"]
-    assert k > 10
+        assert names(folder) == ["000000000400.pt"]
+    assert k > 5
     assert seen == {"new", "old" if before else "none"}
 
 
 def test_all_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
-    synced, rename, sync = [], os.rename, os.fsync
+    synced, replace, sync = [], os.replace, os.fsync
     before = {}
 
     def note(descriptor):
@@ -247,22 +254,21 @@ def test_all_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
 
     def renaming(source, target):
         before[target] = list(synced)
-        rename(source, target)
+        replace(source, target)
 
     monkeypatch.setattr(os, "fsync", note)
-    monkeypatch.setattr(os, "rename", renaming)
-    target = filled(tmp_path, 100).path / "000000000100"
-    assert {path.stat().st_ino for path in (target, *target.iterdir(), tmp_path)} == set(before[target])
+    monkeypatch.setattr(os, "replace", renaming)
+    target = filled(tmp_path, 100).path / "000000000100.pt"
+    assert {path.stat().st_ino for path in (target, tmp_path)} == set(before[target])
     assert synced[len(before[target]) :] == [target.parent.stat().st_ino]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")
-@pytest.mark.parametrize("asynchronous", [False, True])
-def test_a_file_that_may_not_grow_leaves_the_previous_checkpoint_and_says_so(tmp_path, asynchronous):
+def test_a_file_that_may_not_grow_leaves_the_previous_checkpoint_and_says_so(tmp_path):
     import resource
 
     filled(tmp_path, 100)
-    checkpoints = Checkpoints(tmp_path, asynchronous=asynchronous)
+    checkpoints = Checkpoints(tmp_path)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, limits[1]))
     try:
@@ -273,34 +279,33 @@ def test_a_file_that_may_not_grow_leaves_the_previous_checkpoint_and_says_so(tmp
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     folder = tmp_path / "checkpoints"
     assert str(caught.value) == (
-        f"checkpoint: {folder}/000000000200, of 1.6 MB, could not be written: File too large; "
-        f"{folder}/000000000100 is whole"
+        f"checkpoint: {folder}/000000000200.pt, of 1.6 MB, could not be written: File too large; "
+        f"{folder}/000000000100.pt is whole"
     )
-    assert names(tmp_path) == ["000000000100"]
+    assert names(tmp_path) == ["000000000100.pt"]
     checkpoints.save(200, small(200))
     assert checkpoints.newest(pytest.fail).images == 200
-    checkpoints.close()
+    checkpoints.wait()
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="mounting wants root")
-@pytest.mark.parametrize("asynchronous", [False, True])
-def test_a_full_disk_leaves_the_previous_checkpoint_and_says_so(tmp_path, asynchronous):
+def test_a_full_disk_leaves_the_previous_checkpoint_and_says_so(tmp_path):
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", tmp_path], capture_output=True)
     if mounted.returncode:
         pytest.skip("mounting is not allowed here")
     try:
-        checkpoints = Checkpoints(tmp_path, asynchronous=asynchronous)
+        checkpoints = Checkpoints(tmp_path)
         checkpoints.save(100, state(100))
         checkpoints.save(200, state(200))
-        with pytest.raises(OSError, match=r"No space left on device; .*200 is whole"):  # noqa: PT012
+        with pytest.raises(OSError, match=r"No space left on device; .*200\.pt is whole"):  # noqa: PT012
             checkpoints.save(300, state(300))
             checkpoints.wait()
-        assert names(tmp_path) == ["000000000100", "000000000200"]
-        shutil.rmtree(checkpoints.path / "000000000100")
+        assert names(tmp_path) == ["000000000100.pt", "000000000200.pt"]
+        (checkpoints.path / "000000000100.pt").unlink()
         checkpoints.save(300, state(300))
         found = checkpoints.newest(pytest.fail)
         assert equal(found.read(), state(300))
-        checkpoints.close()
+        checkpoints.wait()
     finally:
         subprocess.run(["umount", tmp_path], check=True)
 
@@ -315,8 +320,8 @@ def test_a_folder_that_may_only_be_read(monkeypatch):
         if root := os.geteuid() == 0:
             os.seteuid(65534)  # root may write anywhere
         try:
-            with pytest.raises(OSError, match=r"300, of .* could not be written: Permission denied; .*100 is whole"):
-                checkpoints.save(300, small(300))
+            with pytest.raises(OSError, match=r"300\.pt, of .* could not be written: Permission denied; .*100\.pt is"):
+                filled(folder, 300)
             assert newest(folder) == (100, [])
         finally:
             if root:
@@ -345,18 +350,17 @@ def test_killed_in_the_middle_of_saving(tmp_path):
 def test_killed_very_often_in_the_middle_of_saving(tmp_path, options):
     counts = kill(tmp_path, 300, *options)
     assert counts["half_written"] > 30
-    assert counts["half_replaced"] > 0
 
 
 def held_writer(monkeypatch):
     """A writer that waits for the event before it writes."""
-    go, save = threading.Event(), torch.save
+    go, make = threading.Event(), os.mkdir
 
     def held(*args, **options):
         assert go.wait(60)
-        save(*args, **options)
+        make(*args, **options)
 
-    monkeypatch.setattr(torch, "save", held)
+    monkeypatch.setattr(os, "mkdir", held)
     return go
 
 
@@ -369,10 +373,10 @@ def test_training_goes_on_while_a_copy_is_written(tmp_path, monkeypatch):
         tensor.fill_(-1)
     parts["optimizer"]["param_groups"][0]["params"].append(1)
     parts["trainer"]["images"] = 101
-    assert not (tmp_path / "checkpoints" / "000000000100").exists()
+    assert not (tmp_path / "checkpoints" / "000000000100.pt").exists()
     go.set()
     assert equal(checkpoints.newest().read(), expected)
-    checkpoints.close()
+    checkpoints.wait()
 
 
 def test_one_save_waits_for_the_other(tmp_path, monkeypatch):
@@ -385,9 +389,9 @@ def test_one_save_waits_for_the_other(tmp_path, monkeypatch):
     assert second.is_alive()
     go.set()
     second.join(60)
-    checkpoints.close()
+    checkpoints.wait()
     assert newest(tmp_path) == (200, [])
-    assert names(tmp_path) == ["000000000100", "000000000200"]
+    assert names(tmp_path) == ["000000000100.pt", "000000000200.pt"]
 
 
 def test_an_error_of_the_writer_comes_with_the_next_call_and_once(tmp_path, monkeypatch):
@@ -398,11 +402,11 @@ def test_an_error_of_the_writer_comes_with_the_next_call_and_once(tmp_path, monk
         with monkeypatch.context() as patched:
             break_at(patched, 4, OSError)
             checkpoints.save(200, small(200))
-            with pytest.raises(OSError, match=r"200, of 0.0 MB, could not be written: .* failed; .*100 is whole"):
+            with pytest.raises(OSError, match=r"200\.pt, of 0.0 MB, could not be written: .* failed; .*100\.pt is"):
                 call()
     checkpoints.wait()
     checkpoints.save(300, small(300))
-    checkpoints.close()
+    checkpoints.wait()
     assert newest(tmp_path) == (300, [])
 
 
@@ -435,53 +439,48 @@ def test_which_checkpoints_stay(tmp_path, last, every, expected):
     assert kept(dict.fromkeys(images), last, every) == expected
     scores = dict(zip(images, [3.0, 1.0, 2.0, 1.0, None, 4.0, 5.0], strict=True))
     assert kept(scores, last, every) == expected | {190}
-    checkpoints = Checkpoints(tmp_path, last, every, asynchronous=False)
+    checkpoints = Checkpoints(tmp_path, last, every)
     for n, score in scores.items():  # one after the other is the same as all at once
         checkpoints.save(n, small(n), score=score)
+        checkpoints.wait()
         assert newest(tmp_path) == (n, [])
-    assert {int(name) for name in names(tmp_path)} == expected | {190}
+    assert {int(name.removesuffix(".pt")) for name in names(tmp_path)} == expected | {190}
 
 
 def test_a_score_that_is_not_finite_is_none(tmp_path):
     checkpoints = filled(tmp_path)
     for n, score in ((1, float("nan")), (2, 8.0), (3, float("-inf")), (4, 9.0), (5, None)):
         checkpoints.save(n, small(n), score=score)
+    checkpoints.wait()
     assert [verify(path).score for path in sorted(checkpoints.path.iterdir())] == [8.0, 9.0, None]
 
 
 def test_damaged_checkpoints_do_not_count_and_go(tmp_path):
     """A run goes on from 100 when those after it are damaged: its next save must not drive 100 out for them."""
     checkpoints = filled(tmp_path, 100, 200, 300, keep_last=3)
-    cut(checkpoints.path / "000000000200" / "denoiser.pt")
-    cut(checkpoints.path / "000000000300" / "manifest.json")
-    checkpoints = Checkpoints(tmp_path, keep_last=2, asynchronous=False)
+    cut(checkpoints.path / "000000000200.pt")
+    empty(checkpoints.path / "000000000300.pt")
+    checkpoints = Checkpoints(tmp_path, keep_last=2)
     assert checkpoints.newest(lambda said: None).images == 100
     checkpoints.save(150, small(150))
-    assert names(tmp_path) == ["000000000100", "000000000150"]
-    cut(checkpoints.path / "000000000150" / "denoiser.pt")
+    checkpoints.wait()
+    assert names(tmp_path) == ["000000000100.pt", "000000000150.pt"]
+    cut(checkpoints.path / "000000000150.pt")
     checkpoints.newest(lambda said: None)
     checkpoints.save(150, small(150))
+    checkpoints.wait()
     assert newest(tmp_path) == (150, [])
-
-
-def test_a_replacement_that_was_damaged_before_it_took_the_place_does_not(tmp_path):
-    checkpoints = filled(tmp_path, 100)
-    new = checkpoints.path / "000000000100.new"
-    shutil.copytree(checkpoints.path / "000000000100", new)
-    cut(new / "denoiser.pt")
-    assert checkpoints.newest(lambda said: None).path.name == "000000000100"
-    checkpoints.save(200, small(200))
-    assert names(tmp_path) == ["000000000100", "000000000200"]
-    assert verify(checkpoints.path / "000000000100").images == 100
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):
     checkpoints = filled(tmp_path, 100)
-    (checkpoints.path / ".000000000150.partial").mkdir()
+    (checkpoints.path / ".000000000150.pt.abcd.pt").write_bytes(b"half")
+    (checkpoints.path / ".000000000150.partial").mkdir()  # of version 0.1
     (checkpoints.path / ".000000000150.partial" / "denoiser.pt").write_bytes(b"half")
     assert newest(tmp_path) == (100, [])
     checkpoints.save(200, small(200))
-    assert names(tmp_path) == ["000000000100", "000000000200"]
+    checkpoints.wait()
+    assert names(tmp_path) == ["000000000100.pt", "000000000200.pt"]
 
 
 @pytest.mark.parametrize(
@@ -489,15 +488,13 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     [
         ({"trainer": {"a": [1, Path("x")]}}, r"parts: trainer\.a\.1 is a PosixPath; expected tensors"),
         ({"trainer": {"a": {(1, 2): 3}}}, r"parts: trainer\.a has the key \(1, 2\)"),
-        ({"trainer": 3}, "parts: trainer is a int; expected a dict"),
-        ({"../trainer": {}}, r"parts: expected names of letters, .*, got '\.\./trainer'"),
     ],
 )
 def test_what_could_not_be_read_back_is_refused(tmp_path, parts, message):
     checkpoints = filled(tmp_path, 100)
     with pytest.raises(ValueError, match=message):
         checkpoints.save(200, parts)
-    assert names(tmp_path) == ["000000000100"]
+    assert names(tmp_path) == ["000000000100.pt"]
 
 
 def test_options_out_of_range_are_refused(tmp_path):

@@ -1,7 +1,8 @@
 """Checkpoints: the state of a training run on disk, whole or not at all, read without running code.
 
-`RUN/checkpoints/<images seen, 12 digits>/` holds one `.pt` file for each part of the state and `manifest.json` with
-their sizes, their SHA-256 and its own. It is written under a hidden name, flushed to disk and then renamed.
+`RUN/checkpoints/<images seen, 12 digits>.pt` is what `torch.save` wrote, then a line of JSON (images, score, versions)
+and a line with the SHA-256 of all before it. It is written under a hidden name, flushed to disk and then renamed.
+Version 0.1 made a folder of each, with a file for each part of the state and a manifest.
 """
 
 from __future__ import annotations
@@ -10,27 +11,28 @@ import concurrent.futures
 import contextlib
 import errno
 import hashlib
+import io
+import json
 import math
 import os
-import pickle
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import torch
 
 from diffspace._version import __version__
 from diffspace.checks import check_integer
-from diffspace.files import manifest_text, read_manifest
+from diffspace.files import atomic_path, read_manifest, reading
 
-CHECKPOINTS, MANIFEST, FORMAT = "checkpoints", "manifest.json", 1
-_NEW = ".new"  # another checkpoint after the same images, about to replace the first
-_NAME = re.compile(rf"(\d{{12,}})({re.escape(_NEW)})?")
-_PLAIN = (bool, int, float, str, type(None))
+CHECKPOINTS, FORMAT = "checkpoints", 2
+_NAME = re.compile(r"\d{12}(\.pt|\.new)?")  # "" and ".new" of version 0.1
+_FACTS_BYTES, _SHA_BYTES = 4096, 65  # at the end of a file: more than both lines have, and the second line
+_PLAIN = (torch.Tensor, torch.nn.Parameter, bool, int, float, str, type(None))
 
 
 class _Damage(ValueError):
@@ -39,39 +41,34 @@ class _Damage(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint in which every file is what was written; `verify` and `Checkpoints.newest` make it."""
+    """A checkpoint that is what was written; `verify` and `Checkpoints.newest` make it."""
 
     path: Path
     images: int
-    parts: tuple[str, ...]
     score: float | None = None
 
     def read(self) -> dict[str, dict[str, Any]]:
         """The parts by name, tensors on the CPU; ValueError names a file that no state can be read from."""
-        state = {}
-        for part in self.parts:
-            path = self.path / f"{part}.pt"
-            with _reading(path):
-                try:
-                    state[part] = torch.load(path, map_location="cpu", weights_only=True)
-                except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-                    raise _Damage(f"{path}: is damaged: {str(error).splitlines()[0]}") from None
-        return state
+        files = sorted(self.path.glob("*.pt")) if self.path.is_dir() else [self.path]
+        parts = {}
+        for file in files:
+            with reading(file, "a checkpoint"):
+                parts[file.stem] = torch.load(file, map_location="cpu", weights_only=True)
+        return parts if self.path.is_dir() else parts[self.path.stem]
 
 
 def verify(path: Path) -> Checkpoint:
-    """The checkpoint in a folder, read in full and compared with its manifest; ValueError names what is wrong."""
-    manifest = _manifest(path)
-    for name, entry in manifest["files"].items():
-        file = path / name
-        with _reading(file), file.open("rb") as content:
-            size = os.fstat(content.fileno()).st_size
-            if size != entry["bytes"]:
-                raise _Damage(f"{file}: has {size} bytes where {entry['bytes']} were written")
-            if hashlib.file_digest(content, "sha256").hexdigest() != entry["sha256"]:
+    """The checkpoint at a path, read in full and compared with its SHA-256; ValueError names what is wrong."""
+    facts = _facts(path)
+    if path.is_dir():
+        expected = {path / name: entry["sha256"] for name, entry in facts["files"].items()}
+    else:
+        expected = {path: facts["sha256"]}
+    for file, sha256 in expected.items():
+        with reading(file):
+            if _sha256(file, 0 if path.is_dir() else _SHA_BYTES) != sha256:
                 raise _Damage(f"{file}: is not what was written, by its SHA-256")
-    parts = tuple(name.removesuffix(".pt") for name in manifest["files"])
-    return Checkpoint(path, manifest["images"], parts, manifest["score"])
+    return Checkpoint(path, facts["images"], facts["score"])
 
 
 def kept(scores: Mapping[int, float | None], keep_last: int, keep_every_images: int) -> set[int]:
@@ -94,17 +91,15 @@ def kept(scores: Mapping[int, float | None], keep_last: int, keep_every_images: 
 class Checkpoints:
     """The checkpoints of the run in `folder`, for one process at a time to write.
 
-    After each save stay the last `keep_last`, the first at or after each multiple of `keep_every_images` (0: none) and
-    the best by score; what is damaged goes, and so does what a killed process left half-written. With `asynchronous`,
-    `save` copies the state to the memory of the CPU and returns, and a thread writes it; call `close` at the end, which
-    raises what went wrong.
+    `save` copies the state to the memory of the CPU and returns, and a thread writes it; call `wait` at the end, which
+    raises what went wrong. After each save, those of `kept` stay; what is damaged goes, and so does what a killed
+    process left half-written.
     """
 
-    def __init__(self, folder: Path, keep_last: int = 2, keep_every_images: int = 0, asynchronous: bool = True) -> None:
+    def __init__(self, folder: Path, keep_last: int = 2, keep_every_images: int = 0) -> None:
         check_integer("keep_last", keep_last, 1)
         check_integer("keep_every_images", keep_every_images, 0)
-        self.path = folder / CHECKPOINTS
-        self.keep_last, self.keep_every_images, self.asynchronous = keep_last, keep_every_images, asynchronous
+        self.path, self.keep_last, self.keep_every_images = folder / CHECKPOINTS, keep_last, keep_every_images
         self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")  # finishes its work before an exit
         self._pending: concurrent.futures.Future[None] | None = None
         self._damaged: set[Path] = set()
@@ -113,37 +108,31 @@ class Checkpoints:
         """Write the state after `images` images: parts by name, each nested dicts and lists of tensors and numbers.
 
         A checkpoint after as many images is replaced. The lowest `score` is the best; one that is not finite is none.
-        OSError, on one line, says what could not be written and which checkpoint is whole; with `asynchronous` it comes
-        from the next call of `save`, `wait`, `close` or `newest`. ValueError names a value that no checkpoint can hold.
+        OSError, on one line, says what could not be written and which checkpoint is whole; it comes from the next call
+        of `save`, `wait` or `newest`. ValueError names a value that no checkpoint can hold.
         """
         check_integer("images", images, 0)
         self.wait()
-        state = {}
         for name, part in parts.items():
-            if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-                raise ValueError(f"parts: expected names of letters, digits, - and _, got {name!r}")
-            if not isinstance(part, Mapping):
-                raise ValueError(f"parts: {name} is a {type(part).__name__}; expected a dict")
-            state[name] = _plain(part, name, copied=self.asynchronous)
+            _check_plain(part, name)
+        content = io.BytesIO()
+        torch.save(dict(parts), content)
         score = float(score) if score is not None and math.isfinite(score) else None
-        if self.asynchronous:
-            self._pending = self._writer.submit(self._write, images, state, score)
-        else:
-            self._write(images, state, score)
+        self._pending = self._writer.submit(self._write, images, content.getbuffer(), score)
 
     def wait(self) -> None:
         """Return when what was handed to `save` is on disk; OSError if it could not be written."""
-        if self._pending is not None:
-            concurrent.futures.wait([self._pending])
-            pending, self._pending = self._pending, None
-            pending.result()
-
-    def close(self) -> None:
-        """`wait`, and end the thread."""
+        if self._pending is None:
+            return
+        concurrent.futures.wait([self._pending])
+        pending, self._pending = self._pending, None
         try:
-            self.wait()
-        finally:
-            self._writer.shutdown()
+            pending.result()
+        except OSError as error:
+            other = "there is no other"
+            with contextlib.suppress(ValueError):
+                other = f"{self.newest(lambda text: None).path} is whole"
+            raise OSError(f"checkpoint: {error}; {other}") from error
 
     @property
     def empty(self) -> bool:
@@ -156,9 +145,6 @@ class Checkpoints:
         ValueError if none is whole, with the reasons, or if there is none.
         """
         self.wait()
-        return self._newest(warn)
-
-    def _newest(self, warn: Callable[[str], None]) -> Checkpoint:
         problems = []
         for path in reversed(self._paths()):
             try:
@@ -172,194 +158,102 @@ class Checkpoints:
         raise ValueError(f"checkpoint: {none}")
 
     def _paths(self) -> list[Path]:
-        """The folders of checkpoints that were completed, by images."""
+        """The checkpoints that were completed, by images."""
         try:
-            folders = [path for path in self.path.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
+            return sorted(path for path in self.path.iterdir() if _NAME.fullmatch(path.name))
         except FileNotFoundError:
             return []
         except OSError as error:
             raise ValueError(f"checkpoint: {self.path} cannot be read: {error.strerror}") from None
-        return sorted(folders, key=lambda path: (_images(path), path.name))
 
-    def _write(self, images: int, state: Mapping[str, Any], score: float | None) -> None:
-        target = self.path / f"{images:012d}"
-        partial = _hidden(target)
+    def _write(self, images: int, state: memoryview, score: float | None) -> None:
+        path = self.path / f"{images:012d}.pt"
+        versions = {"diffspace": __version__, "torch": str(torch.__version__)}
+        facts = f"\n{json.dumps({'format': FORMAT, 'images': images, 'score': score, **versions})}\n".encode()
+        digest = hashlib.sha256(state)
+        digest.update(facts)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             _sync_folder(self.path.parent)
-            self._tidy()
-            partial.mkdir()
-            files = {f"{name}.pt": _write_part(partial / f"{name}.pt", part) for name, part in state.items()}
-            versions = {"diffspace": __version__, "torch": str(torch.__version__)}
-            manifest = {"format": FORMAT, "images": images, "score": score, "files": files, **versions}
-            with _new_file(partial / MANIFEST) as file:
-                file.write(manifest_text(manifest))
-            _sync_folder(partial)
-            # a folder cannot be replaced at once: readers know both names
-            name = target.with_suffix(_NEW) if target.exists() else target
-            os.rename(partial, name)
+            for half in self.path.glob(".[0-9]*"):  # which a killed process left
+                _remove(half)
+            with atomic_path(path) as temporary, temporary.open("wb") as file:
+                file.writelines((state, facts, f"{digest.hexdigest()}\n".encode()))
             _sync_folder(self.path)
-            if name != target:
-                _replace(name, target)
-                _sync_folder(self.path)
-        except BaseException as error:
-            shutil.rmtree(partial, ignore_errors=True)
-            if isinstance(error, OSError):
-                raise OSError(self._complaint(target, state, error)) from error
-            raise
-        self._damaged.discard(target)
-        self._retain(target)
-
-    def _tidy(self) -> None:
-        """Remove what a killed process left half-written, and finish the replacement that it began."""
-        for path in self.path.glob(_hidden(Path("*")).name):
-            shutil.rmtree(path)
-        for new in self.path.glob(f"*{_NEW}"):
-            if new in self._damaged:
-                _remove(new)
-            else:
-                _replace(new, new.with_suffix(""))
+        except OSError as error:
+            reason = error.strerror or error
+            raise OSError(f"{path}, of {len(state) / 1e6:.1f} MB, could not be written: {reason}") from error
+        self._damaged.discard(path)
+        self._retain(path)
 
     def _retain(self, newest: Path) -> None:
+        """Remove what is damaged, and of the others what is not to be kept."""
         scores, paths = {}, {}
         for path in self._paths():
             with contextlib.suppress(ValueError):
-                try:
-                    manifest = _manifest(path)
-                except _Damage:
-                    self._damaged.add(path)
-                    raise
+                facts = _facts(path)
                 if path not in self._damaged:
-                    scores[manifest["images"]], paths[manifest["images"]] = manifest["score"], path
-        keep = {paths[images] for images in kept(scores, self.keep_last, self.keep_every_images)}
-        for path in {*paths.values(), *self._damaged} - keep - {newest}:
+                    scores[facts["images"]], paths[path] = facts.get("score"), facts["images"]
+        keep = kept(scores, self.keep_last, self.keep_every_images)
+        dropped = {path for path, images in paths.items() if images not in keep}
+        for path in (dropped | self._damaged) - {newest}:
             with contextlib.suppress(OSError):  # what cannot be removed now is tried again after the next save
                 _remove(path)
                 self._damaged.discard(path)
 
-    def _complaint(self, target: Path, state: Mapping[str, Any], error: OSError) -> str:
-        other = "there is no other"
-        with contextlib.suppress(ValueError):
-            other = f"{self._newest(lambda text: None).path} is whole"
-        reason = error.strerror or error
-        return f"checkpoint: {target}, of {_size(state) / 1e6:.1f} MB, could not be written: {reason}; {other}"
+
+def _facts(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself; ValueError where it is damaged, or of another format."""
+    known = 1 if path.is_dir() else FORMAT
+    with reading(path):
+        try:
+            if path.is_dir():
+                facts = read_manifest((path / "manifest.json").read_bytes())
+            else:
+                with path.open("rb") as file:
+                    file.seek(max(0, os.fstat(file.fileno()).st_size - _FACTS_BYTES))
+                    *_, text, sha256, _ = file.read().split(b"\n")
+                facts = json.loads(text) | {"sha256": sha256.decode()}
+            images, found = facts["images"], facts["format"]
+        except (ValueError, TypeError, KeyError):
+            raise _Damage(f"{path}: is not what was written, by its SHA-256") from None
+    if found != known:
+        raise ValueError(f"{path}: has format {found!r}; this diffspace knows {known}")
+    if images != int(path.name.partition(".")[0]):
+        raise _Damage(f"{path}: is of {images} images, which its name contradicts")
+    return facts
 
 
-def _images(path: Path) -> int:
-    return int(path.name.removesuffix(_NEW))
-
-
-def _hidden(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial")
+def _sha256(path: Path, without: int = 0) -> str:
+    """The SHA-256 of a file without its last bytes."""
+    digest, left = hashlib.sha256(), path.stat().st_size - without
+    with path.open("rb") as file:
+        while left > 0 and (block := file.read(min(left, 2**20))):
+            digest.update(block)
+            left -= len(block)
+    return digest.hexdigest()
 
 
 def _remove(path: Path) -> None:
-    """Remove a checkpoint so that no reader takes what is left for one."""
-    if path.exists():
-        os.rename(path, _hidden(path))
-        shutil.rmtree(_hidden(path))
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
-def _replace(new: Path, path: Path) -> None:
-    _remove(path)
-    os.rename(new, path)
-
-
-@contextlib.contextmanager
-def _reading(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError:
-        raise _Damage(f"{file}: is missing") from None
-    except OSError as error:
-        raise ValueError(f"{file}: cannot be read: {error.strerror}") from None
-
-
-def _manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint; ValueError where it is missing, not what was written, or of another format."""
-    file = path / MANIFEST
-    with _reading(file):
-        text = file.read_bytes()
-    try:
-        manifest = read_manifest(text)
-    except ValueError as error:
-        raise _Damage(f"{file}: {error}, by its SHA-256") from None
-    if manifest.get("format") != FORMAT:
-        raise ValueError(f"{file}: has format {manifest.get('format')!r}; this diffspace knows {FORMAT}")
-    if manifest["images"] != _images(path):
-        raise _Damage(f"{file}: is of {manifest['images']} images, which the folder's name contradicts")
-    return manifest
-
-
-def _plain(value: Any, where: str, copied: bool) -> Any:
-    """The value in types that `torch.load(weights_only=True)` reads back; ValueError names one that it would not.
-
-    `copied` to the memory of the CPU, or the same tensors.
-    """
-    if type(value) in (torch.Tensor, torch.nn.Parameter):
-        return value.detach().to("cpu", copy=True) if copied else value.detach()
+def _check_plain(value: Any, where: str) -> None:
+    """ValueError names a value that `torch.load(weights_only=True)` does not read back."""
     if isinstance(value, Mapping):
         if odd := [key for key in value if type(key) not in (int, str)]:
             raise ValueError(f"parts: {where} has the key {odd[0]!r}; expected strings and integers")
-        return {key: _plain(item, f"{where}.{key}", copied) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        items = [_plain(item, f"{where}.{i}", copied) for i, item in enumerate(value)]
-        return tuple(items) if isinstance(value, tuple) else items
-    if type(value) not in _PLAIN:
+        for key, item in value.items():
+            _check_plain(item, f"{where}.{key}")
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            _check_plain(item, f"{where}.{i}")
+    elif type(value) not in _PLAIN:
         kind = type(value).__name__
         raise ValueError(f"parts: {where} is a {kind}; expected tensors, numbers, strings, lists and dicts")
-    return value
-
-
-def _size(value: Any) -> int:
-    """Bytes of the tensors in it."""
-    if isinstance(value, torch.Tensor):
-        return value.nbytes
-    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-    return sum(map(_size, items))
-
-
-@contextlib.contextmanager
-def _new_file(path: Path) -> Iterator[IO[bytes]]:
-    """A new file, which is on disk when the block ends."""
-    with path.open("xb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-
-
-class _HashedFile:
-    """What `torch.save` writes to: hashed, then written.
-
-    torch calls it from C++, which no exception should pass: the first one is kept, and what follows is ignored.
-    """
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.sha256, self.bytes = file, hashlib.sha256(), 0
-        self.error: BaseException | None = None
-
-    def write(self, content: Any) -> int:
-        if self.error is None:
-            try:
-                self.sha256.update(content)
-                self.file.write(content)
-                self.bytes += len(content)
-            except BaseException as error:
-                self.error = error
-        return len(content)
-
-    def flush(self) -> None:
-        if self.error is not None:
-            raise self.error
-
-
-def _write_part(path: Path, part: Mapping[str, Any]) -> dict[str, Any]:
-    """Write a part of a state; its entry in a manifest, the bytes and their SHA-256."""
-    with _new_file(path) as file:
-        hashed = _HashedFile(file)
-        torch.save(part, cast(IO[bytes], hashed))
-        hashed.flush()
-    return {"bytes": hashed.bytes, "sha256": hashed.sha256.hexdigest()}
 
 
 def _sync_folder(path: Path) -> None:
