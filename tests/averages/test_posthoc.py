@@ -200,7 +200,7 @@ class TestFiles:
             save_file(load_file(path), path)
         else:
             path.write_bytes(contents[damage])
-        with pytest.raises(ValueError, match=rf"{path.name} is damaged"):
+        with pytest.raises(ValueError, match=rf"{path.name}: cannot be read as a snapshot"):
             reconstruct(tmp_path, 0.07)
 
     def test_a_snapshot_of_another_network_is_named(self, tmp_path):

@@ -160,4 +160,4 @@ class TestMistakes:
             (run / "snapshots" / path.name).write_bytes(path.read_bytes())
         name = f"{LAST // 2:012d}-0.1.safetensors"
         (run / "snapshots" / name).write_bytes(b"torn")
-        assert f"{name} is damaged" in error_of(capsys, run, "--width", "0.07")
+        assert f"{name}: cannot be read as a snapshot" in error_of(capsys, run, "--width", "0.07")

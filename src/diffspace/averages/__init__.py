@@ -10,7 +10,8 @@ from diffspace.averages.ema import (
 )
 from diffspace.averages.posthoc import (
     Reconstruction as Reconstruction,
+    Snapshot as Snapshot,
+    Snapshots as Snapshots,
     attainable as attainable,
     reconstruct as reconstruct,
 )
-from diffspace.averages.snapshots import Snapshot as Snapshot, Snapshots as Snapshots

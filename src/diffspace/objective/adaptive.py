@@ -9,25 +9,24 @@ import torch
 
 from diffspace._shapes import Float, Tensor
 from diffspace.checks import check_integer, check_number
+from diffspace.objective.by_sigma import SigmaBins
 from diffspace.objective.noise import NoiseDistribution, Reduce
-from diffspace.objective.sigma_bins import SigmaBins
 
 
 class AdaptiveNoise(NoiseDistribution, torch.nn.Module):
     """q(σ) = p(σ)·h(σ), with h constant on `bins` of equal probability under `base`, whose density is p.
 
-    Multiplied by p/q = 1/h, the loss and its gradient have under q the mean that they have under p, whatever h. The
-    gradient's second moment is E_p[G(σ)/h(σ)], G(σ) = E[‖g‖² | σ], and least for h ∝ √G, where it is lower by the
-    factor (E_p √G)²/E_p G. In the output F of the network, the gradient of λ‖D − y‖² has ‖g‖² = 4·(λ·c_out)²·‖D − y‖²,
-    so that the loss tells G at no cost. It is an assumption that the gain from F to the weights is the same at every σ
-    (Katharopoulos and Fleuret 2018, arXiv:1803.00942, make it too). With λ = 1/c_out², as in every column of Table 1,
-    ‖g‖² is four times the loss, which varies little: there is little to gain, and more with other weights. So
+    Multiplied by p/q = 1/h, loss and gradient have the same mean under q as under p, whatever h. The gradient's second
+    moment is E_p[G(σ)/h(σ)], G(σ) = E[‖g‖² | σ], and least for h ∝ √G, where it is lower by the factor (E_p √G)²/E_p G.
+    The loss tells G in the output F of the network, where λ‖D − y‖² has the gradient ‖g‖² = 4·(λ·c_out)²·‖D − y‖². The
+    gain from F to the weights is assumed to be the same at every σ (as by Katharopoulos and Fleuret 2018,
+    arXiv:1803.00942). With λ = 1/c_out², as in Table 1, G varies little, and there is more to gain with other weights.
+    So
 
         h = share + (1 − share)·√G/mean(√G),
 
-    with G the mean by bin of what `statistics` was given, ‖g‖² up to a common factor (`Terms.gradient`). A part `share`
-    of the draws comes from p, so that every level is drawn and no weight exceeds 1/share. At each `update`, the sums of
-    the one before count half.
+    with G the mean by bin of what `statistics` was given (`Terms.gradient`). A part `share` of the draws comes from p:
+    every level is drawn, and no weight exceeds 1/share. At each `update`, the sums of the one before count half.
     """
 
     update_steps = 64

@@ -1,19 +1,50 @@
-"""The denoising loss λ(σ)·‖D(y + n; σ) − y‖² (Eq. 2 and Section 5)."""
+"""The denoising loss λ(σ)·‖D(y + n; σ) − y‖² (Eq. 2 and Section 5), and the weights λ(σ) of Table 1."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 
 from diffspace._shapes import Float, Tensor
-from diffspace.checks import check_choice
+from diffspace.checks import check_choice, check_number
 from diffspace.objective.noise import NoiseDistribution
 from diffspace.objective.uncertainty import Uncertainty
 from diffspace.protocols import Cond, Denoiser
 
 Weight = Callable[[Tensor], Tensor]
+"""λ(σ). Most denoisers carry their own; the classes below are for those that do not."""
+
+
+@dataclass(frozen=True)
+class InverseVariance:
+    """λ = 1/σ²: the loss of the predicted noise (VP, VE and iDDPM)."""
+
+    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        return sigma**-2
+
+
+@dataclass(frozen=True)
+class EDMWeight:
+    """λ = (σ² + σ_d²)/(σ·σ_d)² (EDM)."""
+
+    sigma_data: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_number("sigma_data", self.sigma_data, "(0, inf)")
+
+    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        return sigma**-2 + self.sigma_data**-2
+
+
+@dataclass(frozen=True)
+class UniformWeight:
+    """λ = 1: the loss of the predicted x₀."""
+
+    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        return sigma**0
 
 
 def denoising_error(
