@@ -12,7 +12,7 @@ import torch
 from diffspace._shapes import Tensor
 from diffspace.checks import first_line
 from diffspace.config import from_config
-from diffspace.files import has_format
+from diffspace.files import has_format, reading
 from diffspace.interop import SUFFIXES, convert
 from diffspace.interop.conversion import fit_network
 from diffspace.model import CONFIG, FORMAT, WEIGHTS, Model
@@ -21,33 +21,23 @@ from diffspace.preconditioning import Preconditioned
 from diffspace.transform import Transform
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The config and the weights in a model's folder; ValueError names the file that is missing or damaged."""
+    from safetensors.torch import load_file
+
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise ValueError(f"source: {folder} is not a model: it has no {name}")
     path = folder / CONFIG
-    try:
+    with reading(path, "JSON"):
         config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"source: {folder} is not a model: it has no {CONFIG}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"source: {path} is not valid JSON: {error}") from None
     if not isinstance(config, dict) or not has_format(config.get("format"), FORMAT):
         raise ValueError(f"source: {path} is not of the format {FORMAT!r}")
     missing = {"network", "preconditioning", "transform", "class_names", "notes"} - set(config)
     if missing:
         raise ValueError(f"source: {path} lacks {', '.join(sorted(missing))}")
-    return config
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        state: dict[str, Tensor] = load_file(path)
-    except FileNotFoundError:
-        raise ValueError(f"source: {path.parent} is not a model: it has no {WEIGHTS}") from None
-    except SafetensorError as error:
-        raise ValueError(f"source: {path} is damaged: {error}") from None
-    return state
+    with reading(folder / WEIGHTS, "weights"):
+        return config, load_file(folder / WEIGHTS)
 
 
 def _locate(source: str | Path) -> Path:
@@ -90,8 +80,7 @@ def load(source: str | Path, *, device: torch.device | str | None = None, parts:
 
 
 def _load_folder(folder: Path) -> Model:
-    config = _read_config(folder)
-    state = _read_weights(folder / WEIGHTS)
+    config, state = _read(folder)
     try:
         network = fit_network(config["network"], state)
         settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config["transform"].items()}

@@ -49,11 +49,8 @@ def _folder(model: str | Path) -> Path:
 def _read(path: Path) -> Sampler:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"sampler: {path} is not readable: {error}") from None
-    if not isinstance(config, dict) or not any(has_format(config.get("format"), known) for known in (FORMAT, FORMER)):
-        raise ValueError(f"sampler: {path} is not of the format {FORMAT!r}")
-    try:
+        if not any(has_format(config["format"], known) for known in (FORMAT, FORMER)):
+            raise ValueError(f"expected the format {FORMAT!r}, got {config['format']!r}")
         if has_format(config["format"], FORMER):
             parts = {name: dict(config[name]) for name in ("steps", "solver")}
             if parts["steps"]["kind"] == "optimized":  # levels with the solver that they were found for
@@ -62,7 +59,7 @@ def _read(path: Path) -> Sampler:
             parts = {name: config[name] for name in ("steps", "solver", "process", "churn")}
         sampler: Sampler = build(Sampler, parts)
         return sampler
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"sampler: {path} does not describe a sampler: {error}") from None
 
 
