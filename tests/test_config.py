@@ -149,6 +149,7 @@ def test_a_list_with_commas_inside():
         ("solver", "afs:solver=(huen)", "solver.kind: 'huen' is unknown"),
         ("solver", "afs:solver=(ab:k=4", "solver.kind: '\\(ab' is unknown"),
         ("steps", "", "steps.kind: '' is unknown"),
+        ("solver", "diffspace.sampling:Solver", "^solver: diffspace.sampling.solvers.base:Solver is abstract"),
     ],
 )
 def test_mistakes_in_words_are_named(family, text, message):

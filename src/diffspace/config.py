@@ -61,6 +61,8 @@ def complete(family: str, config: Any, omit: Collection[str] = ()) -> dict[str, 
 
 def build(make: Part, options: Mapping[str, Any], where: str = "", kind: str = "") -> Any:
     """Call `make` with options whose types are checked; error messages begin with `where`."""
+    if inspect.isabstract(make):
+        raise ValueError(f"{where or kind}: {path_of(make)} is abstract; use a subclass that defines its methods")
     arguments = _arguments(make, options, where, kind)
     try:
         return make(**arguments)

@@ -121,10 +121,11 @@ def import_typed(config: Mapping[str, Any]) -> None:
     for key, value in config.items():
         if isinstance(value, Mapping):
             import_typed(value)
-        elif isinstance(value, str) and key in ("kind", "augment", *FAMILIES):
-            word = re.fullmatch(rf"({MODULE_CLASS.pattern})(:.*)?", value)
-            if word and not (key == "source" and (value.startswith("hf:") or Path(value).exists())):
-                import_part(word[1])
+        elif key in ("kind", "augment", "measure", *FAMILIES):
+            for each in value if isinstance(value, list) else [value]:
+                word = re.fullmatch(rf"({MODULE_CLASS.pattern})(:.*)?", str(each))
+                if word and not (key == "source" and (word[0].startswith("hf:") or Path(word[0]).exists())):
+                    import_part(word[1])
 
 
 def load_path(path: str) -> Part:

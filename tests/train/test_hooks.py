@@ -8,6 +8,7 @@ import torch
 from small_runs import begin_and_train, make_run, resume_and_train
 from weight_norm import WeightNorm
 
+from diffspace import parts
 from diffspace.cli.app import main
 from diffspace.figures import Curves, curves_figure
 from diffspace.loading import load
@@ -109,11 +110,19 @@ def test_a_users_hook_ends_the_training_and_its_state_is_kept(tmp_path):
     assert len(resume_and_train(again)) == 3
 
 
-def test_on_the_command_line(tmp_path, capsys):
+def test_on_the_command_line(tmp_path, capsys, monkeypatch):
     words = ["two-moons", "data.n=300", "network.width=8", "images=1000", "batch_size=100", "held_out_images=0"]
     measure = ["--measure", "weight_norm:WeightNorm:every=500"]
     assert main(["train", *words, *measure, "--out", str(tmp_path / "run")]) == 0
     assert list(logged(tmp_path / "run", "weight_norm")) == [500, 1000]
+    resume = ["train", "--resume", str(tmp_path / "run"), "images=1500", "decay_images=0"]
+    monkeypatch.setattr(parts, "_unregistered", {})  # as in another process
+    assert main(resume) == 2
+    assert "--part weight_norm:WeightNorm" in capsys.readouterr().err.replace("\n", " ")
+    assert main([*resume, "--part", "weight_norm:WeightNorm"]) == 0
+    assert list(logged(tmp_path / "run", "weight_norm")) == [500, 1000, 1500]
+    assert main([*resume[:3], "images=2000", "measure=[]"]) == 0
+    assert list(logged(tmp_path / "run", "weight_norm")) == [500, 1000, 1500]
     capsys.readouterr()
     for text, message in (("weight_norm:WeightNorm", "every"), ("weight_norm:Weight", "has no Weight")):
         assert main(["train", *words, "--measure", text, "--out", str(tmp_path / "other")]) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import signal
 import time
@@ -69,8 +70,9 @@ def train_command(
     if not is_launched() and not dry_run and (count := _default_count(device) if processes is None else processes) > 1:
         raise typer.Exit(launch(count, ctx.obj))
 
-    measurements = [from_text("measurement", text) for text in measure or []]
-    check_measurements(measurements)
+    check_measurements([from_text("measurement", text) for text in measure or []])
+    if measure:
+        words.append(f"measure={json.dumps(measure)}")
     rank, local_rank = (int(os.environ.get(name, "0")) for name in ("RANK", "LOCAL_RANK"))
 
     def warn(text: str) -> None:
@@ -88,7 +90,6 @@ def train_command(
         return
     with Processes.join(device, full.strategy) as group:
         run = start(group, warn)
-        run.measurements += measurements
         _train(run, resumed=resume is not None)
 
 

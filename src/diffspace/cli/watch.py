@@ -62,21 +62,22 @@ class _Watched:
     """A run's folder, whose log is read as it grows."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        from diffspace.train import LOG, RECIPE, LogReader, read_recipe
+        from diffspace.train import LOG, RECIPE, read_recipe
 
         if not folder.is_dir():
             raise ValueError(f"{folder}: there is no such folder")
         recipe, log = folder / RECIPE, folder / LOG
         if not recipe.is_file() and not log.is_file() and any(folder.iterdir()):
             raise ValueError(f"{folder}: is not the folder of a training run: it has no {RECIPE} and no {LOG}")
-        self._name, self._log, self._reader = name, log, LogReader(log)
+        self._name, self._log = name, log
         images = read_recipe(recipe).get("images") if recipe.is_file() else None
         self._total = images if isinstance(images, int) else None
 
     def curves(self) -> Curves:
         from diffspace.figures import Curves
+        from diffspace.train import read_log
 
-        return Curves.of(self._name, self._reader.read(), self._total)
+        return Curves.of(self._name, read_log(self._log), self._total)
 
     def silent(self) -> float:
         """The seconds since the last line of the log."""

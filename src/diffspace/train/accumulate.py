@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 
+from diffspace._shapes import Tensor
 from diffspace.objective import DenoisingLoss, Terms
 from diffspace.preconditioning import Preconditioned
-from diffspace.train.guard import NoisyBatch
+from diffspace.protocols import Cond
 from diffspace.train.parallel import Processes
 from diffspace.train.step_random import StepRandom
 
@@ -18,6 +19,15 @@ Precision: TypeAlias = Literal["float32", "tf32", "bfloat16", "float16"]
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 # CUDA and MPS; torch's allocator on a CPU; oneDNN, which does not say what it lacked
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "could not create a primitive", "could not create a memory")
+
+
+class NoisyBatch(NamedTuple):
+    """What a process trains on in one step: samples, unit-variance noise and σ (in float64) for each, conditions."""
+
+    x: Tensor
+    noise: Tensor
+    sigma: Tensor
+    cond: Cond | None
 
 
 class _Objective(torch.nn.Module):

@@ -11,8 +11,7 @@ from diffspace.checks import first_line
 from diffspace.data import DataSet
 from diffspace.objective import AdaptiveNoise, DenoisingLoss, NoiseDistribution, Uncertainty
 from diffspace.preconditioning import Preconditioned
-from diffspace.train.learning_rate import LearningRate
-from diffspace.train.loop import Trainer
+from diffspace.train.loop import LearningRate, Trainer
 from diffspace.train.parallel import Processes
 from diffspace.train.recipe import Recipe, make_network
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from diffspace.averages.ema import EMA, PowerFunction
-from diffspace.averages.snapshots import Snapshots
+from diffspace.averages.posthoc import Snapshots
 from diffspace.checks import check_integer
 from diffspace.model import Model
 from diffspace.train.loop import TrainingStep

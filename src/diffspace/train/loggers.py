@@ -42,36 +42,16 @@ class JSONLines:
         self._file.close()
 
 
-class LogReader:
-    """The records of a file of JSON lines that may still grow.
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The records of a file of JSON lines that may still grow; none where there is no file yet.
 
-    Lines that are no records are passed over, and an incomplete one is read when it ends. Where a resumed run has cut
-    off what lay beyond its checkpoint, the file is read anew.
+    Lines that are no records are passed over, and so is an incomplete one at the end.
     """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.records: list[dict[str, Any]] = []
-        self._position, self._last = 0, b""
-
-    def read(self) -> list[dict[str, Any]]:
-        """All records so far; none where there is no file yet."""
-        try:
-            file = self.path.open("rb")
-        except FileNotFoundError:
-            self.records, self._position, self._last = [], 0, b""
-            return self.records
-        with file:
-            # whatever was cut off may have grown beyond this place since
-            file.seek(max(0, self._position - len(self._last)))
-            if file.read(len(self._last)) != self._last:
-                self.records, self._position, self._last = [], 0, b""
-                file.seek(0)
-            whole = [line for line in file if line.endswith(b"\n")]
-        self._position += sum(map(len, whole))
-        self._last = whole[-1] if whole else self._last
-        self.records += [record for record in map(_parse_line, whole) if record is not None]
-        return self.records
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+    return [record for record in map(_parse_line, lines) if record is not None]
 
 
 class TensorBoard:

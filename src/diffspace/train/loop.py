@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -10,16 +11,54 @@ import torch
 
 from diffspace._shapes import Tensor
 from diffspace.averages.ema import EMA
+from diffspace.checks import check_number
 from diffspace.data.augmentation import Augmentation
 from diffspace.objective import DenoisingLoss, Terms
 from diffspace.preconditioning import Preconditioned
 from diffspace.protocols import Cond
 from diffspace.sharding import load_whole, spread_like, whole, whole_state
-from diffspace.train.accumulate import Accumulator, Precision
-from diffspace.train.guard import NoisyBatch, NonFiniteGuard
-from diffspace.train.learning_rate import LearningRate
+from diffspace.train.accumulate import Accumulator, NoisyBatch, Precision
 from diffspace.train.parallel import Processes
 from diffspace.train.step_random import StepRandom
+
+_LOOK_STEPS = 16  # each look for steps left out waits for the device, which costs an accelerator its lead
+
+
+@dataclass(frozen=True)
+class LearningRate:
+    """A rate that rises linearly over `ramp_images` and falls to 0 by a half cosine over the last `decay_images`.
+
+    With `decay_images` = 0 it stays constant after the ramp, as in the paper (Appendix F.2).
+    """
+
+    total_images: int
+    learning_rate: float = 1e-3
+    ramp_images: int = 10_000_000
+    decay_images: int = 0
+
+    def __post_init__(self) -> None:
+        check_number("total_images", self.total_images, "(0, inf)")
+        check_number("learning_rate", self.learning_rate, "(0, inf)")
+        check_number("ramp_images", self.ramp_images, "[0, inf)")
+        check_number("decay_images", self.decay_images, f"[0, {self.total_images}]")
+
+    def at(self, images: int) -> float:
+        """The learning rate of the step that begins after `images` images."""
+        rate = self.learning_rate
+        if images < self.ramp_images:
+            rate *= images / self.ramp_images
+        left = self.total_images - images
+        if left < self.decay_images:
+            rate *= 0.5 - 0.5 * math.cos(math.pi * left / self.decay_images)
+        return rate
+
+
+class NonFinite(FloatingPointError):
+    """Gradients were not finite in too many steps in a row; `batch` is that of the last one."""
+
+    def __init__(self, message: str, batch: NoisyBatch) -> None:
+        super().__init__(message)
+        self.batch = batch
 
 
 class TrainingStep(NamedTuple):
@@ -94,7 +133,7 @@ class Trainer:
         self._fused = all(group.get("fused") for group in self.optimizer.param_groups)
         self.device = self._parameters[0].device
         self._processes = self.processes or Processes(self.device)
-        self.guard = NonFiniteGuard(self.max_skipped, self.device)
+        self._skipped = torch.zeros(2, device=self.device)  # steps left out: in all, and in a row
         self.accumulate = Accumulator(
             self.denoiser, self.loss, self._processes, self.precision, self.micro_batch, lambda text: self.warn(text)
         )
@@ -121,7 +160,7 @@ class Trainer:
                 average.follow(self.denoiser, self.images, count)
             self.step, self.images = self.step + 1, self.images + count
             self.between_steps = True
-            self.guard.check(self.step, batch)
+            self._check_skipped(batch)
             last = self.images >= self.learning_rate.total_images
             loss = terms.loss.sum() / count
             yield TrainingStep(self.step, self.images, count, last, rate, loss, norm, batch.sigma, terms)
@@ -158,7 +197,8 @@ class Trainer:
         norm = whole(torch.nn.utils.get_total_norm(gradients)).detach()
         if self.max_grad_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self._parameters, self.max_grad_norm, norm)
-        bad = self.guard.count(norm)
+        bad = (~norm.isfinite()).float()  # nobody waits for it
+        self._skipped = torch.stack([self._skipped[0] + bad, (self._skipped[1] + 1) * bad])
         if scaler.is_enabled():
             scaler.step(self.optimizer)
             scaler.update()
@@ -174,7 +214,19 @@ class Trainer:
     @property
     def skipped(self) -> int:
         """The steps whose gradient was not finite."""
-        return int(self.guard.counts[0])
+        return int(self._skipped[0])
+
+    def _check_skipped(self, batch: NoisyBatch) -> None:
+        """`NonFinite` after `max_skipped` in a row, where it is time to look: on a CPU at every step."""
+        if self.device.type != "cpu" and self.step % _LOOK_STEPS:
+            return
+        row = int(self._skipped[1])
+        if row >= self.max_skipped:
+            raise NonFinite(
+                f"loss: the gradients of {row} steps in a row, up to step {self.step}, are not finite; "
+                "a lower learning_rate or max_grad_norm=1 may help",
+                batch,
+            )
 
     def _named_parameters(self) -> dict[str, torch.nn.Parameter]:
         return {**dict(self.denoiser.named_parameters()), **dict(self.loss.named_parameters())}
@@ -189,7 +241,7 @@ class Trainer:
             "trainer": {
                 "step": self.step,
                 "images": self.images,
-                "skipped": self.guard.counts.tolist(),
+                "skipped": self._skipped.tolist(),
                 "scaler": self.accumulate.scaler.state_dict(),
                 "loss": whole_state(self.loss.state_dict()),
             },
@@ -214,7 +266,7 @@ class Trainer:
                 for key, value in values.items()
             }
         self.step, self.images = int(own["step"]), int(own["images"])
-        self.guard.counts = torch.tensor(own["skipped"], device=self.device)
+        self._skipped = torch.tensor(own["skipped"], device=self.device)
         if self.accumulate.scaler.is_enabled() and own["scaler"]:
             self.accumulate.scaler.load_state_dict(own["scaler"])
 

@@ -66,7 +66,8 @@ class DataRecipe:
 class Recipe:
     """A training run in full. Lengths are in images seen, as in the paper (Appendix F.2).
 
-    `network` is a config without what follows from the data (`FROM_DATA`), with every default filled in.
+    `network` is a config without what follows from the data (`FROM_DATA`), with every default filled in. `measure` has
+    the user's measurements as words, which are looked up when a `Run` is made.
     """
 
     data: DataRecipe
@@ -104,6 +105,7 @@ class Recipe:
     checkpoint_minutes: float = 5.0
     keep_last: int = 2
     keep_every_images: int = 0
+    measure: tuple[str, ...] = ()
     tensorboard: bool = False
     wandb: str | None = None
 

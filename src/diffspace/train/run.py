@@ -11,32 +11,20 @@ from typing import Any
 
 import torch
 
-from diffspace.averages.snapshots import Snapshots
+from diffspace.averages.posthoc import Snapshots
 from diffspace.checks import require_package
+from diffspace.config import from_config
 from diffspace.data import Batch, DataSet, InMemory, batches
 from diffspace.files import atomic_path, write_text
 from diffspace.model import Model
 from diffspace.sampling.start import is_finite
 from diffspace.sharding import load_whole, whole, whole_state
+from diffspace.train import hooks
 from diffspace.train.build import make_denoiser, make_trainer
 from diffspace.train.checkpoint import Checkpoints
-from diffspace.train.guard import NonFinite
-from diffspace.train.hooks import (
-    BestModel,
-    EarlyStop,
-    HeldOutLoss,
-    Hook,
-    Measurement,
-    Preview,
-    SaveCheckpoints,
-    SaveSnapshots,
-    Score,
-    as_record,
-    check_measurements,
-)
 from diffspace.train.lock import LOCK, RunLock
 from diffspace.train.loggers import JSONLines, Logger, TensorBoard, WandB
-from diffspace.train.loop import TrainingStep
+from diffspace.train.loop import NonFinite, TrainingStep
 from diffspace.train.parallel import Processes, choose_device
 from diffspace.train.recipe import Recipe, changes
 from diffspace.train.report import Meter, TrainingReport
@@ -66,7 +54,7 @@ class Run:
         processes: those that train together; None: this one alone, on the best device.
         preview: draws samples of the averaged model to a path, which `preview_images` asks for.
         score: numbers of the averaged model, the first of which counts, less being better; for `score_images`.
-        measurements: more to measure, of your own.
+        measurements: more to measure, of your own, besides those of `recipe.measure`.
         warn: called with what the user should know.
         report_seconds: the time between two reports, about.
     """
@@ -81,7 +69,7 @@ class Run:
         processes: Processes | None = None,
         preview: Callable[[Model, Path], None] | None = None,
         score: Callable[[Model], Mapping[str, float]] | None = None,
-        measurements: Sequence[Measurement] = (),
+        measurements: Sequence[hooks.Measurement] = (),
         warn: Callable[[str], None] = lambda text: None,
         report_seconds: float = 1.0,
     ) -> None:
@@ -107,26 +95,27 @@ class Run:
         self._checkpoints = Checkpoints(folder, recipe.keep_last, recipe.keep_every_images)
         self._saved = -1
 
-        self.measurements: list[Measurement] = []
+        self.measurements: list[hooks.Measurement] = []
         if recipe.held_out_images and held_out is not None:
             noise, device = self.trainer.loss.noise.target, "cpu" if self.processes.sharded else self.processes.device
             fixed = Validation(
                 held_out, noise, count=_HELD_OUT, levels=_LEVELS, reduction=recipe.reduction, device=device
             )
-            self.measurements.append(HeldOutLoss(recipe.held_out_images, fixed))
+            self.measurements.append(hooks.HeldOutLoss(recipe.held_out_images, fixed))
         if recipe.preview_images and preview is not None:
-            self.measurements.append(Preview(recipe.preview_images, preview, folder))
+            self.measurements.append(hooks.Preview(recipe.preview_images, preview, folder))
         if recipe.score_images and score is not None:
-            self.measurements.append(Score(recipe.score_images, score))
-        check_measurements(measurements)
-        self.measurements += measurements
+            self.measurements.append(hooks.Score(recipe.score_images, score))
+        own = [*(from_config("measurement", word) for word in recipe.measure), *measurements]
+        hooks.check_measurements(own)
+        self.measurements += own
         periods = (recipe.checkpoint_images, recipe.keep_every_images)
-        self.early_stop = EarlyStop(recipe.patience_images)
-        self.hooks: list[Hook] = [
-            BestModel(self._save_best),
+        self.early_stop = hooks.EarlyStop(recipe.patience_images)
+        self.hooks: list[hooks.Hook] = [
+            hooks.BestModel(self._save_best),
             self.early_stop,
-            SaveSnapshots(recipe.snapshot_images, self.trainer.averages, folder, self.processes),
-            SaveCheckpoints(periods, recipe.checkpoint_minutes, self._save_if_finite, self.processes),
+            hooks.SaveSnapshots(recipe.snapshot_images, self.trainer.averages, folder, self.processes),
+            hooks.SaveCheckpoints(periods, recipe.checkpoint_minutes, self._save_if_finite, self.processes),
         ]
 
     def transfer(self, network: torch.nn.Module) -> tuple[str, ...]:
@@ -300,7 +289,7 @@ class Run:
                 try:
                     self._measuring = True
                     for measurement in due:
-                        measured[measurement.name] = as_record(measurement.name, measurement.measure(model))
+                        measured[measurement.name] = hooks.as_record(measurement.name, measurement.measure(model))
                 finally:
                     self._measuring = False
         return dict(self.processes.broadcast(measured))

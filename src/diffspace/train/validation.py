@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import torch
 
-from diffspace._shapes import Float, Tensor
 from diffspace.checks import check_integer
 from diffspace.data import DataSet
 from diffspace.objective import LossBySigma, NoiseDistribution, loss_by_sigma
@@ -41,7 +40,6 @@ class Validation:
         levels: noise levels.
         reduction: that of the training loss.
         conditional: whether the denoiser gets the classes of data that have some.
-        mean: the mean of the training data, the trivial denoiser's answer (default: of the samples themselves).
         seed: of the noise.
         batch_size: samples of one pass.
         device: where the samples are kept, that of the denoiser.
@@ -56,7 +54,6 @@ class Validation:
         levels: int = 16,
         reduction: Literal["sum", "mean"] = "sum",
         conditional: bool = True,
-        mean: Float[Tensor, "*dims"] | None = None,
         seed: int = 0,
         batch_size: int = 256,
         device: torch.device | str = "cpu",
@@ -71,7 +68,6 @@ class Validation:
         self.cond = None if labels is None else {"labels": labels.to(device)}
         self.sigmas = noise.quantile((torch.arange(levels, dtype=torch.float64) + 0.5) / levels)
         self.reduction, self.seed, self.batch_size = reduction, seed, batch_size
-        self.mean = None if mean is None else mean.to(self.x0)
 
     def measure(self, denoiser: Denoiser) -> ValidationLoss:
         """The loss of a denoiser that has a weight(σ); a module is put into evaluation mode meanwhile."""
@@ -83,13 +79,7 @@ class Validation:
         module.eval()
         try:
             by_sigma = loss_by_sigma(
-                denoiser,
-                self.x0,
-                self.cond,
-                sigmas=self.sigmas,
-                mean=self.mean,
-                seed=self.seed,
-                batch_size=self.batch_size,
+                denoiser, self.x0, self.cond, sigmas=self.sigmas, seed=self.seed, batch_size=self.batch_size
             )
         finally:
             module.train(training)
