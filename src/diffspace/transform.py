@@ -59,11 +59,6 @@ class Transform:
         if self.kind == "real" and not dtype.is_floating_point:
             raise ValueError(f"kind: 'real' numbers cannot be stored as {self.dtype}; use kind='integer'")
 
-    @property
-    def _dtype(self) -> torch.dtype:
-        dtype: torch.dtype = getattr(torch, self.dtype)
-        return dtype
-
     def _constant(self, values: tuple[float, ...], like: Tensor, name: str) -> Tensor:
         c = torch.tensor(values, dtype=torch.float64).to(like.device, like.dtype)
         if len(values) == 1:
@@ -93,7 +88,7 @@ class Transform:
         """Raw values of x, rounded and clipped as the data require; ValueError if x is not finite."""
         if not bool(torch.isfinite(x).all()):
             raise ValueError("x: holds values that are not finite")
-        dtype = self._dtype
+        dtype: torch.dtype = getattr(torch, self.dtype)
         x = _working(x, dtype)
         raw = x * self._constant(self.scale, x, "x") + self._constant(self.shift, x, "x")
         if self.kind == "integer":

@@ -16,7 +16,9 @@ from diffspace.model import Model
 from diffspace.train.loop import TrainingStep
 from diffspace.train.parallel import Processes
 from diffspace.train.report import TrainingReport
-from diffspace.train.validation import Validation
+
+HELD_OUT, PREVIEW, SCORE = "held_out", "preview", "score"
+"""The names of the run's own measurements in the log."""
 
 
 class Measurement(ABC):
@@ -59,7 +61,7 @@ def as_record(name: str, value: Any) -> Any:
 
 def check_measurements(measurements: Sequence[Measurement]) -> None:
     """ValueError where a user's measurement has no name, or one that the log uses already."""
-    taken = {field.name for field in fields(TrainingReport)} | {HeldOutLoss.name, Preview.name, Score.name}
+    taken = {field.name for field in fields(TrainingReport)} | {HELD_OUT, PREVIEW, SCORE}
     for measurement in measurements:
         name, kind = getattr(measurement, "name", None), type(measurement).__name__
         if not isinstance(name, str) or not name:
@@ -69,51 +71,28 @@ def check_measurements(measurements: Sequence[Measurement]) -> None:
         taken.add(name)
 
 
-class HeldOutLoss(Measurement):
-    """The loss on held-out data."""
+class Measured(Measurement):
+    """What a function of the model returns: the run's own measurements."""
 
-    name = "held_out"
-
-    def __init__(self, every: int, validation: Validation) -> None:
+    def __init__(self, name: str, every: int, function: Callable[[Model], Any]) -> None:
         super().__init__(every)
-        self.validation = validation
+        self.name, self.function = name, function
 
-    def measure(self, model: Model) -> dict[str, Any]:
-        return self.validation.measure(model).record()
-
-
-class Preview(Measurement):
-    """A picture, drawn by `draw(model, path)` into `folder`/previews; the log has its path within `folder`."""
-
-    name = "preview"
-
-    def __init__(self, every: int, draw: Callable[[Model, Path], None], folder: Path) -> None:
-        super().__init__(every)
-        self.draw, self.folder = draw, folder
-
-    def measure(self, model: Model) -> str:
-        path = self.folder / "previews" / f"{model.notes['images']:012d}.png"
-        path.parent.mkdir(exist_ok=True)
-        self.draw(model, path)
-        return str(path.relative_to(self.folder))
+    def measure(self, model: Model) -> Any:
+        return self.function(model)
 
 
-class Score(Measurement):
-    """Numbers of which the first is the one that counts, and less is better; `BestModel` looks at it."""
-
-    name = "score"
-
-    def __init__(self, every: int, score: Callable[[Model], Mapping[str, float]]) -> None:
-        super().__init__(every)
-        self.score = score
-
-    def measure(self, model: Model) -> dict[str, float]:
-        return dict(self.score(model))
+def save_preview(draw: Callable[[Model, Path], None], folder: Path, model: Model) -> str:
+    """Draw a picture into `folder`/previews; returns its path within `folder`."""
+    path = folder / "previews" / f"{model.notes['images']:012d}.png"
+    path.parent.mkdir(exist_ok=True)
+    draw(model, path)
+    return str(path.relative_to(folder))
 
 
 def _score_of(report: TrainingReport | None) -> float | None:
-    """The number that counts of a score, where one was measured."""
-    return None if report is None else next(iter(report.measured.get(Score.name, {}).values()), None)
+    """The first number of a score, where one was measured: the one that counts, and less is better."""
+    return None if report is None else next(iter(report.measured.get(SCORE, {}).values()), None)
 
 
 class Hook(ABC):
@@ -151,9 +130,9 @@ class EarlyStop(Hook):
         self.state = {"held_out": float("inf"), "held_out_images": 0}
 
     def after_step(self, step: TrainingStep, report: TrainingReport | None) -> bool:
-        if report is None or HeldOutLoss.name not in report.measured:
+        if report is None or HELD_OUT not in report.measured:
             return False
-        loss = report.measured[HeldOutLoss.name]["loss"]
+        loss = report.measured[HELD_OUT]["loss"]
         if loss < self.state["held_out"]:
             self.state |= {"held_out": loss, "held_out_images": step.images}
         self.stopped = 0 < self.patience <= step.images - self.state["held_out_images"]

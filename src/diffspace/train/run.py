@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -95,20 +96,23 @@ class Run:
         self._checkpoints = Checkpoints(folder, recipe.keep_last, recipe.keep_every_images)
         self._saved = -1
 
-        self.measurements: list[hooks.Measurement] = []
+        measured: dict[str, Callable[[Model], Any]] = {}
         if recipe.held_out_images and held_out is not None:
             noise, device = self.trainer.loss.noise.target, "cpu" if self.processes.sharded else self.processes.device
             fixed = Validation(
                 held_out, noise, count=_HELD_OUT, levels=_LEVELS, reduction=recipe.reduction, device=device
             )
-            self.measurements.append(hooks.HeldOutLoss(recipe.held_out_images, fixed))
+            measured[hooks.HELD_OUT] = lambda model: fixed.measure(model).record()
         if recipe.preview_images and preview is not None:
-            self.measurements.append(hooks.Preview(recipe.preview_images, preview, folder))
+            measured[hooks.PREVIEW] = functools.partial(hooks.save_preview, preview, folder)
         if recipe.score_images and score is not None:
-            self.measurements.append(hooks.Score(recipe.score_images, score))
-        own = [*(from_config("measurement", word) for word in recipe.measure), *measurements]
-        hooks.check_measurements(own)
-        self.measurements += own
+            measured[hooks.SCORE] = score
+        users = [*(from_config("measurement", word) for word in recipe.measure), *measurements]
+        hooks.check_measurements(users)
+        self.measurements: list[hooks.Measurement] = [
+            *(hooks.Measured(name, getattr(recipe, f"{name}_images"), each) for name, each in measured.items()),
+            *users,
+        ]
         periods = (recipe.checkpoint_images, recipe.keep_every_images)
         self.early_stop = hooks.EarlyStop(recipe.patience_images)
         self.hooks: list[hooks.Hook] = [

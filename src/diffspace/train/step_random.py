@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from diffspace._shapes import Float, Int, Tensor
@@ -29,8 +30,6 @@ class StepRandom:
 
     def _words(self, stream: int, begin: int, end: int, count: int) -> Any:
         """`count` 64-bit words, a multiple of 4, for each position from `begin` to `end` − 1, as an array of numpy."""
-        import numpy as np
-
         key = (self.seed & (2**64 - 1)) | (4 * self.step + stream) << 64
         return np.random.Philox(key=key, counter=begin * count // _WORDS).random_raw((end - begin) * count)
 
@@ -45,8 +44,6 @@ class StepRandom:
         return result.reshape(end - begin, *shape)
 
     def _normal(self, begin: int, end: int, size: int) -> Tensor:
-        import numpy as np
-
         # a word of 64 bits is two uniform numbers, which are two normal ones
         words = -(-size // (2 * _WORDS)) * _WORDS
         bits = self._words(_NORMAL, begin, end, words).view(np.uint32)
@@ -60,8 +57,6 @@ class StepRandom:
 
     def uniform(self, begin: int, end: int) -> Float[Tensor, "batch"]:
         """A number in (0, 1) in float64 for each of the positions."""
-        import numpy as np
-
         bits = self._words(_UNIFORM, begin, end, _WORDS)
         return torch.from_numpy(((bits[::_WORDS] >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52)
 
@@ -72,14 +67,10 @@ class StepRandom:
 
     def order(self, size: int) -> Int[Tensor, "size"]:
         """The numbers 0 … size − 1 in random order."""
-        import numpy as np
-
         bits = self._words(_ORDER, 0, -(-size // _WORDS), _WORDS)
         return torch.from_numpy(np.argsort(bits[:size], kind="stable"))
 
     def torch_seed(self, place: int = 0) -> int:
         """A seed for a generator of torch; `place` distinguishes those of one step."""
-        import numpy as np
-
         bits = self._words(_TORCH, place, place + 1, _WORDS)
         return int(bits[0] & np.uint64(0xFFFFFFFF))
