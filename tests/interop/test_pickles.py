@@ -153,6 +153,17 @@ def test_the_same_bytes_decoded_again_and_again_are_refused(refused):
     refused(dumps([storage(data) for _ in range(1000)]), "again and again")
 
 
+@pytest.mark.parametrize("what", ["arguments", "set", "state"])
+def test_the_same_values_copied_again_and_again_are_refused(read_all, what):
+    values, function = {
+        "arguments": (b"(" + b"N" * 200_000 + b"t", name("torch._utils", "_rebuild_parameter")),
+        "set": (b"](" + text("x") * 200_000 + b"e\x85", name("builtins", "set")),
+        "state": (b"}(" + b"".join(text(f"{i}") + b"N" for i in range(200_000)) + b"u", MODULES + b")\x81"),
+    }[what]
+    again = function + b"h\x00" + (b"b0" if what == "state" else b"R0")
+    assert read_all([raw(values, b"q\x000", again * 60_000, b"N")]) == (0, 1)
+
+
 def raw(*parts, end=b"."):
     return b"\x80\x04" + b"".join(parts) + end
 
@@ -165,6 +176,7 @@ def name(module, attribute):
     return text(module) + text(attribute) + b"\x93"
 
 
+MODULES = name("torch.nn.modules.container", "ModuleDict")
 REBUILD, LOAD = name("torch._utils", "_rebuild_tensor_v2"), name("torch.storage", "_load_from_bytes")
 PERSISTENT, DTYPE = name("torch_utils.persistence", "_reconstruct_persistent_obj"), name("numpy", "dtype")
 
@@ -327,7 +339,7 @@ def test_modules_that_hold_themselves_or_another_twice_are_refused(refused):
         unet = content["ema"]._modules["model"]
         unet._modules["twice"] = unet._modules["map_layer0"]
         refused(pickle.dumps(content, 4), "occurs elsewhere")
-        inert = name("torch.nn.modules.container", "ModuleDict") + b")\x81\x94"
+        inert = MODULES + b")\x81\x94"
     # a container that is its own child, as the model
     tables = b"}(" + text("_parameters") + b"}" + text("_buffers") + b"}" + text("_modules") + b"}" + text("model")
     refused(raw(b"}" + text("ema") + inert + tables + b"h\x00su" + b"bs"))

@@ -3,21 +3,24 @@
 A pickle is a program, and Python's own machine calls any function that it names. This one has only the instructions
 that build data, and looks names up in a table of our functions. The restricted machines of Python and torch crash or
 hang on keys that an attacker chooses (nested tuples overflow the C stack, numbers have hashes that collide); here keys
-are texts. Work and memory are proportional to the size of the file: lengths are checked against the file, the memo is a
-dictionary, and a budget limits what functions copy.
+are texts. Work and memory are proportional to the size of the file: what an instruction reads ends where the file does,
+the memo is a dictionary, and a budget limits what functions and states copy.
 """
 
 from __future__ import annotations
 
+import io
+import mmap
+import pickletools
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any, no_type_check
 
 _MAX_INSTRUCTIONS = 1_000_000
 """Several times the number in CIFAR-100 or the paper's largest network; one or two seconds."""
-_MAX_INTEGER_BYTES = 32
+_MAX_INTEGER_BITS = 256
 
 
 class PickleError(ValueError):
@@ -74,20 +77,20 @@ class Budget:
 
 @no_type_check  # type checks of calls under test would take fifty times as long as the machine itself
 class Machine:
-    """Reads the pickles in a buffer one by one; bytes become views of the buffer.
+    """Reads the pickles in a file one by one.
 
-    `names` maps (module, name) to a function or a value; `persistent` turns persistent ids into objects.
+    The file must be in memory or mapped: such files do not reserve memory for bytes that they do not have. `names` maps
+    (module, name) to a function or a value; `persistent` turns persistent ids into objects.
     """
 
     def __init__(
         self,
-        buffer: memoryview,
+        file: io.BytesIO | mmap.mmap,
         names: Mapping[tuple[str, str], Any],
         budget: Budget,
         persistent: Callable[[Any], Any] | None = None,
     ) -> None:
-        self.buffer, self.names, self.budget, self.persistent = buffer, names, budget, persistent
-        self.position = 0
+        self.file, self.names, self.budget, self.persistent = file, names, budget, persistent
 
     def run(self) -> Any:
         """The object of the next pickle; PickleError if reading fails."""
@@ -95,58 +98,36 @@ class Machine:
         self.below: list[list[Any]] = []  # the stacks under each mark
         self.memo: dict[int, Any] = {}
         try:
-            while (code := self.unsigned(1)) != _STOP:
+            while (code := self.file.read(1)) != b".":
                 self.budget.step()
-                instruction = _INSTRUCTIONS.get(code)
-                if instruction is None:
-                    raise PickleError(f"has the instruction {code:#04x} at byte {self.position - 1}, not allowed here")
-                instruction(self)
+                if not code:
+                    raise PickleError("is cut short")
+                if code not in _INSTRUCTIONS:
+                    where = self.file.tell() - 1
+                    raise PickleError(f"has the instruction {code[0]:#04x} at byte {where}, not allowed here")
+                read, execute = _INSTRUCTIONS[code]
+                execute(self, read(self.file))
             if self.below or len(self.stack) != 1:
                 raise PickleError("leaves something on its stack")
             return self.stack.pop()
         except PickleError:
             raise
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError, struct.error) as error:
-            raise PickleError(f"is damaged near byte {self.position}: {type(error).__name__}") from None
-
-    # reading
-
-    def take(self, count: int) -> memoryview:
-        """The next bytes, as a view."""
-        end = self.position + count
-        if end > len(self.buffer):
-            raise PickleError(f"is cut short: expected {count} bytes at byte {self.position} of {len(self.buffer)}")
-        view = self.buffer[self.position : end]
-        self.position = end
-        return view
-
-    def unsigned(self, width: int) -> int:
-        return int.from_bytes(self.take(width), "little")
-
-    def signed(self, width: int) -> int:
-        if width > _MAX_INTEGER_BYTES:
-            raise PickleError(f"has an integer of {width} bytes")
-        return int.from_bytes(self.take(width), "little", signed=True)
-
-    def text(self, count: int) -> str:
-        return str(self.take(count), "utf-8", "surrogatepass")
-
-    def line(self) -> str:
-        window = bytes(self.buffer[self.position : self.position + 256])
-        length = window.index(b"\n")
-        self.position += length + 1
-        return window[:length].decode()
-
-    # instructions
+            raise PickleError(f"is damaged near byte {self.file.tell()}: {type(error).__name__}") from None
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
 
-    def mark(self) -> None:
+    def integer(self, value: int) -> None:
+        if value.bit_length() > _MAX_INTEGER_BITS:
+            raise PickleError(f"has an integer of {value.bit_length()} bits")
+        self.push(value)
+
+    def mark(self, _: None) -> None:
         self.below.append(self.stack)
         self.stack = []
 
-    def to_mark(self) -> list[Any]:
+    def to_mark(self, _: None = None) -> list[Any]:
         items, self.stack = self.stack, self.below.pop()
         return items
 
@@ -155,18 +136,18 @@ class Machine:
             raise PickleError(f"fills something that is not a {kind.__name__}")
         return self.stack[-1]
 
-    def append(self, items: list[Any]) -> None:
+    def append(self, items: Sequence[Any]) -> None:
         self.top(list).extend(items)
 
     def add(self, items: list[Any]) -> None:
         self.top(set).update(map(_key, items))
 
-    def set_items(self, items: list[Any]) -> None:
+    def set_items(self, items: Sequence[Any]) -> None:
         self.top(dict).update(zip(map(_key, items[::2]), items[1::2], strict=True))
 
-    def tuple(self, count: int) -> None:
-        items = [self.stack.pop() for _ in range(count)]
-        self.push(tuple(reversed(items)))
+    def pop(self, count: int) -> tuple[Any, ...]:
+        """The last `count` values, in the order in which they were pushed."""
+        return tuple([self.stack.pop() for _ in range(count)][::-1])
 
     def put(self, index: int) -> None:
         self.memo[index] = self.stack[-1]
@@ -178,21 +159,23 @@ class Machine:
             raise PickleError(f"asks for {what}, which is not allowed")
         self.push(self.names[module, name])
 
-    def call(self) -> None:
-        arguments, function = self.stack.pop(), self.stack.pop()
+    def call(self, _: None) -> None:
+        function, arguments = self.pop(2)
         # functions on the stack come only from the table of names
         if type(function) is not FunctionType or type(arguments) is not tuple:
             raise PickleError("calls something that is not a function")
+        self.budget.copy(len(arguments))
         self.push(function(*arguments))
 
-    def build(self) -> None:
+    def build(self, _: None) -> None:
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, Record):
+            self.budget.copy(len(state))
             target.build(state)
         elif type(target) is not dict:  # the state of a dictionary, `_metadata` of a state dict, is dropped
             raise PickleError(f"sets the state of a {type(target).__name__}")
 
-    def persistent_id(self) -> None:
+    def persistent_id(self, _: None) -> None:
         if self.persistent is None:
             raise PickleError("has a persistent id")
         self.push(self.persistent(self.stack.pop()))
@@ -207,56 +190,47 @@ def _key(value: Any) -> str:
     return value
 
 
-_STOP = ord(".")
-_INSTRUCTIONS: Mapping[int, Callable[[Machine], object]] = {
-    ord(code): instruction
-    for code, instruction in {
-        "\x80": lambda m: m.take(1),  # PROTO
-        "\x95": lambda m: m.take(8),  # FRAME
-        "(": Machine.mark,
-        "0": lambda m: m.stack.pop(),
-        "1": Machine.to_mark,
-        "N": lambda m: m.push(None),
-        "\x88": lambda m: m.push(True),
-        "\x89": lambda m: m.push(False),
-        "J": lambda m: m.push(m.signed(4)),
-        "K": lambda m: m.push(m.unsigned(1)),
-        "M": lambda m: m.push(m.unsigned(2)),
-        "\x8a": lambda m: m.push(m.signed(m.unsigned(1))),
-        "\x8b": lambda m: m.push(m.signed(m.unsigned(4))),
-        "G": lambda m: m.push(struct.unpack(">d", m.take(8))[0]),
-        "U": lambda m: m.push(str(m.take(m.unsigned(1)), "latin1")),  # str of Python 2: short ones are texts,
-        "T": lambda m: m.push(m.take(m.unsigned(4))),  # those of more than 255 characters are data
-        "X": lambda m: m.push(m.text(m.unsigned(4))),
-        "\x8c": lambda m: m.push(m.text(m.unsigned(1))),
-        "\x8d": lambda m: m.push(m.text(m.unsigned(8))),
-        "B": lambda m: m.push(m.take(m.unsigned(4))),
-        "C": lambda m: m.push(m.take(m.unsigned(1))),
-        "\x8e": lambda m: m.push(m.take(m.unsigned(8))),
-        "\x96": lambda m: m.push(m.take(m.unsigned(8))),
-        "]": lambda m: m.push([]),
-        "a": lambda m: m.append([m.stack.pop()]),
-        "e": lambda m: m.append(m.to_mark()),
-        ")": lambda m: m.tuple(0),
-        "\x85": lambda m: m.tuple(1),
-        "\x86": lambda m: m.tuple(2),
-        "\x87": lambda m: m.tuple(3),
-        "t": lambda m: m.push(tuple(m.to_mark())),
-        "}": lambda m: m.push({}),
-        "s": lambda m: m.set_items([m.stack.pop(), m.stack.pop()][::-1]),
-        "u": lambda m: m.set_items(m.to_mark()),
-        "\x8f": lambda m: m.push(set()),
-        "\x90": lambda m: m.add(m.to_mark()),
-        "q": lambda m: m.put(m.unsigned(1)),
-        "r": lambda m: m.put(m.unsigned(4)),
-        "\x94": lambda m: m.put(len(m.memo)),
-        "h": lambda m: m.push(m.memo[m.unsigned(1)]),
-        "j": lambda m: m.push(m.memo[m.unsigned(4)]),
-        "c": lambda m: m.name(m.line(), m.line()),
-        "\x93": lambda m: m.name(*[m.stack.pop(), m.stack.pop()][::-1]),
-        "R": Machine.call,
-        "\x81": Machine.call,  # NEWOBJ, whose class is a function in the table of names
-        "b": Machine.build,
-        "Q": Machine.persistent_id,
-    }.items()
+# what each instruction does with its argument, under the names of `pickletools`
+_EXECUTE: Mapping[str, Callable[[Machine, Any], object]] = {
+    "PROTO FRAME": lambda m, _: None,
+    "BININT BININT1 BININT2 BINFLOAT": Machine.push,
+    "BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8": Machine.push,
+    "LONG1 LONG4": Machine.integer,
+    "BYTEARRAY8": lambda m, array: m.push(bytes(array)),
+    # str of Python 2: short ones are texts, those of more than 255 characters are data
+    "SHORT_BINSTRING": Machine.push,
+    "BINSTRING": lambda m, text: m.push(text.encode("latin1")),
+    "NONE": lambda m, _: m.push(None),
+    "NEWTRUE": lambda m, _: m.push(True),
+    "NEWFALSE": lambda m, _: m.push(False),
+    "MARK": Machine.mark,
+    "POP": lambda m, _: m.stack.pop(),
+    "POP_MARK": Machine.to_mark,
+    "EMPTY_LIST": lambda m, _: m.push([]),
+    "APPEND": lambda m, _: m.append(m.pop(1)),
+    "APPENDS": lambda m, _: m.append(m.to_mark()),
+    "EMPTY_TUPLE": lambda m, _: m.push(()),
+    "TUPLE1": lambda m, _: m.push(m.pop(1)),
+    "TUPLE2": lambda m, _: m.push(m.pop(2)),
+    "TUPLE3": lambda m, _: m.push(m.pop(3)),
+    "TUPLE": lambda m, _: m.push(tuple(m.to_mark())),
+    "EMPTY_DICT": lambda m, _: m.push({}),
+    "SETITEM": lambda m, _: m.set_items(m.pop(2)),
+    "SETITEMS": lambda m, _: m.set_items(m.to_mark()),
+    "EMPTY_SET": lambda m, _: m.push(set()),
+    "ADDITEMS": lambda m, _: m.add(m.to_mark()),
+    "BINPUT LONG_BINPUT": Machine.put,
+    "MEMOIZE": lambda m, _: m.put(len(m.memo)),
+    "BINGET LONG_BINGET": lambda m, index: m.push(m.memo[index]),
+    "GLOBAL": lambda m, names: m.name(*names.split(" ", 1)),
+    "STACK_GLOBAL": lambda m, _: m.name(*m.pop(2)),
+    "REDUCE NEWOBJ": Machine.call,  # the class of NEWOBJ is a function in the table of names
+    "BUILD": Machine.build,
+    "BINPERSID": Machine.persistent_id,
+}
+_BY_NAME = {name: execute for names, execute in _EXECUTE.items() for name in names.split()}
+_INSTRUCTIONS = {
+    opcode.code.encode("latin1"): (opcode.arg.reader if opcode.arg else lambda file: None, _BY_NAME[opcode.name])
+    for opcode in pickletools.opcodes
+    if opcode.name in _BY_NAME
 }

@@ -33,63 +33,80 @@ _Names = dict[tuple[str, str], Any]
 def read_pickle(source: Path | bytes) -> Any:
     """The object in a file that `pickle.dump` or `torch.save` wrote, given by its path or its content.
 
-    Nothing in the file is executed or imported. Numbers, texts, lists, tuples and tensors are returned unchanged, bytes
-    as a memoryview, dictionaries of any class as dict with texts as keys (numbers become texts), sets of texts as set.
-    Persistent objects of NVIDIA's and arrays of NumPy's plain numbers become a `Record`; the state of an array
-    ("ndarray") has NumPy's "dtype", "shape", "by_columns" and "data". PickleError for anything else.
+    Nothing in the file is executed or imported. Numbers, texts, bytes, lists, tuples and tensors come unchanged,
+    dictionaries of any class as dict with texts as keys (numbers become texts), sets of texts as set. Persistent
+    objects of NVIDIA's and arrays of NumPy's plain numbers become a `Record`; the state of an array ("ndarray") has
+    NumPy's "dtype", "shape", "by_columns" and "data". PickleError for anything else.
     """
+    file: io.BytesIO | mmap.mmap
     if isinstance(source, bytes):
-        content, head = memoryview(source), source[:16]
+        file, size = io.BytesIO(source), len(source)
     else:
-        with source.open("rb") as file:
-            content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        head = bytes(content[:16])
-    budget = Budget(len(content))
+        with source.open("rb") as opened:
+            file = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+            size = len(file)
+    head = file.read(16)
+    file.seek(0)
+    budget = Budget(size)
     names = _names(budget)
     if head.startswith(b"PK"):
         return _read_zip(source if isinstance(source, Path) else io.BytesIO(source), names, budget)
     if head[2:].startswith(_LEGACY):
-        return _read_legacy(content, names, budget)
-    tensors = {("torch.storage", "_load_from_bytes"): lambda data=None: _read_legacy(memoryview(data), names, budget)}
-    return Machine(content, names | tensors, budget).run()
+        return _read_legacy(file, names, budget)
+
+    def load_from_bytes(data: Any = None) -> Any:
+        budget.copy(len(data))
+        return _read_legacy(io.BytesIO(data), names, budget)
+
+    return Machine(file, names | {("torch.storage", "_load_from_bytes"): load_from_bytes}, budget).run()
 
 
 def _names(budget: Budget) -> _Names:
     """The allowed names, with the functions and values that replace them."""
 
-    def encode(text: Any = None, encoding: Any = None) -> memoryview:
+    def encode(text: Any = None, encoding: Any = None) -> bytes:
         """Bytes in the form of protocol 2."""
         if type(text) is not str or encoding != "latin1":
             raise PickleError("encodes something that is not bytes")
         budget.copy(len(text))
-        return memoryview(text.encode("latin1"))
+        return text.encode("latin1")
 
     def rebuild_tensor(*arguments: Any) -> Tensor:
         """A tensor from its storage, offset, size and stride."""
         storage, offset, size, stride = arguments[:4]
         size, stride, (offset,) = _lengths(size), _lengths(stride), _lengths((offset,))
-        if type(storage) is not _Storage or len(size) != len(stride):
+        if type(storage) is not Tensor or len(size) != len(stride):
             raise PickleError("has a tensor of an unknown form")
-        count, held = math.prod(size), storage.elements.numel()
+        count, held = math.prod(size), storage.numel()
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
         # a stride of 0 would make a tensor of any size from a small storage
         if count > held or (count and last >= held):
             raise PickleError(f"has a tensor of size {short_repr(size)} in a storage of {held} elements")
-        budget.copy(count * storage.elements.itemsize)  # many tensors may share a storage
-        return storage.elements.as_strided(size, stride, offset)
+        budget.copy(count * storage.itemsize)  # many tensors may share a storage
+        return storage.as_strided(size, stride, offset)
+
+    def text_set(items: Any = ()) -> set[str]:
+        budget.copy(len(items))
+        if type(items) not in (list, tuple) or not all(type(item) is str for item in items):
+            raise PickleError("has a set of something that is not text")
+        return set(items)
+
+    def dictionary() -> dict[str, Any]:
+        return {}
+
+    def ndarray() -> _Array:
+        return _Array("ndarray")
 
     def reconstruct(cls: Any = None, *_: Any) -> _Array:
         if cls is not ndarray:
             raise PickleError("makes an array of a class that is not numpy.ndarray")
-        return _Array("ndarray")
+        return ndarray()
 
-    ndarray = _empty(lambda: _Array("ndarray"), "an array")
-    dictionary = _empty(dict, "a dictionary")
     names: _Names = {("torch", f"{name}Storage"): dtype for name, dtype in _STORAGES.items()} | {
         ("torch_utils.persistence", "_reconstruct_persistent_obj"): _persistent_object,
         ("torch._utils", "_rebuild_parameter"): lambda data=None, *_: data,
         ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
-        ("torch.nn.modules.container", "ModuleDict"): _empty(lambda: Record("ModuleDict"), "a ModuleDict"),
+        ("torch.nn.modules.container", "ModuleDict"): lambda: Record("ModuleDict"),
         ("collections", "OrderedDict"): dictionary,
         ("dnnlib.util", "EasyDict"): dictionary,
         ("_codecs", "encode"): encode,
@@ -97,26 +114,15 @@ def _names(budget: Budget) -> _Names:
         ("numpy", "ndarray"): ndarray,
     }
     for builtins in ("builtins", "__builtin__"):
-        names[builtins, "set"] = _set
-        names[builtins, "bytes"] = _empty(lambda: memoryview(b""), "bytes")
+        names[builtins, "set"] = text_set
+        names[builtins, "bytes"] = lambda: b""
     for core in ("numpy.core", "numpy._core"):
         names[f"{core}.multiarray", "scalar"] = _scalar
         names[f"{core}.multiarray", "_reconstruct"] = reconstruct
-        names[f"{core}.numeric", "_frombuffer"] = lambda data, dtype, shape, order=None: _Array("ndarray").fill(
+        names[f"{core}.numeric", "_frombuffer"] = lambda data, dtype, shape, order=None: ndarray().fill(
             data, dtype, shape, order == "F"
         )
     return names
-
-
-def _empty(make: Callable[[], Any], what: str) -> Callable[..., Any]:
-    """A function that makes an empty container and takes no arguments."""
-
-    def call(*arguments: Any) -> Any:
-        if arguments:
-            raise PickleError(f"makes {what} from arguments")
-        return make()
-
-    return call
 
 
 def _lengths(value: Any) -> tuple[int, ...]:
@@ -124,12 +130,6 @@ def _lengths(value: Any) -> tuple[int, ...]:
     if type(value) not in (tuple, list) or len(value) > 64 or not all(type(n) is int and n >= 0 for n in value):
         raise PickleError("has a tensor or an array of an unknown form")
     return tuple(value)
-
-
-def _set(items: Any = ()) -> set[str]:
-    if type(items) not in (list, tuple) or not all(type(item) is str for item in items):
-        raise PickleError("has a set of something that is not text")
-    return set(items)
 
 
 def _persistent_object(meta: Any = None) -> Record:
@@ -170,8 +170,8 @@ class _Array(Record):
     def fill(self, data: Any, dtype: Any, shape: Any, by_columns: Any) -> _Array:
         """Set the values."""
         if type(data) is str and len(data) < 256:  # bytes of Python 2
-            data = memoryview(data.encode("latin1"))
-        if not isinstance(dtype, _DType) or type(data) is not memoryview:
+            data = data.encode("latin1")
+        if not isinstance(dtype, _DType) or type(data) is not bytes:
             raise PickleError("has a numpy.ndarray of something that is not plain numbers")
         if math.prod(_lengths(shape)) * struct.calcsize(dtype.format) != len(data):
             raise PickleError(f"has a numpy.ndarray of shape {short_repr(shape)} in {len(data)} bytes")
@@ -194,28 +194,14 @@ def _scalar(dtype: Any = None, data: Any = None) -> Any:
 # torch's tensors and files
 
 
-class _Storage:
-    """Memory of tensors, filled when its bytes are read."""
-
-    def __init__(self, dtype: torch.dtype, count: int, budget: Budget) -> None:
-        budget.copy(count * dtype.itemsize)
-        self.bytes = bytearray(count * dtype.itemsize)
-        self.elements = torch.frombuffer(self.bytes, dtype=dtype) if count else torch.empty(0, dtype=dtype)
-
-    def fill(self, data: bytes | memoryview) -> None:
-        if len(data) != len(self.bytes):
-            raise PickleError(f"has a storage of {self.elements.numel()} elements in {len(data)} bytes")
-        self.bytes[:] = data
-
-
-class _Storages(dict[str, _Storage]):
-    """The storages of a file by key, created when a persistent id first names them, and filled if `read` is given."""
+class _Storages(dict[str, Tensor]):
+    """The storages of a file by key, as vectors, created when a persistent id names them, and filled by `read`."""
 
     def __init__(self, budget: Budget, read: Callable[[str], bytes] | None = None) -> None:
         super().__init__()
         self.budget, self.read = budget, read
 
-    def persistent(self, identity: Any) -> _Storage:
+    def persistent(self, identity: Any) -> Tensor:
         """The storage of ("storage", type, key, location, count, ...)."""
         if type(identity) is not tuple or len(identity) < 5 or identity[0] != "storage":
             raise PickleError("has a storage of an unknown form")
@@ -223,16 +209,24 @@ class _Storages(dict[str, _Storage]):
         if type(dtype) is not torch.dtype or type(key) is not str or type(count) is not int or count < 0:
             raise PickleError("has a storage of an unknown type")
         if key not in self:
-            self[key] = _Storage(dtype, count, self.budget)
+            self.budget.copy(count * dtype.itemsize)
+            self[key] = torch.zeros(count, dtype=dtype)
             if self.read is not None:
-                self[key].fill(self.read(key))
+                self.fill(key, self.read(key))
         return self[key]
 
+    def fill(self, key: str, data: bytes) -> None:
+        elements = self[key]
+        if len(data) != elements.nbytes:
+            raise PickleError(f"has a storage of {elements.numel()} elements in {len(data)} bytes")
+        if data:
+            elements.view(torch.uint8).copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
 
-def _read_legacy(data: memoryview, names: _Names, budget: Budget) -> Any:
+
+def _read_legacy(file: io.BytesIO | mmap.mmap, names: _Names, budget: Budget) -> Any:
     """Five pickles (magic, protocol, system, the object, keys of storages), then for each key a count and elements."""
     storages = _Storages(budget)
-    machine = Machine(data, names, budget, storages.persistent)
+    machine = Machine(file, names, budget, storages.persistent)
     magic, protocol, system, content, keys = (machine.run() for _ in range(5))
     if magic != _MAGIC or protocol != _PROTOCOL:
         raise PickleError("has a storage that torch.save did not write")
@@ -241,11 +235,11 @@ def _read_legacy(data: memoryview, names: _Names, budget: Budget) -> Any:
     if type(keys) is not list or not all(type(key) is str for key in keys) or sorted(keys) != sorted(storages):
         raise PickleError("has other storages than it names")
     for key in keys:
-        count = machine.unsigned(8)
-        if count != storages[key].elements.numel():
+        count = int.from_bytes(file.read(8), "little")
+        if count != storages[key].numel():
             raise PickleError(f"has a storage of {count} elements, but its pickle states another number")
-        storages[key].fill(machine.take(len(storages[key].bytes)))
-    if machine.position != len(data):
+        storages.fill(key, file.read(storages[key].nbytes))
+    if file.read(1):
         raise PickleError("has bytes after its last storage")
     return content
 
@@ -266,7 +260,7 @@ def _read_zip(file: Path | io.BytesIO, names: _Names, budget: Budget) -> Any:
             if prefix + "byteorder" in entries and read("byteorder") != b"little":
                 raise PickleError("has storages of a big-endian machine")
             storages = _Storages(budget, lambda key: read(f"data/{key}"))
-            return Machine(memoryview(read("data.pkl")), names, budget, storages.persistent).run()
+            return Machine(io.BytesIO(read("data.pkl")), names, budget, storages.persistent).run()
     except PickleError:
         raise
     except (zipfile.BadZipFile, struct.error, EOFError, LookupError, RuntimeError, OSError, ValueError) as error:
