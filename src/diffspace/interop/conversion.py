@@ -14,7 +14,7 @@ import torch
 from diffspace._shapes import Tensor
 from diffspace.config import from_config, to_config
 from diffspace.interop import nvidia, openai, score_sde
-from diffspace.interop.model_parts import ModelParts
+from diffspace.interop.model_parts import ModelParts, make_skeleton
 from diffspace.model import Model
 from diffspace.pickles import read_pickle, short_repr
 from diffspace.preconditioning import Preconditioned
@@ -153,11 +153,9 @@ def _build(parts: ModelParts, path: Path) -> tuple[Model, Report]:
 def fit_network(config: Mapping[str, Any], state: Mapping[str, Tensor], optional: str | None = None) -> torch.nn.Module:
     """The network of a config with these weights; ValueError unless names and shapes match exactly.
 
-    Names that end in `optional` may be missing. The network is first made on the meta device, because the config of a
-    file may be absurd.
+    Names that end in `optional` may be missing.
     """
-    with torch.device("meta"):
-        expected = from_config("network", config).state_dict()
+    expected = make_skeleton(config).state_dict()
     missing = [name for name in expected if name not in state and not (optional and name.endswith(optional))]
     unknown = [name for name in state if name not in expected]
     if missing or unknown:

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from diffspace._shapes import Tensor
+from diffspace.config import from_config
 from diffspace.preconditioning import Preconditioning
 
 
@@ -23,3 +26,10 @@ class ModelParts:
     preconditioning: Preconditioning
     ignored: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
+
+
+def make_skeleton(config: Mapping[str, Any]) -> torch.nn.Module:
+    """The network of a config on the meta device, without weights, because the config of a file may be absurd."""
+    with torch.device("meta"):
+        network: torch.nn.Module = from_config("network", config)
+    return network

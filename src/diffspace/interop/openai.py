@@ -10,7 +10,7 @@ import torch
 
 from diffspace._shapes import Tensor
 from diffspace.checks import check_choice, check_integer
-from diffspace.interop.model_parts import ModelParts
+from diffspace.interop.model_parts import ModelParts, make_skeleton
 from diffspace.pickles import short_repr
 from diffspace.preconditioning import EpsilonPrediction, IDDPMPreconditioning, LevelIndex, Preconditioning
 from diffspace.process import DiscreteLevels, IDDPMLevels
@@ -86,7 +86,7 @@ def read(
     return ModelParts(
         format=f"OpenAI {architecture.code_base}",
         network=network,
-        state=_weights(state, architecture.blocks(size), channels, options),
+        state=_weights(state, _our_blocks(make_skeleton(network), state), channels, options),
         preconditioning=_preconditioning(options["betas"], options["num_steps"]),
         ignored=(f"the second half of out.2: {channels} channels of a learned variance",) * (outputs > channels),
         assumed=assumed,
@@ -103,7 +103,6 @@ class _Architecture:
                 raise ValueError(f"{name}: is missing or does not have {dims} dimensions")
             return value.shape
 
-        self.names = state.keys()
         embedding, self.model_channels = shape("time_embed.0.weight", 2)
         self.channel_mult_emb = embedding // self.model_channels
         self.inputs = shape("input_blocks.0.0.weight", 4)[1]
@@ -123,28 +122,23 @@ class _Architecture:
             if width % self.model_channels or width % 32 or width < 128:
                 raise ValueError(f"model_channels: expected multiples of 32 of at least 128, got a level of {width}")
 
-    def blocks(self, size: int) -> dict[str, str]:
-        """Our name of each block by theirs, which numbers the attention of a block separately."""
-        sides = [f"{size >> level}x{size >> level}" for level in range(self.levels)]
-        ours = {"input_blocks.0.0": f"enc.{sides[0]}_conv"}
-        ours |= {f"middle_block.{n}": f"dec.{sides[-1]}_in{n // 2}" for n in range(3)}
-        n = 1
-        for level, side in enumerate(sides):
-            if level:
-                ours[f"input_blocks.{n}.0"] = f"enc.{side}_down"
-                n += 1
-            for k in range(self.num_blocks):
-                ours[f"input_blocks.{n}.0"] = ours[f"input_blocks.{n}.1"] = f"enc.{side}_block{k}"
-                n += 1
-        n = 0
-        for level, side in reversed(list(enumerate(sides))):
-            for k in range(self.num_blocks + 1):
-                ours[f"output_blocks.{n}.0"] = ours[f"output_blocks.{n}.1"] = f"dec.{side}_block{k}"
-                n += 1
-            if level:
-                last = 2 if f"output_blocks.{n - 1}.1.qkv.weight" in self.names else 1
-                ours[f"output_blocks.{n - 1}.{last}"] = f"dec.{sides[level - 1]}_up"
-        return ours
+
+def _our_blocks(unet: torch.nn.Module, state: Mapping[str, Tensor]) -> dict[str, str]:
+    """Our name of each block by theirs, which numbers the attention of a block separately."""
+    bottom, *way_up = [f"dec.{name}" for name, _ in unet.get_submodule("dec").named_children()]
+    second, *way_up = way_up
+    ours = {"middle_block.0": bottom, "middle_block.1": bottom, "middle_block.2": second}
+    for n, (name, _) in enumerate(unet.get_submodule("enc").named_children()):
+        ours[f"input_blocks.{n}.0"] = ours[f"input_blocks.{n}.1"] = f"enc.{name}"
+    n = -1
+    for name in way_up:
+        if name.endswith("_up"):
+            last = 2 if f"output_blocks.{n}.1.qkv.weight" in state else 1
+            ours[f"output_blocks.{n}.{last}"] = name
+        else:
+            n += 1
+            ours[f"output_blocks.{n}.0"] = ours[f"output_blocks.{n}.1"] = name
+    return ours
 
 
 def _completed(architecture: _Architecture, **given: Any) -> tuple[dict[str, Any], tuple[str, ...]]:

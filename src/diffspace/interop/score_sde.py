@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -10,13 +11,14 @@ import torch
 
 from diffspace._shapes import Tensor
 from diffspace.checks import check_integer
-from diffspace.interop.model_parts import ModelParts
+from diffspace.interop.model_parts import ModelParts, make_skeleton
 from diffspace.pickles import short_repr
 from diffspace.preconditioning import Preconditioning, VEPreconditioning, VPPreconditioning
 
 _MODULE = re.compile(r"(?:module\.)?all_modules\.(\d+)\.(.+)")
-_BLOCK = {"GroupNorm_0": "norm0", "Conv_0": "conv0", "Dense_0": "affine"}
-_BLOCK |= {"GroupNorm_1": "norm1", "Conv_1": "conv1", "Conv_2": "skip"}
+_LAYERS = ("GroupNorm_0", "Conv_0", "Dense_0", "GroupNorm_1", "Conv_1", "Conv_2", "Conv2d_0")
+_LEAVES = ("W", "weight", "bias", *(f"{layer}.{leaf}" for layer in _LAYERS for leaf in ("weight", "bias")))
+"""The parameters of the modules other than attention, in the order of ours."""
 
 
 def recognise(content: Mapping[str, Any]) -> bool:
@@ -71,101 +73,53 @@ def _averaged(content: Mapping[str, Any]) -> list[dict[str, Tensor]]:
 
 
 def _network(modules: list[dict[str, Tensor]], side: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The config and the weights of our network. The order of the modules determines their roles."""
+    """The config and the weights of our network, whose parameters have the same order."""
     blocks = [module for module in modules if "Conv_1.weight" in module]
     levels = sum(map(_resamples, modules)) // 2 + 1
     # one level has n blocks, 2 in the middle, and n + 1
     num_blocks = next((i for i, module in enumerate(blocks) if _resamples(module)), (len(blocks) - 3) // 2)
-    if num_blocks < 1 or side % 2 ** (levels - 1):
+    if num_blocks < 1 or side % 2 ** (levels - 1) or len(blocks) != levels * (2 * num_blocks + 3):
         raise ValueError(f"size, all_modules: {side}, with {levels} levels of {num_blocks} blocks, is not a network")
     fourier = "W" in modules[0]
     if fourier != any("Conv2d_0.weight" in module for module in modules):
         raise ValueError("all_modules: expected Fourier features with a residual encoder (NCSN++), or neither (DDPM++)")
 
-    weights = _Weights(modules)
-    sides = [f"{side >> level}x{side >> level}" for level in range(levels)]
-    attended = []
-    if fourier:
-        weights.state["map_noise.freqs"] = weights.next("map_noise", "W")["W"]
-    weights.layer("map_layer0", 2)
-    weights.layer("map_layer1", 2)
-    weights.layer(f"enc.{sides[0]}_conv", 4)
-    for level, at in enumerate(sides):
-        if level:
-            weights.block(f"enc.{at}_down")
-            if fourier:
-                weights.layer(f"enc.{at}_aux_residual", 4, prefix="Conv2d_0.")
-        with_attention = [weights.block(f"enc.{at}_block{k}", attention=True) for k in range(num_blocks)]
-        attended += [level] if any(with_attention) else []
-    weights.block(f"dec.{sides[-1]}_in0", attention=True)
-    weights.block(f"dec.{sides[-1]}_in1")
-    for level, at in reversed(list(enumerate(sides))):
-        for k in range(num_blocks + 1):
-            weights.block(f"dec.{at}_block{k}", attention=k == num_blocks)
-        if level:
-            weights.block(f"dec.{sides[level - 1]}_up")
-    weights.layer(f"dec.{sides[0]}_aux_norm", 1)
-    weights.layer(f"dec.{sides[0]}_aux_conv", 4)
-    weights.end()
-
-    model_channels, channels = weights.state[f"enc.{sides[0]}_conv.weight"].shape[:2]
-    widths = [len(weights.state[f"enc.{at}_block0.conv1.weight"]) for at in sides]
+    model_channels, channels = modules[3 if fourier else 2]["weight"].shape[:2]
+    widths = [len(block["Conv_1.weight"]) for block in blocks[: levels * (num_blocks + 1) : num_blocks + 1]]
+    passed = itertools.accumulate("Conv_1.weight" in module for module in modules)
+    attended = {n // (num_blocks + 1) for n, module in zip(passed, modules, strict=True) if "NIN_3.W" in module}
     network = {
         "kind": "ncsnpp" if fourier else "ddpmpp",
         "shape": (channels, side, side),
         "model_channels": model_channels,
         "channel_mult": tuple(width // model_channels for width in widths),
         "num_blocks": num_blocks,
-        "attn_resolutions": tuple(side >> level for level in attended),
+        "attn_resolutions": tuple(side >> level for level in range(levels) if level in attended),
     }
-    return network, weights.state
+    names = [name for name in make_skeleton(network).state_dict() if not name.endswith("resample_filter")]
+    tensors = [tensor for module in modules for tensor in _in_order(module)]
+    if len(names) != len(tensors):
+        raise ValueError(f"all_modules: expected {len(names)} tensors, as in {network['kind']}, got {len(tensors)}")
+    return network, dict(zip(names, tensors, strict=True))
 
 
-class _Weights:
-    """The weights under our names, taken from the modules one by one."""
-
-    def __init__(self, modules: list[dict[str, Tensor]]) -> None:
-        self.state: dict[str, Tensor] = {}
-        self.waiting = list(enumerate(modules))[::-1]
-
-    def next(self, name: str, parameter: str, ndim: int | None = None) -> dict[str, Tensor]:
-        """The next module; ValueError unless it has `parameter`, with `ndim` dimensions, as `name` does."""
-        if not self.waiting:
-            raise ValueError(f"all_modules: end before {name}")
-        index, module = self.waiting.pop()
-        if parameter not in module or (ndim is not None and module[parameter].ndim != ndim):
-            raise ValueError(f"all_modules.{index}: is not {name}, the next module of DDPM++ and NCSN++")
-        return module
-
-    def end(self) -> None:
-        if self.waiting:
-            raise ValueError(f"all_modules.{self.waiting[-1][0]}: is one module too many")
-
-    def layer(self, name: str, ndim: int, prefix: str = "") -> None:
-        module = self.next(name, f"{prefix}weight", ndim)
-        self.state.update({f"{name}.{leaf.removeprefix(prefix)}": value for leaf, value in module.items()})
-
-    def block(self, name: str, *, attention: bool = False) -> bool:
-        """A residual block and the attention that may follow; returns whether it does."""
-        for leaf, value in self.next(name, "Conv_1.weight").items():
-            part, _, kind = leaf.partition(".")
-            if part not in _BLOCK:
-                raise ValueError(f"{short_repr(leaf)} of {name}: is not a layer of a BigGAN block")
-            self.state[f"{name}.{_BLOCK[part]}.{kind}"] = value
-        attended = attention and bool(self.waiting) and "NIN_3.W" in self.waiting[-1][1]
-        if attended:
-            self.attention(name, self.waiting.pop()[1])
-        return attended
-
-    def attention(self, name: str, module: Mapping[str, Tensor]) -> None:
-        for leaf in ("weight", "bias"):
-            self.state[f"{name}.norm2.{leaf}"] = module[f"GroupNorm_0.{leaf}"]
-        # a NIN multiplies from the right; channel 3c + j of qkv is channel c of q, k or v
-        *qkv, (weight, bias) = [(module[f"NIN_{j}.W"].mT, module[f"NIN_{j}.b"]) for j in range(4)]
-        self.state[f"{name}.qkv.weight"] = torch.stack([W for W, _ in qkv], dim=1).flatten(0, 1)[:, :, None, None]
-        self.state[f"{name}.qkv.bias"] = torch.stack([b for _, b in qkv], dim=1).flatten()
-        self.state[f"{name}.proj.weight"] = weight[:, :, None, None]
-        self.state[f"{name}.proj.bias"] = bias
+def _in_order(module: Mapping[str, Tensor]) -> list[Tensor]:
+    """The parameters of a module in the order and the shape of ours."""
+    if "NIN_3.W" not in module:
+        for leaf in module:
+            if leaf not in _LEAVES:
+                raise ValueError(f"{short_repr(leaf)}: is not a parameter of a module of DDPM++ or NCSN++")
+        return [module[leaf] for leaf in _LEAVES if leaf in module]
+    # a NIN multiplies from the right; channel 3c + j of qkv is channel c of q, k or v
+    *qkv, (weight, bias) = [(module[f"NIN_{j}.W"].mT, module[f"NIN_{j}.b"]) for j in range(4)]
+    return [
+        module["GroupNorm_0.weight"],
+        module["GroupNorm_0.bias"],
+        torch.stack([W for W, _ in qkv], dim=1).flatten(0, 1)[:, :, None, None],
+        torch.stack([b for _, b in qkv], dim=1).flatten(),
+        weight[:, :, None, None],
+        bias,
+    ]
 
 
 def _resamples(module: Mapping[str, Tensor]) -> bool:
