@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffspace.networks import styles
-from diffspace.networks.blocks import UNetBlock
+from diffspace.networks import blocks
+from diffspace.networks.blocks import Style, UNetBlock
 from diffspace.networks.layers import (
     Conv,
     FourierEmbedding,
@@ -22,7 +22,6 @@ from diffspace.networks.layers import (
     xavier,
     zeros,
 )
-from diffspace.networks.styles import Style
 
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -144,7 +143,7 @@ def test_initial_weights_are_uniform_within_the_bound() -> None:
         assert not parameter.any()
 
 
-STYLES = {"ddpmpp": styles.DDPMPP, "ncsnpp": styles.NCSNPP, "adm": styles.ADM}
+STYLES = {"ddpmpp": blocks.DDPMPP, "ncsnpp": blocks.NCSNPP, "adm": blocks.ADM}
 
 
 @pytest.mark.parametrize("resample", [None, "up", "down"])
@@ -165,7 +164,7 @@ def test_block_is_its_formula(
 
     told = (emb @ block.affine.weight.T + block.affine.bias)[:, :, None, None]
     h = block.conv0(F.silu(normed(x, block.norm0)))
-    if style is styles.ADM:
+    if style is blocks.ADM:
         h = normed(h, block.norm1) * (told[:, :out] + 1) + told[:, out:]
     else:
         h = normed(h + told, block.norm1)
@@ -173,8 +172,8 @@ def test_block_is_its_formula(
     skip = x if resample is None else resampled(x, resample, style.filter)
     if hasattr(block.skip, "weight"):
         skip = F.conv2d(skip, block.skip.weight, block.skip.bias)
-    assert hasattr(block.skip, "weight") == (channels != out or (resample is not None and style is not styles.ADM))
-    scale = 1.0 if style is styles.ADM else math.sqrt(0.5)
+    assert hasattr(block.skip, "weight") == (channels != out or (resample is not None and style is not blocks.ADM))
+    scale = 1.0 if style is blocks.ADM else math.sqrt(0.5)
     y = (h + skip) * scale
     qkv = block.qkv(normed(y, block.norm2))
     q, k, v = qkv.reshape(2 * heads, out // heads, 3, -1).unbind(2)
@@ -187,5 +186,5 @@ def test_block_is_its_formula(
 def test_block_starts_as_a_scaled_identity() -> None:
     torch.manual_seed(0)
     x, emb = torch.randn(2, 16, 8, 8), torch.randn(2, 8)
-    torch.testing.assert_close(UNetBlock(2, 16, 16, 8, styles.DDPMPP, heads=1)(x, emb), x / 2, rtol=0, atol=1e-3)
-    assert torch.equal(UNetBlock(2, 16, 16, 8, styles.ADM, heads=1)(x, emb), x)
+    torch.testing.assert_close(UNetBlock(2, 16, 16, 8, blocks.DDPMPP, heads=1)(x, emb), x / 2, rtol=0, atol=1e-3)
+    assert torch.equal(UNetBlock(2, 16, 16, 8, blocks.ADM, heads=1)(x, emb), x)

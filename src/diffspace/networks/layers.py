@@ -40,6 +40,7 @@ class Resample(nn.Module):
     def __init__(self, dims: int, resample: Literal["up", "down"] | None, filter: Sequence[float] = (1, 1)) -> None:
         super().__init__()
         self.dims, self.resample, self.taps = dims, resample, len(filter)
+        self.padding = (self.taps - 1) // 2
         if resample is not None:
             line = torch.tensor(filter, dtype=torch.float32)
             line = line / line.sum()
@@ -50,10 +51,8 @@ class Resample(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channels *sides"]) -> Float[Tensor, "batch channels *_"]:
         if self.resample == "down":
-            return self._down(x, (self.taps - 1) // 2)
-        if self.resample == "up":
-            return self._up(x)
-        return x
+            return self._down(x, self.padding)
+        return self._up(x) if self.resample == "up" else x
 
     def _down(self, x: Tensor, padding: int) -> Tensor:
         if self.taps == 2:
@@ -63,9 +62,8 @@ class Resample(nn.Module):
     def _up(self, x: Tensor) -> Tensor:
         if self.taps == 2:
             return F.interpolate(x, scale_factor=2.0, mode="nearest")
-        padding = (self.taps - 1) // 2
         filters = self._filters(x, 2**self.dims)
-        return _CONV_TRANSPOSE[self.dims](x, filters, stride=2, padding=padding, groups=x.shape[1])
+        return _CONV_TRANSPOSE[self.dims](x, filters, stride=2, padding=self.padding, groups=x.shape[1])
 
     def _filters(self, x: Tensor, gain: float) -> Tensor:
         """The filter times `gain`, once for each channel of x."""
@@ -97,8 +95,7 @@ class Conv(Resample):
 
     def forward(self, x: Float[Tensor, "batch channels *sides"]) -> Float[Tensor, "batch out *_"]:
         if self.fused:
-            padding = (self.taps - 1) // 2
-            return self._down(self._convolve(x, padding), 0)
+            return self._down(self._convolve(x, self.padding), 0)
         if self.resample == "up" and self.kernel == 1 and self.taps == 2:  # the two commute; this order is cheaper
             return self._up(self._convolve(x))
         return self._convolve(super().forward(x))

@@ -1,10 +1,10 @@
-"""The U-Nets of the paper: DDPM++, NCSN++ and ADM (Appendix F.1), for signals, images and volumes."""
+"""The U-Nets of the paper, DDPM++, NCSN++ and ADM (Appendix F.1), and its networks by name (Table 7)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -12,12 +12,11 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from diffspace._shapes import Float, Tensor
-from diffspace.checks import check_integer, check_number
-from diffspace.networks import styles
-from diffspace.networks.blocks import UNetBlock
+from diffspace.checks import check_choice, check_integer, check_number
+from diffspace.networks import blocks
+from diffspace.networks.blocks import Style, UNetBlock
 from diffspace.networks.embedding import ConditionedNetwork, check_shape, check_sizes, config_of
 from diffspace.networks.layers import Conv, FourierEmbedding, PositionalEmbedding, group_norm, largest_divisor
-from diffspace.networks.styles import Style
 from diffspace.protocols import Cond, check_cond
 
 _CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
@@ -243,7 +242,7 @@ class DDPMpp(UNet):
     level whose longest side is at most 16 is attended.
     """
 
-    style = styles.DDPMPP
+    style = blocks.DDPMPP
 
 
 class NCSNpp(UNet):
@@ -253,7 +252,7 @@ class NCSNpp(UNet):
     by convolutions, added to the features of every level on the way down.
     """
 
-    style = styles.NCSNPP
+    style = blocks.NCSNPP
 
 
 class ADM(UNet):
@@ -268,7 +267,7 @@ class ADM(UNet):
         conv_resample: plain convolutions between the levels instead of residual blocks, as in Nichol and Dhariwal 2021.
     """
 
-    style = styles.ADM
+    style = blocks.ADM
 
     def __init__(
         self,
@@ -311,3 +310,29 @@ class ADM(UNet):
         # with the filter [1], "down" keeps every second element of the convolution
         filter = (1,) if resample == "down" else (1, 1)
         return self.style.init(Conv(self.dims, n, n, 3, resample=resample, filter=filter, fused=resample == "down"))
+
+
+_CIFAR10: dict[str, Any] = {"shape": (3, 32, 32), "augment_dim": 9, "dropout": 0.13}
+_WIDE_64: dict[str, Any] = {"shape": (3, 64, 64), "augment_dim": 9, "channel_mult": (1, 2, 2, 2)}
+_FFHQ: dict[str, Any] = {**_WIDE_64, "dropout": 0.05}
+_AFHQ: dict[str, Any] = {**_WIDE_64, "dropout": 0.25}
+
+PAPER_NETWORKS: Mapping[str, tuple[type[UNet], Mapping[str, Any]]] = {
+    "cifar10-ddpmpp": (DDPMpp, _CIFAR10),
+    "cifar10-ddpmpp-cond": (DDPMpp, {**_CIFAR10, "label_dim": 10}),
+    "cifar10-ncsnpp": (NCSNpp, _CIFAR10),
+    "cifar10-ncsnpp-cond": (NCSNpp, {**_CIFAR10, "label_dim": 10}),
+    "ffhq64-ddpmpp": (DDPMpp, _FFHQ),
+    "ffhq64-ncsnpp": (NCSNpp, _FFHQ),
+    "afhqv2-64-ddpmpp": (DDPMpp, _AFHQ),
+    "afhqv2-64-ncsnpp": (NCSNpp, _AFHQ),
+    "imagenet64-adm": (ADM, {"shape": (3, 64, 64), "label_dim": 1000, "dropout": 0.1}),
+}
+"""The class of each network and the options that differ from its defaults."""
+
+
+def paper_network(name: str, **options: Any) -> UNet:
+    """A key of `PAPER_NETWORKS` as a network with new weights; `options` replace those of the paper."""
+    check_choice("name", name, PAPER_NETWORKS)
+    network, paper_options = PAPER_NETWORKS[name]
+    return network(**{**paper_options, **options})
