@@ -30,6 +30,18 @@ def check_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
         raise ValueError(f"{name}: expected shape {shape}, got {tuple(tensor.shape)}")
 
 
+def check_classes(indices: Int[Tensor, "batch"], classes: int) -> None:
+    """Check that class indices are below the number of classes, where that does not wait for a device.
+
+    On other devices the embedding itself fails.
+    """
+    if indices.device.type == "cpu" and indices.numel() and not torch.compiler.is_compiling():
+        low, high = (int(index) for index in indices.aminmax())
+        if low < 0 or high >= classes:
+            wrong = low if low < 0 else high
+            raise ValueError(f"labels: expected class indices from 0 to {classes - 1}, got {wrong}")
+
+
 def config_of(network: type[nn.Module], arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a network's constructor, taken from `arguments`, with sequences as lists."""
     values = ((name, arguments[name]) for name in inspect.signature(network).parameters)
@@ -118,10 +130,5 @@ class ConditionedNetwork(nn.Module):
 
     def one_hot(self, indices: Int[Tensor, "batch"]) -> Int[Tensor, "batch label_dim"]:
         """Class indices as one-hot vectors; ValueError for an index that is out of range."""
-        # on other devices the check would synchronise; there F.one_hot itself fails
-        if indices.device.type == "cpu" and indices.numel() and not torch.compiler.is_compiling():
-            low, high = (int(index) for index in indices.aminmax())
-            if low < 0 or high >= self.label_dim:
-                wrong = low if low < 0 else high
-                raise ValueError(f"labels: expected class indices from 0 to {self.label_dim - 1}, got {wrong}")
+        check_classes(indices, self.label_dim)
         return F.one_hot(indices, self.label_dim)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from diffusers import ConfigMixin, SchedulerMixin
+from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
-from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 
 from diffspace._shapes import Tensor
@@ -63,14 +62,6 @@ def _make_plan(denoiser: object, solver: Solver, steps: TimeSteps | GivenTimes) 
     return _Plan(grid, sigmas, first)
 
 
-@dataclass
-class DiffspaceSchedulerOutput(BaseOutput):  # type: ignore[misc]
-    """`prev_sample`, at which the network is evaluated next, and D, the estimate of x₀ that led there."""
-
-    prev_sample: Tensor
-    pred_original_sample: Tensor
-
-
 class DiffspaceScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     """A solver and steps of diffspace for the pipelines of diffusers.
 
@@ -82,13 +73,7 @@ class DiffspaceScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     `init_noise_sigma` is c_in(σ)·σ at the first level: a pipeline that multiplies its noise by it starts where
     `sample(latents=…)` does. One that does not, `DDPMPipeline`, starts at x = noise/c_in(σ).
-
-    Args:
-        solver: an object or its config.
-        steps: an object or its config; with `num_inference_steps` a pipeline sets the number of steps.
-        scheduler: the scheduler that came with the network, or its config.
-        rounded: whether the network takes the integer index of a trained level only (see `read_scheduler`).
-        zero_snr: what replaces a last level without signal (see `ddpm_preconditioning`).
+    The arguments are those of `to_diffusers`; all but the flags are objects or their configs.
     """
 
     _compatibles: ClassVar[list[str]] = [e.name for e in KarrasDiffusionSchedulers] + [
@@ -203,8 +188,8 @@ class DiffspaceScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         use_clipped_model_output: bool | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         return_dict: bool = True,
-    ) -> DiffspaceSchedulerOutput | tuple[Tensor, Tensor]:
-        """From the network's output at (sample, timestep) to the sample at which it is evaluated next.
+    ) -> DDIMSchedulerOutput | tuple[Tensor, Tensor]:
+        """From the network's output at (sample, timestep) to the sample at which it is evaluated next, and D.
 
         Args:
             model_output: of the shape of `sample`, or with twice the channels where the network learned a variance.
@@ -240,8 +225,8 @@ class DiffspaceScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             following, self._run, self._asked = asked.x, None, None
         else:
             following = asked.x * self._c_in[index + 1]
-        result = DiffspaceSchedulerOutput(following.to(dtype), denoised.to(dtype))
-        return result if return_dict else (result.prev_sample, result.pred_original_sample)
+        result = (following.to(dtype), denoised.to(dtype))
+        return DDIMSchedulerOutput(*result) if return_dict else result
 
     def _increment(self, of: Increment, like: Tensor) -> Tensor:
         """Noise from the generator of the present call."""
