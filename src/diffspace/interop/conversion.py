@@ -34,38 +34,39 @@ class Report:
     """A summary of a conversion; `tensors` counts the tensors taken from the file, `parameters` their numbers."""
 
     source: str
-    sha256: str
     format: str
-    architecture: str
-    network: Mapping[str, Any] = field(repr=False)
-    preconditioning: Mapping[str, Any]
-    sigma_min: float
-    sigma_max: float
+    model: Model = field(repr=False)
     tensors: int
-    parameters: int
     ignored: tuple[str, ...]
     assumed: tuple[str, ...]
 
+    @property
+    def architecture(self) -> str:
+        """The kind of the network."""
+        return str(to_config("network", self.model.denoiser.network)["kind"])
+
+    @property
+    def parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.model.denoiser.network.parameters())
+
     def lines(self) -> list[str]:
         """The report as text, one fact per line."""
-        options = ", ".join(f"{name} {value}" for name, value in self.network.items() if value not in (None, 0, False))
-        choices = ", ".join(
-            f"{name} {value}" for name, value in self.preconditioning.items() if not isinstance(value, Mapping)
-        )
+        denoiser = self.model.denoiser
+        network = to_config("network", denoiser.network)
+        choices = to_config("preconditioning", denoiser.preconditioning)
+        kind = network.pop("kind")
+        options = ", ".join(f"{name} {value}" for name, value in network.items() if value not in (None, 0, False))
+        settings = ", ".join(f"{name} {value}" for name, value in choices.items() if not isinstance(value, Mapping))
         return [
-            f"source           {self.source}, sha256 {self.sha256[:16]}",
+            f"source           {self.source}, sha256 {self.model.notes['sha256'][:16]}",
             f"format           {self.format}",
-            f"architecture     {self.architecture}: {options}",
-            f"preconditioning  {choices}",
-            f"σ range          {self.sigma_min:g} … {self.sigma_max:g}",
+            f"architecture     {kind}: {options}",
+            f"preconditioning  {settings}",
+            f"σ range          {denoiser.sigma_min:g} … {denoiser.sigma_max:g}",
             f"parameters       {self.parameters:,} in {self.tensors} tensors, every one of them matched by name",
             *(f"ignored          {what}" for what in self.ignored),
             *(f"assumed          {what}" for what in self.assumed),
         ]
-
-    def notes(self) -> dict[str, Any]:
-        """The part of the report that is saved with the model."""
-        return {"source": self.source, "sha256": self.sha256, "format": self.format, "assumed": list(self.assumed)}
 
 
 def convert(source: str | Path, **options: Any) -> tuple[Model, Report]:
@@ -129,25 +130,12 @@ def _build(parts: ModelParts, path: Path) -> tuple[Model, Report]:
         raise ValueError(f"num_blocks, channel_mult: make {blocks} blocks from {len(parts.state)} tensors")
     # the filters follow from the architecture, and some formats do not store them
     network = fit_network(parts.network, parts.state, optional="resample_filter")
-    denoiser = Preconditioned(network, parts.preconditioning)
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    report = Report(
-        source=path.name,
-        sha256=sha256,
-        format=parts.format,
-        architecture=parts.network["kind"],
-        network={name: value for name, value in to_config("network", network).items() if name != "kind"},
-        preconditioning=to_config("preconditioning", parts.preconditioning),
-        sigma_min=denoiser.sigma_min,
-        sigma_max=denoiser.sigma_max,
-        tensors=len(parts.state),
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
-        ignored=parts.ignored,
-        assumed=parts.assumed,
-    )
+    notes = {"source": path.name, "sha256": sha256, "format": parts.format, "assumed": list(parts.assumed)}
     class_names = tuple(str(i) for i in range(parts.network.get("label_dim", 0)))
-    return Model(denoiser, PIXELS, class_names, report.notes()).eval(), report
+    model = Model(Preconditioned(network, parts.preconditioning), PIXELS, class_names, notes).eval()
+    return model, Report(path.name, parts.format, model, len(parts.state), parts.ignored, parts.assumed)
 
 
 def fit_network(config: Mapping[str, Any], state: Mapping[str, Tensor], optional: str | None = None) -> torch.nn.Module:

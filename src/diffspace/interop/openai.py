@@ -125,8 +125,7 @@ class _Architecture:
 
 def _our_blocks(unet: torch.nn.Module, state: Mapping[str, Tensor]) -> dict[str, str]:
     """Our name of each block by theirs, which numbers the attention of a block separately."""
-    bottom, *way_up = [f"dec.{name}" for name, _ in unet.get_submodule("dec").named_children()]
-    second, *way_up = way_up
+    bottom, second, *way_up = [f"dec.{name}" for name, _ in unet.get_submodule("dec").named_children()]
     ours = {"middle_block.0": bottom, "middle_block.1": bottom, "middle_block.2": second}
     for n, (name, _) in enumerate(unet.get_submodule("enc").named_children()):
         ours[f"input_blocks.{n}.0"] = ours[f"input_blocks.{n}.1"] = f"enc.{name}"

@@ -229,7 +229,7 @@ _EXECUTE: Mapping[str, Callable[[Machine, Any], object]] = {
     "BINPERSID": Machine.persistent_id,
 }
 _BY_NAME = {name: execute for names, execute in _EXECUTE.items() for name in names.split()}
-_INSTRUCTIONS = {
+_INSTRUCTIONS: Mapping[bytes, tuple[Callable[[Any], Any], Callable[[Machine, Any], object]]] = {
     opcode.code.encode("latin1"): (opcode.arg.reader if opcode.arg else lambda file: None, _BY_NAME[opcode.name])
     for opcode in pickletools.opcodes
     if opcode.name in _BY_NAME

@@ -100,7 +100,7 @@ def _names(budget: Budget) -> _Names:
     def reconstruct(cls: Any = None, *_: Any) -> _Array:
         if cls is not ndarray:
             raise PickleError("makes an array of a class that is not numpy.ndarray")
-        return ndarray()
+        return _Array("ndarray")
 
     names: _Names = {("torch", f"{name}Storage"): dtype for name, dtype in _STORAGES.items()} | {
         ("torch_utils.persistence", "_reconstruct_persistent_obj"): _persistent_object,

@@ -80,8 +80,9 @@ class DiffspaceScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         "FlowMatchEulerDiscreteScheduler"
     ]
 
+    begin_index: int | None
+    """Where in `timesteps` a run begins."""
     _c_in: list[float]
-    _begin_index: int | None
     _index: int | None
     _run: Generator[Request | State, Tensor | None, None] | None
     _asked: Request | State | None
@@ -124,18 +125,13 @@ class DiffspaceScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     def init_noise_sigma(self) -> float:
         return self._c_in[0] * self._plan.sigmas[0]
 
-    @property
-    def begin_index(self) -> int | None:
-        """Where in `timesteps` a run begins."""
-        return self._begin_index
-
     def set_begin_index(self, begin_index: int = 0) -> None:
         """Begin with that of `timesteps`; it must be the first evaluation of a step."""
         if begin_index not in self._plan.first:
             firsts = list(self._plan.first)
             shown = f"{', '.join(map(str, firsts[:4]))}{', …' if len(firsts) > 4 else ''}"
             raise ValueError(f"begin_index: expected the first evaluation of a step ({shown}), got {begin_index}")
-        self._begin_index = begin_index
+        self.begin_index = begin_index
 
     def set_timesteps(self, num_inference_steps: int | None = None, device: torch.device | str | None = None) -> None:
         """Place N = `num_inference_steps` steps; None leaves the number in `steps`."""
@@ -154,7 +150,7 @@ class DiffspaceScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         times = index_or_time(self._preconditioning.c_noise(levels), self.rounded)
         self.timesteps = times.to(device) if self.rounded else times.to(device, torch.float32)
         self._times: list[float] = self.timesteps.tolist()  # as numbers, so that no step waits for the device
-        self._begin_index, self._index, self._run, self._asked = None, None, None, None
+        self.begin_index, self._index, self._run, self._asked = None, None, None, None
 
     def scale_model_input(self, sample: Tensor, timestep: float | Tensor | None = None) -> Tensor:
         """The sample, which is scaled already."""
@@ -168,7 +164,7 @@ class DiffspaceScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     def _next(self, timestep: float | Tensor) -> int:
         """The index of the evaluation that is due, which `timestep` must be."""
         time = float(timestep)
-        index = self._begin_index if self._index is None else self._index
+        index = self.begin_index if self._index is None else self._index
         if index is None:
             index = self._find(time) or 0
         if index == len(self._times):
