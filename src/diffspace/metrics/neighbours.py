@@ -9,7 +9,10 @@ import torch
 from scipy import stats
 
 from diffspace._shapes import Float, Int, Tensor
-from diffspace.checks import check_integer, check_number
+
+_QUANTILES = (0.01, 0.05)
+_SIGNIFICANCE = 0.01
+_BLOCK_ELEMENTS = 2**23  # of float64 that are held at once: 64 MB
 
 
 @dataclass(frozen=True)
@@ -74,19 +77,18 @@ class Memorisation:
 
 
 def nearest_neighbours(
-    x: Float[Tensor, "n *dims"], reference: Float[Tensor, "m *dims"], *, megabytes: int = 64
+    x: Float[Tensor, "n *dims"], reference: Float[Tensor, "m *dims"]
 ) -> tuple[Float[Tensor, "n"], Int[Tensor, "n"]]:
     """Euclidean distance of each item of x to the nearest item of `reference`, and that item's index.
 
-    The nearest is found by matrix products in float64, block by block in about `megabytes` of memory; its
-    distance is then taken from the difference itself, so that a copy is at exactly 0. Results are on the CPU.
+    The nearest is found by matrix products in float64, block by block; its distance is then taken from the difference
+    itself, so that a copy is at exactly 0. Results are on the CPU.
     """
     if x.shape[1:] != reference.shape[1:] or len(reference) == 0:
         raise ValueError(f"reference: expected items as in x, {tuple(x.shape)}, got shape {tuple(reference.shape)}")
-    check_integer("megabytes", megabytes, 1)
     queries, others = x.detach().cpu().flatten(1), reference.detach().cpu().flatten(1)
     centre = others.mean(0, dtype=torch.float64)
-    rows = max(1, min(2048, megabytes * 2**17 // (2 * queries.shape[1] + 2048)))
+    rows = max(1, min(2048, _BLOCK_ELEMENTS // (2 * queries.shape[1] + 2048)))
     distance, index = [], []
     for block in torch.split(queries, rows):
         wide = block - centre
@@ -104,21 +106,13 @@ def nearest_neighbours(
 
 
 def memorisation(
-    samples: Float[Tensor, "n *dims"],
-    train: Float[Tensor, "m *dims"],
-    held_out: Float[Tensor, "k *dims"],
-    *,
-    quantiles: tuple[float, ...] = (0.01, 0.05),
-    significance: float = 0.01,
+    samples: Float[Tensor, "n *dims"], train: Float[Tensor, "m *dims"], held_out: Float[Tensor, "k *dims"]
 ) -> Memorisation:
     """Compare the nearest-neighbour distances of samples to the training data with those of held-out data.
 
-    A copy is a sample whose distance is at most a millionth of the held-out data's median. `significance`
-    bounds the probability with which samples that are like held-out data are called too close.
+    A copy is a sample whose distance is at most a millionth of the held-out data's median. Samples that are like
+    held-out data are called too close with a probability of at most 1 %.
     """
-    if any(not 0 < q < 1 for q in quantiles) or not quantiles:
-        raise ValueError(f"quantiles: expected at least one, each between 0 and 1, got {quantiles}")
-    check_number("significance", significance, "(0, 1)")
     if len(samples) == 0 or len(held_out) == 0:
         raise ValueError(f"samples, held_out: expected at least one of each, got {len(samples)} and {len(held_out)}")
     distance, index = nearest_neighbours(samples, train)
@@ -132,10 +126,10 @@ def memorisation(
         held_out_n=len(held_out),
         median=float(distance.median()),
         held_out_median=median,
-        closeness=tuple(_closeness(distance, reference, q) for q in quantiles),
+        closeness=tuple(_closeness(distance, reference, q) for q in _QUANTILES),
         copies=tuple(zip(copies.tolist(), index[copies].tolist(), strict=True)),
         held_out_copies=int((reference <= tolerance).sum()),
-        significance=significance,
+        significance=_SIGNIFICANCE,
     )
 
 

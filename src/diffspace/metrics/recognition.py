@@ -42,10 +42,6 @@ class Classifier:
         """Activations of the last hidden layer, (n, dim)."""
         return self._run(self.network[:-1], x)
 
-    def probabilities(self, x: Float[Tensor, "n *dims"]) -> Float[Tensor, "n classes"]:
-        """p(class | x), (n, num_classes)."""
-        return self._run(self.network, x).softmax(1)
-
     def predict(self, x: Float[Tensor, "n *dims"]) -> Int[Tensor, "n"]:
         """The likeliest class of each item, (n,)."""
         return self._run(self.network, x).argmax(1)
