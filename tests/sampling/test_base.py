@@ -9,7 +9,8 @@ import torch
 import diffspace as ds
 from diffspace.protocols import Request
 from diffspace.sampling import UnscaledSolver, sample_from
-from diffspace.sampling.driver import State, make_grid, run_steps
+from diffspace.sampling.driver import make_grid, run_steps
+from diffspace.sampling.sampler import State
 
 GAUSSIAN = ds.oracles.Gaussian(torch.tensor([0.3, -0.2]).double(), torch.tensor([[0.5, 0.2], [0.2, 0.3]]).double())
 LATENTS = ds.initial_latents(range(4), (2,)).double()
@@ -67,7 +68,7 @@ def test_an_unscaled_solver_is_the_same_under_every_process():
 
 
 def test_a_run_goes_on_from_the_state_that_it_is_sent():
-    grid = make_grid(GAUSSIAN, ds.GivenSteps((4.0, 2.0, 1.0, 0.0)), ds.Process(ds.VPSchedule()))
+    grid = make_grid(GAUSSIAN, ds.Sampler(ds.GivenSteps((4.0, 2.0, 1.0, 0.0)), process=ds.Process(ds.VPSchedule())))
     x, replacement = LATENTS * 4, torch.ones_like(LATENTS)
 
     def run(change_after):

@@ -83,7 +83,7 @@ LEVELS = (3.0, 4.0, 9.0, 11.0)  # of evaluations, the newest first
 @pytest.mark.parametrize(("solver", "nodes", "degree"), MULTISTEP.values(), ids=MULTISTEP)
 @pytest.mark.parametrize("end", [1.0, 2.9, 0.01, 3.5])
 def test_multistep_weights_are_exact_for_polynomials_of_the_stated_degree(solver, nodes, degree, end):
-    weights = solver.weights(LEVELS[:nodes], end)
+    weights = solver.weights_at(LEVELS[:nodes], end)
     for d in range(degree + 2):
         g = power(d, 3.0)
         made = sum(w * g(level) for w, level in zip(weights, LEVELS, strict=False))
@@ -96,7 +96,7 @@ def test_the_corrected_step_of_unipc_is_exact_for_one_degree_more(prediction, k)
     solver = ds.UniPC(k, prediction=prediction)
     levels = LEVELS[:k]
     first, *change = solver.correction((1.0, *levels))
-    weights = (first, *(w + c for w, c in zip(solver.weights(levels, 1.0), change, strict=True)))
+    weights = (first, *(w + c for w, c in zip(solver.weights_at(levels, 1.0), change, strict=True)))
     for d in range(k + 2):
         g = power(d, 3.0)
         made = sum(w * g(level) for w, level in zip(weights, (1.0, *levels), strict=True))
@@ -105,8 +105,8 @@ def test_the_corrected_step_of_unipc_is_exact_for_one_degree_more(prediction, k)
 
 def test_variants_of_unipc_differ_only_where_a_coefficient_is_set_to_a_half():
     for sigmas in ((3.0,), (3.0, 4.0, 9.0)):
-        assert ds.UniPC(3, "bh1").weights(sigmas, 1.0) == ds.UniPC(3, "bh2").weights(sigmas, 1.0)
-    bh1, bh2 = ds.UniPC(3, "bh1").weights((3.0, 4.0), 1.0), ds.UniPC(3, "bh2").weights((3.0, 4.0), 1.0)
+        assert ds.UniPC(3, "bh1").weights_at(sigmas, 1.0) == ds.UniPC(3, "bh2").weights_at(sigmas, 1.0)
+    bh1, bh2 = ds.UniPC(3, "bh1").weights_at((3.0, 4.0), 1.0), ds.UniPC(3, "bh2").weights_at((3.0, 4.0), 1.0)
     h, r = math.log(3), math.log(4 / 3) / math.log(3)
     e0 = 1 - 1 / 3
     assert bh2 == pytest.approx((e0 * (1 + 1 / (2 * r)), -e0 / (2 * r)))
@@ -114,16 +114,19 @@ def test_variants_of_unipc_differ_only_where_a_coefficient_is_set_to_a_half():
 
 
 def test_equal_steps_have_the_weights_of_adams_and_bashforth():
-    assert ds.LMS(3).weights((3.0, 4.0, 5.0), 2.0) == pytest.approx((-23 / 12, 16 / 12, -5 / 12))
-    assert sum(ds.DEIS(4).weights((3.0, 4.0, 5.0, 8.0), 2.0)) == pytest.approx(-1)
+    assert ds.LMS(3).weights_at((3.0, 4.0, 5.0), 2.0) == pytest.approx((-23 / 12, 16 / 12, -5 / 12))
+    assert sum(ds.DEIS(4).weights_at((3.0, 4.0, 5.0, 8.0), 2.0)) == pytest.approx(-1)
 
 
 def test_lower_final_steps_count_on_fewer_evaluations(monkeypatch):
     counts = []
-    weights = ds.DPMSolverPP3M.weights
-    monkeypatch.setattr(
-        ds.DPMSolverPP3M, "weights", lambda self, sigmas, end: counts.append(len(sigmas)) or weights(self, sigmas, end)
-    )
+    weights_at = ds.DPMSolverPP3M.weights_at
+
+    def counted(self, sigmas, end):
+        counts.append(len(sigmas))
+        return weights_at(self, sigmas, end)
+
+    monkeypatch.setattr(ds.DPMSolverPP3M, "weights_at", counted)
     steps = ds.GivenSteps((50.0, 20.0, 11.0, 5.0, 2.2, 1.1, 0.6))  # levels that no other test has left in a cache
     for lower, expected in ((True, [1, 2, 3, 3, 2, 1]), (False, [1, 2, 3, 3, 3, 3])):
         counts.clear()

@@ -8,8 +8,7 @@ import torch
 
 from diffspace._shapes import Tensor
 from diffspace.checks import check_callable
-from diffspace.guidance.weights import Guidance, GuidanceWeight, Rows
-from diffspace.guidance.wrapper import column, record, tracked
+from diffspace.guidance.wrapper import Guidance, GuidanceWeight, Rows, column, record, tracked
 from diffspace.protocols import Cond, Denoiser
 
 LogProb = Callable[[Tensor, Tensor, Cond | None], Tensor]

@@ -8,7 +8,7 @@ import torch
 
 from diffspace._shapes import Tensor
 from diffspace.checks import check_callable
-from diffspace.guidance.weights import Guidance, GuidanceWeight, Rows, as_factor
+from diffspace.guidance.wrapper import Guidance, GuidanceWeight, Rows, as_factor
 from diffspace.networks.embedding import ConditionedNetwork
 from diffspace.protocols import Cond, Denoiser, sigma_range
 
@@ -61,14 +61,12 @@ class AutoGuidance(_Extrapolation):
 class ClassifierFree(_Extrapolation):
     """D(x; σ) + w(σ)·(D(x; σ, cond) − D(x; σ)): classifier-free guidance (Ho & Salimans 2022, arXiv:2207.12598).
 
-    w = 0 is the unconditional model, w = 1 the conditional one, bit for bit; more than 1 is guidance. `weight` is a
-    number or a function of σ. Both branches are one evaluation on a batch of up to 2·B samples; samples whose w is 1
-    have no second branch.
+    w = 0 is the unconditional model, w = 1 the conditional one, bit for bit. `weight` is a number or a function of σ.
+    Both branches are one evaluation on a batch of up to 2·B samples; samples whose w is 1 have no second branch.
 
     The second branch has the conditions `negative` (1 or B rows; by default none) and those named in `keep`, such as a
-    low-resolution image. In a batch a missing condition still needs rows: for the library's networks these are zeros,
-    and labels become vectors. For another denoiser pass its null condition as `negative`, or use `batched=False`, which
-    evaluates twice.
+    low-resolution image. In a batch a missing condition still needs rows: for the library's networks these are zeros.
+    For another denoiser pass its null condition as `negative`, or use `batched=False`, which evaluates twice.
     """
 
     def __init__(

@@ -21,18 +21,16 @@ from diffspace.sampling.start import Noise
 class Replacement(Wrapper):
     """D with the known values where `mask` is True (Song et al. 2021, Appendix I.2; Lugmayr et al. 2022).
 
-    The known part is exact: it follows the straight line known + σ·ε of its starting noise with any solver, and with
-    σ = t and s = 1 ends in the known values to the last bit. The rest is not: at σ it depends on the known values only
-    through that noise, and agrees too little with them. `repaint` reduces this; `MMPS` with `Mask` conditions on the
-    values themselves. `mask` (bool) and `known` broadcast to x.
+    The known part is exact: it follows the straight line known + σ·ε of its starting noise with any solver. The rest is
+    not: at σ it depends on the known values only through that noise, and agrees too little with them. `repaint` reduces
+    this; `MMPS` with `Mask` conditions on the values themselves. `mask` (bool) and `known` broadcast to x.
     """
 
     def __init__(self, denoiser: Denoiser, mask: Tensor, known: Tensor) -> None:
         super().__init__(denoiser)
         if mask.dtype != torch.bool:
             raise ValueError(f"mask: expected bool, True where the values are known, got {mask.dtype}")
-        self.mask = mask
-        self.known = known
+        self.mask, self.known = mask, known
 
     def forward(self, x: Batch, sigma: Sigma, cond: Cond | None = None) -> Batch:
         denoised = self.denoiser(x, sigma, cond)

@@ -17,23 +17,74 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
 
 import torch
 
-from diffspace._shapes import Float, Tensor
+from diffspace._shapes import Batch, Bool, Float, Tensor
 from diffspace.checks import check_callable, check_integer, check_number
-from diffspace.guidance.operators import LinearOperator
-from diffspace.guidance.weights import Guidance, GuidanceWeight, Rows, as_factor
-from diffspace.guidance.wrapper import column, record, tracked
+from diffspace.guidance.wrapper import Guidance, GuidanceWeight, Rows, as_factor, column, record, tracked
 from diffspace.preconditioning import Preconditioned
 from diffspace.protocols import Cond, Denoiser
+
+LinearOperator: TypeAlias = Callable[[Tensor], Tensor]
+"""A(x): (B, *dims) -> (B, *measured), linear or affine, sample by sample; its adjoint comes from autograd."""
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """A(x) = M·x over the flattened dimensions of a sample: (B, *dims) -> (B, m), with M of shape (m, d)."""
+
+    matrix: Float[Tensor, "m d"]
+
+    def __call__(self, x: Batch) -> Float[Tensor, "batch m"]:
+        flat = x.flatten(1)
+        if flat.shape[1] != self.matrix.shape[1]:
+            raise ValueError(f"matrix: shape {tuple(self.matrix.shape)} for samples of {flat.shape[1]} numbers")
+        return flat @ self.matrix.to(x).T
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """A(x): the values of x where `mask` is True, (B, *dims) -> (B, m). The mask broadcasts to a sample."""
+
+    mask: Bool[Tensor, "*dims"]
+
+    def __call__(self, x: Batch) -> Float[Tensor, "batch m"]:
+        try:
+            known = self.mask.to(x.device).expand(x.shape[1:])
+        except RuntimeError:
+            shapes = f"{tuple(self.mask.shape)} for samples of shape {tuple(x.shape[1:])}"
+            raise ValueError(f"mask: shape {shapes}") from None
+        return x[:, known]
+
+
+@dataclass(frozen=True)
+class AveragePooling:
+    """A(x): means over cubes of `factor` per side, (B, C, *sides) -> (B, C, *(sides/factor)), in any dimensions."""
+
+    factor: int
+
+    def __post_init__(self) -> None:
+        check_integer("factor", self.factor, 1)
+
+    def __call__(self, x: Float[Tensor, "batch channels *sides"]) -> Float[Tensor, "batch channels *pooled"]:
+        if any(side % self.factor for side in x.shape[2:]):
+            raise ValueError(f"factor: {self.factor} does not divide the sides {tuple(x.shape[2:])}")
+        pairs = [n for side in x.shape[2:] for n in (side // self.factor, self.factor)]
+        inner = tuple(range(3, 2 + len(pairs), 2))
+        return x.reshape(*x.shape[:2], *pairs).mean(inner) if inner else x
+
 
 Product = Callable[[Tensor], Tensor]
 
 
 class _Posterior(Guidance):
-    """D + w(σ)·V·Aᵀ·S⁻¹·(y − A·D), with S⁻¹ by up to `iterations` conjugate gradients; subclasses define S."""
+    """D + w(σ)·V·Aᵀ·S⁻¹·(y − A·D), with S⁻¹ by up to `iterations` conjugate gradients; subclasses define S.
+
+    `y` is (1 or B, *measured).
+    """
 
     default_iterations: ClassVar[int | None] = None
 
@@ -102,10 +153,8 @@ class DPS(_Posterior):
 
     D + w·V·Aᵀ·(y − A·D)/σ_y². It treats D as x₀ itself, so the measurement counts too much while x₀ is uncertain,
     σ_y² ≪ A·Cov[x₀ | x]·Aᵀ: samples have too little variance, even of a Gaussian, and the ODE is stiff with a rate of
-    Cov/σ_y², which requires small steps. `weight` below 1 (a number or a function of σ) reduces both, as does the
-    paper's algorithm, which divides by ‖y − A·D‖ and tunes a factor for each task and number of steps.
-
-    One evaluation and one backward pass. `y` is (1 or B, *measured); `sigma_y` is positive.
+    Cov/σ_y². `weight` below 1 (a number or a function of σ) reduces both, as does the paper's algorithm, which divides
+    by ‖y − A·D‖ and tunes a factor. One evaluation and one backward pass; `sigma_y` is positive.
     """
 
     def _covariance(self, adjoint: Product, through: Product, sigma: Tensor) -> None:
@@ -117,9 +166,7 @@ class PiGDM(_Posterior):
 
     r² is the variance of x₀ given x for data of variance σ_d² in every direction, for which the method is exact.
     `sigma_data` is by default that of the model. S is inverted by up to `iterations` conjugate gradients on A alone,
-    which end early (after one for masks and pooling).
-
-    One evaluation and one backward pass. `y` is (1 or B, *measured); `sigma_y` may be 0.
+    which end early (after one for masks and pooling). One evaluation and one backward pass; `sigma_y` may be 0.
     """
 
     default_iterations = 50
@@ -160,9 +207,7 @@ class MMPS(_Posterior):
 
     E[x₀ | x, y] itself where x₀ given x is Gaussian, so for a Gaussian prior. S is inverted by up to `iterations`
     conjugate gradients, each a backward pass; they end early where S has fewer different eigenvalues. The Jacobian of a
-    network is not exactly symmetric: directions without positive variance are skipped.
-
-    One evaluation and up to `iterations` + 1 backward passes. `y` is (1 or B, *measured); `sigma_y` may be 0.
+    network is not exactly symmetric: directions without positive variance are skipped. `sigma_y` may be 0.
     """
 
     default_iterations = 5

@@ -11,8 +11,7 @@ import torch
 
 from diffspace._shapes import Float, Shaped, Tensor
 from diffspace.checks import check_integer
-from diffspace.likelihood.log_likelihood import log_likelihood, standard_error
-from diffspace.likelihood.prior import Prior
+from diffspace.likelihood.log_likelihood import Prior, log_likelihood, standard_error
 from diffspace.likelihood.trace import Trace
 from diffspace.protocols import Cond, Denoiser
 from diffspace.sampling.sampler import Execution, Sampler
@@ -68,18 +67,17 @@ def bits_per_dim(
 ) -> BitsPerDim:
     """−E_u[ln p(x(k + u); σ_min) + ln |det ∂x/∂raw|]/(d·ln 2), u ~ U[−½, ½)^d: an upper bound of −log₂ P(k)/d.
 
-    P(k) = ∫ p(k + u) du over the bin of the whole numbers k is the probability that a sample rounds to them (less for
-    the lowest and the highest, to which samples are clipped); by Jensen's inequality its logarithm is at least the mean
-    of ln p over the bin (Theis et al. 2016). With x = (raw − c)/s in each element, ln |det ∂x/∂raw| = −Σ ln |s|: 8-bit
-    pixels in [−1, 1] add log₂ 127.5 = 6.994 bits to −log₂ p(x)/d. Several draws of u average the bound and allow the
-    tighter bound of importance weighting, −log₂(1/K·Σ_j p(k + u_j))/d (Burda et al. 2016). ValueError as for
-    `log_likelihood`, and for raw values that are not whole numbers.
+    P(k) = ∫ p(k + u) du is the probability that a sample rounds to the whole numbers k (less for the lowest and the
+    highest, to which samples are clipped); by Jensen's inequality its logarithm is at least the mean of ln p over the
+    bin (Theis et al. 2016). With x = (raw − c)/s in each element, ln |det ∂x/∂raw| = −Σ ln |s|: 8-bit pixels in [−1, 1]
+    add log₂ 127.5 = 6.994 bits. Several draws of u average the bound and allow the tighter one of importance weighting,
+    −log₂(1/K·Σ_j p(k + u_j))/d (Burda et al. 2016). ValueError for raw values that are not whole numbers.
 
     Args:
         denoiser: D(x, sigma, cond).
         raw: stored whole numbers (B, *dims).
         seeds: one for each sample, from which the noise u and the probes of the trace are drawn.
-        draws: the number of u for each sample. All are one request to `log_likelihood`, for batches and progress too.
+        draws: the number of u for each sample, all of them one request to `log_likelihood`.
         transform: from raw values to the model's space. Default: the model's own.
         trace, prior, sampler, cond, execution: as in `log_likelihood`; not differentiable.
     """
@@ -88,11 +86,10 @@ def bits_per_dim(
         raise ValueError(f"seeds: {len(seeds)} for {len(raw)} samples; expected one for each of at least one sample")
     if execution is not None and execution.grad:
         raise ValueError("execution: grad is not supported here; use log_likelihood")
-    if transform is None:
-        transform = getattr(denoiser, "transform", None)
+    transform = transform or getattr(denoiser, "transform", None)
     if not isinstance(transform, Transform):
         raise ValueError("transform: the denoiser has none; pass the transform of the raw values")
-    shape, count = tuple(raw.shape[1:]), len(raw)
+    shape, estimated = tuple(raw.shape[1:]), trace is not None and trace.seeded
     streams = [substreams(seeds, draw) for draw in range(draws)]
     # Φ of normal numbers is uniform
     noises = [torch.special.ndtr(initial_latents(own, shape).to(torch.float64)) - 0.5 for own in streams]
@@ -101,22 +98,14 @@ def bits_per_dim(
         torch.cat([transform.dequantise(raw, noise) for noise in noises]),
         trace=trace,
         prior=prior,
-        seeds=list(itertools.chain(*streams)) if trace is not None and trace.seeded else None,
+        seeds=list(itertools.chain(*streams)) if estimated else None,
         sampler=sampler,
         cond=None if cond is None else {name: torch.cat([value] * draws) for name, value in cond.items()},
         execution=execution,
     )
-    nats = result.log_prob.reshape(draws, count)
-    unit = math.prod(shape) * math.log(2)
-
-    def in_bits(values: Tensor) -> Tensor:
-        return -(values + transform.log_volume(shape)) / unit
-
-    return BitsPerDim(
-        bits=in_bits(nats.mean(0)),
-        standard_error=(standard_error(nats.T) if draws > 1 else result.standard_error) / unit,
-        importance_weighted=None if result.trace.seeded else in_bits(nats.logsumexp(0) - math.log(draws)),
-        log_probs=nats,
-        sigmas=result.sigmas,
-        nfe=result.nfe,
-    )
+    nats = result.log_prob.reshape(draws, len(raw))
+    unit, volume = math.prod(shape) * math.log(2), transform.log_volume(shape)
+    bits = -(nats.mean(0) + volume) / unit
+    error = (standard_error(nats.T) if draws > 1 else result.standard_error) / unit
+    weighted = None if estimated else -(nats.logsumexp(0) - math.log(draws) + volume) / unit
+    return BitsPerDim(bits, error, weighted, nats, result.sigmas, result.nfe)

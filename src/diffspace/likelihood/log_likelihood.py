@@ -1,23 +1,50 @@
-"""ln p(x) by the probability-flow ODE."""
+"""ln p(x) by the probability-flow ODE, from the assumed density at σ_max, its upper end."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 
 from diffspace._shapes import Batch, Float, Tensor
-from diffspace.likelihood.prior import GaussianPrior, Prior
+from diffspace.checks import check_number
 from diffspace.likelihood.trace import ExactTrace, Trace, WithLogDensity
 from diffspace.protocols import Cond, Denoiser
-from diffspace.sampling.driver import State
-from diffspace.sampling.runs import Samples, check_deterministic, make_run
-from diffspace.sampling.sampler import Execution, Sampler
-from diffspace.sampling.solvers.heun import Heun
+from diffspace.sampling.runs import Run, Samples, check_deterministic
+from diffspace.sampling.sampler import Execution, Sampler, State
+from diffspace.sampling.solvers.runge_kutta import Heun
 from diffspace.sampling.start import check_finite, make_start
 from diffspace.sampling.steps import EDMSteps
+
+Prior: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""ln p(x; σ) in nats, of shape (B,), for x of shape (B, *dims) and σ of shape (); an oracle's `log_prob` is one."""
+
+
+@dataclass(frozen=True)
+class GaussianPrior:
+    """N(mean, (σ² + std²)·I) at noise σ.
+
+    The default, N(0, σ²I), is where `sample` starts: the log-likelihood is then that of the sampler's output, without
+    an error of the prior. As the density of the data with noise σ it ignores their mean μ and covariance Σ, and is
+    lower by ½·(‖μ‖² + ½·tr Σ²/σ²)/σ² nats, on average over the data and to leading order. `mean` and `std`, in the
+    model's space, correct this; a function of (x, sigma) such as `oracles.Gaussian(mean, covariance).log_prob` can
+    correct more.
+    """
+
+    mean: float = 0.0
+    std: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_number("mean", self.mean)
+        check_number("std", self.std, "[0, inf)")
+
+    def __call__(self, x: Batch, sigma: Float[Tensor, ""]) -> Float[Tensor, "batch"]:
+        flat = x.reshape(len(x), -1) - self.mean
+        variance = sigma.to(x) ** 2 + self.std**2
+        return -0.5 * (flat.square().sum(1) / variance + flat.shape[1] * (2 * math.pi * variance).log())
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +63,6 @@ class LogLikelihood:
     latents: Batch
     sigmas: Float[Tensor, "levels"]
     nfe: int
-    prior: Prior
-    trace: Trace
     seeds: tuple[int, ...] | None = None
 
 
@@ -72,11 +97,8 @@ def log_likelihood(
         execution: as in `sample`, without `trajectory`. With `grad` the result is differentiable, also with respect to
             x, where the gradient is the score.
     """
-    trace = ExactTrace() if trace is None else trace
-    prior = GaussianPrior() if prior is None else prior
-    execution = Execution() if execution is None else execution
-    if sampler is None:
-        sampler = Sampler(EDMSteps(64, terminal="sigma_min"), Heun(1 / 2))
+    trace, prior, execution = trace or ExactTrace(), prior or GaussianPrior(), execution or Execution()
+    sampler = sampler or Sampler(EDMSteps(64, terminal="sigma_min"), Heun(1 / 2))
     check_deterministic(sampler)
     if execution.trajectory:
         raise ValueError("execution: trajectory has no effect here; leave it out")
@@ -91,18 +113,11 @@ def log_likelihood(
     progress = execution.progress
     if progress is not None:
         execution = replace(execution, progress=lambda first, joint: progress(first, _of_x(joint, shape)))
-    run = make_run(
-        denoiser,
-        replace(start, shape=tuple(state.shape[1:]), tensor=state),
-        sampler,
-        cond=cond,
-        execution=execution,
-        upward=True,
-    )
+    joint_start = replace(start, shape=tuple(state.shape[1:]), tensor=state)
+    run = Run(denoiser, joint_start, sampler, cond=cond, execution=execution, upward=True)
 
     def augmented(rows: slice) -> WithLogDensity:
-        vectors = trace.vectors(None if start.seeds is None else start.seeds[rows], shape).to(run.device)
-        return WithLogDensity(denoiser, shape, trace, vectors)
+        return WithLogDensity(denoiser, shape, trace, trace.vectors((start.seeds or ())[rows], shape).to(run.device))
 
     ends = Samples.concatenate(list(run.batches(augmented)))
     latents, change = ends.x[:, :d].reshape(-1, *shape), ends.x[:, d:]
@@ -112,17 +127,8 @@ def log_likelihood(
             raise ValueError(f"prior: expected values of shape ({count},), got {tuple(at_top.shape)}")
         log_prob = at_top - change.mean(1)
     check_finite("prior", at_top)
-    return LogLikelihood(
-        log_prob=log_prob,
-        standard_error=standard_error(change) if trace.seeded else torch.zeros_like(log_prob),
-        prior_log_prob=at_top,
-        latents=latents,
-        sigmas=ends.sigmas,
-        nfe=ends.nfe,
-        prior=prior,
-        trace=trace,
-        seeds=start.seeds,
-    )
+    error = standard_error(change) if trace.seeded else torch.zeros_like(log_prob)
+    return LogLikelihood(log_prob, error, at_top, latents, ends.sigmas, ends.nfe, start.seeds)
 
 
 def _of_x(state: State, shape: tuple[int, ...]) -> State:

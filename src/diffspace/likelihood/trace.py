@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal
 
 import torch
 
@@ -15,47 +16,38 @@ from diffspace.protocols import Cond, Denoiser
 from diffspace.sampling.streams import step_noise
 
 
-@runtime_checkable
-class Trace(Protocol):
-    """A method to compute tr J of the Jacobian J = ∂D/∂x of each sample, from vᵀJv for some vectors v.
+class Trace(ABC):
+    """A method to compute tr J of the Jacobian J = ∂D/∂x of each sample, from vᵀJv for some vectors v."""
 
-    `chunk` is the number of products vᵀJ computed at a time, `estimates` the number of traces for each sample, `seeded`
-    whether the vectors depend on the seeds of the samples.
-    """
-
-    @property
-    def chunk(self) -> int: ...
+    chunk: int
+    """How many products vᵀJ are computed at a time: more is faster and takes more memory."""
+    seeded: ClassVar[bool] = False
+    """Whether the vectors depend on the seeds of the samples."""
 
     @property
-    def estimates(self) -> int: ...
+    def estimates(self) -> int:
+        """How many traces are made for each sample."""
+        return 1
 
-    @property
-    def seeded(self) -> bool: ...
-
-    def vectors(self, seeds: Sequence[int] | None, shape: Sequence[int]) -> Float[Tensor, "vectors _ *dims"]:
+    @abstractmethod
+    def vectors(self, seeds: Sequence[int], shape: Sequence[int]) -> Float[Tensor, "vectors _ *dims"]:
         """The vectors v for each sample, or for all samples (then the second dimension is 1)."""
-        ...
 
+    @abstractmethod
     def traces(self, forms: Float[Tensor, "vectors batch"]) -> Float[Tensor, "estimates batch"]:
         """tr J from vᵀJv of every vector."""
-        ...
 
 
 @dataclass(frozen=True)
-class ExactTrace:
-    """tr J = Σ_i e_iᵀJe_i: d vector-Jacobian products in each evaluation, for small d.
-
-    `chunk` products are computed at a time; a larger chunk is faster and takes more memory.
-    """
+class ExactTrace(Trace):
+    """tr J = Σ_i e_iᵀJe_i: d vector-Jacobian products in each evaluation, for small d."""
 
     chunk: int = 64
-    estimates: ClassVar[int] = 1
-    seeded: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_integer("chunk", self.chunk, 1)
 
-    def vectors(self, seeds: Sequence[int] | None, shape: Sequence[int]) -> Float[Tensor, "vectors 1 *dims"]:
+    def vectors(self, seeds: Sequence[int], shape: Sequence[int]) -> Float[Tensor, "vectors 1 *dims"]:
         d = math.prod(shape)
         return torch.eye(d).reshape(d, 1, *shape)
 
@@ -64,7 +56,7 @@ class ExactTrace:
 
 
 @dataclass(frozen=True)
-class Hutchinson:
+class Hutchinson(Trace):
     """tr J ≈ vᵀJv with E[vvᵀ] = I (Hutchinson 1990): `probes` estimates for each sample, one product each.
 
     A sample's probes depend on its seed alone and stay the same along its path, so that the ODE remains smooth. The
@@ -75,14 +67,14 @@ class Hutchinson:
     - "sphere", v uniform on ‖v‖² = d: 2d/(d + 2)·(‖S‖² − (tr S)²/d), below "gaussian" for every S, and 0 for a multiple
       of I, which S nearly is at both ends of the range of σ.
 
-    Two or more probes yield a standard error. In few dimensions "rademacher" has only 2^(d−1) different probes, which
-    repeat by chance, so that the standard error is too small.
+    Two or more probes yield a standard error, which is too small for "rademacher" in few dimensions, where its 2^(d−1)
+    different probes repeat by chance.
     """
 
     probes: int = 1
     kind: Literal["rademacher", "gaussian", "sphere"] = "rademacher"
     chunk: int = 64
-    seeded: ClassVar[bool] = True
+    seeded = True
 
     def __post_init__(self) -> None:
         check_integer("probes", self.probes, 1)
@@ -93,9 +85,7 @@ class Hutchinson:
     def estimates(self) -> int:
         return self.probes
 
-    def vectors(self, seeds: Sequence[int] | None, shape: Sequence[int]) -> Float[Tensor, "probes batch *dims"]:
-        if seeds is None:
-            raise ValueError("seeds: are missing, from which Hutchinson draws its probes; pass one for each sample")
+    def vectors(self, seeds: Sequence[int], shape: Sequence[int]) -> Float[Tensor, "probes batch *dims"]:
         # counted from −1 downward, away from the noise of sampling steps, on which samples may depend
         z = torch.stack([step_noise(seeds, -1 - probe, shape) for probe in range(self.probes)])
         if self.kind == "rademacher":
@@ -113,9 +103,8 @@ class WithLogDensity(torch.nn.Module):
     """D of the state (x, ℓ₁ … ℓ_k), flattened to (B, d + k), which integrates ln p together with x.
 
     Along dx/dσ = (x − D)/σ the density changes by d ln p/dσ = −(d − tr ∂D/∂x)/σ (instantaneous change of variables).
-    With D_ℓ = ℓ + d − tr ∂D/∂x this reads dℓ/dσ = (ℓ − D_ℓ)/σ, the ODE of x. So ℓ is another coordinate of an ordinary
-    denoiser, which any solver integrates under any process; a scaling s(t) multiplies ℓ as it does x and leaves the
-    unscaled ℓ unchanged. Each of k trace estimates has its own ℓ along the same path of x.
+    With D_ℓ = ℓ + d − tr ∂D/∂x this reads dℓ/dσ = (ℓ − D_ℓ)/σ, the ODE of x: ℓ is another coordinate of an ordinary
+    denoiser, for any solver and process. Each of k trace estimates has its own ℓ along the same path of x.
     """
 
     def __init__(self, denoiser: Denoiser, shape: Sequence[int], trace: Trace, vectors: Tensor) -> None:

@@ -2,11 +2,15 @@
 
 from diffspace.preconditioning.choices import (
     Coefficients as Coefficients,
+    ContinuousTime as ContinuousTime,
     EDMPreconditioning as EDMPreconditioning,
     EpsilonPrediction as EpsilonPrediction,
     FlowPrediction as FlowPrediction,
     IDDPMPreconditioning as IDDPMPreconditioning,
+    InterpolatedIndex as InterpolatedIndex,
+    LevelIndex as LevelIndex,
     Preconditioning as Preconditioning,
+    TimeMap as TimeMap,
     VEPreconditioning as VEPreconditioning,
     VPPreconditioning as VPPreconditioning,
     VPrediction as VPrediction,
@@ -14,9 +18,3 @@ from diffspace.preconditioning.choices import (
 )
 from diffspace.preconditioning.ddpm import ddpm_preconditioning as ddpm_preconditioning, from_ddpm as from_ddpm
 from diffspace.preconditioning.preconditioned import Preconditioned as Preconditioned
-from diffspace.preconditioning.times import (
-    ContinuousTime as ContinuousTime,
-    InterpolatedIndex as InterpolatedIndex,
-    LevelIndex as LevelIndex,
-    TimeMap as TimeMap,
-)

@@ -5,23 +5,30 @@ With the network's ε, v or x₀ at x/√(σ² + 1) and index n, D(x; σ) is x �
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 
 from diffspace._shapes import Float, Tensor
 from diffspace.checks import check_choice
-from diffspace.preconditioning.choices import EpsilonPrediction, Preconditioning, VPrediction, X0Prediction
+from diffspace.preconditioning.choices import (
+    EpsilonPrediction,
+    InterpolatedIndex,
+    LevelIndex,
+    Preconditioning,
+    TimeMap,
+    VPrediction,
+    X0Prediction,
+)
 from diffspace.preconditioning.preconditioned import Preconditioned
-from diffspace.preconditioning.times import InterpolatedIndex, LevelIndex, TimeMap
 from diffspace.process import DiscreteLevels
 from diffspace.protocols import Cond
 
 Predicts = Literal["epsilon", "v", "x0"]
 ZeroSNR = Literal["clip", "leave_out"]
 
-_PREDICTIONS: Mapping[str, Callable[[TimeMap], Preconditioning]] = {
+_PREDICTIONS: dict[Predicts, Callable[[TimeMap], Preconditioning]] = {
     "epsilon": EpsilonPrediction,
     "v": VPrediction,
     "x0": X0Prediction,
@@ -44,8 +51,7 @@ def ddpm_preconditioning(
 
     If the last a is 0 (zero terminal SNR), its level is σ = ∞, where no run can start. `zero_snr="clip"` replaces it by
     σ = 4096 (a = 2⁻²⁴), or by twice the level below if that is above 4096; "leave_out" ends the range one level below.
-    None clips for v and x₀, and leaves out for ε, which has no information on the data in pure noise. ValueError if
-    `zero_snr` has no effect.
+    None clips for v and x₀, and leaves out for ε, which has no information on the data in pure noise.
     """
     check_choice("predicts", predicts, Predicts)
     check_choice("zero_snr", zero_snr, ("clip", "leave_out", None))
@@ -59,7 +65,7 @@ def ddpm_preconditioning(
     elif zero_snr is not None:
         raise ValueError(f"zero_snr: {zero_snr!r} has no effect; the last of alphas_cumprod is not 0")
     levels = DiscreteLevels.from_alphas_cumprod(a)
-    return _PREDICTIONS[predicts](LevelIndex(levels) if rounded else InterpolatedIndex(levels))
+    return _PREDICTIONS[predicts]((LevelIndex if rounded else InterpolatedIndex)(levels))
 
 
 def index_or_time(c_noise: Float[Tensor, "batch"], rounded: bool) -> Tensor:
@@ -79,10 +85,8 @@ class _Function(torch.nn.Module):
         self, function: Callable[..., Tensor], shape: tuple[int, ...] | None, rounded: bool, dtype: torch.dtype | None
     ) -> None:
         super().__init__()
-        self.function = function
+        self.function, self.rounded, self.dtype = function, rounded, dtype
         self.config = {"shape": shape}
-        self.rounded = rounded
-        self.dtype = dtype
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Cond | None = None) -> Tensor:
         conditions: tuple[Any, ...] = (cond,) if cond else ()  # a function of (x, t) alone takes none
@@ -107,13 +111,9 @@ def from_ddpm(
     Args:
         function: called with x (B, *dims) and t (B,), and with the named conditions if there are any. A second half of
             the channels of its result, a learned variance, is ignored.
-        alphas_cumprod: the decreasing table of ᾱ.
-        predicts: what `function` predicts.
-        rounded: t is an integer, instead of a real number (`ddpm_preconditioning`).
-        zero_snr: what replaces a last level without signal (`ddpm_preconditioning`).
+        alphas_cumprod, predicts, rounded, zero_snr: as in `ddpm_preconditioning`; with `rounded` t is an integer.
         shape: the shape of one sample.
-        dtype: the dtype of x for a function that is not a module, by default float32. A module computes in the dtype of
-            its parameters.
+        dtype: of x for a function that is not a module; default float32. A module computes in that of its parameters.
     """
     plain = not isinstance(function, torch.nn.Module) or next(function.parameters(), None) is None
     if dtype is not None and not plain:

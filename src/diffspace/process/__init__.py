@@ -1,7 +1,5 @@
 """The noise process: σ(t), s(t) and the quantities that follow (Section 2 of the paper)."""
 
-from diffspace.process._functions import functions as functions
-from diffspace.process.callables import CallableScaling as CallableScaling, CallableSchedule as CallableSchedule
 from diffspace.process.diffusion import Process as Process
 from diffspace.process.levels import (
     DiscreteLevels as DiscreteLevels,
@@ -10,15 +8,16 @@ from diffspace.process.levels import (
     nearest_level as nearest_level,
     round_to_levels as round_to_levels,
 )
-from diffspace.process.scalings import (
-    Interpolating as Interpolating,
-    NoScaling as NoScaling,
-    VariancePreserving as VariancePreserving,
-)
 from diffspace.process.schedules import (
+    CallableScaling as CallableScaling,
+    CallableSchedule as CallableSchedule,
     CosineSchedule as CosineSchedule,
     EDMSchedule as EDMSchedule,
     FlowSchedule as FlowSchedule,
+    Interpolating as Interpolating,
+    NoScaling as NoScaling,
+    VariancePreserving as VariancePreserving,
     VESchedule as VESchedule,
     VPSchedule as VPSchedule,
+    functions as functions,
 )

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from diffspace._shapes import Batch, Tensor
-from diffspace.process._functions import functions
-from diffspace.process.callables import CallableScaling, CallableSchedule
-from diffspace.process.schedules import EDMSchedule
+from diffspace.process.schedules import CallableScaling, CallableSchedule, EDMSchedule, functions
 from diffspace.protocols import Real, Scaling, Schedule
 
 
+@dataclass(frozen=True, init=False)
 class Process:
     """Any noise schedule σ(t) with any scaling s(t).
 
     `Process()` is the paper's, σ = t and s = 1. `Process(VPSchedule())` has the scaling of the schedule,
-    `Process(VPSchedule(), NoScaling())` another. `Process(sigma=lambda t: …, s=lambda t: …)` takes plain functions.
-
-    Args:
-        schedule: σ(t).
-        scaling: s(t). Default: the scaling of the schedule.
-        sigma: σ(t) as a function of a tensor of times, with derivatives by autograd and the inverse by root search.
-        s: s(t) as a function of a tensor of times.
-        t_max: the largest time for `sigma`.
+    `Process(VPSchedule(), NoScaling())` another. `Process(sigma=lambda t: …, s=lambda t: …)` takes plain functions of a
+    tensor of times, `sigma` up to `t_max`, with derivatives by autograd and the inverse by root search.
     """
+
+    schedule: Schedule
+    scaling: Scaling
 
     def __init__(
         self,
@@ -41,22 +38,9 @@ class Process:
             raise ValueError("s: cannot be combined with a scaling")
         if t_max is not None and sigma is None:
             raise ValueError("t_max: has no effect without a function sigma")
-        self.schedule: Schedule = CallableSchedule(sigma, t_max) if sigma is not None else schedule or EDMSchedule()
-        self.scaling: Scaling = CallableScaling(s) if s is not None else scaling or self.schedule.scaling
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The arguments of the constructor, for files."""
-        return {"schedule": self.schedule, "scaling": self.scaling}
-
-    def __repr__(self) -> str:
-        return f"Process({self.schedule!r}, {self.scaling!r})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Process) and (self.schedule, self.scaling) == (other.schedule, other.scaling)
-
-    def __hash__(self) -> int:
-        return hash((self.schedule, self.scaling))
+        schedule = CallableSchedule(sigma, t_max) if sigma is not None else schedule or EDMSchedule()
+        object.__setattr__(self, "schedule", schedule)
+        object.__setattr__(self, "scaling", CallableScaling(s) if s is not None else scaling or schedule.scaling)
 
     def sigma(self, t: Real) -> Real:
         return self.schedule.sigma(t)

@@ -1,18 +1,60 @@
-"""Noise schedules σ(t) with derivative and inverse in closed form (Table 1, "Schedule").
+"""Noise schedules σ(t) (Table 1, "Schedule") and signal scalings s(t) of x_t = s(t)·(x₀ + σ(t)·ε).
 
 Every method takes a float or a tensor and returns the same type. Times are dimensionless; σ is in units of the data.
-The forms are chosen to keep full relative precision near σ = 0 (expm1, log1p, products of sines).
+A scaling takes t and the schedule's σ(t), σ̇(t), so that one defined through σ works with any schedule. Closed forms
+keep full relative precision near σ = 0 (expm1, log1p, products of sines); plain functions have derivatives by autograd.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import torch
+
+from diffspace._shapes import Tensor
 from diffspace.checks import check_number
-from diffspace.process._functions import functions
-from diffspace.process.scalings import Interpolating, NoScaling, VariancePreserving
 from diffspace.protocols import Real
+
+
+def functions(value: object) -> Any:
+    """`torch` for a tensor, `math` for a number: `functions(t).sqrt(t)` works on both, and is fast on floats."""
+    return torch if isinstance(value, Tensor) else math
+
+
+@dataclass(frozen=True)
+class NoScaling:
+    """s = 1: VE, DDIM and EDM (Table 1)."""
+
+    def s(self, t: Real, sigma: Real) -> Real:
+        return 0 * t + 1.0
+
+    def s_dot(self, t: Real, sigma: Real, sigma_dot: Real) -> Real:
+        return 0 * t
+
+
+@dataclass(frozen=True)
+class VariancePreserving:
+    """s = 1/√(1 + σ²), ṡ = −σ·σ̇·s³: data of unit variance keep it at every t (Table 1, VP)."""
+
+    def s(self, t: Real, sigma: Real) -> Real:
+        return 1 / functions(sigma).sqrt(1 + sigma**2)  # type: ignore[no-any-return]
+
+    def s_dot(self, t: Real, sigma: Real, sigma_dot: Real) -> Real:
+        return -sigma * sigma_dot * self.s(t, sigma) ** 3
+
+
+@dataclass(frozen=True)
+class Interpolating:
+    """s = 1/(1 + σ), ṡ = −σ̇·s²: x_t runs on straight lines from data to noise (rectified flow)."""
+
+    def s(self, t: Real, sigma: Real) -> Real:
+        return 1 / (1 + sigma)
+
+    def s_dot(self, t: Real, sigma: Real, sigma_dot: Real) -> Real:
+        return -sigma_dot * self.s(t, sigma) ** 2
 
 
 @dataclass(frozen=True)
@@ -40,6 +82,7 @@ class VPSchedule:
 
     beta_d: float = 19.9
     beta_min: float = 0.1
+    scaling = VariancePreserving()
 
     def __post_init__(self) -> None:
         check_number("beta_d", self.beta_d, "(0, inf)")
@@ -62,8 +105,6 @@ class VPSchedule:
                 f"to σ(1) = {sigma_max:g}; use a larger epsilon_s or a smaller sigma_min"
             )
         return cls(beta_d, end - 0.5 * beta_d)
-
-    scaling = VariancePreserving()
 
     def sigma(self, t: Real) -> Real:
         m = functions(t)
@@ -108,11 +149,10 @@ class CosineSchedule:
     """
 
     C_2: float = 0.008
+    scaling = VariancePreserving()
 
     def __post_init__(self) -> None:
         check_number("C_2", self.C_2, "(0, inf)")
-
-    scaling = VariancePreserving()
 
     @property
     def _rate(self) -> float:
@@ -153,3 +193,110 @@ class FlowSchedule:
 
     def sigma_inv(self, sigma: Real) -> Real:
         return sigma / (1 + sigma)
+
+
+Function = Callable[[Tensor], Any]
+
+_GRID = 257
+_MAX_ITERATIONS = 200
+
+
+def _evaluate(function: Function, t: Real, name: str) -> Real:
+    """function(t), a float for a float; a constant function may return a number."""
+    at = t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
+    value = function(at)
+    if not isinstance(value, Tensor):
+        value = torch.full_like(at, float(value))
+    if value.shape != at.shape:
+        raise ValueError(f"{name}: expected a result like the times, {tuple(at.shape)}, got {tuple(value.shape)}")
+    return value if isinstance(t, Tensor) else float(value)
+
+
+def _differentiate(function: Function, t: Real, name: str) -> Real:
+    with torch.enable_grad():
+        at = t.detach() if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
+        at = at.clone().requires_grad_()
+        value = _evaluate(function, at, name)
+        slope = torch.zeros_like(at)
+        if value.requires_grad:
+            (slope,) = torch.autograd.grad(value.sum(), at, allow_unused=True, materialize_grads=True)
+    return slope if isinstance(t, Tensor) else float(slope)
+
+
+@dataclass(frozen=True)
+class CallableSchedule:
+    """σ(t) given as a function of a tensor of times, increasing from σ(0) = 0.
+
+    `t_max` bounds the times; if it is None, σ⁻¹ extends its search as needed. σ⁻¹ brackets the root and combines Newton
+    steps with bisection. ValueError if σ(t) is not increasing (use `GivenTimes` instead) or does not reach the level.
+    """
+
+    function: Function
+    t_max: float | None = None
+    scaling = NoScaling()
+
+    def __post_init__(self) -> None:
+        if self.t_max is not None:
+            check_number("t_max", self.t_max, "(0, inf)")
+
+    def sigma(self, t: Real) -> Real:
+        return _evaluate(self.function, t, "sigma")
+
+    def sigma_dot(self, t: Real) -> Real:
+        return _differentiate(self.function, t, "sigma")
+
+    def sigma_inv(self, sigma: Real) -> Real:
+        if not isinstance(sigma, Tensor):
+            return float(self._invert(torch.tensor([sigma], dtype=torch.float64)))
+        return self._invert(sigma.detach().to(torch.float64).reshape(-1)).reshape(sigma.shape).to(sigma.dtype)
+
+    def _upper_bound(self, largest: float) -> float:
+        bound = 1.0 if self.t_max is None else self.t_max
+        while self.t_max is None and self.sigma(bound) < largest and bound < 1e12:
+            bound *= 2
+        reached = self.sigma(bound)
+        if not reached >= largest * (1 - 1e-12):
+            raise ValueError(f"sigma: expected at most {reached:g}, the schedule's at t = {bound:g}, got {largest:g}")
+        return bound
+
+    def _invert(self, target: Tensor) -> Tensor:
+        if target.numel() == 0:
+            return target
+        bound = self._upper_bound(float(target.max()))
+        times = torch.linspace(0, bound, _GRID, dtype=torch.float64, device=target.device)
+        grid = self.sigma(times)
+        if not bool((grid.diff() > 0).all()):
+            raise ValueError("sigma: σ(t) is not increasing, so it has no inverse; use GivenTimes instead")
+        lowest = float(target.min())
+        if not lowest >= float(grid[0]) * (1 - 1e-12):
+            raise ValueError(f"sigma: expected at least {float(grid[0]):g}, the schedule's at t = 0, got {lowest:g}")
+        above = torch.searchsorted(grid, target).clamp_max(_GRID - 1)
+        low, high = times[(above - 1).clamp_min(0)], times[above]
+        t, step = 0.5 * (low + high), high - low
+        for _ in range(_MAX_ITERATIONS):
+            excess = self.sigma(t) - target
+            high = torch.where(excess >= 0, t, high)
+            low = torch.where(excess <= 0, t, low)
+            newton = t - excess / self.sigma_dot(t)
+            correction = (newton - t).abs()
+            found = (correction <= 4e-16 * t) | (high - low <= 4e-16 * t)
+            if bool(found.all()):
+                break
+            # bisection where Newton leaves the bracket, or creeps
+            good = (newton > low) & (newton < high) & (correction <= 0.5 * step)
+            previous, t = t, torch.where(found, t, torch.where(good, newton, 0.5 * (low + high)))
+            step = (t - previous).abs()
+        return t
+
+
+@dataclass(frozen=True)
+class CallableScaling:
+    """s(t) given as a function of a tensor of times, positive everywhere."""
+
+    function: Function
+
+    def s(self, t: Real, sigma: Real) -> Real:
+        return _evaluate(self.function, t, "s")
+
+    def s_dot(self, t: Real, sigma: Real, sigma_dot: Real) -> Real:
+        return _differentiate(self.function, t, "s")

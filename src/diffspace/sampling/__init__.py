@@ -1,7 +1,5 @@
 """Sampling (Sections 3 and 4): time steps, solvers, churn and the driver that puts them together."""
 
-from diffspace.sampling.churn import Churn as Churn
-from diffspace.sampling.driver import State as State, count_evaluations as count_evaluations
 from diffspace.sampling.interpolation import interpolate as interpolate
 from diffspace.sampling.runs import (
     Samples as Samples,
@@ -14,7 +12,13 @@ from diffspace.sampling.runs import (
     sample_states as sample_states,
     score as score,
 )
-from diffspace.sampling.sampler import Execution as Execution, Sampler as Sampler
+from diffspace.sampling.sampler import (
+    Churn as Churn,
+    Execution as Execution,
+    Sampler as Sampler,
+    State as State,
+    count_evaluations as count_evaluations,
+)
 from diffspace.sampling.solvers.analytical import AnalyticalFirstStep as AnalyticalFirstStep
 from diffspace.sampling.solvers.base import Point as Point, Solver as Solver, UnscaledSolver as UnscaledSolver
 from diffspace.sampling.solvers.dormand_prince import DormandPrince as DormandPrince
@@ -27,16 +31,14 @@ from diffspace.sampling.solvers.dpm_solver import (
     DPMSolverPP3S as DPMSolverPP3S,
     ExponentialHeun as ExponentialHeun,
 )
-from diffspace.sampling.solvers.euler import Euler as Euler
-from diffspace.sampling.solvers.fitted import FittedSolver as FittedSolver
-from diffspace.sampling.solvers.heun import Heun as Heun
 from diffspace.sampling.solvers.multistep import (
     DEIS as DEIS,
     IPNDM as IPNDM,
     LMS as LMS,
     AdamsBashforth as AdamsBashforth,
+    FittedSolver as FittedSolver,
 )
-from diffspace.sampling.solvers.runge_kutta import RungeKutta4 as RungeKutta4
+from diffspace.sampling.solvers.runge_kutta import Euler as Euler, Heun as Heun, RungeKutta4 as RungeKutta4
 from diffspace.sampling.solvers.stochastic import (
     DPMSolverPP2MSDE as DPMSolverPP2MSDE,
     DPMSolverPP3MSDE as DPMSolverPP3MSDE,

@@ -21,8 +21,8 @@ class BrownianPath:
 
     The interval of ln τ is halved again and again, the value in the middle drawn from the Brownian bridge between the
     ends with noise addressed by (seed, interval) (Lévy's construction); in the last cell, 2^−9 long in ln τ, a bridge
-    is drawn at τ itself, always with the same noise. So two values in different cells have the law of a Brownian
-    motion to rounding, and two in one cell do not: `increment` refuses them. Values are float64 on the CPU.
+    is drawn at τ itself, always with the same noise. So two values in one cell do not have the law of a Brownian
+    motion: `increment` refuses them. Values are float64 on the CPU.
     """
 
     def __init__(self, seeds: Sequence[int], shape: Sequence[int]) -> None:

@@ -11,32 +11,9 @@ import torch
 from diffspace._shapes import Tensor
 from diffspace.process import Process
 from diffspace.protocols import Increment, Request, TimeSteps, sigma_range
-from diffspace.sampling.churn import Churn
+from diffspace.sampling.sampler import Churn, Sampler, State
 from diffspace.sampling.solvers.base import Point, Solver
 from diffspace.sampling.steps import GivenTimes
-
-
-def count_evaluations(solver: Solver, num_steps: int, to_zero: bool = True) -> int | None:
-    """The evaluations in a run of `num_steps` steps, ending at σ = 0 or not; None where a tolerance decides."""
-    each, last = solver.evaluations(False), solver.evaluations(to_zero)
-    if each is None or last is None:
-        return None
-    return (num_steps - 1) * each + last - (solver.first_denoiser is not None)
-
-
-class State(NamedTuple):
-    """A run after `step` of its `num_steps` steps: x (unscaled) at noise level sigma.
-
-    `denoised` is the D that was first evaluated, or known, in the step that led here (None before the first step),
-    `nfe` the number of evaluations so far.
-    """
-
-    step: int
-    num_steps: int
-    sigma: float
-    x: Tensor
-    denoised: Tensor | None
-    nfe: int
 
 
 class Kick(NamedTuple):
@@ -92,27 +69,13 @@ def _at_levels(denoiser: object, steps: TimeSteps, process: Process, start: floa
     return times, sigmas
 
 
-def make_grid(
-    denoiser: object,
-    steps: TimeSteps | GivenTimes,
-    process: Process,
-    *,
-    churn: Churn | None = None,
-    start: float | None = None,
-    upward: bool = False,
-) -> Grid:
+def make_grid(denoiser: object, sampler: Sampler, *, start: float | None = None, upward: bool = False) -> Grid:
     """Everything about a run that is known before its first evaluation.
 
-    ValueError where steps or churn leave the model's range of σ.
-
-    Args:
-        denoiser: states its range of σ and the levels that it knows.
-        steps: the noise levels, or the times.
-        process: σ(t) and s(t).
-        churn: the noise that is added before each step.
-        start: a noise level from which the steps are spaced anew.
-        upward: go from the last level of the steps to the first.
+    `denoiser` states its range of σ and the levels that it knows; `start` is a noise level from which the steps are
+    spaced anew; `upward` goes from the last level to the first. ValueError where steps or churn leave the range.
     """
+    steps, process = sampler.steps, sampler.process
     if isinstance(steps, GivenTimes):
         times, sigmas = _at_given_times(steps, process, sigma_range(denoiser), start)
     else:
@@ -124,10 +87,7 @@ def make_grid(
     scales = process.scaling.s(times, sigmas)
     levels = zip(times.tolist(), sigmas.tolist(), scales.tolist(), strict=True)
     points = [Point(process, *level, steps_left=steps.num_steps - i) for i, level in enumerate(levels)]
-    kicks: list[Kick | None] = [None] * steps.num_steps
-    if churn is not None and churn.S_churn > 0:
-        kicks = [_kick(denoiser, churn, steps.num_steps, point) for point in points[:-1]]
-    return Grid(points, kicks)
+    return Grid(points, [_kick(denoiser, sampler.churn, steps.num_steps, point) for point in points[:-1]])
 
 
 def _kick(denoiser: object, churn: Churn, num_steps: int, point: Point) -> Kick | None:

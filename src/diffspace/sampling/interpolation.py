@@ -23,7 +23,7 @@ def interpolate(
     "mixing": z = cos(½πw)·a + sin(½πw)·b, which is again N(0, σ²I) if a and b are independent draws of it.
 
     Parallel vectors, numbers (d = 1), and a vector and 0 are joined by the straight line, opposite vectors by way of
-    the axis in which a is least. Computed in float64, returned in the dtype of a; the ends are a and b themselves.
+    the axis in which a is least. The ends are a and b themselves.
     """
     check_integer("n", n, 2)
     if a.shape != b.shape or a.dtype != b.dtype:

@@ -7,25 +7,22 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from diffspace._shapes import Float, Tensor
+from diffspace._shapes import Batch, Float, Sigma, Tensor
 from diffspace.process import Process
 from diffspace.protocols import Cond, Denoiser, Request, TimeSteps
-from diffspace.sampling.churn import Churn
-from diffspace.sampling.driver import Grid, State, as_tensor, make_grid, run_steps
-from diffspace.sampling.sampler import Execution, Sampler
+from diffspace.sampling.driver import as_tensor, make_grid, run_steps
+from diffspace.sampling.sampler import Churn, Execution, Sampler, State
 from diffspace.sampling.solvers.base import Solver
 from diffspace.sampling.start import Noise, Start, is_finite, make_start
 from diffspace.sampling.steps import EDMSteps, GivenTimes
 
 
-@dataclass(frozen=True, eq=False)
-class Trajectory:
+class Trajectory(NamedTuple):
     """Every state of a run: unscaled x (N+1, B, *dims), and the D first evaluated in each step (N, B, *dims)."""
 
     x: Float[Tensor, "levels batch *dims"]
@@ -37,8 +34,7 @@ class Samples:
     """The result of a run.
 
     `x` is unscaled, at the last of `sigmas`, the N+1 noise levels used; `num_steps` is N and `nfe` the number of
-    denoiser evaluations that each sample took, of an adaptive solver the slowest of them. `seeds` are those the samples
-    were drawn from, where they were.
+    denoiser evaluations that each sample took, of an adaptive solver the slowest of them.
     """
 
     x: Float[Tensor, "batch *dims"]
@@ -55,24 +51,19 @@ class Samples:
         if len(batches) == 1:
             return first
         paths = [batch.trajectory for batch in batches if batch.trajectory is not None]
-        path = (
-            Trajectory(torch.cat([p.x for p in paths], 1), torch.cat([p.denoised for p in paths], 1)) if paths else None
-        )
         return dataclasses.replace(
             first,
             x=torch.cat([batch.x for batch in batches]),
             nfe=max(batch.nfe for batch in batches),
             seeds=None if first.seeds is None else tuple(itertools.chain(*(batch.seeds or () for batch in batches))),
-            trajectory=path,
+            trajectory=Trajectory(*(torch.cat(parts, 1) for parts in zip(*paths, strict=True))) if paths else None,
         )
 
 
 def score(denoiser: Denoiser) -> Callable[..., Tensor]:
     """∇ₓ ln p(x; σ) = (D(x; σ) − x)/σ² (Eq. 3) as a function of (x, sigma, cond=None), for any denoiser."""
 
-    def score_of(
-        x: Float[Tensor, "batch *dims"], sigma: Float[Tensor, ""] | Float[Tensor, "batch"], cond: Cond | None = None
-    ) -> Float[Tensor, "batch *dims"]:
+    def score_of(x: Batch, sigma: Sigma, cond: Cond | None = None) -> Batch:
         level = sigma.to(x).reshape((-1,) + (1,) * (x.ndim - 1))
         return (denoiser(x, sigma, cond) - x) / level**2
 
@@ -80,42 +71,69 @@ def score(denoiser: Denoiser) -> Callable[..., Tensor]:
 
 
 @contextlib.contextmanager
-def _evaluating(module: torch.nn.Module, grad: bool) -> Iterator[None]:
+def _evaluating(denoiser: Denoiser, grad: bool) -> Iterator[None]:
     """Set the gradient mode, and evaluation mode for modules in training mode, so that there is no dropout."""
-    training = [m for m in module.modules() if m.training]
-    for m in training:
-        m.training = False
+    modules = denoiser.modules() if isinstance(denoiser, torch.nn.Module) else ()
+    training = [module for module in modules if module.training]
+    for module in training:
+        module.training = False
     try:
         with torch.set_grad_enabled(grad):
             yield
     finally:
-        for m in training:
-            m.training = True
+        for module in training:
+            module.training = True
 
 
-@dataclass(frozen=True)
 class Run:
-    """A checked request, of which any slice of samples can be started."""
+    """A checked request, with what is known before its first evaluation; any slice of its samples can be started.
 
-    denoiser: Denoiser
-    start: Start
-    cond: dict[str, Tensor] | None
-    grid: Grid
-    solver: Solver
-    noise: Noise | None
-    execution: Execution
-    device: torch.device
-    dtype: torch.dtype
+    Args:
+        denoiser: D(x, sigma, cond).
+        start: where the samples start.
+        sampler: how to sample. Default: `Sampler()`.
+        cond: named conditions, one row for each sample.
+        noise: unit-variance noise to use instead of that of the seeds.
+        execution: batches, device, dtype, gradients.
+        sigma_start: the noise level of a given state, from which the steps are spaced anew. Default: their first.
+        upward: from the last noise level to the first.
+    """
 
-    def states(self, rows: slice = slice(None)) -> Iterator[State]:
-        """The state of some samples before the first step, then after each."""
-        start, grid, denoiser, grad = self.start.slice(rows), self.grid, self.denoiser, self.execution.grad
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        start: Start,
+        sampler: Sampler | None = None,
+        *,
+        cond: Cond | None = None,
+        noise: Noise | None = None,
+        execution: Execution | None = None,
+        sigma_start: float | None = None,
+        upward: bool = False,
+    ) -> None:
+        sampler, execution = sampler or Sampler(), execution or Execution()
+        if sampler.adds_noise and noise is None and start.seeds is None:
+            raise ValueError(
+                f"seeds: {sampler.noise_source} draws noise for each sample; give seeds or noise beside the tensor"
+            )
+        for name, value in (cond or {}).items():
+            if value.ndim == 0 or len(value) != start.count:
+                raise ValueError(f"cond: {name!r} has shape {tuple(value.shape)}; expected {start.count} rows")
+        self.denoiser, self.start, self.noise, self.execution = denoiser, start, noise, execution
+        self.cond = None if cond is None else dict(cond)
+        self.solver = sampler.solver
+        self.grid = make_grid(denoiser, sampler, start=sigma_start, upward=upward)
+        self.device = _home(denoiser, start.tensor, execution.device)
+        self.dtype = execution.dtype or (torch.float32 if self.device.type == "mps" else torch.float64)
+
+    def states(self, rows: slice = slice(None), denoiser: Denoiser | None = None) -> Iterator[State]:
+        """The state of some samples before the first step, then after each; by another denoiser if one is given."""
+        start, grid = self.start.slice(rows), self.grid
+        denoiser = self.denoiser if denoiser is None else denoiser
         cond = self.cond and {name: value[rows].to(self.device) for name, value in self.cond.items()}
-        context: Callable[[], AbstractContextManager[object]] = functools.partial(torch.set_grad_enabled, grad)
+        context = functools.partial(_evaluating, denoiser, self.execution.grad)
         with context():
             x = start.state(grid.sigmas[0], self.device, self.dtype)
-        if isinstance(denoiser, torch.nn.Module):
-            context = functools.partial(_evaluating, denoiser, grad)
         yield State(0, len(grid.kicks), grid.sigmas[0], x, None, 0)
         steps = run_steps(self.solver, grid, x, start.noise(self.noise), start.increments(self.noise))
         for _ in grid.kicks:
@@ -132,10 +150,9 @@ class Run:
         size = options.batch_size or self.start.count
         for first in range(0, self.start.count, size):
             rows = slice(first, min(first + size, self.start.count))
-            run = self if denoiser_of is None else dataclasses.replace(self, denoiser=denoiser_of(rows))
             path: list[Tensor] = []
             denoised: list[Tensor] = []
-            for state in run.states(rows):
+            for state in self.states(rows, denoiser_of and denoiser_of(rows)):
                 if options.progress is not None:
                     options.progress(first, state)
                 if options.trajectory:
@@ -167,44 +184,6 @@ def _home(denoiser: object, tensor: Tensor | None, device: torch.device | str | 
     if isinstance(denoiser, torch.nn.Module):
         tensor = next(itertools.chain(denoiser.parameters(), denoiser.buffers()), tensor)
     return torch.device("cpu") if tensor is None else tensor.device
-
-
-def make_run(
-    denoiser: Denoiser,
-    start: Start,
-    sampler: Sampler,
-    *,
-    cond: Cond | None = None,
-    noise: Noise | None = None,
-    execution: Execution | None = None,
-    sigma_start: float | None = None,
-    upward: bool = False,
-) -> Run:
-    """Check a request and prepare what is known before its first evaluation.
-
-    Args:
-        denoiser: D(x, sigma, cond).
-        start: where the samples start.
-        sampler: how to sample.
-        cond: named conditions, one row for each sample.
-        noise: unit-variance noise to use instead of that of the seeds.
-        execution: batches, device, dtype, gradients.
-        sigma_start: the noise level of a given state, from which the steps are spaced anew. Default: their first.
-        upward: from the last noise level to the first.
-    """
-    execution = execution or Execution()
-    if sampler.adds_noise and noise is None and start.seeds is None:
-        raise ValueError(
-            f"seeds: {sampler.noise_source} draws noise for each sample; give seeds or noise beside the tensor"
-        )
-    for name, value in (cond or {}).items():
-        if value.ndim == 0 or len(value) != start.count:
-            raise ValueError(f"cond: {name!r} has shape {tuple(value.shape)}; expected {start.count} rows")
-    grid = make_grid(denoiser, sampler.steps, sampler.process, churn=sampler.churn, start=sigma_start, upward=upward)
-    home = _home(denoiser, start.tensor, execution.device)
-    dtype = execution.dtype or (torch.float32 if home.type == "mps" else torch.float64)
-    conditions = None if cond is None else dict(cond)
-    return Run(denoiser, start, conditions, grid, sampler.solver, noise, execution, home, dtype)
 
 
 def sample(
@@ -244,7 +223,7 @@ def sample(
     given = {name: part for name, part in parts.items() if part is not None}
     sampler = dataclasses.replace(sampler or Sampler(), **given)
     start = make_start(denoiser, shape=shape, seeds=seeds, latents=latents)
-    return make_run(denoiser, start, sampler, cond=cond, noise=noise, execution=execution).samples()
+    return Run(denoiser, start, sampler, cond=cond, noise=noise, execution=execution).samples()
 
 
 def sample_batches(
@@ -258,12 +237,9 @@ def sample_batches(
     noise: Noise | None = None,
     execution: Execution | None = None,
 ) -> Iterator[Samples]:
-    """The samples of `sample` in finished batches of `execution.batch_size`, to be stored or shown as they come.
-
-    All arguments are as in `sample`, and are checked at the call.
-    """
+    """The samples of `sample`, of the same arguments, in finished batches of `execution.batch_size` as they come."""
     start = make_start(denoiser, shape=shape, seeds=seeds, latents=latents)
-    return make_run(denoiser, start, sampler or Sampler(), cond=cond, noise=noise, execution=execution).batches()
+    return Run(denoiser, start, sampler, cond=cond, noise=noise, execution=execution).batches()
 
 
 def sample_states(
@@ -279,14 +255,14 @@ def sample_states(
 ) -> Iterator[State]:
     """The states of `sample` as they come, of all samples at once: before the first step, then after each step.
 
-    For previews and early stops. All arguments are as in `sample`, and are checked at the call; `execution` allows no
-    batch size, trajectory or progress, since the caller holds what is kept.
+    For previews and early stops. All arguments are as in `sample`; `execution` allows no batch size, trajectory or
+    progress, since the caller holds what is kept.
     """
     options = execution or Execution()
     if options.batch_size is not None or options.trajectory or options.progress is not None:
         raise ValueError("execution: batch_size, trajectory and progress have no effect here; expected none of them")
     start = make_start(denoiser, shape=shape, seeds=seeds, latents=latents)
-    return make_run(denoiser, start, sampler or Sampler(), cond=cond, noise=noise, execution=options).states()
+    return Run(denoiser, start, sampler, cond=cond, noise=noise, execution=options).states()
 
 
 def sample_from(
@@ -303,16 +279,13 @@ def sample_from(
     """`sample` from an unscaled state x with noise of level `sigma_start`, from where the N steps are spaced anew.
 
     Args:
-        denoiser: D(x, sigma, cond).
+        denoiser, sampler, cond, noise, execution: as in `sample`.
         x: the states (B, *dims).
         sigma_start: their noise level, above the lowest of the steps.
         seeds: one for each sample, where the sampler adds noise.
-        sampler, cond, noise, execution: as in `sample`.
     """
     start = make_start(denoiser, seeds=seeds, x=x)
-    run = make_run(
-        denoiser, start, sampler or Sampler(), cond=cond, noise=noise, execution=execution, sigma_start=sigma_start
-    )
+    run = Run(denoiser, start, sampler, cond=cond, noise=noise, execution=execution, sigma_start=sigma_start)
     return run.samples()
 
 
@@ -323,7 +296,7 @@ def _code(
     sampler = sampler or Sampler(EDMSteps(terminal="sigma_min"))
     check_deterministic(sampler)
     start = make_start(denoiser, x=x)
-    return make_run(denoiser, start, sampler, cond=cond, execution=execution, upward=upward).samples()
+    return Run(denoiser, start, sampler, cond=cond, execution=execution, upward=upward).samples()
 
 
 def check_deterministic(sampler: Sampler) -> None:
@@ -345,11 +318,10 @@ def encode(
     `decode` with the same sampler leads back, to the order of the solver.
 
     Args:
-        denoiser: D(x, sigma, cond).
+        denoiser, cond, execution: as in `sample`.
         x: data (B, *dims) in the model's space.
         sampler: without noise, and with steps that end above σ = 0, where the ODE has no slope.
             Default: `Sampler(EDMSteps(18, terminal="sigma_min"))`.
-        cond, execution: as in `sample`.
     """
     return _code(denoiser, x, sampler, cond, execution, upward=True)
 
@@ -364,13 +336,10 @@ def decode(
 ) -> Samples:
     """Run the ODE downward, from latents x as `encode` gives them to data: the inverse of `encode`.
 
-    The levels are those of `encode`, in the other order, also where the model rounds them. Steps that end at σ = 0 are
-    allowed, but are no inverse.
+    The levels are those of `encode`, in the other order. Steps that end at σ = 0 are allowed, but are no inverse.
 
     Args:
-        denoiser: D(x, sigma, cond).
+        denoiser, sampler, cond, execution: as in `encode`.
         x: unscaled, at the first noise level of the steps: about σ_max times what `sample` takes as `latents`.
-        sampler: without noise. Default: `Sampler(EDMSteps(18, terminal="sigma_min"))`, as in `encode`.
-        cond, execution: as in `sample`.
     """
     return _code(denoiser, x, sampler, cond, execution, upward=False)

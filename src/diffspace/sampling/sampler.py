@@ -2,20 +2,53 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from diffspace.checks import check_integer
+from diffspace._shapes import Tensor
+from diffspace.checks import check_integer, check_number
 from diffspace.process import Process
 from diffspace.protocols import TimeSteps
-from diffspace.sampling.churn import Churn
-from diffspace.sampling.driver import State, count_evaluations
 from diffspace.sampling.solvers.base import Solver
-from diffspace.sampling.solvers.heun import Heun
+from diffspace.sampling.solvers.runge_kutta import Heun
 from diffspace.sampling.steps import EDMSteps, GivenTimes
+
+
+@dataclass(frozen=True)
+class Churn:
+    """σ̂ = (1 + γ)·σ, γ = min(S_churn/N, √2 − 1) where S_tmin ≤ σ ≤ S_tmax, else 0 (Algorithm 2, lines 4 to 6).
+
+    The noise that lifts x from σ to σ̂ has variance S_noise²·(σ̂² − σ²). `S_churn=0` is the deterministic sampler.
+    """
+
+    S_churn: float = 0.0
+    S_tmin: float = 0.0
+    S_tmax: float = math.inf
+    S_noise: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("S_churn", "S_tmin", "S_noise"):
+            check_number(name, getattr(self, name), "[0, inf)")
+        if not self.S_tmax >= self.S_tmin:
+            raise ValueError(f"S_tmax: expected at least S_tmin = {self.S_tmin}, got {self.S_tmax}")
+
+    def gamma(self, sigma: float, num_steps: int) -> float:
+        """γ at the noise level σ in a run of `num_steps` steps."""
+        if not self.S_tmin <= sigma <= self.S_tmax:
+            return 0.0
+        return min(self.S_churn / num_steps, math.sqrt(2) - 1)
+
+
+def count_evaluations(solver: Solver, num_steps: int, to_zero: bool = True) -> int | None:
+    """The evaluations in a run of `num_steps` steps, ending at σ = 0 or not; None where a tolerance decides."""
+    each, last = solver.evaluations(False), solver.evaluations(to_zero)
+    if each is None or last is None:
+        return None
+    return (num_steps - 1) * each + last - (solver.first_denoiser is not None)
 
 
 @dataclass(frozen=True)
@@ -32,15 +65,16 @@ class Sampler:
     churn: Churn = field(default_factory=Churn)
 
     def __post_init__(self) -> None:
-        placed = hasattr(self.steps, "sigmas") or isinstance(self.steps, GivenTimes)
-        fits = (placed, isinstance(self.solver, Solver), isinstance(self.process, Process))
-        for (name, example), right in zip(_EXAMPLES.items(), fits, strict=True):
-            if not right:
+        for name, fits, example in (
+            ("steps", hasattr(self.steps, "sigmas") or isinstance(self.steps, GivenTimes), "EDMSteps(18)"),
+            ("solver", isinstance(self.solver, Solver), "Heun() (derive yours from diffspace.Solver)"),
+            ("process", isinstance(self.process, Process), "Process(VPSchedule())"),
+        ):
+            if not fits:
                 raise ValueError(f"{name}: expected {name} such as {example}, got {getattr(self, name)!r}")
         if self.churn.S_churn > 0 and (self.solver.stochastic or self.solver.multistep):
-            why = (
-                "adds noise itself" if self.solver.stochastic else "remembers earlier steps, which churn would falsify"
-            )
+            memory = "remembers earlier steps, which churn would falsify"
+            why = "adds noise itself" if self.solver.stochastic else memory
             raise ValueError(f"churn: {type(self.solver).__name__} {why}; use one of the two")
 
     @property
@@ -73,11 +107,19 @@ class Sampler:
         return replace(self, steps=replace(steps, num_steps=num_steps))
 
 
-_EXAMPLES = {
-    "steps": "EDMSteps(18)",
-    "solver": "Heun() (derive yours from diffspace.Solver)",
-    "process": "Process(VPSchedule())",
-}
+class State(NamedTuple):
+    """A run after `step` of its `num_steps` steps: x (unscaled) at noise level sigma.
+
+    `denoised` is the D that was first evaluated, or known, in the step that led here (None before the first step),
+    `nfe` the number of evaluations so far.
+    """
+
+    step: int
+    num_steps: int
+    sigma: float
+    x: Tensor
+    denoised: Tensor | None
+    nfe: int
 
 
 @dataclass(frozen=True)

@@ -44,28 +44,22 @@ class Start:
         tensor = None if self.tensor is None else self.tensor[rows]
         return Start(len(range(self.count)[rows]), self.shape, seeds, tensor, self.at_sigma)
 
-    @property
-    def _known_seeds(self) -> tuple[int, ...]:
-        if self.seeds is None:
-            raise ValueError("seeds: expected one for each sample, got None")
-        return self.seeds
-
     def state(self, sigma: float, device: torch.device, dtype: torch.dtype) -> Tensor:
         """The unscaled state at the first noise level."""
-        drawn = initial_latents(self._known_seeds, self.shape) if self.tensor is None else self.tensor
+        drawn = initial_latents(self.seeds or (), self.shape) if self.tensor is None else self.tensor
         x = drawn.to(device, dtype)
         return x.clone() if self.at_sigma else x * sigma
 
     def noise(self, injected: Noise | None) -> Noise:
         """The churn noise of each step, by (seed, step) or as injected."""
-        return injected or (lambda step, like: step_noise(self._known_seeds, step, self.shape))
+        return injected or (lambda step, like: step_noise(self.seeds or (), step, self.shape))
 
     def increments(self, injected: Noise | None) -> Callable[[Increment, Tensor], Tensor]:
         """Brownian increments of a stochastic solver: of each seed's own path, or made of injected unit noise."""
         if injected is not None:
             draws = itertools.count()
             return lambda of, like: math.sqrt(abs(of.end - of.start)) * injected(next(draws), like)
-        path = functools.cache(lambda: BrownianPath(self._known_seeds, self.shape))
+        path = functools.cache(lambda: BrownianPath(self.seeds or (), self.shape))
         return lambda of, like: path().increment(*of)
 
 

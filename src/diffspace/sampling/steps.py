@@ -38,8 +38,8 @@ def _check_inside(name: str, low: float, high: float, model_range: tuple[float, 
 class RangedSteps(ABC):
     """N steps over a range of σ.
 
-    `sigma_min` and `sigma_max` of None stand for the paper's default of that column, as far as the model's own range
-    allows. An explicit value outside the model's range is an error, or moved into it with `clip=True`.
+    None stands for the paper's default of that column, as far as the model's own range allows. A given value outside
+    the model's range is an error, or moved into it with `clip=True`.
     """
 
     num_steps: int = 18
@@ -112,10 +112,7 @@ class EDMSteps(RangedSteps):
 
 @dataclass(frozen=True)
 class LogLinearSteps(RangedSteps):
-    """σ_i = σ_max·(σ_min/σ_max)^{i/(N−1)}: equal steps in ln σ, that is in log-SNR, over the paper's EDM range.
-
-    Others call them exponential steps.
-    """
+    """σ_i = σ_max·(σ_min/σ_max)^{i/(N−1)}: equal steps in ln σ (exponential steps), over the paper's EDM range."""
 
     def _place(self, fractions: list[float], low: float, high: float, first: float) -> list[float]:
         return [first * math.pow(low / first, fraction) for fraction in fractions]
@@ -168,10 +165,7 @@ class VPSteps(_InTime):
 
 @dataclass(frozen=True)
 class ScheduleSteps(_InTime):
-    """σ(t_i) at equal steps in the time t of any schedule, over the paper's EDM range.
-
-    `FlowSchedule()` makes the even steps of flow matching, `EDMSchedule()` even steps in σ.
-    """
+    """σ(t_i) at equal steps in the time t of any schedule: `FlowSchedule()` makes the even steps of flow matching."""
 
     schedule: Schedule = field(default_factory=VPSchedule)
 
@@ -204,14 +198,13 @@ class BetaSteps(ScheduleSteps):
 
 
 class _TabledSteps(RangedSteps):
-    """N of the levels of a table, chosen by index; with a range given, of those inside it."""
+    """N of the levels of a table, chosen by index; with a range given, of those inside it. ValueError for more."""
 
-    @abstractmethod
-    def _noise_levels(self) -> NoiseLevels: ...
+    levels: NoiseLevels
 
     def _falling_levels(self) -> list[float]:
-        levels: list[float] = self._noise_levels().table().tolist()
-        return levels[::-1]
+        rising: list[float] = self.levels.table().tolist()
+        return rising[::-1]
 
     @abstractmethod
     def _choose(self, count: int, size: int) -> list[int]:
@@ -228,7 +221,7 @@ class _TabledSteps(RangedSteps):
 class IDDPMSteps(_TabledSteps):
     """N of the levels u_j, evenly by index: u_⌊j₀ + (M−1−j₀)/(N−1)·i + ½⌋ (Table 1, iDDPM + DDIM).
 
-    With a range given, the indices run over the u_j inside it. ValueError where N exceeds the number of levels.
+    With a range given, the indices run over the u_j inside it.
     """
 
     M: int = 1000
@@ -238,11 +231,8 @@ class IDDPMSteps(_TabledSteps):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._noise_levels()
+        object.__setattr__(self, "levels", IDDPMLevels(self.M, self.C_1, self.C_2))
         check_integer("j0", self.j0, 0, self.M - 2)
-
-    def _noise_levels(self) -> NoiseLevels:
-        return IDDPMLevels(self.M, self.C_1, self.C_2)
 
     def default_range(self) -> tuple[float, float]:
         u = self._falling_levels()
@@ -261,7 +251,7 @@ class LevelSteps(_TabledSteps):
     - "trailing": n = M − i·M/N, rounded, − 1: begins at σ_max, ends well above σ_min.
 
     The default range is the whole table. With a range given, M counts the levels inside it. A model states its table
-    as `levels` where it knows one. ValueError where N exceeds the number of levels.
+    as `levels` where it knows one.
     """
 
     levels: NoiseLevels = field(default_factory=IDDPMLevels)
@@ -277,9 +267,6 @@ class LevelSteps(_TabledSteps):
             raise ValueError(
                 f"offset: expected 0, or more with spacing='leading' and terminal='zero', got {self.offset}"
             )
-
-    def _noise_levels(self) -> NoiseLevels:
-        return self.levels
 
     def default_range(self) -> tuple[float, float]:
         table = self._falling_levels()
@@ -303,10 +290,7 @@ class LevelSteps(_TabledSteps):
 
 @dataclass(frozen=True)
 class GivenSteps:
-    """Levels given one by one, falling to the terminal one, which may be 0.
-
-    A level outside the model's range is an error, or moved into it with `clip=True`.
-    """
+    """Levels given one by one, falling to the terminal one, which may be 0; `clip` as in `RangedSteps`."""
 
     levels: tuple[float, ...]
     clip: bool = field(default=False, kw_only=True)

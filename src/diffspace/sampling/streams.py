@@ -59,9 +59,5 @@ def substreams(seeds: Sequence[int], index: int) -> tuple[int, ...]:
 
 
 def step_noise(seeds: Sequence[int], step: int, shape: Sequence[int]) -> Float[Tensor, "batch *dims"]:
-    """Unit-variance float32 noise on the CPU for one step of a run, addressed by (seed, step).
-
-    It is the first draw of the seed's stream number `step`: samples of one step never share noise, nor do the steps of
-    one sample.
-    """
+    """Unit-variance float32 noise on the CPU for one step of a run: the first draw of each seed's stream `step`."""
     return _normal(substreams(seeds, step), shape)

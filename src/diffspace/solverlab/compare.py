@@ -92,16 +92,9 @@ class Measurement:
 
     def as_dict(self) -> dict[str, Any]:
         """The figures, for JSON: errors that are not finite are None."""
+        figures = {name: getattr(self, name) for name in ("solver", "steps", "budget", "num_steps", "nfe")}
         finite = {name: value if math.isfinite(value) else None for name, value in self.error._asdict().items()}
-        return {
-            "solver": self.solver,
-            "steps": self.steps,
-            "budget": self.budget,
-            "num_steps": self.num_steps,
-            "nfe": self.nfe,
-            **finite,
-            **({"failure": self.failure} if self.failure else {}),
-        }
+        return figures | finite | ({"failure": self.failure} if self.failure else {})
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,8 +124,7 @@ class SolverComparison:
         }
 
 
-@dataclass(frozen=True, eq=False)
-class Recommendation:
+class Recommendation(NamedTuple):
     """The sampler to use at a budget, and why."""
 
     budget: int
@@ -170,11 +162,8 @@ def default_samplers(
 ) -> dict[str, Sampler]:
     """Every solver with every family of steps, in the words of `config.from_text`, by "solver, steps".
 
-    Args:
-        sigma_data: standard deviation of the data, for the solvers that have it as an option.
-        mean: mean of the data, likewise.
-        solvers: which solvers. Default: all registered ones that need no option, some with several.
-        steps: which families of steps.
+    `sigma_data` and `mean` are of the data, for the solvers that have them as options. The default is all registered
+    solvers that need no option, some with several.
     """
     if solvers is None:
         solvers = [
@@ -200,7 +189,7 @@ def plan_runs(samplers: Mapping[str, Sampler], budgets: Sequence[int] = BUDGETS)
     """For each sampler and budget the largest N that costs no more evaluations than the budget, each run once.
 
     Samplers that add noise are left out, since they do not end where the ODE does, and those whose tolerance decides
-    how many evaluations they take. Levels that are given are the same at every budget. ValueError for budgets below 1.
+    how many evaluations they take. Levels that are given are the same at every budget.
     """
     if not budgets or min(budgets) < 1:
         raise ValueError(f"budgets: expected numbers of evaluations, each at least 1, got {tuple(budgets)}")
@@ -245,8 +234,7 @@ def compare_solvers(
         reference: the end points to reach.
         samplers: by name. Default: those of `default_samplers`.
         budgets: numbers of evaluations.
-        batch_size: samples evaluated at a time. Default: all.
-        device: where to compute, as in `Execution`.
+        batch_size, device: as in `Execution`.
         progress: progress(done, total, name) is called before each run with numbers of evaluations.
     """
     if samplers is None:
@@ -258,9 +246,8 @@ def compare_solvers(
             progress(done, plan.nfe, run.name)
         rows += _measure(denoiser, reference, run, Execution(batch_size, device))
         done += run.nfe
-    return SolverComparison(
-        tuple(rows), tuple(sorted(set(budgets))), len(reference.x), reference.error, reference.nfe, plan.excluded
-    )
+    ordered = tuple(sorted(set(budgets)))
+    return SolverComparison(tuple(rows), ordered, len(reference.x), reference.error, reference.nfe, plan.excluded)
 
 
 def moments(reference: Reference) -> tuple[float, float]:
@@ -275,7 +262,7 @@ def _measure(denoiser: Denoiser, reference: Reference, run: PlannedRun, executio
     error, failure = EndPointError(math.inf, math.inf), ""
     squares = torch.full((len(reference.x),), math.inf, dtype=torch.float64)
     try:
-        grid = make_grid(denoiser, sampler.steps, sampler.process)
+        grid = make_grid(denoiser, sampler)
         first, last = grid.sigmas[0], grid.sigmas[-1]
         if not math.isclose(first, reference.sigma_max, rel_tol=0.01) or last != 0:
             raise ValueError(f"goes from σ = {first:g} to {last:g}, the reference from {reference.sigma_max:g} to 0")
@@ -305,8 +292,8 @@ def recommend(comparison: SolverComparison, *, margin: float = 0.05) -> list[Rec
 
     Of everything that took no more evaluations, the least RMS. Others tie with it if their RMS is at most `margin` more
     and the mean difference of the squared errors of the same samples is below two of its standard errors. Of those that
-    tie, the best over all budgets is taken (by the mean of the least RMS over its own), since the least of many was
-    partly lucky; then the one with fewer evaluations, and then the first.
+    tie, the best over all budgets is taken (by `_generality`), since the least of many was partly lucky; then the one
+    with fewer evaluations.
     """
     check_number("margin", margin, "[0, inf)")
     ranked = {budget: rows for budget in comparison.budgets if (rows := comparison.within(budget))}

@@ -1,9 +1,8 @@
 """Steps and solvers found rather than guessed: the least error of end points for a denoiser and a budget.
 
 Both searches move the noise levels by the method of Levenberg and Marquardt, with differences of whole runs as
-derivatives, so that neither solvers nor networks have to be differentiable. A few samples that start near the
-boundary between two ends have errors far above all others; the loss Σ ln(1 + e²/c²), with c² three times the median of
-e², lets them count no more than their share.
+derivatives. A few samples that start near the boundary between two ends have errors far above all others; the loss
+Σ ln(1 + e²/c²), with c² three times the median of e², lets them count no more than their share.
 """
 
 from __future__ import annotations
@@ -19,8 +18,7 @@ from diffspace.sampling.driver import round_sigmas
 from diffspace.sampling.runs import sample
 from diffspace.sampling.sampler import Execution, Sampler
 from diffspace.sampling.solvers.base import Point, Solver, Step, UnscaledSolver
-from diffspace.sampling.solvers.fitted import FittedSolver
-from diffspace.sampling.solvers.multistep import epsilon_weights
+from diffspace.sampling.solvers.multistep import FittedSolver, epsilon_weights
 from diffspace.sampling.steps import EDMSteps, GivenSteps
 from diffspace.solverlab.end_points import Continuous, Reference, mean_squares
 
@@ -31,11 +29,8 @@ _MODES = 10  # how many cosines a change of the steps is made of, where there ar
 
 
 def _scale(squares: Tensor) -> float:
+    """c²."""
     return 3 * float(squares.median()) + torch.finfo(torch.float64).tiny
-
-
-def _robust(squares: Tensor, scale: float) -> float:
-    return float(torch.log1p(squares / scale).mean())
 
 
 class _Spacing:
@@ -83,7 +78,7 @@ def _minimise(
     for i in range(iterations if n else 0):
         squares = mean_squares(r)
         scale = _scale(squares)
-        loss = _robust(squares, scale)
+        loss = (squares / scale).log1p().mean()
         if progress is not None:
             progress(i, iterations, float(squares.mean().sqrt()))
         unit = torch.eye(len(at), dtype=torch.float64) * difference
@@ -97,13 +92,40 @@ def _minimise(
             move = -torch.linalg.solve(normal + damping * diagonal, gradient)
             move = move * min(1.0, 1 / max(float(move.abs().max()), 1e-30))
             tried = residuals(start + modes @ (at + move))
-            if _robust(mean_squares(tried), scale) < loss:
+            if (mean_squares(tried) / scale).log1p().mean() < loss:
                 break
             damping *= 6
         else:
             break
         at, r, damping = at + move, tried, max(damping / 5, 1e-6)
     return start + modes @ at
+
+
+def _end(denoiser: Denoiser, truth: Reference, levels: tuple[float, ...], solver: Solver) -> Tensor:
+    """Where the samples end; infinite values where the solver diverges, so that the search avoids it."""
+    sampler, execution = Sampler(GivenSteps(levels), solver), Execution(device=truth.x.device)
+    try:
+        return sample(denoiser, latents=truth.latents, cond=truth.cond, sampler=sampler, execution=execution).x
+    except FloatingPointError:
+        return torch.full_like(truth.x, math.inf)
+
+
+def _find_levels(
+    denoiser: Denoiser,
+    num_steps: int,
+    truth: Reference,
+    make_solver: Callable[[], Solver],
+    batch_size: int | None,
+    iterations: int,
+    progress: Progress | None,
+) -> tuple[float, ...]:
+    """The N levels, and then 0, from which a solver ends nearest to `truth`, as `sample` will take them."""
+    spacing, smooth = _Spacing(denoiser, truth, num_steps), Continuous(denoiser, batch_size)
+
+    def residuals(free: Tensor) -> Tensor:
+        return _end(smooth, truth, spacing.levels(free), make_solver()) - truth.x
+
+    return spacing.known(_minimise(residuals, spacing.starts(), iterations, progress))
 
 
 def optimize_steps(
@@ -129,23 +151,8 @@ def optimize_steps(
         batch_size: samples evaluated at a time. Default: all.
         progress: progress(i, iterations, rms) is called before each iteration.
     """
-    spacing = _Spacing(denoiser, truth, num_steps)
-    smooth = Continuous(denoiser, batch_size)
-
-    def residuals(free: Tensor) -> Tensor:
-        return _end(smooth, truth, GivenSteps(spacing.levels(free)), solver) - truth.x
-
-    levels = spacing.known(_minimise(residuals, spacing.starts(), iterations, progress))
+    levels = _find_levels(denoiser, num_steps, truth, lambda: solver, batch_size, iterations, progress)
     return Sampler(GivenSteps(levels), solver)
-
-
-def _end(denoiser: Denoiser, truth: Reference, steps: GivenSteps, solver: Solver) -> Tensor:
-    """Where the samples end; infinite values where the solver diverges, so that the search avoids it."""
-    sampler, execution = Sampler(steps, solver), Execution(device=truth.x.device)
-    try:
-        return sample(denoiser, latents=truth.latents, cond=truth.cond, sampler=sampler, execution=execution).x
-    except FloatingPointError:
-        return torch.full_like(truth.x, math.inf)
 
 
 class _Stagewise(UnscaledSolver):
@@ -203,30 +210,21 @@ def fit_solver(
 ) -> Sampler:
     """The linear multistep solver of N evaluations, a `FittedSolver` with its levels, that ends nearest to `truth`.
 
-    For given levels the weights are found in a single run, each row by least squares towards the exact paths (`truth`
-    with its trajectory), and the levels are moved so that what remains is least. Three quarters of the samples fit the
-    weights during the search, all judge the levels; in the end all fit. Judge the result on other seeds.
+    For given levels the weights are found in a single run, each row by least squares towards the exact paths, and the
+    levels are moved so that what remains is least. Three quarters of the samples fit the weights during the search, all
+    judge the levels; in the end all fit. Judge the result on other seeds.
 
     Args:
-        denoiser: D(x, sigma, cond).
-        num_steps: N.
+        denoiser, num_steps, iterations, batch_size, progress: as in `optimize_steps`.
         truth: the exact paths of calibration seeds: `reference(…, execution=Execution(trajectory=True))`.
-        iterations: the most steps of Levenberg and Marquardt.
         ridge: how much the weights are drawn to the analytic ones, in units of the mean square of the ε_j.
-        batch_size: samples evaluated at a time. Default: all.
-        progress: progress(i, iterations, rms) is called before each iteration.
     """
     if truth.path is None:
         raise ValueError("truth: has no trajectory; make it by reference(…, execution=Execution(trajectory=True))")
-    spacing = _Spacing(denoiser, truth, num_steps)
-    smooth = Continuous(denoiser, batch_size)
     some = slice(0, max(1, 3 * len(truth.x) // 4))
-
-    def residuals(free: Tensor) -> Tensor:
-        fitting = _Stagewise(truth, some, ridge)
-        return _end(smooth, truth, GivenSteps(spacing.levels(free)), fitting) - truth.x
-
-    levels = spacing.known(_minimise(residuals, spacing.starts(), iterations, progress))
+    levels = _find_levels(
+        denoiser, num_steps, truth, lambda: _Stagewise(truth, some, ridge), batch_size, iterations, progress
+    )
     fitting = _Stagewise(truth, slice(None), ridge)
-    _end(smooth, truth, GivenSteps(levels), fitting)
+    _end(Continuous(denoiser, batch_size), truth, levels, fitting)
     return Sampler(GivenSteps(levels), FittedSolver(levels, tuple(fitting.table)))

@@ -17,10 +17,9 @@ from diffspace.config import from_config, to_config
 from diffspace.interop.diffusers.parametrization import read_scheduler, scheduler_object
 from diffspace.preconditioning import Preconditioned
 from diffspace.preconditioning.ddpm import ZeroSNR, index_or_time, without_variance
-from diffspace.process import Process
 from diffspace.protocols import Increment, Request, TimeSteps
-from diffspace.sampling.driver import Grid, State, make_grid, run_steps
-from diffspace.sampling.sampler import Sampler
+from diffspace.sampling.driver import Grid, make_grid, run_steps
+from diffspace.sampling.sampler import Sampler, State
 from diffspace.sampling.solvers.base import Solver
 from diffspace.sampling.steps import GivenTimes
 
@@ -45,7 +44,7 @@ def _make_plan(denoiser: object, solver: Solver, steps: TimeSteps | GivenTimes) 
     name = type(solver).__name__
     if solver.evaluations(False) is None:
         raise ValueError(f"solver: {name} chooses its evaluations by a tolerance; pipelines need a fixed number")
-    grid = make_grid(denoiser, steps, Process())
+    grid = make_grid(denoiser, Sampler(steps, solver))
     x = torch.full((1, 1), grid.sigmas[0], dtype=torch.float64)
     run = run_steps(solver, grid, x, noise=_zeros, increment=_zeros)
     sigmas: list[float] = []

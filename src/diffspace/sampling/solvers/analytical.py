@@ -7,9 +7,9 @@ from typing import Any
 
 from diffspace._shapes import Tensor
 from diffspace.checks import check_number
-from diffspace.protocols import Cond, Denoiser
+from diffspace.protocols import Cond
 from diffspace.sampling.solvers.base import Point, Solver, Step
-from diffspace.sampling.solvers.heun import Heun
+from diffspace.sampling.solvers.runge_kutta import Heun
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class AnalyticalFirstStep(Solver):
     """Another solver, whose first request in a run is answered by a Gaussian, without an evaluation.
 
     D = μ + σ_d²/(σ² + σ_d²)·(x − μ) is the exact denoiser of N(μ, σ_d²·I), and accurate at high noise for any data with
-    the same mean, to the order of σ_d²/σ. (The AFS of Dockhorn et al. 2022 takes x/√(1 + σ²) for ε; here, with μ = 0
-    and σ_d = 1, it is x·σ/(1 + σ²).) A run takes one evaluation fewer than with the solver alone.
+    the same mean, to the order of σ_d²/σ. A run takes one evaluation fewer than with the solver alone. (The AFS of
+    Dockhorn et al. 2022 takes x/√(1 + σ²) for ε; here, with μ = 0 and σ_d = 1, it is x·σ/(1 + σ²).)
     """
 
     solver: Solver = field(default_factory=Heun)
@@ -29,25 +29,15 @@ class AnalyticalFirstStep(Solver):
         if isinstance(self.solver, AnalyticalFirstStep):
             raise ValueError("solver: AnalyticalFirstStep cannot wrap another one; give the solver inside it")
         check_number("sigma_data", self.sigma_data, "(0, inf)")
-        check_number("mean", self.mean, "(-inf, inf)")
+        check_number("mean", self.mean)
+        for name in ("multistep", "stochastic"):
+            object.__setattr__(self, name, getattr(self.solver, name))
 
     @property
     def order(self) -> int:
         return self.solver.order
 
-    @property
-    def multistep(self) -> bool:
-        return self.solver.multistep
-
-    @property
-    def stochastic(self) -> bool:
-        return self.solver.stochastic
-
-    @property
-    def first_denoiser(self) -> Denoiser:
-        return self.gaussian
-
-    def gaussian(self, x: Tensor, sigma: Tensor, cond: Cond | None = None) -> Tensor:
+    def first_denoiser(self, x: Tensor, sigma: Tensor, cond: Cond | None = None) -> Tensor:
         """D(x; σ) of N(μ, σ_d²·I)."""
         level = sigma.reshape(-1, *(1,) * (x.ndim - 1))
         gain = self.sigma_data**2 / (level**2 + self.sigma_data**2)

@@ -6,8 +6,10 @@ the next step should remember. So the solver never calls the network, and one dr
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -20,26 +22,23 @@ Step: TypeAlias = Generator[Request | Increment, Tensor, tuple[Tensor, Any]]
 """The coroutine of one step: it yields requests and returns the new state and the memory for the next step."""
 
 
+@dataclass(eq=False)
 class Point:
     """A process at one time: t, σ, s, and the ODE of Algorithm 1 there, dx/dt = a·x − b·D(x/s; σ).
 
     `steps_left` is the number of steps from here to the end of the run, at the points where steps begin.
     """
 
-    __slots__ = ("_ode", "process", "s", "sigma", "steps_left", "t")
+    process: Process
+    t: float
+    sigma: float
+    s: float
+    steps_left: int = 0
 
-    def __init__(self, process: Process, t: float, sigma: float, s: float, steps_left: int = 0) -> None:
-        self.process = process
-        self.t, self.sigma, self.s = t, sigma, s
-        self.steps_left = steps_left
-        self._ode: tuple[float, float] | None = None
-
-    @property
+    @functools.cached_property
     def ode(self) -> tuple[float, float]:
         """a and b, which are finite where σ > 0."""
-        if self._ode is None:
-            self._ode = self.process.ode(self.t)
-        return self._ode
+        return self.process.ode(self.t)
 
     def toward(self, end: Point, share: float) -> Point:
         """The point at t + share·(t_end − t)."""
@@ -76,8 +75,7 @@ class Point:
 class Solver(ABC):
     """A numerical method for the ODE or the SDE of a process. A subclass needs `order` and `step` alone.
 
-    The other members have defaults for a single-step solver of the ODE: a class that differs overrides them, most
-    often by a class attribute (`multistep = True`).
+    The defaults of the other members are those of a single-step solver of the ODE.
     """
 
     @property
@@ -85,20 +83,12 @@ class Solver(ABC):
     def order(self) -> int:
         """The global order of convergence, for a stochastic solver the weak one."""
 
-    @property
-    def multistep(self) -> bool:
-        """Whether steps rely on earlier ones through `memory`; such a solver cannot follow churn."""
-        return False
-
-    @property
-    def stochastic(self) -> bool:
-        """Whether steps request noise by an `Increment`."""
-        return False
-
-    @property
-    def first_denoiser(self) -> Denoiser | None:
-        """A denoiser that answers the first request of a run instead of the model, which is not counted; or None."""
-        return None
+    multistep: bool = False
+    """Whether steps rely on earlier ones through `memory`; such a solver cannot follow churn."""
+    stochastic: bool = False
+    """Whether steps request noise by an `Increment`."""
+    first_denoiser: Denoiser | None = None
+    """A denoiser that answers the first request of a run instead of the model, and is not counted."""
 
     def evaluations(self, to_zero: bool) -> int | None:
         """Evaluations of D in one step, which ends at σ = 0 or not; None where a tolerance decides.

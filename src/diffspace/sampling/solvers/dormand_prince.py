@@ -44,8 +44,8 @@ def _by_sample(values: Tensor, x: Tensor) -> Tensor:
     return values.reshape(-1, *(1,) * (x.ndim - 1))
 
 
+# dx/d ln σ at the state, (B, *dims), and the length of each sample's next step, (B,)
 _Memory: TypeAlias = tuple[Tensor, Tensor]
-"""dx/d ln σ at the state, (B, *dims), and the length of each sample's next step, (B,)."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,13 @@ class DormandPrince(UnscaledSolver):
     """Dormand and Prince's embedded pair for dx/d ln σ = x − D(x; σ) of the unscaled x: fifth order, error by fourth.
 
     It divides each given step so that the root mean square over a sample of error/(atol + rtol·|x|) is at most 1 in
-    each part; the error at the end is proportional to the tolerance. Every sample has its own steps, so it does not
-    depend on its batch: D is requested at levels of shape (B,) until the slowest sample is done. Each step that is
-    tried takes six evaluations, the start of a run one or two more, a last step to σ = 0 none: it ends at D. With
-    `atol` infinite the given steps are not divided.
+    each part; with `atol` infinite it does not. Every sample has its own steps and does not depend on its batch: D is
+    requested at levels of shape (B,) until the slowest sample is done. Each step that is tried takes six evaluations,
+    the start of a run one or two more, a last step to σ = 0 none: it ends at D.
 
-    For reference solutions, encoding and likelihoods. Gradients go through the steps taken, not through their lengths.
-    FloatingPointError where steps become shorter than 1e-10 in ln σ, or more than `max_steps` are tried within a given
-    one: D is not finite, not smooth, or less precise than the tolerance.
+    Gradients go through the steps taken, not through their lengths. FloatingPointError where steps become shorter than
+    1e-10 in ln σ, or more than `max_steps` are tried within a given one: D is not finite, not smooth, or less precise
+    than the tolerance.
     """
 
     rtol: float = 1e-5

@@ -1,7 +1,7 @@
 """DPM-Solver and DPM-Solver++ (Lu et al. 2022, 2023) as published, and their kin: exponential integrators in ln σ.
 
 All integrate the linear part of the ODE exactly: x⁺ = (m⁺/m)·x + ∫ g dμ, where g is ε in DPM-Solver and D in
-DPM-Solver++ (see `quadrature`).
+DPM-Solver++ (see `quadrature`). A single step costs one evaluation for each stage, and one where it goes to σ = 0.
 """
 
 from __future__ import annotations
@@ -68,10 +68,7 @@ class _SingleStep(UnscaledSolver):
 
 @dataclass(frozen=True)
 class DPMSolver2(_SingleStep):
-    """DPM-Solver-2 with r = ½ (Lu et al. 2022, Algorithm 1): the midpoint method for ε in ln σ, of second order.
-
-    Two evaluations a step, one in a step to σ = 0.
-    """
+    """DPM-Solver-2 with r = ½ (Lu et al. 2022, Algorithm 1): the midpoint method for ε in ln σ, of second order."""
 
     prediction = "epsilon"
     nodes = (1 / 2,)
@@ -80,10 +77,7 @@ class DPMSolver2(_SingleStep):
 
 @dataclass(frozen=True)
 class DPMSolver3(_SingleStep):
-    """DPM-Solver-3 with r₁ = ⅓, r₂ = ⅔ (Lu et al. 2022, Algorithm 2): third order for ε in ln σ.
-
-    Three evaluations a step, one in a step to σ = 0.
-    """
+    """DPM-Solver-3 with r₁ = ⅓, r₂ = ⅔ (Lu et al. 2022, Algorithm 2): third order for ε in ln σ."""
 
     prediction = "epsilon"
     nodes = (1 / 3, 2 / 3)
@@ -111,7 +105,6 @@ class ExponentialHeun(_SingleStep):
     """x' = ratio·x + h·φ₁·g, x⁺ = x' + h·φ₂·(g' − g): Heun's method for g in ln σ, with its linear part exact.
 
     The exponential Runge–Kutta method of second order with c₂ = 1 (Hochbruck and Ostermann 2005, Eq. 5.3) for D or ε.
-    Two evaluations a step, one in a step to σ = 0.
     """
 
     prediction: Exponential = "x0"
@@ -125,8 +118,8 @@ class ExponentialHeun(_SingleStep):
 class DPMSolverPP2M(LinearMultistep):
     """DPM-Solver++(2M) (Lu et al. 2023, Algorithm 2): x⁺ = (σ⁺/σ)·x + (1 − σ⁺/σ)·(D + h/(2h')·(D − D')).
 
-    h and h' are this step and the one before in ln σ, D' the evaluation before. Second order; one evaluation a step.
-    With `lower_final` the last step is of first order.
+    h and h' are this step and the one before in ln σ, D' the evaluation before. Second order; with `lower_final` the
+    last step is of first order.
     """
 
     lower_final: bool = True
@@ -134,7 +127,7 @@ class DPMSolverPP2M(LinearMultistep):
     prediction = "x0"
     order = 2
 
-    def weights(self, sigmas: tuple[float, ...], end: float) -> tuple[float, ...]:
+    def weights_at(self, sigmas: tuple[float, ...], end: float) -> tuple[float, ...]:
         (mean,) = exponential_moments("x0", sigmas[0], end, 1)
         return (mean,) if len(sigmas) == 1 else line_weights(mean, 0.5 * mean, sigmas[0], sigmas[1], end)
 
@@ -145,15 +138,15 @@ class DPMSolverPP3M(DPMSolverPP2M):
 
     x⁺ = (σ⁺/σ)·x + e₀·D + e₁·D₁ + e₂·D₂ (e of `exponential_moments`), where D₁ is the slope and D₂ the second divided
     difference of the last three D's in ln σ, in units of the step. A second difference is half of a second derivative,
-    so a polynomial would have 2·e₂·D₂: that method is `AdamsBashforth(3, "x0", "log_sigma")`, of third order. One
-    evaluation a step. With `lower_final` the last two steps are of lower order.
+    so a polynomial would have 2·e₂·D₂: that method is `AdamsBashforth(3, "x0", "log_sigma")`, of third order. With
+    `lower_final` the last two steps are of lower order.
     """
 
     k = 3
 
-    def weights(self, sigmas: tuple[float, ...], end: float) -> tuple[float, ...]:
+    def weights_at(self, sigmas: tuple[float, ...], end: float) -> tuple[float, ...]:
         if len(sigmas) < 3:
-            return super().weights(sigmas, end)
+            return super().weights_at(sigmas, end)
         mean, slope, bend = exponential_moments("x0", sigmas[0], end, 3)
         h = math.log(sigmas[0] / end)
         before, first = math.log(sigmas[1] / sigmas[0]) / h, math.log(sigmas[2] / sigmas[0]) / h  # −u of the nodes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from diffspace.checks import check_choice, check_integer, check_number
 from diffspace.protocols import Request
 from diffspace.sampling.solvers.base import Point, Step, UnscaledSolver, combine
 from diffspace.sampling.solvers.quadrature import Prediction, Variable, lagrange_weights, normalizer, predict
+from diffspace.sampling.steps import GivenSteps
 
 
 class Past(NamedTuple):
@@ -30,11 +32,11 @@ def add_past(x: Tensor, ratio: float, past: tuple[Past, ...], weights: tuple[flo
 
 
 class LinearMultistep(UnscaledSolver):
-    """x⁺ = (m⁺/m)·x + Σ_j w_j·g_j over the last k evaluations, fewer in the first steps; a subclass gives `weights`.
+    """x⁺ = (m⁺/m)·x + Σ_j w_j·g_j over the last k evaluations, fewer in the first steps; a subclass gives `weights_at`.
 
     g and m are those of `prediction` (see `quadrature`). With `lower_final` the last k − 1 steps of a run use fewer
-    evaluations too, down to the last one's own: steadier where few steps are long in ln σ, at the price of an error
-    that falls with the square of the step for any k, with a small factor. A step to σ = 0 ends at D.
+    evaluations too, down to the last one's own: steadier where few steps are long in ln σ, but of second order for any
+    k, with a small factor. A step to σ = 0 ends at D.
     """
 
     multistep = True
@@ -44,7 +46,7 @@ class LinearMultistep(UnscaledSolver):
     lower_final: bool = False
 
     @abstractmethod
-    def weights(self, sigmas: tuple[float, ...], end: float) -> tuple[float, ...]:
+    def weights_at(self, sigmas: tuple[float, ...], end: float) -> tuple[float, ...]:
         """The weight of each g in the state at `end`; `sigmas` are the levels of the evaluations, newest first."""
 
     def corrected(self, x: Tensor, past: tuple[Past, ...]) -> Tensor:
@@ -65,7 +67,7 @@ class LinearMultistep(UnscaledSolver):
 
 @functools.lru_cache(maxsize=4096)
 def _weights(solver: LinearMultistep, sigmas: tuple[float, ...], end: float) -> tuple[float, ...]:
-    return solver.weights(sigmas, end)
+    return solver.weights_at(sigmas, end)
 
 
 def polynomial_weights(
@@ -89,7 +91,7 @@ class _Polynomial(LinearMultistep):
     def order(self) -> int:
         return min(self.k, 2) if self.lower_final else self.k
 
-    def weights(self, sigmas: tuple[float, ...], end: float) -> tuple[float, ...]:
+    def weights_at(self, sigmas: tuple[float, ...], end: float) -> tuple[float, ...]:
         return polynomial_weights(self.prediction, self.variable, sigmas, end, self.sigma_data)
 
     def step_to_zero(self, x: Tensor, start: Point, end: Point, memory: tuple[Past, ...] | None) -> Step:
@@ -102,9 +104,8 @@ class _Polynomial(LinearMultistep):
 class AdamsBashforth(_Polynomial):
     """The Adams–Bashforth method with weights for the actual steps: of the declared order on any steps.
 
-    x⁺/m⁺ = x/m + Σ_j w_j·g_j over the last k evaluations, w_j = ∫ ℓ_j(u) dμ (see `quadrature`), fewer in the first
-    steps, and in the last ones too with `lower_final`. `prediction` says what is interpolated (ε, x₀ or v), `variable`
-    in which variable it is a polynomial:
+    x⁺/m⁺ = x/m + Σ_j w_j·g_j over the last k evaluations, w_j = ∫ ℓ_j(u) dμ (see `quadrature`). `prediction` says what
+    is interpolated (ε, x₀ or v), `variable` in which variable it is a polynomial:
 
     - ε in σ: `LMS`; ε in "vp": `DEIS`;
     - ε or x₀ in ln σ: exponential Adams–Bashforth, which DPM-Solver and DPM-Solver++ truncate;
@@ -155,8 +156,7 @@ _EQUAL_STEPS = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, 
 class IPNDM(LinearMultistep):
     """x⁺ = x + (σ⁺ − σ)·Σ_j c_j·ε_j, c_j of Adams and Bashforth for equal steps (Zhang and Chen 2023).
 
-    On steps that are not equal in σ the method is of second order for any k ≥ 2. It is still among the best at few
-    evaluations, where the order has no effect yet. A step to σ = 0 is Euler's.
+    On steps that are not equal in σ the method is of second order for any k ≥ 2. A step to σ = 0 is Euler's.
     """
 
     k: int = 4
@@ -169,8 +169,43 @@ class IPNDM(LinearMultistep):
     def order(self) -> int:
         return min(self.k, 2)
 
-    def weights(self, sigmas: tuple[float, ...], end: float) -> tuple[float, ...]:
+    def weights_at(self, sigmas: tuple[float, ...], end: float) -> tuple[float, ...]:
         return tuple((end - sigmas[0]) * c for c in _EQUAL_STEPS[len(sigmas) - 1])
+
+
+@dataclass(frozen=True)
+class FittedSolver(LinearMultistep):
+    """A linear multistep solver found for one denoiser and one sequence of levels (`fit_solver`), as plain numbers.
+
+    x⁺ = x + Σ_{j ≤ i} w_ij·ε_j in step i, ε_j = (x_j − D_j)/σ_j of every earlier evaluation. `levels` are N+1, falling;
+    row i of `weights` holds i+1 numbers. It steps between these levels alone, which its `Sampler` holds as
+    `GivenSteps`. A table for one grid has no limit of many steps: `order` is 1 by declaration only.
+    """
+
+    levels: tuple[float, ...]
+    weights: tuple[tuple[float, ...], ...]
+    order = 1
+    prediction = "epsilon"
+
+    def __post_init__(self) -> None:
+        rows = [len(row) for row in self.weights]
+        if rows != list(range(1, GivenSteps(self.levels).num_steps + 1)):
+            raise ValueError(f"weights: expected rows of 1, 2, … {len(self.levels) - 1} numbers, got {rows}")
+        if not all(math.isfinite(w) for row in self.weights for w in row):
+            raise ValueError("weights: expected finite numbers")
+        object.__setattr__(self, "k", len(rows))
+
+    def weights_at(self, sigmas: tuple[float, ...], end: float) -> tuple[float, ...]:
+        i = len(sigmas) - 1
+        pairs = zip((sigmas[0], end), self.levels[i:], strict=False)
+        if not all(math.isclose(a, b, rel_tol=1e-6) for a, b in pairs):
+            raise ValueError(
+                f"steps: step {i} goes from σ = {sigmas[0]:g} to {end:g}, but the solver was fitted to others; "
+                "use GivenSteps(solver.levels)"
+            )
+        return self.weights[i][::-1]  # the newest first
+
+    step_to_zero = LinearMultistep.step
 
 
 def epsilon_weights(nodes: list[float], end: float, k: int = 3) -> list[float]:

@@ -10,7 +10,6 @@ each with a different g to interpolate:
 ("v" interpolates F of Eq. 7 with the paper's preconditioning; for σ_d = 1 it is minus the v of Salimans and Ho 2022.)
 A solver of the family takes x⁺/m⁺ = x/m + Σ_j w_j·g_j with w_j = ∫ ℓ_j(u) dμ over the step, where ℓ_j are the Lagrange
 polynomials through the nodes in a variable u(σ): σ itself, ln σ, arctan(σ/σ_d), or the time of a VP schedule.
-
 Single-step solvers in ln σ need the same integrals of powers only, which are φ-functions for "epsilon" and "x0".
 """
 

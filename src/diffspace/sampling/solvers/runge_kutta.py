@@ -1,4 +1,4 @@
-"""Explicit Runge–Kutta methods by their tableaux."""
+"""Explicit Runge–Kutta methods: Euler, Heun and its kin (Algorithm 1, Appendix D.2), and any other by its tableau."""
 
 from __future__ import annotations
 
@@ -9,8 +9,45 @@ from typing import NamedTuple
 import torch
 
 from diffspace._shapes import Tensor
+from diffspace.checks import check_number
 from diffspace.protocols import Request
 from diffspace.sampling.solvers.base import Point, Solver, Step, combine
+
+
+@dataclass(frozen=True)
+class Euler(Solver):
+    """x⁺ = x + h·d, with d = dx/dt at t: first order, one evaluation a step. With σ = t and s = 1 it is DDIM."""
+
+    order = 1
+
+    def step(self, x: Tensor, start: Point, end: Point, memory: None) -> Step:
+        denoised = yield start.request(x)
+        return start.euler(x, denoised, end.t - start.t), None
+
+
+@dataclass(frozen=True)
+class Heun(Solver):
+    """The second-order family of Appendix D.2: Heun (α = 1), midpoint (α = ½), Ralston (α = ⅔).
+
+    x' = x + α·h·d, x⁺ = x + h·((1 − w)·d + w·d'), with d' = dx/dt at (x', t + α·h) and w = 1/(2α). Two evaluations a
+    step, but one in a step to σ = 0, which is Euler's: N steps cost 2N − 1.
+    """
+
+    alpha: float = 1.0
+    order = 2
+
+    def __post_init__(self) -> None:
+        check_number("alpha", self.alpha, "(0, 1]")
+
+    def step(self, x: Tensor, start: Point, end: Point, memory: None) -> Step:
+        h, w = end.t - start.t, 1 / (2 * self.alpha)
+        middle = start.toward(end, self.alpha)
+        denoised = yield start.request(x)
+        x_middle = start.euler(x, denoised, self.alpha * h)
+        denoised = yield middle.request(x_middle)
+        a, b = middle.ode
+        x = torch.lerp(x, x_middle, (1 - w) / self.alpha)  # x + (1 − w)·h·d, as h·d = (x' − x)/α
+        return x.add_(x_middle, alpha=w * h * a).add_(denoised, alpha=-w * h * b), None
 
 
 class Tableau(NamedTuple):
@@ -51,10 +88,7 @@ _CLASSICAL = Tableau((1 / 2, 1 / 2, 1.0), ((1 / 2,), (0.0, 1 / 2), (0.0, 0.0, 1.
 
 @dataclass(frozen=True)
 class RungeKutta4(Solver):
-    """The classical method of fourth order for dx/dt = a·x − b·D(x/s; σ), in the time of the process.
-
-    Four evaluations a step, one in a step to σ = 0, which is Euler's.
-    """
+    """The classical method of fourth order for dx/dt = a·x − b·D(x/s; σ): four evaluations a step, one to σ = 0."""
 
     order = 4
 

@@ -6,10 +6,9 @@ In the unscaled state and with β = η·σ̇/σ, which for η = 1 is Song's, Eq.
 
 The noise of every solver here comes from one Brownian motion B of each seed on one clock, τ = 1/σ²: a step has
 z = (B(1/σ⁺²) − B(1/σ²))/√(1/σ⁺² − 1/σ²). For η = 1 that is exact, since then d(x/σ²) = D d(1/σ²) + dB; for any
-other rate it is the same in the limit of small steps. So all solvers, with any steps, see the same noise of a seed, and
-all those of one SDE approach the same end point: the mean distance from it falls as 1/N for each of them (strong order
-1, as measured on a mixture). `order` is the weak one, of the law of the end points, as measured on Gaussians
-(`tests/convergence/test_stochastic_order.py`). A step to σ = 0 ends at D and adds no noise.
+other rate it is the same in the limit of small steps. So all solvers of one SDE, with any steps, approach the same end
+point of a seed: the mean distance from it falls as 1/N for each of them (strong order 1, as measured on a mixture).
+`order` is the weak one, of the law of the end points, as measured on Gaussians. A step to σ = 0 ends at D.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import torch
 
@@ -66,7 +65,7 @@ def _split(sigma: float, end: float, eta: float) -> tuple[float, float]:
 class EulerAncestral(_Ancestral):
     """Euler's step to σ_down, then noise of σ_up back to σ⁺, σ_up = η·σ⁺·√(1 − σ⁺²/σ²) (k-diffusion).
 
-    It approaches Eq. 6 with β = η²·σ̇/σ. Weak order 1, strong order 1; η = 0 is Euler.
+    It approaches Eq. 6 with β = η²·σ̇/σ; η = 0 is Euler.
     """
 
     order = 1
@@ -84,7 +83,7 @@ class DPMSolverPPSDE(_Ancestral):
     """DPM-Solver++ (stochastic, single step): two evaluations, the second at ln σ_r = (1 − r)·ln σ + r·ln σ⁺.
 
     Both stages are exact for a constant D and see one Brownian path (Lu et al. 2022, in the form of k-diffusion, with
-    the noise of `EulerAncestral`: β = η²·σ̇/σ). Weak order 2, strong order 1. A step to σ = 0 is one evaluation.
+    the noise of `EulerAncestral`: β = η²·σ̇/σ).
     """
 
     r: float = 0.5
@@ -112,10 +111,6 @@ class DPMSolverPPSDE(_Ancestral):
         return x if noise is None else x.add_(noise, alpha=up * self.S_noise)
 
 
-_Past: TypeAlias = list[tuple[float, Tensor]]
-"""(ln σ, D) of evaluations, the latest first."""
-
-
 @dataclass(frozen=True)
 class _MultistepSDE(_Ancestral):
     """x⁺ = e^{−h'}·x + (1 − e^{−h'})·D + corrections + noise, h' = (1 + η)·ln(σ/σ⁺), exact for a constant D."""
@@ -124,10 +119,13 @@ class _MultistepSDE(_Ancestral):
     order = 2
 
     @abstractmethod
-    def _corrections(self, h: float, past: _Past) -> list[tuple[Tensor, float]]:
-        """Tensors to be added to x⁺ and their factors; h is ln(σ/σ⁺), `past` the last two or three evaluations."""
+    def _corrections(self, h: float, past: list[tuple[float, Tensor]]) -> list[tuple[Tensor, float]]:
+        """Tensors to be added to x⁺ and their factors.
 
-    def unscaled_step(self, x: Tensor, start: Point, end: Point, memory: _Past | None) -> Step:
+        h is ln(σ/σ⁺), `past` has ln σ and D of the last two or three evaluations, the latest first.
+        """
+
+    def unscaled_step(self, x: Tensor, start: Point, end: Point, memory: list[tuple[float, Tensor]] | None) -> Step:
         denoised = yield Request(x, start.sigma)
         past = [(math.log(start.sigma), denoised), *(memory or [])][:3]
         h = math.log(start.sigma / end.sigma)
@@ -140,17 +138,11 @@ class _MultistepSDE(_Ancestral):
         return x, past
 
 
-def _phi_2(h: float) -> float:
-    """1 − (1 − e^{−h})/h = h·φ₂(−h)."""
-    return h * phi(2, -h)
-
-
 @dataclass(frozen=True)
 class DPMSolverPP2MSDE(_MultistepSDE):
     """DPM-Solver++(2M) SDE: D and the one before it as a line in ln σ; `variant` "midpoint" or "heun" (exact weights).
 
-    Weak order 2, strong order 1, with either; the error of "midpoint" is smaller. η = 0 with "midpoint" is
-    DPM-Solver++(2M).
+    The error of "midpoint" is smaller; with η = 0 it is DPM-Solver++(2M).
     """
 
     variant: Literal["midpoint", "heun"] = "midpoint"
@@ -159,10 +151,10 @@ class DPMSolverPP2MSDE(_MultistepSDE):
         super().__post_init__()
         check_choice("variant", self.variant, Literal["midpoint", "heun"])
 
-    def _corrections(self, h: float, past: _Past) -> list[tuple[Tensor, float]]:
+    def _corrections(self, h: float, past: list[tuple[float, Tensor]]) -> list[tuple[Tensor, float]]:
         (here, denoised), (before, earlier) = past[:2]
         full = (1 + self.eta) * h
-        weight = -0.5 * math.expm1(-full) if self.variant == "midpoint" else _phi_2(full)
+        weight = -0.5 * math.expm1(-full) if self.variant == "midpoint" else full * phi(2, -full)
         return [(denoised - earlier, weight * h / (before - here))]
 
 
@@ -170,22 +162,22 @@ class DPMSolverPP2MSDE(_MultistepSDE):
 class DPMSolverPP3MSDE(_MultistepSDE):
     """DPM-Solver++(3M) SDE of k-diffusion: D and the two before it.
 
-    As published, the weight of the second difference is half of what a parabola through the three would have: weak
-    order 2 at any η, with half the error of "midpoint" 2M SDE, and strong order 1.
+    As published, the weight of the second difference is half of what a parabola through the three would have: order 2
+    at any η, with half the error of "midpoint" 2M SDE.
     """
 
-    def _corrections(self, h: float, past: _Past) -> list[tuple[Tensor, float]]:
+    def _corrections(self, h: float, past: list[tuple[float, Tensor]]) -> list[tuple[Tensor, float]]:
         full = (1 + self.eta) * h
-        phi_2 = _phi_2(full)
+        phi_2 = phi(2, -full)
         (here, denoised), (before, earlier) = past[:2]
         r0 = (before - here) / h
         first = (denoised - earlier) / r0
         if len(past) == 2:
-            return [(first, phi_2)]
+            return [(first, full * phi_2)]
         at, earliest = past[2]
         r1 = (at - before) / h
         second = (first - (earlier - earliest) / r1) / (r0 + r1)
-        return [(first + r0 * second, phi_2), (second, 0.5 - phi_2 / full)]
+        return [(first + r0 * second, full * phi_2), (second, 0.5 - phi_2)]
 
 
 @dataclass(frozen=True)
@@ -194,8 +186,7 @@ class GeneralSDE(_StochasticSolver):
 
     dx = (σ̇/σ + β)·(x − D) dt + √(2β)·σ dω, backward in t, in the unscaled state. `beta` is a function of t; None is
     η·σ̇/σ, so that η = 1 is Song's reverse SDE and η = 0 the ODE. Two stages take the mean of both ends for drift and
-    noise, and two evaluations. Weak order 1 or, with two stages, 2; strong order 1. Steps are in t, so the error
-    depends on the process. A step to σ = 0 ends at D.
+    noise, and two evaluations. Weak order 1, or 2 with two stages. Steps are in t: the error depends on the process.
     """
 
     eta: float = 1.0
@@ -245,7 +236,6 @@ class PredictorCorrector(_StochasticSolver):
     Predictor: x + (σ² − σ⁺²)·score + √(σ² − σ⁺²)·z. Corrector, `corrections` times: x + ε·score + √(2ε)·z with
     ε = 2·(snr·σ⁺)². Song's ε has ‖z‖/‖score‖ of a batch in place of σ⁺, which is the same where the score is that of
     noise; measured norms would make a sample depend on its batch, or, measured for each sample, bias the law.
-    A step to σ = 0 is the predictor's mean, D. The predictor alone is of weak order 1.
     """
 
     corrections: int = 1

@@ -19,14 +19,12 @@ Variant = Literal["bh1", "bh2"]
 class UniPC(LinearMultistep):
     """UniPC-k: exponential multistep in ln σ whose every prediction is corrected when D is known there.
 
-    The predictor follows a polynomial through the last k evaluations of D (or ε). The corrector repeats that step with
-    the polynomial through the new evaluation as well, which then serves the next step: one evaluation a step, order
-    k + 1, or 2 with `lower_final`. A step ends at the prediction; the next one begins with the correction, so the last
-    prediction is not corrected.
+    The predictor follows a polynomial through the last k evaluations of D (or ε). The next step begins with the
+    correction, the same step with the polynomial through the new evaluation as well: one evaluation a step, order
+    k + 1, or 2 with `lower_final`. The last prediction is not corrected.
 
     `variant` is the B(h) of the paper: h for "bh1", e^h − 1 for "bh2". It has an effect only where the authors' code
-    sets a coefficient of B(h) to ½ instead of solving for it, in predictors of order 2 and correctors of order 1: for
-    k = 3, in the first and last steps.
+    sets a coefficient of B(h) to ½, in predictors of order 2 and correctors of order 1.
     """
 
     k: int = 3
@@ -50,7 +48,7 @@ class UniPC(LinearMultistep):
         share = 1.0 if self.variant == "bh2" else 1 / phi(1, h if self.prediction == "epsilon" else -h)
         return line_weights(mean, 0.5 * share * mean, sigma, other, end)
 
-    def weights(self, sigmas: tuple[float, ...], end: float) -> tuple[float, ...]:
+    def weights_at(self, sigmas: tuple[float, ...], end: float) -> tuple[float, ...]:
         if len(sigmas) == 2:
             return self._simple(*sigmas, end)
         return polynomial_weights(self.prediction, "log_sigma", sigmas, end)
@@ -67,7 +65,7 @@ class UniPC(LinearMultistep):
             newest_last: tuple[float, ...] = self._simple(levels[0], end, end)
         else:
             newest_last = polynomial_weights(self.prediction, "log_sigma", (*levels, end), end)
-        predictor = self.weights(tuple(levels), end)
+        predictor = self.weights_at(tuple(levels), end)
         return newest_last[-1], *(b - a for a, b in zip(predictor, newest_last[:-1], strict=True))
 
 
