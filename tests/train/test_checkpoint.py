@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -488,6 +489,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     [
         ({"trainer": {"a": [1, Path("x")]}}, r"parts: trainer\.a\.1 is a PosixPath; expected tensors"),
         ({"trainer": {"a": {(1, 2): 3}}}, r"parts: trainer\.a has the key \(1, 2\)"),
+        ({"trainer": {"a": Counter("x")}}, r"parts: trainer\.a is a Counter"),
     ],
 )
 def test_what_could_not_be_read_back_is_refused(tmp_path, parts, message):

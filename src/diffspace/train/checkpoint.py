@@ -18,6 +18,7 @@ import os
 import re
 import shutil
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -243,12 +244,12 @@ def _remove(path: Path) -> None:
 
 def _check_plain(value: Any, where: str) -> None:
     """ValueError names a value that `torch.load(weights_only=True)` does not read back."""
-    if isinstance(value, Mapping):
+    if type(value) in (dict, OrderedDict):  # others are pickled by the names of their classes
         if odd := [key for key in value if type(key) not in (int, str)]:
             raise ValueError(f"parts: {where} has the key {odd[0]!r}; expected strings and integers")
         for key, item in value.items():
             _check_plain(item, f"{where}.{key}")
-    elif isinstance(value, list | tuple):
+    elif type(value) in (list, tuple):
         for i, item in enumerate(value):
             _check_plain(item, f"{where}.{i}")
     elif type(value) not in _PLAIN:
