@@ -3,13 +3,18 @@
 from diffspace.figures.augmentation import augmentation_figure as augmentation_figure
 from diffspace.figures.curves import Curves as Curves
 from diffspace.figures.draw_curves import curves_figure as curves_figure
-from diffspace.figures.ema import draw_ema_sweep as draw_ema_sweep
+from diffspace.figures.errors import (
+    draw_ema_sweep as draw_ema_sweep,
+    draw_errors as draw_errors,
+    draw_loss_by_sigma as draw_loss_by_sigma,
+    draw_pareto as draw_pareto,
+    draw_solver_error as draw_solver_error,
+)
 from diffspace.figures.guidance import (
     affine_ends as affine_ends,
     draw_normals as draw_normals,
     posterior_error as posterior_error,
 )
-from diffspace.figures.loss_curve import draw_loss_by_sigma as draw_loss_by_sigma
 from diffspace.figures.report import render_report as render_report
 from diffspace.figures.samples import (
     draw_points as draw_points,
@@ -19,10 +24,5 @@ from diffspace.figures.samples import (
     save_image as save_image,
     save_samples as save_samples,
     to_pixels as to_pixels,
+    trajectory_figure as trajectory_figure,
 )
-from diffspace.figures.solver_error import (
-    draw_errors as draw_errors,
-    draw_pareto as draw_pareto,
-    draw_solver_error as draw_solver_error,
-)
-from diffspace.figures.trajectory import trajectory_figure as trajectory_figure

@@ -1,10 +1,16 @@
-"""A page of HTML in one file, with its pictures inside."""
+"""A page of HTML in one file, with its pictures inside: each function returns HTML, and is given text to escape."""
 
 from __future__ import annotations
 
+import base64
 import html
-from collections.abc import Sequence
-from dataclasses import dataclass
+import io
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from diffspace.figures.samples import save_image
 
 _CSS = """
 :root { color-scheme: light; }
@@ -26,55 +32,41 @@ td.note { color: #616e7c; font-size: .86rem; }
 """
 
 
-@dataclass(frozen=True)
-class Picture:
-    """An image as a data: address, with its caption; `pixels` keeps the squares of small images sharp."""
+def picture(source: Figure | np.ndarray, caption: str) -> str:
+    """A figure, or the pixels of small images, whose squares stay sharp, with a caption below."""
+    png = io.BytesIO()
+    if isinstance(source, Figure):
+        source.savefig(png, format="png", dpi=160)
+    else:
+        save_image(png, source)
+    kind = "" if isinstance(source, Figure) else ' class="pixels"'
+    uri = "data:image/png;base64," + base64.b64encode(png.getvalue()).decode("ascii")
+    text = html.escape(caption)
+    return f'<figure{kind}><img src="{uri}" alt="{text}"><figcaption>{text}</figcaption></figure>'
 
-    uri: str
-    caption: str
-    pixels: bool = False
 
-    def render(self) -> str:
-        kind = ' class="pixels"' if self.pixels else ""
-        caption = html.escape(self.caption)
-        return f'<figure{kind}><img src="{self.uri}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
-
-
-@dataclass(frozen=True)
-class Table:
+def table(headings: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
     """Rows of text under headings; the first column names, the last one may explain."""
-
-    headings: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-    def render(self) -> str:
-        head = "".join(f"<th>{html.escape(h)}</th>" for h in self.headings)
-        body = []
-        for row in self.rows:
-            kinds = [""] + [' class="num"'] * (len(row) - 2) + [' class="note"']
-            body.append("".join(f"<td{k}>{html.escape(c)}</td>" for k, c in zip(kinds, row, strict=False)))
-        return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in body)}</table>"
+    head = "".join(f"<th>{html.escape(heading)}</th>" for heading in headings)
+    body = []
+    for row in rows:
+        kinds = ["", *[' class="num"'] * (len(row) - 2), ' class="note"']
+        cells = (f"<td{kind}>{html.escape(cell)}</td>" for kind, cell in zip(kinds, row, strict=True))
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    return f"<table><tr>{head}</tr>{''.join(body)}</table>"
 
 
-@dataclass(frozen=True)
-class Section:
+def section(title: str, text: str, *parts: str) -> str:
     """A heading, a paragraph, and pictures or tables side by side."""
-
-    title: str
-    text: str
-    parts: tuple[Picture | Table, ...] = ()
-
-    def render(self) -> str:
-        parts = "".join(part.render() for part in self.parts)
-        head = f"<h2>{html.escape(self.title)}</h2><p>{html.escape(self.text)}</p>"
-        return f'{head}<div class="parts">{parts}</div>'
+    head = f"<h2>{html.escape(title)}</h2><p>{html.escape(text)}</p>"
+    return f'{head}<div class="parts">{"".join(parts)}</div>'
 
 
-def render_page(title: str, facts: str, sections: Sequence[Section]) -> str:
-    """The page as one string of HTML."""
-    body = "\n".join(section.render() for section in sections)
+def render_page(title: str, facts: str, sections: Iterable[str]) -> str:
+    """The page as one string."""
+    name, body = html.escape(title), "\n".join(sections)
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_CSS}</style></head>\n'
-        f'<body><h1>{html.escape(title)}</h1><p class="facts">{html.escape(facts)}</p>\n{body}\n</body></html>\n'
+        f'<body><h1>{name}</h1><p class="facts">{html.escape(facts)}</p>\n{body}\n</body></html>\n'
     )

@@ -1,4 +1,4 @@
-"""How far a solver ends from the exact solution, over the evaluations it spends (Figure 2 of the paper)."""
+"""Errors over what decides them: the noise level, the evaluations of a solver, the width of an average."""
 
 from __future__ import annotations
 
@@ -6,12 +6,46 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
 
 from diffspace.figures.style import GRAY, INK, PALETTE, tidy
+from diffspace.metrics import FrechetScore
+from diffspace.objective import LossBySigma, NoiseDistribution
 from diffspace.solverlab import Measurement, SolverComparison, pareto
 
 _NOTE: Any = {"textcoords": "offset points", "fontsize": 7, "zorder": 5}
 _TICKS = (1, 2, 3, 5, 8, 10, 15, 20, 35, 50, 79, 100, 200, 500)
+
+
+def draw_loss_by_sigma(ax: Axes, curves: Mapping[str, LossBySigma], noise: NoiseDistribution | None = None) -> None:
+    """Mean squared error per dimension over σ, with ±2 standard errors (Figure 5a of the paper).
+
+    The dotted line is the trivial denoiser of the first curve, the dashed one the attainable minimum if a curve has
+    one. The band marks the levels between the 5 % and 95 % quantiles of the training noise.
+    """
+    for (name, curve), colour in zip(curves.items(), PALETTE, strict=False):
+        sigma, mse, error = curve.sigma.numpy(), curve.mse.numpy(), curve.standard_error.numpy()
+        ax.plot(sigma, mse, color=colour, label=name, zorder=3)
+        ax.fill_between(sigma, (mse - 2 * error).clip(min=mse * 1e-2), mse + 2 * error, color=colour, alpha=0.18, lw=0)
+        if curve.attainable is not None:
+            ideal = f"{name}: ideal denoiser of it"
+            ax.plot(sigma, curve.attainable.numpy(), color=colour, ls="--", lw=1.1, label=ideal)
+    first = next(iter(curves.values()))
+    sigma = first.sigma.numpy()
+    ax.plot(sigma, first.trivial.numpy(), color=INK, ls=":", lw=1.1, label="trivial: answers the mean")
+    ax.plot(sigma, sigma**2, color=GRAY, ls=":", lw=1.1, label="identity: answers x")
+    if noise is not None:
+        low, high = noise.quantile(first.sigma.new_tensor([0.05, 0.95])).tolist()
+        ax.axvspan(low, high, color=GRAY, alpha=0.15, lw=0, label="90 % of training noise")
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xlim(float(first.sigma[0]), float(first.sigma[-1]))
+    lowest = min(float(curve.mse.min()) for curve in curves.values())
+    ax.set_ylim(lowest / 3, float(first.trivial.max()) * 3)
+    ax.set_xlabel("noise level σ")
+    ax.set_ylabel("E‖D(y + n; σ) − y‖² per dimension")
+    ax.legend(fontsize=7.5)
+    tidy(ax)
 
 
 def _lines(comparison: SolverComparison) -> dict[tuple[str, str], list[Measurement]]:
@@ -41,7 +75,7 @@ def _axes(ax: Axes, nfes: Sequence[int], unit: str) -> None:
 
 
 def draw_solver_error(ax: Axes, comparison: SolverComparison, unit: str = "RMS distance of end points") -> None:
-    """A line for each sampler; both axes logarithmic, where a straight line of slope −p is a solver of order p."""
+    """A line for each sampler (Figure 2 of the paper); on both logarithmic axes, order p is a slope of −p."""
     draw_errors(ax, {name: _curve(line) for (name, _), line in _lines(comparison).items()}, unit)
 
 
@@ -94,3 +128,35 @@ def draw_pareto(
     if front and floor > ax.get_ylim()[0]:
         ax.axhline(floor, color=INK, linewidth=0.8, linestyle=":")
         ax.text(0.99, floor, "the reference's own error", transform=ax.get_yaxis_transform(), ha="right", fontsize=7)
+
+
+def draw_ema_sweep(
+    ax: Axes, widths: Sequence[float], scores: Sequence[FrechetScore], own: FrechetScore | None = None
+) -> None:
+    """The Fréchet distance over σ_rel with its standard error, its least value marked (Figure 5 of arXiv:2312.02696).
+
+    Distances have a logarithmic axis where the largest is more than four times the least. The dotted line is the
+    distance of real data, the dashed one that of `own`, another average of the same training.
+    """
+    values = [score.value for score in scores]
+    errors = [score.standard_error for score in scores]
+    ax.errorbar(widths, values, errors, color=PALETTE[0], marker="o", ms=4, elinewidth=1, zorder=3)
+    best = values.index(min(values))
+    ax.plot(widths[best], values[best], "o", ms=10, mfc="none", mec=PALETTE[1], mew=1.6, zorder=4)
+    lines = [(scores[0].real, "real data", ":", INK)]
+    if own is not None:
+        lines.append((own.value, "the run's own average", "--", GRAY))
+    for value, name, style, colour in lines:
+        ax.axhline(value, color=colour, ls=style, lw=1.1, label=name, zorder=1)
+    ax.set_xscale("log")
+    ax.set_xticks(widths, [f"{width:g}" for width in widths])
+    ax.xaxis.set_minor_locator(NullLocator())
+    low, high = ax.get_ylim()
+    if min(values) > 0 and max(values) > 4 * min(values):
+        ax.set_yscale("log")
+    elif low > 0:
+        ax.set_ylim(low - 0.2 * (high - low), high + 0.2 * (high - low))
+    ax.set_xlabel("width of the average, σ_rel")
+    ax.set_ylabel("Fréchet distance")
+    ax.legend(fontsize=8, frameon=False)
+    tidy(ax)
