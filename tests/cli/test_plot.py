@@ -1,10 +1,10 @@
 """Dots of a terminal plot against the places where they belong."""
 
 import pytest
-from rich.text import Text
 
-from diffspace.cli.plot import Line, plot, short
-from diffspace.cli.watch_view import duration
+from diffspace.cli.console import duration
+from diffspace.cli.plot import plot
+from diffspace.figures.curves import Line, Panel, short
 
 BITS = {(0, 0): 1, (0, 1): 2, (0, 2): 4, (0, 3): 64, (1, 0): 8, (1, 1): 16, (1, 2): 32, (1, 3): 128}
 
@@ -21,16 +21,14 @@ def dots(rows):
 
 
 def test_a_straight_line_is_the_diagonal():
-    rows = plot(Text("t"), [Line([0, 1], [0, 1])], width=28, height=12)
+    rows = plot(Panel("t", [Line([0, 1], [0, 1])]), width=28, height=12)
     assert len(rows) == 12
     assert all(len(row.plain) == 28 for row in rows)
     assert dots(rows) == {(k, 39 - k) for k in range(40)}
 
 
-@pytest.mark.parametrize("ends", [{"x_range": (1, 100)}, {}])
-def test_logarithmic_axes(ends):
-    x = [1, 10, 100]
-    rows = plot(Text("t"), [Line(x, [0.01, 0.1, 1])], width=28, height=12, log_x=True, log_y=True, **ends)
+def test_logarithmic_axes():
+    rows = plot(Panel("t", [Line([1, 10, 100], [0.01, 0.1, 1])], by_sigma=True), width=28, height=12)
     assert all(abs(i + j - 39) <= 1 for i, j in dots(rows))  # logarithms are rounded
     assert {i for i, _ in dots(rows)} == set(range(40))
     assert rows[1].plain.startswith("     1┤")
@@ -39,23 +37,28 @@ def test_logarithmic_axes(ends):
 
 
 def test_marks_and_dots_share_a_picture():
-    rows = plot(Text("t"), [Line([0, 1], [0, 0]), Line([0, 0.5, 1], [0, 1, 0], mark="•")], width=28, height=12)
+    rows = plot(Panel("t", [Line([0, 1], [0, 0]), Line([0, 0.5, 1], [0, 1, 0], style="points")]), width=28, height=12)
     assert rows[-2].plain[7] == "•"
     assert rows[1].plain[7:].index("•") == pytest.approx(10, abs=1)
     assert {y for _, y in dots(rows)} == {39}
 
 
-def test_what_cannot_be_drawn_is_left_out():
-    nan = float("nan")
-    rows = plot(Text("t"), [Line([1, 2, 3, 4], [1, nan, -1, 10])], width=28, height=12, log_y=True)
-    assert len(dots(rows)) >= 40
-    empty = plot(Text("t"), [Line([1], [nan])], width=28, height=12)
-    assert len(empty) == 12
+def test_ranges_are_those_of_the_points():
+    empty = plot(Panel("t", [Line([], [])]), width=28, height=12)
+    assert [len(row.plain) for row in empty] == [28] * 12
     assert "nothing yet" in "".join(row.plain for row in empty)
-    flat = plot(Text("t"), [Line([1, 2], [5, 5])], width=28, height=12)
+    flat = plot(Panel("t", [Line([1, 2], [5, 5])]), width=28, height=12)
     assert {y for _, y in dots(flat)} <= {19, 20}
-    far = plot(Text("t"), [Line([0, 1, 2], [0, 1e9, 0])], width=28, height=12, y_range=(0, 1))
-    assert dots(far)
+    linear = plot(Panel("t", [Line([1, 2], [5, 5])], linear=True), width=28, height=12)
+    assert dots(linear) == {(x, 0) for x in range(20, 40)}
+    assert linear[-1].plain.split() == ["0", "2"]
+
+
+def test_a_title_keeps_the_last_value():
+    title, *_ = plot(Panel("a measurement with a long name", [Line([1, 2], [5, 0.0123])]), width=24, height=6)
+    assert title.plain == " a measurement w…  0.012"
+    title, *_ = plot(Panel("both", [Line([1], [5], "one"), Line([1], [5], "two", 1, "points")]), width=24, height=6)
+    assert title.plain.rstrip() == " both  ⠒ one  • two"
 
 
 @pytest.mark.parametrize(

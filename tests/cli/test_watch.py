@@ -76,6 +76,29 @@ def test_a_run_under_way(tmp_path, capsys, torn):
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_every_measurement_is_shown_and_no_number_is_cut(tmp_path, capsys):
+    folder = make_run(tmp_path / "digits")
+    with (folder / "log.jsonl").open("a") as log:
+        for name in ("first_measurement", "second_measurement", "third_measurement"):
+            log.write(json.dumps({"step": 20, "images": 1280, name: 0.001234}) + "\n")
+    text = printed(capsys, folder, "--once")
+    for name in ("first_mea", "second_mea", "third_mea"):
+        assert text.count(name) == 2  # its value, and its panel
+    assert text.count("0.0012") >= 6
+    assert text.count("_measurement 0.001234") == 3
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_run_that_stopped_early_is_over(tmp_path, capsys):
+    folder = make_run(tmp_path / "digits")
+    (folder / "recipe.yaml").write_text("images: 2560\npatience_images: 640\n")
+    assert "left" in printed(capsys, folder, "--once")
+    with (folder / "log.jsonl").open("a") as log:
+        log.write(json.dumps(held_out(10) | {"images": 1920}) + "\n")
+    text = printed(capsys, folder, "--once")
+    assert "1,280 of 2,560 images, stopped early" in text
+
+
 @pytest.mark.parametrize("with_recipe", [False, True])
 def test_a_run_that_has_written_nothing(tmp_path, capsys, with_recipe):
     if with_recipe:

@@ -5,8 +5,7 @@ import math
 import pytest
 
 from diffspace.figures import Curves, curves_figure
-from diffspace.figures.curves import smooth
-from diffspace.figures.draw_curves import shrinking_error
+from diffspace.figures.curves import shrinking_error, smooth
 
 SIGMA = [0.1, 1.0, 10.0]
 
@@ -37,6 +36,16 @@ def test_each_curve_is_that_of_its_records():
     assert curves.measured["frechet"]["classifier"].values[-1] == pytest.approx(100 / 60)
     assert (curves.trivial, curves.images, curves.finished) == (0.25, 3840, True)
     assert not Curves.of("run", log(59), 3840).finished
+
+
+@pytest.mark.parametrize(("losses", "ended"), [([3, 2, 2.5, 2.1], True), ([3, 2, 2.5, 1.9], False), ([3], False)])
+def test_a_run_that_stopped_early_has_ended(losses, ended):
+    records = [{"images": 100 * k, "loss": 1.0, "held_out": {"loss": loss}} for k, loss in enumerate(losses, 1)]
+    curves = Curves.of("run", records, 9000, patience=200)
+    assert (curves.stopped_early, curves.finished) == (ended, ended)
+    goes_on = Curves.of("run", [*records, {"images": 900, "loss": 1.0}], 9000, patience=200)
+    assert not goes_on.stopped_early
+    assert not Curves.of("run", records, 9000).stopped_early
 
 
 def test_slices_are_means_weighted_by_draws():
@@ -123,11 +132,11 @@ def test_what_is_drawn_is_what_was_logged():
     figure = curves_figure([curves])
     axes = {ax.get_title(loc="left"): ax for ax in figure.axes}
     loss = lines(axes["loss"])
-    assert loss["held-out, fixed noise"].tolist() == [[640 * k, 4 / k] for k in range(1, 7)]
+    assert loss["held-out"].tolist() == [[640 * k, 4 / k] for k in range(1, 7)]
     assert len(loss["training"]) == 60
-    levels = lines(axes["error by noise level over training"])
+    levels = lines(axes["error by σ"])
     assert levels["held-out"].tolist() == [[0.1, 0.01], [1.0, 0.21], [10.0, 0.3]]
-    assert set(levels["trivial: the mean"][:, 1]) == {0.25}
+    assert set(levels["trivial"][:, 1]) == {0.25}
     (mesh,) = [c for c in axes["error ÷ that of the best multiple of x"].collections if c.get_array() is not None]
     drawn = mesh.get_array()
     assert drawn.shape == (3, len(curves.slices(48)))

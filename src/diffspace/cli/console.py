@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -12,6 +15,7 @@ from rich.text import Text
 # without markup, since names may contain brackets
 out = Console(highlight=False, markup=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+_LAST_COLUMN = 40  # characters that the last column of a table has at least, if it needs them
 
 
 def progress_bar(unit: str, shown: bool = True) -> Progress:
@@ -30,11 +34,46 @@ def progress_bar(unit: str, shown: bool = True) -> Progress:
     )
 
 
-def table(headings: Iterable[str], rows: Iterable[Iterable[str | Text]], title: str | None = None) -> Table:
-    """A table without lines."""
-    result = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+class Stages:
+    """A line on a bar that names the stage of a computation, and counts the steps of sampling in it."""
+
+    def __init__(self, bar: Progress, prefix: str = "") -> None:
+        self._bar, self._prefix = bar, prefix
+        self._task = bar.add_task(prefix, total=None, info="")
+
+    def __call__(self, stage: str) -> None:
+        self._bar.update(self._task, description=self._prefix + stage, completed=0, total=None, info="")
+
+    def show(self, done: int, total: int | None, info: str = "") -> None:
+        """How far the stage is, with a line of figures."""
+        self._bar.update(self._task, completed=done, total=total, info=info)
+
+    def steps(self, count: int, batch: int) -> Callable[[int, Any], None]:
+        """What shows the steps, given to `Execution(progress=…)`, for `count` samples in batches of `batch`."""
+
+        def show(first: int, state: Any) -> None:
+            done, total = (n * state.num_steps for n in (first // batch, -(-count // batch)))
+            self.show(done + state.step, total, f"σ = {state.sigma:.3g}")
+
+        return show
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:
+    """A table without lines; only its last column is wrapped, so that names stay whole."""
+    result = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
-        result.add_column(heading, overflow="fold")
+        result.add_column(heading, no_wrap=heading is not headings[-1], overflow="fold")
     for row in rows:
         result.add_row(*row)
+    whole = Measurement.get(out, out.options.update(max_width=10_000), result).maximum
+    last = max(cell_len(str(row[-1])) for row in (headings, *rows))
+    result.width = min(whole, max(out.width, whole - last + min(last, _LAST_COLUMN)))
     return result
+
+
+def duration(seconds: float) -> str:
+    """`3 h 12 min`, `4 min 5 s`, `7 s`."""
+    whole = max(0, round(seconds))
+    units = [(whole // 86400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min"), (whole % 60, "s")]
+    first = next((i for i, (count, _) in enumerate(units) if count), 3)
+    return " ".join(f"{count} {unit}" for count, unit in units[first : first + 2] if count or unit == "s")

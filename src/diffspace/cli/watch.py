@@ -12,6 +12,8 @@ from diffspace.checks import check_number
 from diffspace.cli.options import Overwrite
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from diffspace.figures import Curves
 
 
@@ -24,36 +26,38 @@ def watch_command(
 ) -> None:
     """Draw loss, held-out loss, error by noise level and more, until the run ends or Ctrl-C; compare several runs."""
     from diffspace.cli.console import out as stdout
+    from diffspace.cli.output import check_target, write_figure
     from diffspace.cli.watch_view import view
+    from diffspace.figures import curves_figure
 
     check_number("--every", every, "[0.1, 3600]")
     if out is not None and once:
         raise ValueError("--once: has no effect with --out")
     watched = [_Watched(folder, name) for folder, name in zip(runs, _names(runs), strict=True)]
+    curves = [one.curves() for one in watched]
     if out is not None:
-        _draw([one.curves() for one in watched], out, overwrite)
+        check_target("--out", out, ".png", overwrite)
+        write_figure(out, curves_figure(curves))
         stdout.print(str(out))
         return
     if overwrite:
         raise ValueError("--overwrite: has no effect without --out")
+    follow = stdout.is_terminal and not once
 
-    def picture(curves: list[Curves]) -> object:
-        silent = [one.silent() for one in watched]
-        return view(curves, silent, stdout.width - 1, stdout.height if stdout.is_terminal else 32)
+    def picture() -> RenderableType:
+        return view(curves, [one.silent() for one in watched], stdout.width - 1, stdout.height if follow else None)
 
-    if once or not stdout.is_terminal:
-        stdout.print(picture([one.curves() for one in watched]))
+    if not follow:
+        stdout.print(picture())
         return
     from rich.live import Live
 
-    with Live(console=stdout, auto_refresh=False, vertical_overflow="crop") as live:
+    with Live(picture(), console=stdout, auto_refresh=False, vertical_overflow="crop") as live:
         try:
-            while True:
-                curves = [one.curves() for one in watched]
-                live.update(picture(curves), refresh=True)  # type: ignore[arg-type]
-                if all(run.finished for run in curves):
-                    return
+            while not all(run.finished for run in curves):
                 time.sleep(every)
+                curves = [one.curves() for one in watched]
+                live.update(picture(), refresh=True)
         except KeyboardInterrupt:
             return
 
@@ -70,14 +74,15 @@ class _Watched:
         if not recipe.is_file() and not log.is_file() and any(folder.iterdir()):
             raise ValueError(f"{folder}: is not the folder of a training run: it has no {RECIPE} and no {LOG}")
         self._name, self._log = name, log
-        images = read_recipe(recipe).get("images") if recipe.is_file() else None
-        self._total = images if isinstance(images, int) else None
+        config = read_recipe(recipe) if recipe.is_file() else {}
+        lengths = (config.get("images"), config.get("patience_images"))
+        self._total, self._patience = (length if isinstance(length, int) else None for length in lengths)
 
     def curves(self) -> Curves:
         from diffspace.figures import Curves
         from diffspace.train import read_log
 
-        return Curves.of(self._name, read_log(self._log), self._total)
+        return Curves.of(self._name, read_log(self._log), self._total, self._patience or 0)
 
     def silent(self) -> float:
         """The seconds since the last line of the log."""
@@ -95,11 +100,3 @@ def _names(runs: list[Path]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     raise ValueError(f"runs: {runs[0]} is named twice")
-
-
-def _draw(curves: list[Curves], path: Path, overwrite: bool) -> None:
-    from diffspace.cli.output import check_target, write_figure
-    from diffspace.figures import curves_figure
-
-    check_target("--out", path, ".png", overwrite)
-    write_figure(path, curves_figure(curves))
