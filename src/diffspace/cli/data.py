@@ -11,7 +11,6 @@ import typer
 from diffspace.cli.options import Batch, Device, Overwrite, Parts, integer_option
 
 data_app = typer.Typer(
-    name="data",
     help="Prepare data sets of images, and check them.",
     no_args_is_help=True,
     add_completion=False,
@@ -63,13 +62,11 @@ def prepare_command(
     images = image_source(source, size=_size(size), crop=crop, channels=channels, classes=classes, on_error=on_error)
     with progress_bar("images") as bar:
         task = bar.add_task("headers", total=None, info="")
-        done = prepare(
-            images,
-            destination,
-            max_images=max_images,
-            overwrite=overwrite,
-            track=lambda phase, n, total: bar.update(task, description=phase, completed=n, total=total),
-        )
+
+        def track(phase: str, n: int, total: int | None) -> None:
+            bar.update(task, description=phase, completed=n, total=total)
+
+        done = prepare(images, destination, max_images=max_images, overwrite=overwrite, track=track)
     for note in done.notes:
         err.print(f"note: {note}")
     if names := done.left_out:
@@ -85,11 +82,7 @@ def encode_command(
     source: _Images,
     destination: Annotated[Path, typer.Argument(metavar="DEST", help="A folder.", show_default=False)],
     encoder: Annotated[
-        str,
-        typer.Option(
-            help="An AutoencoderKL of diffusers: a folder, a Hub id, or owner/name:vae for a sub-folder.",
-            show_default=False,
-        ),
+        str, typer.Option(help="An AutoencoderKL of diffusers: a folder, a Hub id, or owner/name:vae for a sub-folder.")
     ],
     size: _Size = None,
     crop: _Crop = None,
@@ -106,7 +99,7 @@ def encode_command(
 
     Interrupted, it leaves DEST.partial, and the same command continues from there.
     """
-    from diffspace.cli.console import err, out, progress_bar
+    from diffspace.cli.console import Stages, err, out, progress_bar
     from diffspace.data import encode_dataset, image_source
     from diffspace.interop.diffusers import Autoencoder
     from diffspace.train import choose_device
@@ -114,7 +107,7 @@ def encode_command(
     images = image_source(source, size=_size(size), crop=crop, channels="RGB", classes=classes, on_error=on_error)
     autoencoder = Autoencoder.load(encoder).to(choose_device(device))
     with progress_bar("images") as bar:
-        task = bar.add_task("encoding", total=None, info="")
+        stage = Stages(bar, "encoding")
         done = encode_dataset(
             images,
             autoencoder,
@@ -124,14 +117,12 @@ def encode_command(
             precision=precision,
             mirror=mirror,
             overwrite=overwrite,
-            track=lambda n, total: bar.update(task, completed=n, total=total),
+            track=stage.show,
         )
     for note in done.notes:
         err.print(f"note: {note}")
-    shape = "×".join(map(str, done.shape))
-    mean, std = (
-        " ".join(f"{v:.3g}" for v in values.tolist()) for values in (done.moments.mean, done.moments.var.sqrt())
-    )
+    shape, moments = "×".join(map(str, done.shape)), done.moments
+    mean, std = (" ".join(f"{v:.3g}" for v in values.tolist()) for values in (moments.mean, moments.var.sqrt()))
     out.print(f"{done.path}: latents of {shape} of {done.images} images; sha256 {done.sha256}")
     out.print(f"mean of each channel {mean}; standard deviation {std}")
 
@@ -141,12 +132,11 @@ def verify_command(
     path: Annotated[Path, typer.Argument(metavar="DEST", help="What `prepare` wrote.", show_default=False)],
 ) -> None:
     """Read every file and compare its hash with the manifest; the exit code is 1 if any differs."""
-    from diffspace.cli.console import err, out, progress_bar
+    from diffspace.cli.console import Stages, err, out, progress_bar
     from diffspace.data import verify
 
     with progress_bar("files") as bar:
-        task = bar.add_task("reading", total=None, info="")
-        problems = verify(path, lambda n, total: bar.update(task, completed=n, total=total))
+        problems = verify(path, Stages(bar, "reading").show)
     for problem in problems:
         err.print(f"diffspace: {problem}")
     if problems:

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from diffspace.averages import Reconstruction, Snapshot
     from diffspace.cli.scoring import Scoring
     from diffspace.metrics import FrechetScore
+
 SWEEP, PICTURE, MODELS = "ema.json", "ema.png", "ema"
 
 
@@ -68,7 +69,7 @@ def ema_command(
         plans = [Reconstruction.plan(snapshots, each, images) for each in _parse_widths(sweep or "")]
         for name in (SWEEP, PICTURE):
             check_target("--sweep", run / name, Path(name).suffix, overwrite)
-        _sweep(run, plans, Scoring.of(open_recipe(run), n, sets, steps, first_seed, batch), device)
+        _sweep(run, plans, Scoring(open_recipe(run).data.load(), n, sets, steps, first_seed, batch), device)
 
 
 def _check_effect(ctx: Context, mode: str, *names: str) -> None:
@@ -128,7 +129,7 @@ def _write(run: Path, plan: Reconstruction, out: Path | None, overwrite: bool) -
 
 def _sweep(run: Path, plans: Sequence[Reconstruction], scoring: Scoring, device: str | None) -> None:
     """Score each width, and the run's own average beside them."""
-    from diffspace.cli.console import out as stdout, progress_bar, table
+    from diffspace.cli.console import Stages, out as stdout, progress_bar, table
     from diffspace.cli.options import load_model
     from diffspace.cli.output import write_figure, write_json
     from diffspace.figures import draw_ema_sweep
@@ -137,47 +138,45 @@ def _sweep(run: Path, plans: Sequence[Reconstruction], scoring: Scoring, device:
     model = load_model(str(run), device)
     scores: list[tuple[FrechetScore, ...]] = []
     with progress_bar("steps") as bar:
-        own = scoring(model, *scoring.watch(bar, "the run's own average: "))
+        own = scoring(model, Stages(bar, "the run's own average: "))
         for i, plan in enumerate(plans, 1):
-            tell, show = scoring.watch(bar, f"width {plan.width:g} ({i} of {len(plans)}): ")
-            tell("reading snapshots")
-            scores.append(scoring(_average(run, model, plan), tell, show).frechet)
-    pairs = list(zip(plans, scores, strict=True))
-    best_plan, (best, *_) = min(pairs, key=lambda pair: pair[1][0].value)
-    images = model.notes.get("images")
-    record: dict[str, Any] = {
-        "images": best_plan.images,
+            stage = Stages(bar, f"width {plan.width:g} ({i} of {len(plans)}): ")
+            stage("reading snapshots")
+            scores.append(scoring(_average(run, model, plan), stage).frechet)
+    k = min(range(len(plans)), key=lambda k: scores[k][0].value)
+    best, images, width = scores[k][0], plans[k].images, plans[k].width
+    record = {
+        "images": images,
         "snapshots": len({s for plan in plans for s in plan.parts}),
         "seeds": own.seeds,
         "steps": scoring.steps,
-        "own": {"images": images, "frechet": [dataclasses.asdict(f) for f in own.frechet]},
+        "own": {"images": model.notes.get("images"), "frechet": [dataclasses.asdict(f) for f in own.frechet]},
         "widths": [
             {"width": plan.width, "mismatch": plan.mismatch, "frechet": [dataclasses.asdict(f) for f in each]}
-            for plan, each in pairs
+            for plan, each in zip(plans, scores, strict=True)
         ],
-        "best": best_plan.width,
+        "best": width,
     }
     write_json(run / SWEEP, record)
     figure = new_figure(6, 4)
     ax = figure.subplots()
-    beside = own.frechet[0] if images == best_plan.images else None
+    beside = own.frechet[0] if model.notes.get("images") == images else None
     draw_ema_sweep(ax, [plan.width for plan in plans], [each[0] for each in scores], beside)
-    ax.set_title(f"{best.sets} × {best.n} samples after {best_plan.images} images")
+    ax.set_title(f"{best.sets} × {best.n} samples after {images} images")
     write_figure(run / PICTURE, figure)
 
-    after = "" if images is None else f", after {images} images"
-    rows = [_row(f"{plan.width:g}", each, f"{plan.mismatch:.1e}") for plan, each in pairs]
+    after = f", after {model.notes['images']} images" if "images" in model.notes else ""
+    rows = [_row(f"{plan.width:g}", each, f"{plan.mismatch:.1e}") for plan, each in zip(plans, scores, strict=True)]
     rows.append(_row(f"the run's own{after}", own.frechet, ""))
     headings = ("width", *(f"Fréchet distance, {f.extractor}" for f in own.frechet), "of real", "mismatch")
     stdout.print(table(headings, rows))
     near = [
         f"{plan.width:g}"
-        for plan, (score, *_) in pairs
-        if plan is not best_plan and score.value - best.value <= math.hypot(score.standard_error, best.standard_error)
+        for plan, (score, *_) in zip(plans, scores, strict=True)
+        if score is not best and score.value - best.value <= math.hypot(score.standard_error, best.standard_error)
     ]
     others = f"; {', '.join(near)} within the standard error" if near else ""
-    stdout.print(f"best width: {best_plan.width:g}{others}")
-    stdout.print(f"{run / SWEEP}, {run / PICTURE}")
+    stdout.print(f"best width: {width:g}{others}\n{run / SWEEP}, {run / PICTURE}")
 
 
 def _row(name: str, scores: Sequence[FrechetScore], mismatch: str) -> tuple[str, ...]:

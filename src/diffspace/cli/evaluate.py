@@ -27,7 +27,7 @@ def evaluate_command(
 
     Samples take the classes of the held-out data in turn, and every score is printed beside that of real data.
     """
-    from diffspace.cli.console import err, out as stdout, progress_bar, table
+    from diffspace.cli.console import Stages, err, out as stdout, progress_bar, table
     from diffspace.cli.options import load_model
     from diffspace.cli.output import write_json
     from diffspace.cli.runs import open_recipe
@@ -36,18 +36,18 @@ def evaluate_command(
     from diffspace.files import write_text
 
     recipe = open_recipe(run)
-    scoring = Scoring.of(recipe, n, sets, steps, first_seed, batch)
+    scoring = Scoring(recipe.data.load(), n, sets, steps, first_seed, batch)
     model = load_model(str(run), device)
     headings = ("score", "samples", "real data", "how")
 
     with progress_bar("steps") as bar:
-        tell, show = scoring.watch(bar)
-        scores = scoring(model, tell, show)
+        stage = Stages(bar)
+        scores = scoring(model, stage)
         write_json(run / SCORES, scores.as_dict())
         rows = [(row.name, row.value, row.reference, row.note) for row in scores.rows()]
         if report:
             data = scoring.training, scoring.held_out
-            page = render_report(model, *data, headings=headings, scores=rows, noise=recipe.noise, progress=tell)
+            page = render_report(model, *data, headings=headings, scores=rows, noise=recipe.noise, progress=stage)
             write_text(run / REPORT, page)
     stdout.print(table(headings, rows))
     for note in scores.notes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -14,9 +13,8 @@ from diffspace.cli.options import AnyModel, Batch, DataOptions, Device, FirstSee
 from diffspace.cli.sampler_options import build_sampler, with_sampler_options
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from diffspace._shapes import Tensor
+    from diffspace.cli.console import Stages
     from diffspace.data import DataSet
 
 _EXACT = 16  # dimensions up to which the exact trace, of one product each, is the default
@@ -64,7 +62,7 @@ def likelihood_command(
     """
     import torch
 
-    from diffspace.cli.console import progress_bar
+    from diffspace.cli.console import Stages, progress_bar
     from diffspace.cli.options import load_model
 
     if exact and probes is not None:
@@ -74,30 +72,30 @@ def likelihood_command(
     loaded = load_model(model, device)
     by_probes = not exact and (probes is not None or math.prod(loaded.sample_shape) > _EXACT)
     trace = ds.Hutchinson(probes or 2) if by_probes else ds.ExactTrace()
-    measured = _Measured(loaded, held_out, _conditions(loaded, held_out), trace, draws, first_seed, batch)
-    if draws > 1 and not measured.whole:
+    problem = _Problem(loaded, held_out, _labels(loaded, held_out), trace, draws, first_seed, batch)
+    if draws > 1 and not problem.whole:
         raise ValueError("--draws: has no effect on data that are not whole numbers, which need no dequantisation")
 
     count = len(held_out) if n is None else min(n, len(held_out))
     chosen = torch.arange(count) * len(held_out) // count
     with progress_bar("steps") as bar:
-        found, of_steps = measured.measure(chosen, sampler, bar, "likelihood"), math.nan
+        found, of_steps = problem.measure(chosen, sampler, Stages(bar, "likelihood")), math.nan
         steps = sampler.steps.num_steps
         if steps > 1 and not sampler.fixed:
-            half = sampler.with_num_steps(steps // 2)
-            coarse = measured.measure(chosen[:_CHECKED], half, bar, "error of the steps").values
+            half, stage = sampler.with_num_steps(steps // 2), Stages(bar, "error of the steps")
+            coarse = problem.measure(chosen[:_CHECKED], half, stage).values
             # with half the steps the error is 2^order times as large
             growth = (steps / (steps // 2)) ** sampler.solver.order
             of_steps = abs(float((coarse - found.values[: len(coarse)]).mean())) / (growth - 1)
-    _print(measured, found, of_steps, steps)
+    _print(problem, found, of_steps, steps)
 
 
-class _Measured(NamedTuple):
-    """A model with held-out data, and how their likelihoods are computed."""
+class _Problem(NamedTuple):
+    """A model with held-out data and their classes, and how their likelihoods are computed."""
 
     model: ds.Model
     held_out: DataSet
-    cond_of: Callable[[Tensor], ds.Cond | None]
+    labels: Tensor | None
     trace: ds.ExactTrace | ds.Hutchinson
     draws: int
     first_seed: int
@@ -108,39 +106,40 @@ class _Measured(NamedTuple):
         """Whether the data are whole numbers."""
         return self.model.transform.kind == "integer"
 
-    def measure(self, chosen: Tensor, sampler: ds.Sampler, bar: Progress, what: str) -> Figures:
+    def measure(self, chosen: Tensor, sampler: ds.Sampler, stage: Stages) -> Figures:
         """The likelihoods of the samples with these numbers."""
         raw, seeds = self.held_out.raw(chosen), range(self.first_seed, self.first_seed + len(chosen))
-        steps = sampler.steps.num_steps
-        task = bar.add_task(what, total=-(-len(chosen) * self.draws // self.batch) * steps, info="")
-
-        def show(first: int, state: Any) -> None:
-            bar.update(task, completed=first // self.batch * steps + state.step, info=f"σ = {state.sigma:.3g}")
-
-        common: dict[str, Any] = {"trace": self.trace, "cond": self.cond_of(chosen), "sampler": sampler}
-        common["execution"] = ds.Execution(self.batch, progress=show)
+        common: dict[str, Any] = {
+            "trace": self.trace,
+            "cond": None if self.labels is None else {"labels": self.labels[chosen]},
+            "sampler": sampler,
+            "execution": ds.Execution(self.batch, progress=stage.steps(len(chosen) * self.draws, self.batch)),
+        }
         if self.whole:
             bits = ds.bits_per_dim(self.model, raw, seeds=seeds, draws=self.draws, **common)
             return Figures(bits.bits, bits.standard_error, bits.importance_weighted, bits.sigmas, bits.nfe)
-        common["seeds"] = None if isinstance(self.trace, ds.ExactTrace) else seeds
+        common["seeds"] = seeds if self.trace.seeded else None
         nats = ds.log_likelihood(self.model, self.model.transform.forward(raw), **common)
         volume = self.model.transform.log_volume(self.model.sample_shape)
         return Figures(nats.log_prob + volume, nats.standard_error, None, nats.sigmas, nats.nfe)
 
 
-def _print(measured: _Measured, found: Figures, of_steps: float, steps: int) -> None:
+def _print(problem: _Problem, found: Figures, of_steps: float, steps: int) -> None:
     from diffspace.cli.console import out, table
 
-    trace, draws, data = measured.trace, measured.draws, measured.held_out
-    unit = "bits per dimension" if measured.whole else "nats per sample"
-    rows = [_row(unit, found.values, found.errors, of_steps)]
+    trace, draws, data = problem.trace, problem.draws, problem.held_out
+    rows = [_row("bits per dimension" if problem.whole else "nats per sample", found.values, found.errors, of_steps)]
     if draws > 1 and found.weighted is not None:
         rows.append(_row("importance-weighted", found.weighted, None, of_steps))
     out.print(table(("", "mean", "± over samples", "± of the estimator", "± of the steps"), rows))
-    facts = [f"{data.name}: {len(found.values)} samples of {math.prod(data.sample_shape)} dimensions"]
-    facts += [f"{trace.probes} probe{'s' * (trace.probes > 1)}" if isinstance(trace, ds.Hutchinson) else "exact trace"]
-    facts += [f"{steps} steps, NFE {found.nfe}, σ {float(found.sigmas[0]):g} … {float(found.sigmas[-1]):g}"]
-    facts += ["prior N(0, σ²)", *([f"{draws} draw{'s' * (draws > 1)}"] if measured.whole else [])]
+    facts = [
+        f"{data.name}: {len(found.values)} samples of {math.prod(data.sample_shape)} dimensions",
+        f"{trace.probes} probe{'s' * (trace.probes > 1)}" if isinstance(trace, ds.Hutchinson) else "exact trace",
+        f"{steps} steps, NFE {found.nfe}, σ {float(found.sigmas[0]):g} … {float(found.sigmas[-1]):g}",
+        "prior N(0, σ²)",
+    ]
+    if problem.whole:
+        facts.append(f"{draws} draw{'s' * (draws > 1)}")
     out.print(", ".join(facts))
 
 
@@ -158,17 +157,16 @@ def _held_out(model: str, data: str | None, options: list[str]) -> DataSet:
     return recipe.load()[1]
 
 
-def _conditions(model: ds.Model, held_out: DataSet) -> Any:
-    """The classes of samples by their numbers, for a model that knows classes; ValueError where data do not fit."""
+def _labels(model: ds.Model, held_out: DataSet) -> Tensor | None:
+    """The classes of the data, for a model that knows classes; ValueError where the data do not fit."""
     if model.sample_shape != held_out.sample_shape:
         there, here = ("×".join(map(str, shape)) for shape in (model.sample_shape, held_out.sample_shape))
         raise ValueError(f"data: samples are of {here}, the model's of {there}")
-    labels = held_out.labels
-    if not model.class_names or labels is None:
-        return lambda indices: None
+    if not model.class_names or held_out.labels is None:
+        return None
     if len(held_out.class_names) != len(model.class_names):
         raise ValueError(f"data: {len(held_out.class_names)} classes, the model has {len(model.class_names)}")
-    return lambda indices: {"labels": labels[indices]}
+    return held_out.labels
 
 
 def _row(name: str, values: Tensor, errors: Tensor | None, of_steps: float) -> tuple[str, ...]:

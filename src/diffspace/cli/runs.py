@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from diffspace.checks import check_number
+from diffspace.cli.console import Stages, progress_bar
 from diffspace.cli.scoring import Scoring
 from diffspace.config import to_config
 from diffspace.data import DataSet
@@ -36,7 +37,7 @@ from diffspace.train import (
     read_recipe,
 )
 
-_SCORED, _STEPS = 1000, 18  # samples and steps of a score during training
+_SCORED = 1000  # samples of a score during training
 
 # the parts of a proposed recipe that decide which keys have an effect, to check them before the data are read
 _EXAMPLE: dict[str, Any] = {"network": "ddpmpp", "preconditioning": "edm", "noise": "lognormal", "augment": "edm"}
@@ -48,8 +49,7 @@ class Plan:
     """A checked recipe with its data, ready to start."""
 
     recipe: Recipe
-    training: DataSet
-    held_out: DataSet
+    data: tuple[DataSet, DataSet]
     inspection: Inspection
     transfer: Model | None = None
 
@@ -61,14 +61,13 @@ class Plan:
         """
         name = re.sub(r"[^\w.-]+", "-", Path(self.recipe.data.source).stem).strip("-") or "run"
         folder = Path("runs") / name if out is None else out
-        run = _make_run(self.recipe, (self.training, self.held_out), folder, processes, warn)
+        run = _make_run(self.recipe, self.data, folder, processes, warn)
         if self.transfer is not None and (fresh := run.transfer(self.transfer.denoiser.network)):
             warn(f"--transfer: the model lacks the weights {', '.join(fresh)}, which are initialised at random")
         run.begin()
         used = {name: getattr(self.recipe.noise, name, None) for name in ("P_mean", "P_std")}
-        sigma_data = getattr(self.recipe.preconditioning, "sigma_data", None)
-        disagreements = self.inspection.proposals.disagreements(sigma_data=sigma_data, **used)
-        for text in (*self.inspection.warnings, *disagreements):
+        used["sigma_data"] = getattr(self.recipe.preconditioning, "sigma_data", None)
+        for text in (*self.inspection.warnings, *self.inspection.proposals.disagreements(**used)):
             warn(text)
         return run
 
@@ -76,23 +75,21 @@ class Plan:
 def _make_run(
     recipe: Recipe, data: tuple[DataSet, DataSet], folder: Path, processes: Processes, warn: Callable[[str], None]
 ) -> Run:
-    training, held_out = data
-    scoring = Scoring(training, held_out, min(len(held_out), len(training), _SCORED), 1, _STEPS, 0, 256)
+    scoring = Scoring(data, min(*map(len, data), _SCORED))
 
     def score(model: Model) -> dict[str, float]:
-        found = scoring(model, lambda part: None, lambda first, state: None).frechet[0]
+        found = scoring(model, Stages(progress_bar("steps", shown=False))).frechet[0]
         return {"frechet": found.value, "real": found.real}
 
-    more: dict[str, Any] = {"held_out": held_out, "processes": processes, "warn": warn}
-    return Run(recipe, training, folder, preview=_draw_preview, score=score, **more)
+    return Run(
+        recipe, data[0], folder, held_out=data[1], preview=_draw_preview, score=score, processes=processes, warn=warn
+    )
 
 
 def _draw_preview(model: Model, path: Path) -> None:
     """Eight columns of samples from the seeds 0, 1, …, the classes in turn, one row each where there are few."""
     classes = len(model.class_names)
-    count = 8 * min(classes, 10) if classes else 64
-    if len(model.sample_shape) == 1:
-        count = 2000
+    count = 2000 if len(model.sample_shape) == 1 else 8 * min(classes, 10) or 64
     cond = {"labels": torch.arange(count) // 8 % classes} if classes else None
     samples = sample(model, seeds=range(count), cond=cond, execution=Execution(batch_size=256))
     with atomic_path(path) as temporary:
@@ -101,12 +98,9 @@ def _draw_preview(model: Model, path: Path) -> None:
 
 def _of_model(model: Model) -> dict[str, Any]:
     """The parts of a recipe that continues the training of a model."""
-    network = to_config("network", model.denoiser.network)
-    preconditioning = model.denoiser.preconditioning
-    parts = {
-        "network": {name: value for name, value in network.items() if name not in FROM_DATA},
-        "preconditioning": to_config("preconditioning", preconditioning),
-    }
+    network, preconditioning = model.denoiser.network, model.denoiser.preconditioning
+    fixed = {name: value for name, value in to_config("network", network).items() if name not in FROM_DATA}
+    parts = {"network": fixed, "preconditioning": to_config("preconditioning", preconditioning)}
     for column in (VP, VE, IDDPM):  # EDM's is moved to the data
         if isinstance(preconditioning, type(column.preconditioning)):
             parts["noise"] = to_config("noise", column.noise)
@@ -135,14 +129,13 @@ def plan_run(
 ) -> Plan:
     """The recipe in full: of a file or proposed from the data, with the overrides; `epochs` becomes `images`.
 
-    Without a recipe, `transfer` determines the network, the preconditioning and the noise that goes with it. The recipe
-    is checked as far as possible before the data are read.
+    It is checked as far as possible before the data are read.
 
     Args:
         data: the source, in the place of the recipe's.
         overrides: `key=value`, in any order.
         recipe: a YAML file that the user trusts: it may name parts as module:Class, which are imported.
-        transfer: the model whose weights the training starts from.
+        transfer: the model whose weights the training starts from, by default with its network, preconditioning, noise.
         device: where it will be trained; the proposed precision depends on it.
     """
     typed = apply_overrides({}, overrides)
@@ -161,17 +154,17 @@ def plan_run(
     read_as = make_data_recipe(merged)
     images, epochs = _length(typed) or _length(given) or (None, None)
     model = None if transfer is None else load(transfer)
+    parts = {} if model is None else _of_model(model)
 
     def make(config: Mapping[str, Any], words: Sequence[str], images: int | None) -> Recipe:
         changed = apply_overrides(config, words) | {"data": read_as}
         changed.pop("epochs", None)
         return make_recipe(changed if images is None else changed | {"images": images})
 
-    if recipe is None:
-        example = _EXAMPLE if model is None else _EXAMPLE | _of_model(model)
-        known = model is not None or "kind" in (apply_overrides({"network": {}}, overrides)["network"] or {})
-        words = [word for word in overrides if known or not word.startswith("network.")]
-    make(given if recipe else example, overrides if recipe else words, 10**12 if epochs else images)
+    words = overrides
+    if recipe is None and not parts and "kind" not in (apply_overrides({"network": {}}, overrides)["network"] or {}):
+        words = [word for word in overrides if not word.startswith("network.")]  # the kind depends on the data
+    make(given if recipe else _EXAMPLE | parts, words, 10**12 if epochs else images)
 
     training, held_out = read_as.load()
     inspection = inspect(training)
@@ -181,15 +174,14 @@ def plan_run(
         given = default_config(training, read_as, inspection, images, device)
         if len(held_out) < 2:  # the error of one sample says nothing
             given |= {"held_out_images": 0, "patience_images": 0}
-        if model is not None:
-            given |= _of_model(model)
+        given |= parts
         if typed.get("held_out_images") == 0:
             given["patience_images"] = 0
     planned = make(given, overrides, images)
     if model is not None:
         _check_transfer(model, training, planned.conditional)
     check_data(planned, training)
-    return Plan(planned, training, held_out, inspection, model)
+    return Plan(planned, (training, held_out), inspection, model)
 
 
 def _length(config: Mapping[str, Any]) -> tuple[int | None, float | None] | None:

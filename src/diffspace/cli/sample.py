@@ -42,7 +42,7 @@ def sample_command(
     sampling: dict[str, Any],
 ) -> None:
     """Draw samples from a trained model."""
-    from diffspace.cli.console import out as stdout, progress_bar
+    from diffspace.cli.console import Stages, out as stdout, progress_bar
     from diffspace.cli.options import choose_labels, load_model, parse_seeds
     from diffspace.cli.output import SampleWriter
 
@@ -57,15 +57,9 @@ def sample_command(
     labels = choose_labels(loaded, classes, seed_list)
     _prepare(loaded.denoiser.network, precision, compile, winograd)
 
-    with writer, progress_bar("samples") as bar:
-        task = bar.add_task("sampling", total=len(seed_list), info="")
-
-        def show(first: int, state: Any) -> None:
-            bar.update(task, completed=first, info=f"step {state.step}/{state.num_steps}, σ = {state.sigma:.3g}")
-
-        done = 0
-        execution = ds.Execution(batch, progress=show)
-        cond = None if labels is None else {"labels": labels}
+    cond, done = None if labels is None else {"labels": labels}, 0
+    with writer, progress_bar("steps") as bar:
+        execution = ds.Execution(batch, progress=Stages(bar, "sampling").steps(len(seed_list), batch))
         for samples in ds.sample_batches(loaded, seeds=seed_list, sampler=sampler, cond=cond, execution=execution):
             rows = slice(done, done + len(samples.x))
             writer.add(loaded.decode(samples.x), seed_list[rows], None if labels is None else labels[rows])

@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import json
 import typing
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, NamedTuple
 
@@ -57,11 +59,7 @@ ALIASES: Mapping[str, Alias] = {
 }
 """The options of `diffspace sample` that choose the sampler, with the names that generate.py of NVlabs/edm has."""
 
-_PANELS = {
-    "steps": "Time steps (Table 1)",
-    "solver": "Solver and process (Table 1)",
-    "churn": "Stochastic sampling (Algorithm 2)",
-}
+_PANELS: Mapping[tuple[str, ...], str] = {_STEPS: "Time steps (Table 1)", _CHURN: "Stochastic sampling (Algorithm 2)"}
 _OTHER_NAMES = {
     "solver": {"midpoint": "heun:alpha=0.5", "ralston": f"heun:alpha={2 / 3}"},
     "schedule": {"linear": "edm"},
@@ -83,7 +81,7 @@ def with_sampler_options(*left_out: str) -> Callable[[Callable[..., None]], Call
         ]
         offered = {name: alias for name, alias in ALIASES.items() if not {name, *alias.parts} & set(left_out)}
         for name, alias in offered.items():
-            panel = _PANELS.get(alias.parts[0] if alias.parts else "solver", _PANELS["solver"])
+            panel = _PANELS.get(alias.parts[:1], "Solver and process (Table 1)")
             option = typer.Option(*alias.flags, help=alias.help, rich_help_panel=panel)
             kind: Any = Annotated[alias.type | None, option]
             own.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind))
@@ -102,72 +100,53 @@ def with_sampler_options(*left_out: str) -> Callable[[Callable[..., None]], Call
 
 def build_sampler(options: Mapping[str, Any], model: str = "", default: ds.Sampler | None = None) -> ds.Sampler:
     """The sampler that the options describe: what they leave open is that of `--sampler`, else of `default`."""
+    from diffspace.config import build, from_config, from_text, to_config
     from diffspace.sampler_files import find_sampler
 
-    given = {name: value for name, value in options.items() if value is not None}
-    found = given.pop("sampler", None)
+    given = {ALIASES[name]: value for name, value in options.items() if value is not None}
+    found = given.pop(ALIASES["sampler"], None)
     base = default or ds.Sampler() if found is None else find_sampler(model, found)
     words: dict[str, str] = {}
-    fields: dict[str, dict[str, Any]] = {}
-    for name, value in given.items():
-        alias = ALIASES[name]
-        if name == "steps" and value.isdecimal():
-            fields.setdefault("steps", {})["num_steps"] = int(value)
+    fields: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+    for alias, value in given.items():
+        if alias is ALIASES["steps"] and value.isdecimal():
+            fields["steps"]["num_steps"] = int(value)
         elif alias.field is None:
             if alias.parts[0] in words:
                 raise ValueError(f"--steps, {FAMILY_FLAGS[0]}: the kind of steps is given twice")
             words[alias.parts[0]] = value
-    for name, value in given.items():
-        alias = ALIASES[name]
+
+    def is_vp(part: str) -> bool:
+        own = base.steps if part == "steps" else base.process.schedule
+        return words[part].partition(":")[0] == "vp" if part in words else hasattr(own, "beta_d")
+
+    for alias, value in given.items():
         if alias.field is not None:
-            takers = [part for part in alias.parts if len(alias.parts) == 1 or _is_vp(part, words, base)]
+            takers = [part for part in alias.parts if len(alias.parts) == 1 or is_vp(part)]
             if not takers:
                 raise ValueError(f"{alias.flags[0]}: has no effect; use it with --disc vp or --process vp")
             for part in takers:
-                fields.setdefault(part, {})[alias.field] = _parse(value)
-    return ds.Sampler(
-        _part("steps", words, fields, base.steps),
-        _part("solver", words, fields, base.solver),
-        _process(words, fields, base.process),
-        _churn(fields.get("churn", {}), base.churn),
-    )
+                fields[part][alias.field] = _parse(value)
 
+    def part_of(family: str, base: Any) -> Any:
+        """The part of a word with its options, or the part of the base with other options."""
+        word, options = words.get(family), fields[family]
+        if word is not None:
+            return from_text(family, _OTHER_NAMES.get(family, {}).get(word, word), options)
+        return from_config(family, to_config(family, base) | options) if options else base
 
-def _is_vp(part: str, words: Mapping[str, str], base: ds.Sampler) -> bool:
-    own = base.steps if part == "steps" else base.process.schedule
-    return words[part].partition(":")[0] == "vp" if part in words else hasattr(own, "beta_d")
+    schedule = part_of("schedule", base.process.schedule)
+    # a schedule that is named brings its own scaling
+    scaling = None if "schedule" in words and "scaling" not in words else base.process.scaling
+    process = ds.Process(schedule, part_of("scaling", scaling))
+    churn: ds.Churn = build(ds.Churn, dataclasses.asdict(base.churn) | fields["churn"])
+    if fields["churn"] and churn.S_churn == 0:
+        raise ValueError("--S-min, --S-max, --S-noise: have no effect without --S-churn")
+    return ds.Sampler(part_of("steps", base.steps), part_of("solver", base.solver), process, churn)
 
 
 def _parse(value: Any) -> Any:
-    import json
-
     try:
         return json.loads(value) if isinstance(value, str) else value
     except json.JSONDecodeError:
         return value
-
-
-def _part(family: str, words: Mapping[str, str], fields: Mapping[str, dict[str, Any]], base: Any) -> Any:
-    """The part of a word with its options, or the part of the base with other options."""
-    from diffspace.config import from_config, from_text, to_config
-
-    word, options = words.get(family), fields.get(family, {})
-    if word is not None:
-        return from_text(family, _OTHER_NAMES.get(family, {}).get(word, word), options)
-    return from_config(family, to_config(family, base) | options) if options else base
-
-
-def _process(words: Mapping[str, str], fields: Mapping[str, dict[str, Any]], base: ds.Process) -> ds.Process:
-    schedule = _part("schedule", words, fields, base.schedule)
-    # a schedule that is named brings its own scaling
-    scaling = None if "schedule" in words and "scaling" not in words else base.scaling
-    return ds.Process(schedule, _part("scaling", words, fields, scaling))
-
-
-def _churn(options: dict[str, Any], base: ds.Churn) -> ds.Churn:
-    from diffspace.config import build
-
-    churn: ds.Churn = build(type(base), dataclasses.asdict(base) | options)
-    if options and churn.S_churn == 0:
-        raise ValueError("--S-min, --S-max, --S-noise: have no effect without --S-churn")
-    return churn

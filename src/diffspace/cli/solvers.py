@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import shlex
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -15,13 +16,12 @@ from diffspace.cli.options import Classes, Device, Overwrite, Parts, integer_opt
 from diffspace.cli.sampler_options import FAMILY_FLAGS
 
 if TYPE_CHECKING:
-    import torch
-    from rich.progress import Progress
+    from matplotlib.figure import Figure
 
+    from diffspace.cli.console import Stages
     from diffspace.solverlab import Measurement, Recommendation, SolverComparison
 
 _FIT_SEEDS = "1000000-1000127"
-_Choice: TypeAlias = tuple[list[str] | None, tuple[str, ...]]  # names of solvers, None for all, and kinds of steps
 
 
 def solvers_command(
@@ -64,10 +64,11 @@ def solvers_command(
     part: Parts = None,
 ) -> None:
     """Measure every solver with several kinds of steps against a reference solution, and recommend one per budget."""
-    from diffspace.cli.console import progress_bar
+    from diffspace.cli.console import Stages, out as stdout, progress_bar
     from diffspace.cli.options import parse_seeds
-    from diffspace.cli.output import check_target
+    from diffspace.cli.output import check_target, write_figure, write_json
     from diffspace.solverlab import recommend
+    from diffspace.train import choose_device
 
     for option, path, suffix in (("--out", out, ".png"), ("--json", figures, ".json")):
         if path is not None:
@@ -80,15 +81,24 @@ def solvers_command(
         raise ValueError("--fit-seeds: expected other seeds than --seeds, on which the result is judged")
     chosen = _parse_choice(solvers, steps, budgets)
 
-    problem = _Problem.load(source, classes, device, batch, reference_steps)
+    denoiser = _load(source, classes, device)
+    problem = _Problem(source, denoiser, classes, ds.Execution(batch, choose_device(device)), reference_steps)
     with progress_bar("evaluations") as bar:
-        found = problem.found()
+        stage = Stages(bar)
+        found = {} if problem.model is None else ds.load_samplers(source)
         if fit:
-            found |= _fit(problem, calibration, budgets, bar, overwrite)
-        comparison = _compare(problem, seed_list, budgets, chosen, found, bar)
-    recommended = [(choice, _command(problem, choice.row)) for choice in recommend(comparison)]
-    _print(comparison, recommended)
-    _write(comparison, recommended, {"source": source, "seeds": seeds}, figures, out)
+            found |= _fit(problem, calibration, budgets, stage, overwrite)
+        comparison = _compare(problem, seed_list, budgets, chosen, found, stage)
+    recommended = [(choice, _options(choice.row)) for choice in recommend(comparison)]
+    command = "" if problem.model is None else shlex.join(["diffspace", "sample", source]) + " "
+    _print(comparison, recommended, command)
+    if figures is not None:
+        choices = [{**choice.as_dict(), "command": command + options} for choice, options in recommended]
+        write_json(figures, {"source": source, "seeds": seeds, **comparison.as_dict(), "recommended": choices})
+    if out is not None:
+        write_figure(out, _picture(comparison, source))
+    if figures is not None or out is not None:
+        stdout.print("\n" + ", ".join(str(path) for path in (figures, out) if path is not None))
 
 
 def _parse_budgets(text: str) -> list[int]:
@@ -99,8 +109,10 @@ def _parse_budgets(text: str) -> list[int]:
     return sorted({int(word) for word in words})
 
 
-def _parse_choice(solvers: str | None, steps: str | None, budgets: list[int]) -> _Choice:
-    """The solvers and kinds of steps to combine; mistakes in them are reported before any work."""
+def _parse_choice(
+    solvers: str | None, steps: str | None, budgets: list[int]
+) -> tuple[list[str] | None, tuple[str, ...]]:
+    """The solvers, None for all, and the kinds of steps; mistakes in them are reported before any work."""
     from diffspace.config import split_list
     from diffspace.solverlab import STEP_FAMILIES, default_samplers, plan_runs
 
@@ -112,89 +124,76 @@ def _parse_choice(solvers: str | None, steps: str | None, budgets: list[int]) ->
     return names, families
 
 
+def _load(source: str, classes: str | None, device: str | None) -> ds.Denoiser:
+    from diffspace.cli.options import load_model
+    from diffspace.data import is_oracle, named_oracle
+
+    if not is_oracle(source):
+        return load_model(source, device)
+    if classes is not None:
+        raise ValueError(f"--class: has no effect on {source}, which has no classes")
+    return named_oracle(source)
+
+
 class _Problem(NamedTuple):
     """A model or an oracle, and how its reference solutions are made."""
 
     source: str
     denoiser: ds.Denoiser
-    is_oracle: bool
     classes: str | None
-    device: torch.device
-    batch: int | None
+    execution: ds.Execution
     reference_steps: int
 
-    @classmethod
-    def load(
-        cls, source: str, classes: str | None, device: str | None, batch: int | None, reference_steps: int
-    ) -> _Problem:
-        from diffspace.cli.options import load_model
-        from diffspace.data import is_oracle, named_oracle
-        from diffspace.train import choose_device
+    @property
+    def model(self) -> ds.Model | None:
+        """The denoiser, if it is a model."""
+        return self.denoiser if isinstance(self.denoiser, ds.Model) else None
 
-        exact = is_oracle(source)
-        if exact and classes is not None:
-            raise ValueError(f"--class: has no effect on {source}, which has no classes")
-        denoiser = named_oracle(source) if exact else load_model(source, device)
-        return cls(source, denoiser, exact, classes, choose_device(device), batch, reference_steps)
-
-    def found(self) -> dict[str, ds.Sampler]:
-        """The samplers that were found for a model and lie beside it; an oracle has none."""
-        return {} if self.is_oracle else ds.load_samplers(self.source)
-
-    def cond(self, seeds: list[int]) -> ds.Cond | None:
+    def reference(self, seeds: list[int], stage: Stages, *, trajectory: bool = False) -> ds.Reference:
         from diffspace.cli.options import choose_labels
-
-        labels = choose_labels(self.denoiser, self.classes, seeds) if isinstance(self.denoiser, ds.Model) else None
-        return None if labels is None else {"labels": labels}
-
-    def reference(self, seeds: list[int], bar: Progress, *, trajectory: bool = False) -> ds.Reference:
         from diffspace.solverlab import REFERENCE_SAMPLER
 
-        batches = 1 if self.batch is None else -(-len(seeds) // self.batch)
-        task = bar.add_task("reference", total=self.reference_steps // 2 * 3 * batches, info="")
-
-        def advance(first: int, state: Any) -> None:
-            bar.update(task, advance=min(state.step, 1))
-
-        truth = ds.reference(
+        stage("reference")
+        labels = None if self.model is None else choose_labels(self.model, self.classes, seeds)
+        progress = stage.steps(len(seeds), self.execution.batch_size or len(seeds))
+        return ds.reference(
             self.denoiser,
             seeds=seeds,
-            cond=self.cond(seeds),
+            cond=None if labels is None else {"labels": labels},
             sampler=REFERENCE_SAMPLER.with_num_steps(self.reference_steps),
-            execution=ds.Execution(self.batch, self.device, trajectory=trajectory, progress=advance),
+            execution=dataclasses.replace(self.execution, trajectory=trajectory, progress=progress),
         )
-        bar.remove_task(task)
-        return truth
 
 
 def _fit(
-    problem: _Problem, seeds: list[int], budgets: Sequence[int], bar: Progress, overwrite: bool
+    problem: _Problem, seeds: list[int], budgets: list[int], stage: Stages, overwrite: bool
 ) -> dict[str, ds.Sampler]:
     """Fit a solver to each budget and keep those of a model in its folder; ValueError first, where one exists."""
     from diffspace.cli.console import err
 
-    source, denoiser = problem.source, problem.denoiser
-    keep = not problem.is_oracle and Path(source).exists()
+    source, denoiser, execution = problem.source, problem.denoiser, problem.execution
+    keep = problem.model is not None and Path(source).exists()
     names = {budget: f"fitted-{budget}" for budget in budgets}
     taken = sorted(set(names.values()) & set(ds.load_samplers(source))) if keep else []
     if taken and not overwrite:
         raise ValueError(f"--fit: {source} has {', '.join(taken)} already; add --overwrite to replace them")
-    truth = problem.reference(seeds, bar, trajectory=True)
-    task, found = bar.add_task("fitting", info=""), {}
+    truth = problem.reference(seeds, stage, trajectory=True)
+    found = {}
     for budget, name in names.items():
-
-        def show(i: int, iterations: int, rms: float, name: str = name) -> None:
-            bar.update(task, description=name, completed=i, total=iterations, info=f"RMS {rms:.2e}")
-
-        sampler = found[name] = ds.fit_solver(denoiser, budget, truth, batch_size=problem.batch, progress=show)
-        execution = ds.Execution(problem.batch, problem.device)
+        stage(name)
+        sampler = found[name] = ds.fit_solver(
+            denoiser,
+            budget,
+            truth,
+            batch_size=execution.batch_size,
+            progress=lambda i, iterations, rms: stage.show(i, iterations, f"RMS {rms:.2e}"),
+        )
         run = ds.sample(denoiser, latents=truth.latents, cond=truth.cond, sampler=sampler, execution=execution)
         error = truth.error_of(run.x)
         if keep:
             notes = {"nfe": budget, "fit_seeds": len(seeds), "fit_rms": error.rms}
             path = ds.save_sampler(sampler, source, name, notes=notes, overwrite=overwrite)
-            bar.console.print(f"{path}: RMS {error.rms:.2e} on the seeds of the fit")
-    bar.remove_task(task)
+            err.print(f"{path}: RMS {error.rms:.2e} on the seeds of the fit")
     if not keep:
         err.print("note: the fitted solvers are not kept, since there is no folder of a model")
     return found
@@ -204,45 +203,40 @@ def _compare(
     problem: _Problem,
     seeds: list[int],
     budgets: list[int],
-    chosen: _Choice,
+    chosen: tuple[list[str] | None, tuple[str, ...]],
     found: dict[str, ds.Sampler],
-    bar: Progress,
+    stage: Stages,
 ) -> SolverComparison:
     """The reference and all runs; prints beforehand what they will cost."""
-    from diffspace.cli.console import err
+    from diffspace.cli.console import duration, err
     from diffspace.solverlab import compare_solvers, default_samplers, moments, plan_runs
 
     started = time.perf_counter()
-    truth = problem.reference(seeds, bar)
+    truth = problem.reference(seeds, stage)
     each = (time.perf_counter() - started) / truth.nfe
     samplers = default_samplers(*moments(truth), *chosen) | found
     plan = plan_runs(samplers, budgets)
     err.print(
         f"{len(plan.runs)} runs, {plan.nfe:,} evaluations of {len(seeds)} samples: at the speed of the {truth.nfe} for "
-        f"the reference, about {plan.nfe * each / 60:.1f} minutes"
+        f"the reference, about {duration(math.ceil(plan.nfe * each))}"
     )
-    task = bar.add_task("measuring", info="")
-
-    def show(done: int, total: int, name: str) -> None:
-        bar.update(task, completed=done, total=total, info=name)
-
-    options: dict[str, Any] = {"batch_size": problem.batch, "device": problem.device, "progress": show}
-    return compare_solvers(problem.denoiser, truth, samplers, budgets, **options)
+    stage("measuring")
+    batch, device = problem.execution.batch_size, problem.execution.device
+    return compare_solvers(
+        problem.denoiser, truth, samplers, budgets, batch_size=batch, device=device, progress=stage.show
+    )
 
 
-def _print(comparison: SolverComparison, recommended: list[tuple[Recommendation, str]]) -> None:
-    """Two tables: the least RMS of each solver and budget, with a letter for the steps; and what is recommended."""
+def _print(comparison: SolverComparison, recommended: list[tuple[Recommendation, str]], command: str) -> None:
+    """The least RMS of each solver and budget, with a letter for the steps, and what is recommended."""
     from rich.text import Text
 
     from diffspace.cli.console import err, out, table
 
-    best: dict[tuple[str, int], Measurement] = {}
-    letters: dict[str, str] = {}
-    for row in comparison.rows:
-        letters.setdefault(row.steps, chr(ord("a") + len(letters)))
-        at = row.solver, row.budget
-        if at not in best or row.error.rms < best[at].error.rms:
-            best[at] = row
+    names = dict.fromkeys(row.solver for row in comparison.rows)
+    letters = {steps: chr(ord("a") + i) for i, steps in enumerate(dict.fromkeys(row.steps for row in comparison.rows))}
+    worst_first = sorted(comparison.rows, key=lambda row: row.error.rms, reverse=True)
+    best = {(row.solver, row.budget): row for row in worst_first}
     green = {(choice.budget, choice.row.solver, choice.row.num_steps) for choice, _ in recommended}
 
     def cell(name: str, budget: int) -> str | Text:
@@ -252,25 +246,19 @@ def _print(comparison: SolverComparison, recommended: list[tuple[Recommendation,
         text = "failed" if row.failure else f"{row.error.rms:.1e} {letters[row.steps]}"
         return Text(text, style="bold green") if (budget, name, row.num_steps) in green else text
 
-    title = "  ".join(f"{letter}: {name}" for name, letter in letters.items())
-    headings = ("solver", *(f"NFE ≤ {budget}" for budget in comparison.budgets))
-    names = dict.fromkeys(name for name, _ in best)
-    out.print(
-        table(headings, [[name, *(cell(name, budget) for budget in comparison.budgets)] for name in names], title)
-    )
+    headings = ["solver", *(f"NFE ≤ {budget}" for budget in comparison.budgets)]
+    rows = [[name, *(cell(name, budget) for budget in comparison.budgets)] for name in names]
+    out.print("  ".join(f"{letter}: {name}" for name, letter in letters.items()), style="italic")
+    out.print(table(headings, rows))
     out.print(
         f"\nRMS distance from the end points of the ODE over {comparison.samples} samples, in the model's space; "
-        f"the reference is known to {comparison.reference_error.rms:.1e}.\n"
+        f"the reference is known to {comparison.reference_error.rms:.1e}."
     )
-    rows = []
-    for choice, _ in recommended:
-        row, error = choice.row, choice.row.error
-        rows.append([str(choice.budget), str(row.nfe), row.solver, row.steps, str(row.num_steps)])
-        rows[-1] += [f"{error.rms:.2e}", f"{error.median:.2e}", choice.reason]
-    out.print(table(("budget", "NFE", "solver", "steps", "N", "RMS", "median", "why"), rows))
-    out.print()
-    for choice, command in recommended:
-        out.print(f"NFE {choice.row.nfe:>3}  {command}")
+    for choice, options in recommended:
+        error = choice.row.error
+        errors = f"RMS {error.rms:.2e}, median {error.median:.2e}"
+        out.print(f"\nbudget {choice.budget}: NFE {choice.row.nfe}, {errors}; {choice.reason}")
+        out.print(f"  {command}{options}")
     for line in comparison.excluded:
         err.print(f"not measured: {line}")
     for row in comparison.rows:
@@ -278,40 +266,25 @@ def _print(comparison: SolverComparison, recommended: list[tuple[Recommendation,
             err.print(f"failed: {row.solver}, {row.steps}, N = {row.num_steps}: {row.failure}")
 
 
-def _write(
-    comparison: SolverComparison,
-    recommended: list[tuple[Recommendation, str]],
-    about: dict[str, str],
-    figures: Path | None,
-    picture: Path | None,
-) -> None:
-    """Write the figures as JSON, and the picture of errors over evaluations."""
-    from diffspace.cli.console import out
-    from diffspace.cli.output import write_figure, write_json
+def _options(row: Measurement) -> str:
+    """The options of `diffspace sample` that choose this sampler."""
+    from diffspace.config import to_text
+
+    if row.solver == row.name:
+        words = ["--sampler", row.name] + ([] if row.sampler.fixed else ["--steps", str(row.num_steps)])
+    else:
+        steps = to_text("steps", row.sampler.steps, omit=("num_steps",))
+        words = ["--solver", row.solver, "--steps", f"{steps}{',' if ':' in steps else ':'}num_steps={row.num_steps}"]
+    return shlex.join(words)
+
+
+def _picture(comparison: SolverComparison, source: str) -> Figure:
+    """The errors over the evaluations."""
     from diffspace.figures import draw_pareto
     from diffspace.figures.style import new_figure
 
-    if figures is not None:
-        choices = [{**choice.as_dict(), "command": command} for choice, command in recommended]
-        write_json(figures, {**about, **comparison.as_dict(), "recommended": choices})
-    if picture is not None:
-        figure = new_figure(8, 4.6)
-        ax = figure.subplots()
-        draw_pareto(ax, comparison)
-        title = f"{about['source']}: error of the end points, {comparison.samples} samples"
-        ax.set_title(title, loc="left", fontsize=10)
-        write_figure(picture, figure)
-    if written := [str(path) for path in (figures, picture) if path is not None]:
-        out.print("\n" + ", ".join(written))
-
-
-def _command(problem: _Problem, row: Measurement) -> str:
-    """How to draw samples with it: of this model, or of any where an oracle was measured."""
-    words = ["diffspace", "sample", "MODEL" if problem.is_oracle else problem.source]
-    if row.solver == row.name:
-        words += ["--sampler", row.name]
-    else:
-        words += ["--solver", row.solver, "--disc", row.steps]
-    if not row.sampler.fixed:
-        words += ["--steps", str(row.num_steps)]
-    return shlex.join(words)
+    figure = new_figure(8, 4.6)
+    ax = figure.subplots()
+    draw_pareto(ax, comparison)
+    ax.set_title(f"{source}: error of the end points, {comparison.samples} samples", loc="left", fontsize=10)
+    return figure
