@@ -3,7 +3,7 @@
 import pytest
 
 from diffspace.cli.console import duration
-from diffspace.cli.plot import plot
+from diffspace.cli.watch_view import plot
 from diffspace.figures.curves import Line, Panel, short
 
 BITS = {(0, 0): 1, (0, 1): 2, (0, 2): 4, (0, 3): 64, (1, 0): 8, (1, 1): 16, (1, 2): 32, (1, 3): 128}

@@ -41,8 +41,8 @@ class Stages:
         self._bar, self._prefix = bar, prefix
         self._task = bar.add_task(prefix, total=None, info="")
 
-    def __call__(self, stage: str) -> None:
-        self._bar.update(self._task, description=self._prefix + stage, completed=0, total=None, info="")
+    def __call__(self, stage: str, done: int = 0, total: int | None = None) -> None:
+        self._bar.update(self._task, description=self._prefix + stage, completed=done, total=total, info="")
 
     def show(self, done: int, total: int | None, info: str = "") -> None:
         """How far the stage is, with a line of figures."""

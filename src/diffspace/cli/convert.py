@@ -5,22 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from diffspace.cli.options import Overwrite
 
 
 def _fact(help: str) -> Any:
     """An option for what a checkpoint may not say about itself."""
-    return typer.Option(help=help, rich_help_panel="What a file may not say")
+    return Option(help=help, rich_help_panel="What a file may not say")
 
 
 def convert_command(
-    source: Annotated[Path, typer.Argument(help="A .pkl, .pt, .pth or .safetensors file.")],
-    out: Annotated[Path, typer.Argument(metavar="DEST", help="Folder to write the model to.", show_default=False)],
+    source: Annotated[Path, Argument(help="A .pkl, .pt, .pth or .safetensors file.")],
+    out: Annotated[Path, Argument(metavar="DEST", help="Folder to write the model to.", show_default=False)],
     overwrite: Overwrite = False,
-    push: Annotated[str | None, typer.Option(help="Upload the model to the Hugging Face Hub, as owner/name.")] = None,
-    private: Annotated[bool, typer.Option(help="Make the repository of --push private.")] = False,
+    push: Annotated[str | None, Option(help="Upload the model to the Hugging Face Hub, as owner/name.")] = None,
+    private: Annotated[bool, Option(help="Make the repository of --push private.")] = False,
     size: Annotated[int | None, _fact("Side of the images.")] = None,
     channels: Annotated[int | None, _fact("Channels of the images. Default: 3.")] = None,
     betas: Annotated[str | None, _fact("Noise schedule of the training: cosine or linear.")] = None,

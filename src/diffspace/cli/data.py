@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
 from diffspace.cli.options import Batch, Device, Overwrite, Parts, integer_option
 
@@ -17,35 +18,31 @@ data_app = typer.Typer(
     rich_markup_mode=None,
 )
 
-_Images: TypeAlias = Annotated[
+_Images = Annotated[
     str,
-    typer.Argument(
+    Argument(
         help="A folder or .zip of images, an .npy/.npz of uint8, cifar-10-python.tar.gz, "
         "train-images-idx3-ubyte.gz, tar shards, an LMDB folder, or hf:owner/name.",
         show_default=False,
     ),
 ]
-_Size: TypeAlias = Annotated[str | None, typer.Option(metavar="HxW", help="Height and width of all images.")]
-_Crop: TypeAlias = Annotated[
+_Size = Annotated[str | None, Option(metavar="HxW", help="Height and width of all images.")]
+_Crop = Annotated[
     Literal["center", "square", "wide", "pad", "none"] | None,
-    typer.Option(help="How images are brought to the size. Default: center."),
+    Option(help="How images get their size. Default: center."),
 ]
-_Classes: TypeAlias = Annotated[Literal["auto", "none"], typer.Option(help="auto: from dataset.json, or sub-folders.")]
-_OnError: TypeAlias = Annotated[
-    Literal["raise", "skip"], typer.Option(help="What to do with images that cannot be read.")
-]
+_Classes = Annotated[Literal["auto", "none"], Option(help="auto: from dataset.json, or sub-folders.")]
+_OnError = Annotated[Literal["raise", "skip"], Option(help="What to do with unreadable images.")]
 
 
 @data_app.command("prepare")
 def prepare_command(
     source: _Images,
-    destination: Annotated[
-        Path, typer.Argument(metavar="DEST", help="A .zip archive, or a folder.", show_default=False)
-    ],
+    destination: Annotated[Path, Argument(metavar="DEST", help="A .zip archive, or a folder.", show_default=False)],
     size: _Size = None,
     crop: _Crop = None,
     channels: Annotated[
-        Literal["auto", "grayscale", "RGB", "RGBA"], typer.Option(help="auto: grayscale if every image is.")
+        Literal["auto", "grayscale", "RGB", "RGBA"], Option(help="auto: grayscale if every image is.")
     ] = "auto",
     classes: _Classes = "auto",
     on_error: _OnError = "raise",
@@ -56,17 +53,12 @@ def prepare_command(
 
     Interrupted, it leaves DEST.partial, and the same command continues from there.
     """
-    from diffspace.cli.console import err, out, progress_bar
+    from diffspace.cli.console import Stages, err, out, progress_bar
     from diffspace.data import image_source, prepare
 
     images = image_source(source, size=_size(size), crop=crop, channels=channels, classes=classes, on_error=on_error)
     with progress_bar("images") as bar:
-        task = bar.add_task("headers", total=None, info="")
-
-        def track(phase: str, n: int, total: int | None) -> None:
-            bar.update(task, description=phase, completed=n, total=total)
-
-        done = prepare(images, destination, max_images=max_images, overwrite=overwrite, track=track)
+        done = prepare(images, destination, max_images=max_images, overwrite=overwrite, track=Stages(bar))
     for note in done.notes:
         err.print(f"note: {note}")
     if names := done.left_out:
@@ -80,17 +72,17 @@ def prepare_command(
 @data_app.command("encode")
 def encode_command(
     source: _Images,
-    destination: Annotated[Path, typer.Argument(metavar="DEST", help="A folder.", show_default=False)],
+    destination: Annotated[Path, Argument(metavar="DEST", help="A folder.", show_default=False)],
     encoder: Annotated[
-        str, typer.Option(help="An AutoencoderKL of diffusers: a folder, a Hub id, or owner/name:vae for a sub-folder.")
+        str, Option(help="An AutoencoderKL of diffusers: a folder, a Hub id, or owner/name:vae for a sub-folder.")
     ],
     size: _Size = None,
     crop: _Crop = None,
     classes: _Classes = "auto",
     on_error: _OnError = "raise",
     batch: Batch = 32,
-    precision: Annotated[Literal["float16", "float32"], typer.Option(help="How latents are stored.")] = "float16",
-    mirror: Annotated[bool, typer.Option("--mirror", help="The latents of mirror images as well.")] = False,
+    precision: Annotated[Literal["float16", "float32"], Option(help="How latents are stored.")] = "float16",
+    mirror: Annotated[bool, Option("--mirror", help="The latents of mirror images as well.")] = False,
     device: Device = None,
     part: Parts = None,
     overwrite: Overwrite = False,
@@ -129,7 +121,7 @@ def encode_command(
 
 @data_app.command("verify")
 def verify_command(
-    path: Annotated[Path, typer.Argument(metavar="DEST", help="What `prepare` wrote.", show_default=False)],
+    path: Annotated[Path, Argument(metavar="DEST", help="What `prepare` wrote.", show_default=False)],
 ) -> None:
     """Read every file and compare its hash with the manifest; the exit code is 1 if any differs."""
     from diffspace.cli.console import Stages, err, out, progress_bar

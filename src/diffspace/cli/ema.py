@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
 import diffspace as ds
 from diffspace.cli.options import Batch, Context, Device, FirstSeed, Overwrite, Parts, Sets, Size, Steps
@@ -23,18 +23,12 @@ SWEEP, PICTURE, MODELS = "ema.json", "ema.png", "ema"
 
 def ema_command(
     ctx: Context,
-    run: Annotated[Path, typer.Argument(help="Folder of a training run with snapshots.")],
-    width: Annotated[
-        float | None, typer.Option(help="Write the model that an average of this relative width would have given.")
-    ] = None,
-    sweep: Annotated[
-        str | None, typer.Option(help="Widths to score, such as 0.03,0.05,0.1; writes ema.json and ema.png.")
-    ] = None,
-    listing: Annotated[bool, typer.Option("--list", help="List the snapshots.")] = False,
-    images: Annotated[int | None, typer.Option(help="Images seen. Default: those of the last snapshots.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the model. Default: ema/ with images and width, within the run.")
-    ] = None,
+    run: Annotated[Path, Argument(help="Folder of a training run with snapshots.")],
+    width: Annotated[float | None, Option(help="Write the model with the average of this relative width.")] = None,
+    sweep: Annotated[str | None, Option(help="Widths to score, such as 0.03,0.05, into ema.json and ema.png.")] = None,
+    listing: Annotated[bool, Option("--list", help="List the snapshots.")] = False,
+    images: Annotated[int | None, Option(help="Images seen. Default: those of the last snapshots.")] = None,
+    out: Annotated[Path | None, Option(help="Folder of the model. Default: RUN/ema/IMAGES-WIDTH.")] = None,
     overwrite: Overwrite = False,
     n: Size = None,
     sets: Sets = 4,

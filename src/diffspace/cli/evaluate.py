@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from diffspace.cli.options import Batch, Device, FirstSeed, Parts, Sets, Size, Steps
 
@@ -13,13 +13,13 @@ SCORES, REPORT = "scores.json", "report.html"
 
 
 def evaluate_command(
-    run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
+    run: Annotated[Path, Argument(help="Folder of a training run.")],
     n: Size = None,
     sets: Sets = 4,
     steps: Steps = 18,
     first_seed: FirstSeed = 0,
     batch: Batch = 256,
-    report: Annotated[bool, typer.Option(help="Write report.html into the folder of the run.")] = True,
+    report: Annotated[bool, Option(help="Write report.html into the folder of the run.")] = True,
     device: Device = None,
     part: Parts = None,
 ) -> None:

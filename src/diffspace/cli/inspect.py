@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
+from typer import Argument
 
-from diffspace.cli.options import DataOptions
+from diffspace.cli.options import DATA, DataOptions
 
 
-def inspect_command(
-    data: Annotated[
-        str, typer.Argument(help="digits, a point set (swissroll, …), a folder or .zip of images, an array, …")
-    ],
-    options: DataOptions = None,
-) -> None:
+def inspect_command(data: Annotated[str, Argument(help=DATA)], options: DataOptions = None) -> None:
     """Print count, shape, range and statistics of a data set, and the settings they suggest with the reasons."""
     from diffspace.cli.console import out
     from diffspace.data import load_data

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-import typer
+from typer import Argument, Option
 
 import diffspace as ds
 from diffspace.cli.options import AnyModel, Batch, DataOptions, Device, FirstSeed, Parts, integer_option
@@ -35,18 +35,14 @@ class Figures(NamedTuple):
 def likelihood_command(
     model: AnyModel,
     data: Annotated[
-        str | None,
-        typer.Argument(help="Data, as for train, whose held-out part is measured. Default: those of the run."),
+        str | None, Argument(help="Data whose held-out part is measured. Default: those of the run.")
     ] = None,
     options: DataOptions = None,
-    n: Annotated[
-        int | None, integer_option("Samples, spread over the held-out data. Default: all of them.", "--n")
-    ] = None,
+    n: Annotated[int | None, integer_option("Samples, spread over the held-out data. Default: all.", "--n")] = None,
     probes: Annotated[
-        int | None,
-        integer_option(f"Probes of the trace for each sample. Default: exact up to {_EXACT} dimensions, else 2."),
+        int | None, integer_option(f"Probes of the trace. Default: exact up to {_EXACT} dimensions, else 2.")
     ] = None,
-    exact: Annotated[bool, typer.Option("--exact", help="The exact trace: a product for each dimension.")] = False,
+    exact: Annotated[bool, Option("--exact", help="The exact trace: a product for each dimension.")] = False,
     draws: Annotated[int, integer_option("Draws of dequantisation noise for each sample.")] = 1,
     first_seed: FirstSeed = 0,
     batch: Batch = 256,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 import diffspace as ds
 from diffspace.checks import check_integer, nearest
@@ -28,7 +29,7 @@ def integer_option(help: str, *flags: str, minimum: int = 1) -> Any:
             check_integer(param.opts[0], value, minimum)
         return value
 
-    return typer.Option(*flags, help=help, callback=check)
+    return Option(*flags, help=help, callback=check)
 
 
 def _import(names: list[str] | None) -> list[str] | None:
@@ -37,29 +38,24 @@ def _import(names: list[str] | None) -> list[str] | None:
     return names
 
 
-AnyModel = Annotated[
-    str, typer.Argument(help="Folder of a run or a model, a checkpoint of another project, or owner/name on the Hub.")
-]
+AnyModel = Annotated[str, Argument(help="Folder of a run or model, a checkpoint of another project, or a Hub id.")]
+DATA = "digits, a point set (swissroll, …), a folder or .zip of images, an array, …"
 DataOptions = Annotated[
-    list[str] | None, typer.Argument(help="Options of the data, such as size=64 holdout=1000.", show_default=False)
+    list[str] | None, Argument(help="Options of the data, such as size=64 holdout=1000.", show_default=False)
 ]
-Classes = Annotated[
-    str | None,
-    typer.Option("--class", help="Class by name or index, or several in turn: 0,1,2. Default: random by seed."),
-]
+Classes = Annotated[str | None, Option("--class", help="By name or index, several in turn: 0,1,2. Default: random.")]
 Sets = Annotated[int, integer_option("Sets of n samples; distances are their mean.")]
 Size = Annotated[
-    int | None,
-    integer_option("Samples in a set. Default: the number of held-out data, at most 10,000.", "--n", minimum=2),
+    int | None, integer_option("Samples in a set. Default: as many as held out, up to 10,000.", "--n", minimum=2)
 ]
 Steps = Annotated[int, integer_option("Steps of the Heun sampler.")]
 FirstSeed = Annotated[int, integer_option("Seed of the first sample; the others follow.", minimum=0)]
 Batch = Annotated[int, integer_option("Samples in a batch.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what exists already.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or mps. Default: the best available.")]
+Overwrite = Annotated[bool, Option("--overwrite", help="Replace what exists already.")]
+Device = Annotated[str | None, Option(help="cpu, cuda, cuda:1 or mps. Default: the best available.")]
 Parts = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--part",
         metavar="MODULE:CLASS",
         help="Import a class of your own that the files name, such as the network of the model.",

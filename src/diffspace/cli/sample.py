@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Option
 
 import diffspace as ds
 from diffspace.cli.options import AnyModel, Batch, Classes, Device, Overwrite, Parts, integer_option
@@ -16,28 +16,26 @@ if TYPE_CHECKING:
 
 
 def _speed(flag: str, help: str) -> Any:
-    return typer.Option(flag, help=help, rich_help_panel="Speed")
+    return Option(flag, help=help, rich_help_panel="Speed")
 
 
 @with_sampler_options()
 def sample_command(
     model: AnyModel,
-    out: Annotated[
-        Path, typer.Option(help="A grid (x.png), an array with its seeds and labels (x.npz), or a folder of PNGs (x/).")
-    ] = Path("samples.png"),
-    seeds: Annotated[str, typer.Option(help="Seeds of the samples, such as 0-63,100.")] = "0-63",
+    out: Annotated[Path, Option(help="A grid (x.png), an array (x.npz) or a folder of PNGs (x/).")] = Path(
+        "samples.png"
+    ),
+    seeds: Annotated[str, Option(help="Seeds of the samples, such as 0-63,100.")] = "0-63",
     classes: Classes = None,
     batch: Batch = 64,
     columns: Annotated[int | None, integer_option("Columns of the grid.")] = None,
-    subdirs: Annotated[bool, typer.Option("--subdirs", help="One folder for every 1000 seeds.")] = False,
+    subdirs: Annotated[bool, Option("--subdirs", help="One folder for every 1000 seeds.")] = False,
     overwrite: Overwrite = False,
     device: Device = None,
     part: Parts = None,
     precision: Annotated[str, _speed("--precision", "Of the network: float32, bfloat16 or float16.")] = "float32",
     compile: Annotated[bool, _speed("--compile", "Compile the network first; takes a minute.")] = False,
-    winograd: Annotated[
-        bool, _speed("--winograd", "Faster 3×3 convolutions on a CPU, in float32; needs memory.")
-    ] = False,
+    winograd: Annotated[bool, _speed("--winograd", "Faster 3×3 convolutions on a CPU; needs memory.")] = False,
     *,
     sampling: dict[str, Any],
 ) -> None:

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, NamedTuple
 
-import typer
+from typer import Option
 
 import diffspace as ds
 
@@ -82,7 +82,7 @@ def with_sampler_options(*left_out: str) -> Callable[[Callable[..., None]], Call
         offered = {name: alias for name, alias in ALIASES.items() if not {name, *alias.parts} & set(left_out)}
         for name, alias in offered.items():
             panel = _PANELS.get(alias.parts[:1], "Solver and process (Table 1)")
-            option = typer.Option(*alias.flags, help=alias.help, rich_help_panel=panel)
+            option = Option(*alias.flags, help=alias.help, rich_help_panel=panel)
             kind: Any = Annotated[alias.type | None, option]
             own.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind))
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
-import typer
+from typer import Argument, Option
 
 import diffspace as ds
 from diffspace.cli.options import Classes, Device, Overwrite, Parts, integer_option
@@ -25,39 +25,22 @@ _FIT_SEEDS = "1000000-1000127"
 
 
 def solvers_command(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL|ORACLE",
-            help="A model as in `diffspace sample`, or an exact denoiser: mixture, ring, digits, oracle:DATA.",
-        ),
-    ],
-    nfe: Annotated[str, typer.Option(help="Budgets: evaluations of the denoiser for a sample.")] = "5,8,10,15,20,35,50",
-    seeds: Annotated[str, typer.Option(help="Seeds of the samples that are measured, such as 0-63.")] = "0-63",
+    source: Annotated[str, Argument(metavar="MODEL|ORACLE", help="A model, or mixture, ring, digits, oracle:DATA.")],
+    nfe: Annotated[str, Option(help="Budgets: evaluations of the denoiser for a sample.")] = "5,8,10,15,20,35,50",
+    seeds: Annotated[str, Option(help="Seeds of the samples that are measured, such as 0-63.")] = "0-63",
     classes: Classes = None,
-    solvers: Annotated[
-        str | None,
-        typer.Option(help="Solvers, such as heun,ab:k=4,prediction=x0. Default: all, some with several options."),
-    ] = None,
+    solvers: Annotated[str | None, Option(help="Solvers, such as heun,ab:k=4,prediction=x0. Default: all.")] = None,
     steps: Annotated[
         str | None,
-        typer.Option(
-            "--steps",
-            *FAMILY_FLAGS,
-            help="Kinds of steps, such as edm:rho=10,loglinear:sigma_min=0.02. Default: several.",
-        ),
+        Option("--steps", *FAMILY_FLAGS, help="Kinds of steps, such as edm:rho=10,loglinear. Default: several."),
     ] = None,
-    reference_steps: Annotated[
-        int, typer.Option(help="Steps of the reference solution; a run with half of them estimates its error.")
-    ] = 400,
-    fit: Annotated[
-        bool, typer.Option("--fit", help="First fit a solver to each budget, and keep it: samplers/fitted-N.json.")
-    ] = False,
+    reference_steps: Annotated[int, Option(help="Steps of the reference; half of them tell its error.")] = 400,
+    fit: Annotated[bool, Option("--fit", help="First fit a solver to each budget: samplers/fitted-N.")] = False,
     fit_seeds: Annotated[
-        str | None, typer.Option(help=f"Seeds to fit with, other than --seeds. Default: {_FIT_SEEDS}.")
+        str | None, Option(help=f"Seeds of the fit, not those of --seeds. Default: {_FIT_SEEDS}.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Draw the errors over the evaluations (x.png).")] = None,
-    figures: Annotated[Path | None, typer.Option("--json", help="Write every figure (x.json).")] = None,
+    out: Annotated[Path | None, Option(help="Draw the errors over the evaluations (x.png).")] = None,
+    figures: Annotated[Path | None, Option("--json", help="Write every figure (x.json).")] = None,
     overwrite: Overwrite = False,
     batch: Annotated[int | None, integer_option("Samples in a batch. Default: all of them.")] = None,
     device: Device = None,

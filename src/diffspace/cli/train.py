@@ -14,8 +14,9 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
-from diffspace.cli.options import Context, Device, Parts, integer_option
+from diffspace.cli.options import DATA, Context, Device, Parts, integer_option
 
 if TYPE_CHECKING:
     from diffspace.train import Run
@@ -25,31 +26,23 @@ _TWICE_SECONDS = 2.0
 
 def train_command(
     ctx: Context,
-    data: Annotated[
-        str | None, typer.Argument(help="digits, a point set (swissroll, …), a folder or .zip of images, an array, …")
-    ] = None,
+    data: Annotated[str | None, Argument(help=DATA)] = None,
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="key=value, such as epochs=20 network.dropout=0.1", show_default=False)
+        list[str] | None, Argument(help="key=value, such as epochs=20 network.dropout=0.1", show_default=False)
     ] = None,
-    recipe: Annotated[Path | None, typer.Option(help="A YAML recipe instead of the proposed one.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the run. Default: runs/ and the name of the data.")
-    ] = None,
-    resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder from its checkpoint.")] = None,
+    recipe: Annotated[Path | None, Option(help="A YAML recipe instead of the proposed one.")] = None,
+    out: Annotated[Path | None, Option(help="Folder of the run. Default: runs/ and the data's name.")] = None,
+    resume: Annotated[Path | None, Option(help="Continue the run in this folder from its checkpoint.")] = None,
     transfer: Annotated[
-        str | None,
-        typer.Option(metavar="MODEL", help="Start from the weights of this model, by default with its network."),
+        str | None, Option(metavar="MODEL", help="Start from this model's weights and network.")
     ] = None,
     measure: Annotated[
-        list[str] | None,
-        typer.Option(metavar="MODULE:CLASS:every=N", help="A measurement of your own. May be given several times."),
+        list[str] | None, Option(metavar="MODULE:CLASS:every=N", help="A measurement of your own; repeatable.")
     ] = None,
     device: Device = None,
     part: Parts = None,
-    processes: Annotated[
-        int | None, integer_option("Processes on this machine. Default: one for each GPU, else one.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the recipe in full and stop.")] = False,
+    processes: Annotated[int | None, integer_option("Processes. Default: one for each GPU, else one.")] = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="Print the recipe in full and stop.")] = False,
 ) -> None:
     """Train a model. Ctrl-C and SIGTERM save the run after the current step, then stop."""
     from diffspace.cli.console import err, out as stdout
@@ -149,11 +142,8 @@ def _train(run: Run, resumed: bool) -> None:
     if first and report is None:
         err.print(f"{run.folder}: nothing left to train")
     elif first and report is not None:
-        how = "stopped; " if received else ""
-        if run.early_stop.stopped and not received:
-            how = (
-                f"stopped early: the held-out loss has not fallen for patience_images={recipe.patience_images} images; "
-            )
+        early = f"stopped early: the held-out loss has not fallen for patience_images={recipe.patience_images} images; "
+        how = "stopped; " if received else early if run.early_stop.stopped else ""
         skipped = f", {report.skipped} steps skipped" if report.skipped else ""
         stdout.print(f"{run.folder}: {how}{report.images:,} images seen, loss {report.loss:.4g}{skipped}; model saved")
         if report.images < recipe.images:
@@ -168,10 +158,8 @@ def _describe(run: Run) -> None:
 
     recipe, group = run.recipe, run.processes
     parameters = sum(p.numel() for p in run.trainer.denoiser.parameters())
-    where = f"on {group.device}"
-    if group.count > 1:
-        where = f"on {group.count} processes on {group.device.type} "
-        where += f"({recipe.strategy}, {recipe.batch_size} samples a step)"
+    several = f"{group.count} processes on {group.device.type} ({recipe.strategy}, {recipe.batch_size} samples a step)"
+    where = f"on {group.device if group.count == 1 else several}"
     out.print(
         f"{run.data.name}: {len(run.data)} training samples of {'×'.join(map(str, run.data.sample_shape))}, "
         f"{parameters:,} parameters, {recipe.images:,} images in {recipe.precision} {where}"

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
 from diffspace.checks import check_number
 from diffspace.cli.options import Overwrite
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 def watch_command(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, made by `diffspace train`.")],
-    out: Annotated[Path | None, typer.Option(help="Draw the curves into a picture (x.png) instead.")] = None,
+    runs: Annotated[list[Path], Argument(metavar="RUN...", help="Folders of runs, made by `diffspace train`.")],
+    out: Annotated[Path | None, Option(help="Draw the curves into a picture (x.png) instead.")] = None,
     overwrite: Overwrite = False,
-    once: Annotated[bool, typer.Option("--once", help="Print the curves once and stop.")] = False,
-    every: Annotated[float, typer.Option(help="Seconds after which the log is read again.")] = 2.0,
+    once: Annotated[bool, Option("--once", help="Print the curves once and stop.")] = False,
+    every: Annotated[float, Option(help="Seconds after which the log is read again.")] = 2.0,
 ) -> None:
     """Draw loss, held-out loss, error by noise level and more, until the run ends or Ctrl-C; compare several runs."""
     from diffspace.cli.console import out as stdout

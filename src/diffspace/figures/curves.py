@@ -86,6 +86,13 @@ class Curves:
         return float(self.last.get("images", 0))
 
     @property
+    def progress(self) -> str:
+        """How far the run is: `1,280 of 2,560 images, stopped early`."""
+        of = f" of {self.total:,}" if self.total else ""
+        end = ", stopped early" if self.stopped_early else ", done" if self.finished else ""
+        return f"{int(self.images):,}{of} images{end}"
+
+    @property
     def stopped_early(self) -> bool:
         """Whether the run ended because its held-out loss had not fallen for `patience` images."""
         images, losses = self.held_out.images, self.held_out.values

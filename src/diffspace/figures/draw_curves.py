@@ -136,8 +136,7 @@ def _logarithmic(ax: Axes, low: float, high: float) -> None:
 def _heading(run: Curves) -> str:
     parts = [run.name]
     if run.last:
-        of = "" if run.total is None else f" of {run.total:,}"
-        parts.append(f"{int(run.images):,}{of} images" + (", stopped early" if run.stopped_early else ""))
+        parts.append(run.progress)
     if speeds := run.training["images_per_second"].values:
         parts.append(f"{statistics.median(speeds):,.0f} images/s")
     if run.held_out:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import base64
+import html
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,8 +14,7 @@ from matplotlib.figure import Figure
 from diffspace._shapes import Int, Tensor
 from diffspace.data import DataSet
 from diffspace.figures.errors import draw_loss_by_sigma, draw_solver_error
-from diffspace.figures.page import picture, render_page, section, table
-from diffspace.figures.samples import grid, is_image, samples_figure, to_pixels, trajectory_figure
+from diffspace.figures.samples import grid, is_image, samples_figure, save_image, to_pixels, trajectory_figure
 from diffspace.figures.style import new_figure
 from diffspace.model import Model
 from diffspace.objective import NoiseDistribution, loss_by_sigma
@@ -23,6 +25,25 @@ from diffspace.sampling.solvers.base import Solver
 from diffspace.solverlab import REFERENCE_SAMPLER, compare_solvers, reference
 
 _PER_CLASS, _UNLABELLED, _POINTS, _LOSS_SAMPLES = 10, 64, 2000, 512
+
+_CSS = """
+:root { color-scheme: light; }
+body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; color: #1f2933; background: #fff;
+  max-width: 62rem; margin: 0 auto; padding: 2.5rem 1.5rem 4rem; }
+h1 { font-size: 1.7rem; margin: 0 0 .3rem; letter-spacing: -.01em; }
+h2 { font-size: 1.15rem; margin: 2.8rem 0 .4rem; }
+p { margin: .4rem 0 .8rem; max-width: 46rem; }
+.facts { color: #616e7c; margin-top: 0; }
+.parts { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: flex-start; }
+figure { margin: .5rem 0; flex: 1 1 20rem; min-width: 0; }
+figure img { max-width: 100%; height: auto; display: block; }
+figure.pixels img { image-rendering: pixelated; width: 100%; }
+figcaption { font-size: .86rem; color: #616e7c; margin-top: .35rem; }
+table { border-collapse: collapse; font-size: .92rem; margin: .6rem 0; }
+th, td { text-align: left; padding: .38rem 1.1rem .38rem 0; border-bottom: 1px solid #e4e7eb; vertical-align: top; }
+th { font-weight: 600; } td.num { font-variant-numeric: tabular-nums; white-space: nowrap; }
+td.note { color: #616e7c; font-size: .86rem; }
+"""
 
 
 def _cond(model: Model, labels: Int[Tensor, "batch"]) -> Cond | None:
@@ -54,11 +75,11 @@ def _samples_section(model: Model, held_out: DataSet) -> str:
             return grid(to_pixels(raw, model.transform), columns)
         return samples_figure(raw, model.transform)
 
-    return section(
+    return _section(
         "Samples beside real data",
         text,
-        picture(show(model.decode(_draw(model, labels).x)), f"samples, seeds 0 to {len(labels) - 1}"),
-        picture(show(held_out.raw(chosen)), "held-out real data"),
+        _picture(show(model.decode(_draw(model, labels).x)), f"samples, seeds 0 to {len(labels) - 1}"),
+        _picture(show(held_out.raw(chosen)), "held-out real data"),
     )
 
 
@@ -92,7 +113,7 @@ def _loss_section(model: Model, training: DataSet, held_out: DataSet, noise: Noi
         "denoiser that knows the training data by heart: a model that comes down to it where it falls copies them, and "
         "the gap between training and held-out data is what it has over-fitted."
     )
-    return section("Loss by noise level", text, picture(figure, "bands: ±2 standard errors"))
+    return _section("Loss by noise level", text, _picture(figure, "bands: ±2 standard errors"))
 
 
 def _trajectory_section(model: Model) -> str:
@@ -102,7 +123,7 @@ def _trajectory_section(model: Model) -> str:
         "The state x (scaled to the range of the data) and the denoiser's answer D on the way from σ_max to 0. "
         "D is a blur, the mean of all that x may become, until the noise is low enough to decide."
     )
-    return section("On the way", text, picture(figure, f"Heun, N = {run.num_steps}, NFE {run.nfe}"))
+    return _section("On the way", text, _picture(figure, f"Heun, N = {run.num_steps}, NFE {run.nfe}"))
 
 
 def _solver_section(model: Model) -> str:
@@ -118,7 +139,7 @@ def _solver_section(model: Model) -> str:
         f"Distance of the end points from those of a reference solution (known to {truth.error.rms:.0e}), over "
         f"{len(seeds)} seeds, in the model's space. `diffspace solvers` measures every solver."
     )
-    return section("What an evaluation buys", text, picture(figure, "EDM steps, ρ = 7"))
+    return _section("What an evaluation buys", text, _picture(figure, "EDM steps, ρ = 7"))
 
 
 def render_report(
@@ -152,9 +173,47 @@ def render_report(
     for name, make in parts.items():
         progress(name)
         sections.append(make())
-    sections.insert(1, section("Scores", "Each score stands beside that of real data.", table(headings, scores)))
+    sections.insert(1, _section("Scores", "Each score stands beside that of real data.", _table(headings, scores)))
     parameters = sum(p.numel() for p in model.parameters())
     shape = "×".join(map(str, model.sample_shape))
     notes = [f"{name}: {f'{v:,}' if isinstance(v, int) else v}" for name, v in model.notes.items()]
     facts = f"{parameters:,} parameters, samples of {shape}, {len(training)} training and {len(held_out)} held-out"
-    return render_page(f"diffspace: {model.notes.get('data', 'model')}", ", ".join([facts, *notes]), sections)
+    title, below = (
+        html.escape(f"diffspace: {model.notes.get('data', 'model')}"),
+        html.escape(", ".join([facts, *notes])),
+    )
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_CSS}</style></head>\n'
+        f'<body><h1>{title}</h1><p class="facts">{below}</p>\n{"".join(sections)}\n</body></html>\n'
+    )
+
+
+def _picture(source: Figure | np.ndarray, caption: str) -> str:
+    """A figure, or the pixels of small images, whose squares stay sharp, with a caption below."""
+    png = io.BytesIO()
+    if isinstance(source, Figure):
+        source.savefig(png, format="png", dpi=160)
+    else:
+        save_image(png, source)
+    kind = "" if isinstance(source, Figure) else ' class="pixels"'
+    uri = "data:image/png;base64," + base64.b64encode(png.getvalue()).decode("ascii")
+    text = html.escape(caption)
+    return f'<figure{kind}><img src="{uri}" alt="{text}"><figcaption>{text}</figcaption></figure>'
+
+
+def _table(headings: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
+    """Rows of text under headings; the first column names, the last one may explain."""
+    head = "".join(f"<th>{html.escape(heading)}</th>" for heading in headings)
+    body = []
+    for row in rows:
+        kinds = ["", *[' class="num"'] * (len(row) - 2), ' class="note"']
+        cells = (f"<td{kind}>{html.escape(cell)}</td>" for kind, cell in zip(kinds, row, strict=True))
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    return f"<table><tr>{head}</tr>{''.join(body)}</table>"
+
+
+def _section(title: str, text: str, *parts: str) -> str:
+    """A heading, a paragraph, and pictures or tables side by side."""
+    head = f"<h2>{html.escape(title)}</h2><p>{html.escape(text)}</p>"
+    return f'{head}<div class="parts">{"".join(parts)}</div>'

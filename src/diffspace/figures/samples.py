@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -51,7 +51,7 @@ def grid(pixels: np.ndarray, columns: int | None = None) -> np.ndarray:
     return canvas
 
 
-def save_image(file: Path | BinaryIO, pixels: np.ndarray) -> None:
+def save_image(file: Path | io.BytesIO, pixels: np.ndarray) -> None:
     """One image as a PNG, pixel for pixel."""
     from PIL import Image
 
