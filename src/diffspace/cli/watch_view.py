@@ -60,7 +60,7 @@ def _beside(panels: Sequence[Panel], width: int, height: int) -> list[Text]:
 
 
 def _state(run: Curves, silent: float, style: str, width: int) -> list[Text]:
-    """How far the run is, in one line, and what was logged last, in as many as it takes."""
+    """The name with a bar, and what was logged last in as many lines as it takes."""
     last = run.last
     first = Text.assemble((run.name, style))
     if not last:
@@ -79,9 +79,8 @@ def _state(run: Curves, silent: float, style: str, width: int) -> list[Text]:
             facts.append(f"{duration(left)} left")
         if silent > 60:
             facts.append(f"silent for {duration(silent)}")
-    first.append("  " + ", ".join(facts))
     first.truncate(width, overflow="ellipsis")
-    figures = [f"loss {_figure(run.training['loss'])}"]
+    figures = [", ".join(facts), f"loss {_figure(run.training['loss'])}"]
     if run.held_out:
         least = min(run.held_out.values)
         now = run.held_out.values[-1]
