@@ -15,7 +15,7 @@ from diffspace.cli.options import Batch, Context, Device, FirstSeed, Overwrite, 
 
 if TYPE_CHECKING:
     from diffspace.averages import Reconstruction, Snapshot
-    from diffspace.cli.scoring import Scoring
+    from diffspace.cli.runs import Scoring
     from diffspace.metrics import FrechetScore
 
 SWEEP, PICTURE, MODELS = "ema.json", "ema.png", "ema"
@@ -41,8 +41,7 @@ def ema_command(
     """Make the average of any width from the snapshots of a run, or score several and name the best."""
     from diffspace.averages import Reconstruction, Snapshots
     from diffspace.cli.output import check_target
-    from diffspace.cli.runs import open_recipe
-    from diffspace.cli.scoring import Scoring
+    from diffspace.cli.runs import Scoring, open_recipe
 
     if (width is not None) + (sweep is not None) + listing != 1:
         raise ValueError("--width, --sweep, --list: give one of them")

@@ -30,8 +30,7 @@ def evaluate_command(
     from diffspace.cli.console import Stages, err, out as stdout, progress_bar, table
     from diffspace.cli.options import load_model
     from diffspace.cli.output import write_json
-    from diffspace.cli.runs import open_recipe
-    from diffspace.cli.scoring import Scoring
+    from diffspace.cli.runs import Scoring, open_recipe
     from diffspace.figures import render_report
     from diffspace.files import write_text
 

@@ -1,28 +1,30 @@
-"""Runs on disk: planned from the command line, started, opened again."""
+"""Runs on disk: planned from the command line, started, opened again, scored."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from diffspace._shapes import Tensor
 from diffspace.checks import check_number
 from diffspace.cli.console import Stages, progress_bar
-from diffspace.cli.scoring import Scoring
 from diffspace.config import to_config
 from diffspace.data import DataSet
 from diffspace.figures import save_samples
 from diffspace.files import atomic_path
 from diffspace.inspection import Inspection, inspect
 from diffspace.loading import load
+from diffspace.metrics import Classifier, Scores, evaluate, train_classifier
 from diffspace.model import Model
 from diffspace.parts import import_typed
 from diffspace.presets import IDDPM, VE, VP
-from diffspace.sampling import Execution, sample
+from diffspace.sampling import EDMSteps, Execution, Sampler, sample
 from diffspace.train import (
     FROM_DATA,
     RECIPE,
@@ -38,6 +40,7 @@ from diffspace.train import (
 )
 
 _SCORED = 1000  # samples of a score during training
+_MOST = 50_000  # samples of large data that are read to score
 
 # the parts of a proposed recipe that decide which keys have an effect, to check them before the data are read
 _EXAMPLE: dict[str, Any] = {"network": "ddpmpp", "preconditioning": "edm", "noise": "lognormal", "augment": "edm"}
@@ -219,3 +222,60 @@ def open_run(recipe: Recipe, folder: Path, processes: Processes, warn: Callable[
     run = _make_run(recipe, recipe.data.load(), folder, processes, warn)
     run.resume()
     return run
+
+
+class Scoring:
+    """`sets` sets of n samples, with seeds from `first_seed` on, scored against the data of a run.
+
+    Several models are scored with the same seeds and the same classifier of real data, trained once. By default n is
+    the number of held-out data, up to 10,000.
+    """
+
+    def __init__(
+        self,
+        data: tuple[DataSet, DataSet],
+        n: int | None = None,
+        sets: int = 1,
+        steps: int = 18,
+        first_seed: int = 0,
+        batch: int = 256,
+    ) -> None:
+        self.training, self.held_out = data
+        self.n = min(*map(len, data), 10_000) if n is None else n
+        self.sets, self.steps, self.batch = sets, steps, batch
+        self.seeds = range(first_seed, first_seed + self.n * sets)
+
+    @cached_property
+    def _data(self) -> list[tuple[Tensor, Tensor | None]]:
+        """The samples of both parts, in order, and their classes; of large data, some."""
+        chosen = [(part, part.sample_numbers(_MOST).sort().values) for part in (self.training, self.held_out)]
+        return [(part.batch(numbers), part.classes(numbers)) for part, numbers in chosen]
+
+    @cached_property
+    def _classifier(self) -> Classifier | None:
+        real, labels = self._data[0]
+        return None if labels is None else train_classifier(real, labels, len(self.training.class_names))
+
+    def __call__(self, model: Model, stage: Stages) -> Scores:
+        """Sample, the classes of the held-out data in turn, train the classifier where there are some, and measure."""
+        stage("sampling")
+        (real, real_labels), (new, new_labels) = self._data
+        labels = classes = None
+        if model.class_names and real_labels is not None and new_labels is not None:
+            labels = new_labels[torch.arange(self.n) % len(new)].repeat(self.sets)
+            classes = (labels, real_labels, new_labels)
+        samples = sample(
+            model,
+            seeds=self.seeds,
+            sampler=Sampler(EDMSteps(self.steps)),
+            cond=None if labels is None else {"labels": labels},
+            execution=Execution(self.batch, progress=stage.steps(len(self.seeds), self.batch)),
+        ).x.to(torch.float32)
+        # clipped and rounded like the data, as samples are stored
+        samples = model.transform.forward(model.decode(samples))
+        classifier = None
+        if labels is not None:
+            stage("training the classifier of real data")
+            classifier = self._classifier
+        stage("scoring")
+        return evaluate(samples, real, new, seeds=self.seeds, labels=classes, n=self.n, classifier=classifier)
