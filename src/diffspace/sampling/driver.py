@@ -87,7 +87,10 @@ def make_grid(denoiser: object, sampler: Sampler, *, start: float | None = None,
     scales = process.scaling.s(times, sigmas)
     levels = zip(times.tolist(), sigmas.tolist(), scales.tolist(), strict=True)
     points = [Point(process, *level, steps_left=steps.num_steps - i) for i, level in enumerate(levels)]
-    return Grid(points, [_kick(denoiser, sampler.churn, steps.num_steps, point) for point in points[:-1]])
+    kicks: list[Kick | None] = [None] * steps.num_steps
+    if sampler.churn.S_churn > 0:
+        kicks = [_kick(denoiser, sampler.churn, steps.num_steps, point) for point in points[:-1]]
+    return Grid(points, kicks)
 
 
 def _kick(denoiser: object, churn: Churn, num_steps: int, point: Point) -> Kick | None:

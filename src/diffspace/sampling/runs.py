@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -71,10 +72,9 @@ def score(denoiser: Denoiser) -> Callable[..., Tensor]:
 
 
 @contextlib.contextmanager
-def _evaluating(denoiser: Denoiser, grad: bool) -> Iterator[None]:
+def _evaluating(denoiser: torch.nn.Module, grad: bool) -> Iterator[None]:
     """Set the gradient mode, and evaluation mode for modules in training mode, so that there is no dropout."""
-    modules = denoiser.modules() if isinstance(denoiser, torch.nn.Module) else ()
-    training = [module for module in modules if module.training]
+    training = [module for module in denoiser.modules() if module.training]
     for module in training:
         module.training = False
     try:
@@ -131,7 +131,11 @@ class Run:
         start, grid = self.start.slice(rows), self.grid
         denoiser = self.denoiser if denoiser is None else denoiser
         cond = self.cond and {name: value[rows].to(self.device) for name, value in self.cond.items()}
-        context = functools.partial(_evaluating, denoiser, self.execution.grad)
+        context: Callable[[], AbstractContextManager[object]]
+        if isinstance(denoiser, torch.nn.Module):
+            context = functools.partial(_evaluating, denoiser, self.execution.grad)
+        else:  # several times as fast, which small problems notice
+            context = functools.partial(torch.set_grad_enabled, self.execution.grad)
         with context():
             x = start.state(grid.sigmas[0], self.device, self.dtype)
         yield State(0, len(grid.kicks), grid.sigmas[0], x, None, 0)

@@ -6,10 +6,8 @@ the next step should remember. So the solver never calls the network, and one dr
 
 from __future__ import annotations
 
-import functools
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -22,23 +20,26 @@ Step: TypeAlias = Generator[Request | Increment, Tensor, tuple[Tensor, Any]]
 """The coroutine of one step: it yields requests and returns the new state and the memory for the next step."""
 
 
-@dataclass(eq=False)
 class Point:
     """A process at one time: t, σ, s, and the ODE of Algorithm 1 there, dx/dt = a·x − b·D(x/s; σ).
 
     `steps_left` is the number of steps from here to the end of the run, at the points where steps begin.
     """
 
-    process: Process
-    t: float
-    sigma: float
-    s: float
-    steps_left: int = 0
+    __slots__ = ("_ode", "process", "s", "sigma", "steps_left", "t")
 
-    @functools.cached_property
+    def __init__(self, process: Process, t: float, sigma: float, s: float, steps_left: int = 0) -> None:
+        self.process = process
+        self.t, self.sigma, self.s = t, sigma, s
+        self.steps_left = steps_left
+        self._ode: tuple[float, float] | None = None
+
+    @property
     def ode(self) -> tuple[float, float]:
         """a and b, which are finite where σ > 0."""
-        return self.process.ode(self.t)
+        if self._ode is None:
+            self._ode = self.process.ode(self.t)
+        return self._ode
 
     def toward(self, end: Point, share: float) -> Point:
         """The point at t + share·(t_end − t)."""
