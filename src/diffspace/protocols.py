@@ -6,7 +6,7 @@ Nothing has to inherit from these: a plain function is a valid `Denoiser`, any `
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from torch import Tensor
@@ -116,9 +116,15 @@ def sigma_range(denoiser: object) -> tuple[float, float]:
     return float(getattr(denoiser, "sigma_min", 0.0)), float(getattr(denoiser, "sigma_max", float("inf")))
 
 
-def check_cond(cond: Cond | None, known: tuple[str, ...], who: str) -> Cond:
-    """The condition as a mapping; ValueError if it holds names that are not `known` to `who`."""
+def check_cond(cond: Cond | None, known: Iterable[str], who: str, required: Mapping[str, str] | None = None) -> Cond:
+    """The condition as a mapping; ValueError if it holds names that are not `known` to `who`, or lacks a required one.
+
+    `required` has the remedy for each name without which `who` is not evaluated.
+    """
+    known = tuple(known)
     if unknown := sorted(set(cond or ()) - set(known)):
         allowed = ", ".join(known) if known else "no conditions"
         raise ValueError(f"cond: {who} does not know {', '.join(map(repr, unknown))}; it takes {allowed}")
+    if missing := [name for name in required or () if name not in (cond or {})]:
+        raise ValueError(f"cond: {who} requires {', '.join(map(repr, missing))}; {(required or {})[missing[0]]}")
     return cond or {}

@@ -180,6 +180,7 @@ def conditions(kind, vectors):
 @pytest.mark.parametrize("keep", [(), ("augment",)])
 def test_a_missing_condition_of_a_network_is_batched_as_zeros(kind, vectors, keep):
     model, cond = small(kind), conditions(kind, vectors)
+    keep += ("image",) if "image" in cond else ()
     x = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     sigma = torch.tensor([0.3, 1.0, 7.0], dtype=torch.float64)
     with torch.no_grad():
@@ -216,6 +217,15 @@ def test_labels_are_checked_as_the_network_does():
         guided(x, sigma, {"labels": torch.tensor([4])})
     with pytest.raises(ValueError, match="does not know 'class'"):
         guided(x, sigma, {"class": torch.zeros(1, 4)})
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_a_required_condition_is_required_in_both_branches(batched):
+    model, cond = small("ddpmpp"), conditions("ddpmpp", False)
+    x, sigma = torch.zeros(3, 3, 8, 8, dtype=torch.float64), torch.tensor(1.0)
+    with pytest.raises(ValueError, match=r"keep: the second branch requires 'image' too: keep=\('image',\), or pass"):
+        ClassifierFree(model, 2.0, batched=batched)(x, sigma, cond)
+    ClassifierFree(model, 2.0, batched=batched, negative={"image": torch.zeros(1, 1, 8, 8)})(x, sigma, cond)
 
 
 def test_the_network_is_registered_once():

@@ -227,6 +227,8 @@ def test_networks_compile_into_one_graph() -> None:
                 torch.nn.init.normal_(p, std=0.2)
             x, c_noise = torch.randn(2, *network.config["shape"]), torch.randn(2)
             cond = {"labels": torch.tensor([1, 2]), "augment": torch.randn(2, 2)}
+            if "image" in network.required:
+                cond["image"] = torch.randn_like(x)
             torch.manual_seed(0)
             expected = network(x, c_noise, cond)
             torch.manual_seed(0)

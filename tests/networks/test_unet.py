@@ -80,13 +80,15 @@ def test_attention_at_no_level_is_refused() -> None:
         random_network((1, 28, 28), attn_resolutions=(14, 16))
 
 
-def test_a_missing_image_is_zeros_and_a_given_one_has_an_effect() -> None:
+def test_an_image_has_an_effect_and_is_not_made_up_where_it_is_missing() -> None:
     network = random_network((2, 8, 8), image_channels=3)
     x, c_noise = inputs(2, 2, 8, 8)
     image = torch.randn(2, 3, 8, 8)
     null = network(x, c_noise, {"image": torch.zeros_like(image)})
-    assert torch.equal(network(x, c_noise), null)
     assert not torch.allclose(network(x, c_noise, {"image": image}), null, atol=0.1)
+    for cond in (None, {}):
+        with pytest.raises(ValueError, match=r"cond: DDPMpp requires 'image'; .*\(B, 3, \*sides\)"):
+            network(x, c_noise, cond)
     with pytest.raises(ValueError, match=r"image: expected shape \(2, 3, 8, 8\), got \(2, 3, 4, 8\)"):
         network(x, c_noise, {"image": image[:, :, :4]})
 

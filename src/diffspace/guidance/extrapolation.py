@@ -86,8 +86,9 @@ class ClassifierFree(_Extrapolation):
         self.batched = batched
         modules = denoiser.modules() if isinstance(denoiser, torch.nn.Module) else ()
         network = next((m for m in modules if isinstance(m, ConditionedNetwork)), None)
-        # a bound method, because the network itself would be registered here a second time
+        # a bound method and a mapping, because the network itself would be registered here a second time
         self._one_hot = None if network is None else network.one_hot
+        self._required = {} if network is None else network.required
         if batched and not self.negative and network is None:
             raise ValueError(f"batched: True {_NO_NULL}; pass negative={{…}}, or batched=False to evaluate twice")
 
@@ -102,6 +103,9 @@ class ClassifierFree(_Extrapolation):
             if value.ndim == 0 or len(value) not in (1, len(x)):
                 raise ValueError(f"negative: {name!r} has shape {tuple(value.shape)}; expected 1 row or {len(x)}")
             own[name] = value.to(x.device).expand(len(x), *value.shape[1:])
+        for name, remedy in self._required.items():
+            if name not in own:  # the network would not see that its rows of zeros mean nothing
+                raise ValueError(f"keep: the second branch requires {name!r} too: keep=({name!r},), or {remedy}")
         return own
 
     def _pair(self, name: str, first: Tensor | None, second: Tensor | None, counts: tuple[int, int]) -> Tensor:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from diffspace._shapes import Float, Int, Tensor
 from diffspace.checks import check_integer, check_number
 from diffspace.networks.layers import Init, xavier
-from diffspace.protocols import Cond
+from diffspace.protocols import Cond, check_cond
 
 
 def check_sizes(name: str, values: Sequence[int]) -> None:
@@ -54,10 +54,11 @@ class ConditionedNetwork(nn.Module):
     emb = silu(W₁·silu(W₀·(map_noise(c_noise) + √label_dim·W_l·label + b_l + W_a·augment) + b₀) + b₁), or with
     `late_labels` silu(W₁·silu(W₀·(map_noise(c_noise) + W_a·augment) + b₀) + b₁ + W_l·label).
     Labels are class indices (B,) or vectors (B, label_dim); in training, each sample's label is dropped with
-    probability `label_dropout`. A missing condition is zeros.
+    probability `label_dropout`. A missing condition is zeros, unless it is required.
 
     `config` holds every argument of the constructor in JSON types: `type(network)(**network.config)` builds the same
-    network. `conditions` are the names of the conditions that it accepts.
+    network. `conditions` are the names of the conditions that it accepts, and `required` those without which it is not
+    evaluated, each with what to do instead.
     """
 
     config: dict[str, Any]
@@ -84,6 +85,7 @@ class ConditionedNetwork(nn.Module):
         self.label_dropout, self.late_labels = label_dropout, late_labels
         dims = {"labels": label_dim, "augment": augment_dim}
         self.conditions = tuple(name for name, dim in dims.items() if dim)
+        self.required: dict[str, str] = {}
         self.map_noise = map_noise
         self.map_label: nn.Linear | None = None
         if label_dim and late_labels:
@@ -94,6 +96,10 @@ class ConditionedNetwork(nn.Module):
         self.map_augment = init(nn.Linear(augment_dim, noise_channels, bias=False)) if augment_dim else None
         self.map_layer0 = init(nn.Linear(noise_channels, emb_channels))
         self.map_layer1 = init(nn.Linear(emb_channels, emb_channels))
+
+    def check_cond(self, cond: Cond | None) -> Cond:
+        """The conditions as a mapping; ValueError for one that is unknown, and for one that is required and missing."""
+        return check_cond(cond, self.conditions, type(self).__name__, self.required)
 
     def embed(self, batch: int, c_noise: Float[Tensor, "batch"], cond: Cond) -> Float[Tensor, "batch emb"]:
         """The embedding vectors of a batch; ValueError for a wrong shape."""

@@ -12,7 +12,7 @@ from diffspace._shapes import Batch, Float, Tensor
 from diffspace.checks import check_integer, check_number
 from diffspace.networks.embedding import ConditionedNetwork, check_shape, check_sizes, config_of
 from diffspace.networks.layers import PositionalEmbedding, xavier, zeros
-from diffspace.protocols import Cond, check_cond
+from diffspace.protocols import Cond
 
 
 class MLP(ConditionedNetwork):
@@ -66,7 +66,7 @@ class MLP(ConditionedNetwork):
     def forward(self, x: Batch, c_noise: Float[Tensor, "batch"], cond: Cond | None = None) -> Batch:
         """F(x; c_noise) for x scaled by c_in."""
         check_shape("x", x, (len(x), *self.shape))
-        emb = self.embed(len(x), c_noise, check_cond(cond, self.conditions, "MLP"))
+        emb = self.embed(len(x), c_noise, self.check_cond(cond))
         h = self.input(x.flatten(1))
         for block in self.blocks:
             h = block(h, emb)

@@ -17,7 +17,7 @@ from diffspace.networks import blocks
 from diffspace.networks.blocks import Style, UNetBlock
 from diffspace.networks.embedding import ConditionedNetwork, check_shape, check_sizes, config_of
 from diffspace.networks.layers import Conv, FourierEmbedding, PositionalEmbedding, group_norm, largest_divisor
-from diffspace.protocols import Cond, check_cond
+from diffspace.protocols import Cond
 
 _CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
@@ -50,7 +50,8 @@ class UNet(ConditionedNetwork):
         label_dim: number of classes; the condition "labels" is class indices (B,) or vectors (B, label_dim).
         label_dropout: probability that a label is dropped in training.
         augment_dim: length of the condition "augment", (B, augment_dim).
-        image_channels: channels of the condition "image", (B, image_channels, *sides), which is concatenated to x.
+        image_channels: channels of the condition "image", (B, image_channels, *sides), which is required and
+            concatenated to x.
         checkpointing: compute the activations within blocks again in the backward pass, to save memory.
     """
 
@@ -98,6 +99,7 @@ class UNet(ConditionedNetwork):
         self.config = config_of(UNet, locals())
         if image_channels:
             self.conditions += ("image",)
+            self.required["image"] = f'pass cond={{"image": (B, {image_channels}, *sides)}}, zeros where there is none'
         self.dims, self.channels, self.image_channels = len(shape) - 1, shape[0], image_channels
         self.dropout, self.checkpointing = dropout, checkpointing
         self.multiple = 2 ** (len(channel_mult) - 1)
@@ -192,7 +194,7 @@ class UNet(ConditionedNetwork):
         """F(x; c_noise) for x scaled by c_in."""
         if x.ndim != self.dims + 2 or x.shape[1] != self.channels:
             raise ValueError(f"x: expected shape (B, {self.channels}) and {self.dims} sides, got {tuple(x.shape)}")
-        cond = check_cond(cond, self.conditions, type(self).__name__)
+        cond = self.check_cond(cond)
         emb = self.embed(len(x), c_noise, cond)
         sides = x.shape[2:]
         if self.image_channels:
@@ -227,11 +229,8 @@ class UNet(ConditionedNetwork):
         return layer(*inputs)
 
     def _image(self, x: Tensor, cond: Cond) -> Tensor:
-        """The spatial condition in the dtype of x, zeros if it is missing."""
-        shape = (len(x), self.image_channels, *x.shape[2:])
-        if "image" not in cond:
-            return x.new_zeros(shape)
-        check_shape("image", cond["image"], shape)
+        """The spatial condition in the dtype of x."""
+        check_shape("image", cond["image"], (len(x), self.image_channels, *x.shape[2:]))
         return cond["image"].to(x.dtype)
 
 

@@ -110,12 +110,13 @@ class DiffusersNetwork(torch.nn.Module):
             added = ("resolution", "aspect_ratio")
         self.added = added if "added_cond_kwargs" in arguments else ()
         self.arguments = tuple(name for name in _ARGUMENTS if name in arguments)
-        self.required = (
+        required = (
             *(("image",) if self.image_channels else ()),
             *(("labels",) if labels and self.null_label is None else ()),
             *self.arguments,
             *self.added,
         )
+        self.required = dict.fromkeys(required, f"it takes {', '.join(required)}")
         self.optional = tuple(name for name in _OPTIONAL if name in arguments)
         if labels and self.null_label is not None:
             self.optional += ("labels",)
@@ -124,10 +125,7 @@ class DiffusersNetwork(torch.nn.Module):
         self, x: Float[Tensor, "batch *dims"], c_noise: Float[Tensor, "batch"], cond: Cond | None = None
     ) -> Float[Tensor, "batch *dims"]:
         """The model's output for x, without a learned variance."""
-        given = check_cond(cond, (*self.required, *self.optional), type(self.model).__name__)
-        missing = [name for name in self.required if name not in given]
-        if missing:
-            raise ValueError(f"cond: {type(self.model).__name__} requires {', '.join(map(repr, missing))}")
+        given = check_cond(cond, (*self.required, *self.optional), type(self.model).__name__, self.required)
         tensors = {
             name: value.to(x) if value.is_floating_point() else value.to(x.device) for name, value in given.items()
         }
