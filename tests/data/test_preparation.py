@@ -116,7 +116,6 @@ def test_a_thousand_images_a_folder_and_vectors_as_they_are(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "content",
     [
-        png(np.arange(36, dtype=np.uint16).reshape(6, 6) * 1000),  # 16 bits
         png(np.arange(36, dtype=np.uint8).reshape(6, 6) > 9),  # 1 bit
         png(IMAGES[0], transparency=(1, 2, 3)),
         png(pixels(1, 6, 6, 4)[0]),

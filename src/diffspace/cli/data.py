@@ -33,6 +33,7 @@ _Crop = Annotated[
 ]
 _Classes = Annotated[Literal["auto", "none"], Option(help="auto: from dataset.json, or sub-folders.")]
 _OnError = Annotated[Literal["raise", "skip"], Option(help="What to do with unreadable images.")]
+_Bits = Annotated[int | None, integer_option("8 rounds images of more bits to 8. Default: they keep them.", "--bits")]
 
 
 @data_app.command("prepare")
@@ -46,6 +47,8 @@ def prepare_command(
     ] = "auto",
     classes: _Classes = "auto",
     on_error: _OnError = "raise",
+    bits: _Bits = None,
+    key: Annotated[str | None, Option(help="The array of images in an .npz that holds more.")] = None,
     max_images: Annotated[int | None, integer_option("Take at most this number of images, the first ones.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -56,7 +59,8 @@ def prepare_command(
     from diffspace.cli.console import Stages, err, out, progress_bar
     from diffspace.data import image_source, prepare
 
-    images = image_source(source, size=_size(size), crop=crop, channels=channels, classes=classes, on_error=on_error)
+    given = {"size": _size(size), "crop": crop, "channels": channels, "classes": classes, "on_error": on_error}
+    images = image_source(source, **given, bits=bits, key=key)
     with progress_bar("images") as bar:
         done = prepare(images, destination, max_images=max_images, overwrite=overwrite, track=Stages(bar))
     for note in done.notes:
@@ -80,6 +84,7 @@ def encode_command(
     crop: _Crop = None,
     classes: _Classes = "auto",
     on_error: _OnError = "raise",
+    bits: _Bits = None,
     batch: Batch = 32,
     precision: Annotated[Literal["float16", "float32"], Option(help="How latents are stored.")] = "float16",
     mirror: Annotated[bool, Option("--mirror", help="The latents of mirror images as well.")] = False,
@@ -96,7 +101,9 @@ def encode_command(
     from diffspace.interop.diffusers import Autoencoder
     from diffspace.train import choose_device
 
-    images = image_source(source, size=_size(size), crop=crop, channels="RGB", classes=classes, on_error=on_error)
+    images = image_source(
+        source, size=_size(size), crop=crop, channels="RGB", classes=classes, on_error=on_error, bits=bits
+    )
     autoencoder = Autoencoder.load(encoder).to(choose_device(device))
     with progress_bar("images") as bar:
         stage = Stages(bar, "encoding")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from diffspace._shapes import Int, Shaped, Tensor
-from diffspace.figures.samples import is_image, save_image, save_samples, to_pixels
+from diffspace.figures.samples import fits_png, is_image, save_image, save_samples, to_stored
 from diffspace.files import atomic_path, write_text
 from diffspace.model import CONFIG, WEIGHTS
 from diffspace.transform import Transform
@@ -84,6 +84,8 @@ class SampleWriter:
             raise ValueError(f"--out: expected a name that ends in .png or .npz, or a folder, got {path}")
         if self.is_folder and not is_image(sample_shape):
             raise ValueError(f"--out: samples of shape {tuple(sample_shape)} are not pictures; write them to an .npz")
+        if self.is_folder and not fits_png(transform, sample_shape[0]):
+            raise ValueError(f"--out: PNGs would lose bits of samples of {transform.dtype}; write them to an .npz")
         if subdirs and not self.is_folder:
             raise ValueError(f"--subdirs: has no effect on {path}; use it with a folder of pictures")
         if columns is not None and path.suffix != ".png":
@@ -104,7 +106,7 @@ class SampleWriter:
             return
         while self._former:  # nobody could distinguish the pictures of two runs in one folder
             self._former.pop().unlink(missing_ok=True)
-        for seed, image in zip(seeds, to_pixels(raw, self.transform), strict=True):
+        for seed, image in zip(seeds, to_stored(raw, self.transform), strict=True):
             place = self.path / self._name(seed)
             place.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(place) as temporary:

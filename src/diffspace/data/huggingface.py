@@ -19,7 +19,6 @@ from diffspace.checks import check_integer, require_package
 from diffspace.data.dataset import DataSet, InMemory, holdout_size, shuffled
 from diffspace.data.stored_images import ImageRows, ImageSource, NumberedImages, StoredImages
 from diffspace.files import reading
-from diffspace.transform import PIXELS
 
 _IMAGES = ("image", "img")
 _LABELS = ("label", "labels", "fine_label")
@@ -96,7 +95,8 @@ class HuggingFaceImages(ImageSource):
         like, notes = self.survey(NumberedImages(path, range(len(first)), first.__getitem__))
         rows = ImageStream(path, start, count, self.window, like)
         notes.append(f"a stream of {count} samples, shuffled in windows of {self.window}")
-        return StreamedDataSet(self.name, rows, PIXELS, None, class_names, tuple(notes))
+        transform = self.transform(path, like, like.reader, notes)
+        return StreamedDataSet(self.name, rows, transform, None, class_names, tuple(notes))
 
     def _table(self) -> tuple[Any, str, str | None, int | None]:
         """The table, its columns of images and of labels, and its number of samples if known without reading it."""

@@ -1,4 +1,4 @@
-"""One stored image to 8-bit pixels, and back to a file. Imported when images are read: it needs Pillow."""
+"""One stored image to pixels, and back to a file. Imported when images are read: it needs Pillow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import IO, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
@@ -29,10 +29,15 @@ class EncodedImages(Protocol):
 
 # Pillow knows these by name only (no decoder comes with it), or hands them to a PostScript interpreter
 _EXCLUDED = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF", "EPS"}
-_GRAY = {"1", "L", "LA", "La", "I"}
+_GRAY = {"1", "L", "LA", "La", "I", "F"}
 _MODES = {"grayscale": "L", "RGB": "RGB", "RGBA": "RGBA"}
 _GAP = 3.0  # images are first reduced by whole factors, which is fast, to no less than this many times the size
 _PNG_BIT_DEPTH = 24  # the place of the byte that says how many bits a channel has
+_HEAD = 2**16  # bytes in which JPEG 2000 and AVIF say it
+_MOST = 65535
+
+Depth: TypeAlias = Literal["uint8", "int32", "float32"]
+"""The torch dtype of pixels: of 8 bits, of 16 bits (torch can do little with uint16), or real numbers."""
 
 
 @functools.cache
@@ -54,12 +59,16 @@ class Header(NamedTuple):
     height: int
     width: int
     gray: bool
+    depth: Depth
 
 
-def read_header(images: EncodedImages, number: int) -> Header:
-    """The header of an image; ValueError names one that cannot be read."""
-    with _opened(images, number) as (_, image):
-        return Header(*_upright_size(image), _is_gray(image))
+def read_header(images: EncodedImages, number: int, rounded: bool = False) -> Header:
+    """The header of an image; ValueError names one that cannot be read.
+
+    `rounded`: more than 8 bits are to be rounded to 8; else those that Pillow does not keep are an error.
+    """
+    with _opened(images, number) as (file, image):
+        return Header(*_upright_size(image), _is_gray(image), _depth(file, image, rounded))
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,8 @@ class ImageReader:
     """How stored images become pixels of one shape (C, H, W); see `ImageSource`.
 
     With `one_size` an image of another size is an error, and with `all_gray` one that has colours: the headers that
-    were read did not show any.
+    were read did not show any. `depth` is theirs; images of 8 bits among those of 16 are scaled to these. `rounded`
+    makes 8 bits of more.
     """
 
     channels: Literal["grayscale", "RGB", "RGBA"]
@@ -75,6 +85,8 @@ class ImageReader:
     crop: str
     one_size: bool = False
     all_gray: bool = False
+    depth: Depth = "uint8"
+    rounded: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -83,28 +95,62 @@ class ImageReader:
         return (len(_MODES[self.channels]), width if self.crop == "wide" else height, width)
 
     def __call__(self, images: EncodedImages, number: int) -> Shaped[Tensor, "channels height width"]:
-        """The pixels in uint8; ValueError names an image that cannot be read."""
-        with _opened(images, number) as (_, image):
-            self._check_like_the_sample(image)
-            pixels = np.array(self._converted(image))
+        """The pixels as `depth`; ValueError names an image that cannot be read."""
+        with _opened(images, number) as (file, image):
+            self._check_like_the_sample(file, image)
+            pixels = self._pixels(image)
         channels, height, width = self.shape
         return torch.from_numpy(pixels).reshape(height, width, channels).permute(2, 0, 1)
 
     def png(self, images: EncodedImages, number: int) -> bytes:
         """The pixels as a PNG, not compressed as in the reference; a file that is such a PNG keeps its bytes."""
         with _opened(images, number) as (file, image):
+            self._check_like_the_sample(file, image)
             kept = image.format == "PNG" and self._fits(image)
-            converted = np.array(self._converted(image))  # also of a file that is kept: it may be broken
+            converted = self._pixels(image)  # also of a file that is kept: it may be broken
             if kept and file is not None:
                 file.seek(0)
                 content = file.read()
-                if content[_PNG_BIT_DEPTH] == 8:
+                if content[_PNG_BIT_DEPTH] == (8 if self.depth == "uint8" else 16):
                     return content
         encoded = io.BytesIO()  # pixels alone: no profiles, texts or times
-        Image.fromarray(converted).save(encoded, "PNG", compress_level=0)
+        Image.fromarray(converted if self.depth == "uint8" else converted[..., 0].astype(np.uint16)).save(
+            encoded, "PNG", compress_level=0
+        )
         return encoded.getvalue()
 
-    def _check_like_the_sample(self, image: Image.Image) -> None:
+    def check_png(self) -> None:
+        """ValueError for pixels that Pillow cannot write as a PNG without loss."""
+        if self.depth == "float32":
+            raise ValueError("a PNG holds no real numbers; train on the images where they are")
+        if self.depth == "int32" and self.channels != "grayscale":
+            raise ValueError("16 bits: PNGs are written with one channel of them; pass channels='grayscale' or bits=8")
+
+    def _pixels(self, image: Image.Image) -> np.ndarray:
+        if self.depth == "uint8":
+            return np.array(self._converted(image))
+        pixels = np.stack([np.asarray(self._resized(plane)) for plane in self._planes(image)], -1)
+        return pixels if self.depth == "float32" else pixels.clip(0, _MOST)  # Lanczos overshoots
+
+    def _planes(self, image: Image.Image) -> list[Image.Image]:
+        """Each channel of an upright image with 32 bits, those of whole numbers from 0 to 65535."""
+        if self.depth == "float32":
+            planes = [ImageOps.exif_transpose(image)]
+        elif _is_wide(image):
+            planes = [ImageOps.exif_transpose(_checked(image))]
+        else:
+            eight = self._recoloured(ImageOps.exif_transpose(image)).split()
+            return [Image.fromarray(np.asarray(plane).astype(np.int32) * (_MOST // 255)) for plane in eight]
+        colours = {"grayscale": 1, "RGB": 3, "RGBA": 3}[self.channels]
+        opaque = [Image.new("I", planes[0].size, _MOST)] if self.channels == "RGBA" else []
+        return planes * colours + opaque
+
+    def _check_like_the_sample(self, file: Any, image: Image.Image) -> None:
+        depth = _depth(file, image, self.rounded)
+        if depth != self.depth and (depth, self.depth) != ("uint8", "int32"):
+            names = {"uint8": "8 bits", "int32": "16 bits", "float32": "real numbers"}
+            remedy = "; pass bits=8 to round it" if self.depth == "uint8" and depth == "int32" else ""
+            raise ValueError(f"it has {names[depth]} and the images examined {names[self.depth]}{remedy}")
         if self.one_size and (size := _upright_size(image)) != self.size:
             raise ValueError(
                 "it is {}×{} (height×width) and the images examined are {}×{}; pass size".format(*size, *self.size)
@@ -114,7 +160,10 @@ class ImageReader:
 
     def _fits(self, image: Image.Image) -> bool:
         """Whether the image needs no conversion."""
-        if image.mode != _MODES[self.channels] or not (image.height, image.width) == self.size == self.shape[1:]:
+        wide = self.depth == "int32" and self.channels == "grayscale" and _is_wide(image)
+        if not wide and (image.mode != _MODES[self.channels] or self.depth != "uint8"):
+            return False
+        if not (image.height, image.width) == self.size == self.shape[1:]:
             return False
         image.load()  # a PNG may have more information after its pixels
         if not image.info:
@@ -132,8 +181,9 @@ class ImageReader:
 
     def _recoloured(self, image: Image.Image) -> Image.Image:
         """The image in 8 bits and the requested channels; without alpha among them it is composited on white."""
-        if image.mode == "I" or image.mode.startswith("I;16"):
-            image = _eight_bits(image)
+        if _is_wide(image):
+            values = np.asarray(_checked(image)).astype(np.int64)
+            image = Image.fromarray(((values * 255 + 32767) // _MOST).astype(np.uint8))
         if self.channels == "RGBA":
             return image.convert("RGBA")
         if image.has_transparency_data:
@@ -180,8 +230,6 @@ def _opened(images: EncodedImages, number: int) -> Iterator[tuple[IO[bytes] | No
             limit = Image.MAX_IMAGE_PIXELS
             if limit is not None and image.width * image.height > limit:
                 raise ValueError(f"{image.width}×{image.height} pixels exceed PIL.Image.MAX_IMAGE_PIXELS = {limit}")
-            if image.mode == "F":
-                raise ValueError("floating-point pixels have no known range; store such data as .npy")
             yield file, image
     except Exception as error:  # decoders raise whatever a broken file leads them to
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
@@ -218,9 +266,50 @@ def _on_black(image: Image.Image, width: int, height: int) -> Image.Image:
     return canvas
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    values = np.asarray(image).astype(np.int64)
+def _is_wide(image: Image.Image) -> bool:
+    return image.mode == "I" or image.mode.startswith("I;16")
+
+
+def _checked(image: Image.Image) -> Image.Image:
+    """An image of 16 bits, with 32; ValueError for values that need them."""
+    image = image.convert("I")
+    values = np.asarray(image)
     low, high = int(values.min()), int(values.max())
-    if low < 0 or high > 65535:
+    if low < 0 or high > _MOST:
         raise ValueError(f"32-bit pixels in [{low}, {high}] have no known range; store such data as .npy")
-    return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+    return image
+
+
+def _depth(file: Any, image: Image.Image, rounded: bool) -> Depth:
+    """How the pixels of an image are kept; ValueError for bits that Pillow would drop."""
+    if image.mode == "F":
+        if rounded:
+            raise ValueError("floating-point pixels have no known range; bits=8 is for whole numbers")
+        return "float32"
+    if rounded:
+        return "uint8"
+    if _is_wide(image):
+        return "int32"
+    if (bits := _stored_bits(file, image)) > 8:
+        raise ValueError(f"it has {bits} bits in a channel, of which Pillow keeps 8; pass bits=8 to take these")
+    return "uint8"
+
+
+def _stored_bits(file: Any, image: Image.Image) -> int:
+    """The bits of a channel in a file that Pillow gives with 8; 8 where it does not say."""
+    if image.format == "TIFF":
+        return int(max(getattr(image, "tag_v2", {}).get(258, (1,))))
+    if image.format in ("JPEG2000", "AVIF") and file is not None:
+        place = file.tell()
+        file.seek(0)
+        head = file.read(_HEAD)
+        file.seek(place)
+        size, av1 = head.find(b"\xff\x4f\xff\x51"), head.find(b"av1C")
+        if image.format == "JPEG2000":
+            return 8 if size < 0 else (head[size + 42] & 127) + 1
+        return 8 if av1 < 0 or not head[av1 + 6] & 64 else 12 if head[av1 + 6] & 32 else 10
+    for tile in getattr(image, "tile", ()):
+        arguments = tile[3]
+        if ";16" in str(arguments) or (image.format == "PPM" and isinstance(arguments, tuple) and arguments[-1] > 255):
+            return 16
+    return 8

@@ -86,6 +86,10 @@ def encode_dataset(
     check_destination(target, Path(source.path).expanduser(), overwrite)
     contents = source.open().fingerprint()
     data = dataclasses.replace(source, cache_mb=0).load()
+    if data.transform.kind == "real":
+        raise ValueError(f"{source.path}: images of real numbers have no range from which an encoder could be fed")
+    middle = ((data.transform.highest or 0) / 2,)  # of 8 or 16 bits
+    data = dataclasses.replace(data, transform=dataclasses.replace(data.transform, shift=middle, scale=middle))
     about = {
         "format": _FORMAT,
         "source": source.name,

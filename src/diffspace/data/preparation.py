@@ -87,6 +87,7 @@ def prepare(
 
     def write() -> tuple[Path, Prepared]:
         rows, notes = source.survey(images, max_images, functools.partial(track, "headers"))
+        rows.reader.check_png()
         parts = _write_parts(place.folder, source, rows, functools.partial(track, "images"))
         written = {name: int(name.partition("img")[2][:-4]) for part in parts for name in part.names}
         if not written:

@@ -18,7 +18,7 @@ import torch
 from diffspace._shapes import Int, Shaped, Tensor
 from diffspace.checks import check_choice, check_integer
 from diffspace.data.dataset import DataSet, InMemory, Rows, available_processors, ordered_map, permutation
-from diffspace.transform import PIXELS
+from diffspace.transform import PIXELS, Transform, channel_moments, standardising
 
 if TYPE_CHECKING:
     from diffspace.data.images import Header, ImageReader
@@ -28,6 +28,7 @@ Channels: TypeAlias = Literal["auto", "grayscale", "RGB", "RGBA"]
 Label: TypeAlias = int | list[float]
 """A class number, or a vector, as the reference stores them."""
 
+_MEASURED = 256  # images whose pixels settle a transform
 _MANY, _SAMPLE = 10_000, 1000  # of more images than the first number, the headers of a sample are read
 _SMALL = 96 * 96  # pixels: threads decode larger images; for smaller ones they only wait for the interpreter's lock
 _STEP = 1024  # images given to the threads at a time, and between two reports of progress
@@ -89,10 +90,12 @@ class NumberedImages(StoredImages):
 class ImageSource(ABC):
     """Images stored as files in any format that Pillow decodes, or as arrays.
 
-    Images are turned upright by their EXIF orientation; of an animation the first frame is read; 16 bits become 8;
-    colour profiles are not applied. Pixels are uint8; the model sees them in [−1, 1]. Of more than 10,000 images the
-    headers of 1000, drawn with a fixed seed, stand for all: an image that differs from them is an error when it is
-    read. With "skip", and in `prepare`, all headers are read.
+    Images are turned upright by their EXIF orientation; of an animation the first frame is read; colour profiles are
+    not applied. Pixels of 8 bits are uint8; the model sees them in [−1, 1]. Gray images of 16 bits keep them, and so do
+    real numbers (TIFF): the model sees each channel with mean 0 and standard deviation 0.5. Colours of more than 8 bits
+    are an error, since Pillow drops bits. Of more than 10,000 images the headers of 1000, drawn with a fixed seed,
+    stand for all: an image that differs from them is an error when it is read. With "skip", and in `prepare`, all
+    headers are read.
 
     Args:
         path: Where the images are.
@@ -113,6 +116,7 @@ class ImageSource(ABC):
         cache_mb: Pixels are kept in memory if all of them take at most this many megabytes (2²⁰ bytes). Otherwise
             images are decoded whenever they are read, and "skip" decodes all of them once to find the broken ones.
         workers: Threads that decode; None is one per processor, or one for small images.
+        bits: 8 rounds images of more bits to 8; "auto" keeps what there is.
     """
 
     path: str | Path
@@ -123,8 +127,10 @@ class ImageSource(ABC):
     on_error: Literal["raise", "skip"] = "raise"
     cache_mb: int = 2048
     workers: int | None = None
+    bits: Literal["auto", 8] = "auto"
 
     def __post_init__(self) -> None:
+        check_choice("bits", self.bits, ("auto", 8))
         check_choice("crop", self.crop or "center", Crop)
         check_choice("channels", self.channels, Channels)
         check_choice("classes", self.classes, ("auto", "none"))
@@ -152,7 +158,7 @@ class ImageSource(ABC):
     @property
     def options(self) -> dict[str, Any]:
         """The options that determine the pixels and labels, in JSON's types."""
-        values = {name: getattr(self, name) for name in ("size", "crop", "channels", "classes", "on_error")}
+        values = {name: getattr(self, name) for name in ("size", "crop", "channels", "classes", "on_error", "bits")}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @abstractmethod
@@ -170,9 +176,25 @@ class ImageSource(ABC):
             skipped = sorted(set(range(len(images.names))) - set(numbers))
             notes.append(f"unreadable images left out: {len(skipped)}")
             warnings.warn(f"{images.path}: {notes[-1]}: {', '.join(images.names[i] for i in skipped)}", stacklevel=2)
+        transform = self.transform(images.path, rows, undecoded.reader, notes)
         found, class_names = images.labels(numbers) if self.classes == "auto" else (None, ())
         labels, class_names = (None, ()) if found is None else _class_numbers(images.path, found, class_names)
-        return DataSet(self.name, rows, PIXELS, labels, class_names, tuple(notes))
+        return DataSet(self.name, rows, transform, labels, class_names, tuple(notes))
+
+    def transform(self, path: Path, rows: Rows, reader: ImageReader, notes: list[str]) -> Transform:
+        """The transform of pixels; one that is measured, on some images, is noted."""
+        if reader.depth == "uint8":
+            return PIXELS
+        some = permutation(len(rows), 0)[:_MEASURED].sort().values
+        moments = channel_moments(map(rows.read, torch.split(some, 1)))
+        if not bool(torch.isfinite(moments.mean).all()):
+            raise ValueError(f"{path}: holds values that are not finite")
+        what = "real numbers" if reader.depth == "float32" else "16 bits"
+        measured = "" if len(some) == len(rows) else f", as measured on {len(some)} of {len(rows)} images"
+        notes.append(f"{what}: each channel is standardised to mean 0 and standard deviation 0.5{measured}")
+        if reader.depth == "float32":
+            return Transform(*standardising(moments))
+        return Transform(*standardising(moments), 0.0, 65535.0, "integer", reader.depth)
 
     def survey(
         self,
@@ -193,19 +215,28 @@ class ImageSource(ABC):
             raise ValueError("; ".join([f"{images.path}: holds no images", *notes]))
         sampled = sample is not None and total > _MANY
         examined: Sequence[int] = sorted(permutation(total, 0)[:sample].tolist()) if sampled else range(total)
-        headers = self.try_each(lambda number: read_header(images, number), examined, self.workers or 1, track)
+        rounded = self.bits == 8
+        headers = self.try_each(lambda i: read_header(images, i, rounded), examined, self.workers or 1, track)
         if not headers:
             raise _none_readable(images, total)
         if sampled:
             notes.append(f"headers of {len(examined)} images stand for all {total}")
         size = _common_size(images, headers) if self.size is None else _pair(self.size)
         gray = all(header.gray for header in headers.values())
+        depths = {header.depth for header in headers.values()}
+        if "float32" in depths and len(depths) > 1:
+            one, other = (
+                next(i for i, h in headers.items() if (h.depth == "float32") is real) for real in (True, False)
+            )
+            raise ValueError(f"{images.path}: {images.names[one]} has real numbers, {images.names[other]} has not")
         reader = ImageReader(
             ("grayscale" if gray else "RGB") if self.channels == "auto" else self.channels,
             size,
             self.crop or "center",
             one_size=self.size is None,
             all_gray=gray and self.channels == "auto",
+            depth=min(depths),  # by name, so that 16 bits come before 8
+            rounded=rounded,
         )
         small = sum(h.height < size[0] or h.width < size[1] for h in headers.values())
         if small and reader.crop in ("center", "square", "none"):
@@ -241,10 +272,11 @@ class ImageSource(ABC):
 
     def _decode(self, rows: ImageRows) -> tuple[Rows, Sequence[int]]:
         """The rows, in memory if they fit, and the numbers of the images that they come from."""
-        in_memory = len(rows) * math.prod(rows.sample_shape) <= self.cache_mb * 2**20
+        dtype: torch.dtype = getattr(torch, rows.reader.depth)
+        in_memory = len(rows) * math.prod(rows.sample_shape) * dtype.itemsize <= self.cache_mb * 2**20
         if not in_memory and self.on_error == "raise":
             return rows, rows.numbers
-        pixels = torch.empty((len(rows) if in_memory else 0, *rows.sample_shape), dtype=torch.uint8)
+        pixels = torch.empty((len(rows) if in_memory else 0, *rows.sample_shape), dtype=dtype)
 
         def read(row: int) -> None:
             image = rows.reader(rows.images, rows.numbers[row])
@@ -279,7 +311,14 @@ class ImageRows:
     def read(self, indices: Int[Tensor, "batch"]) -> Shaped[Tensor, "batch channels height width"]:
         numbers = [self.numbers[i] for i in indices.tolist()]
         pixels = list(_map(lambda number: self.reader(self.images, number), numbers, self.threads))
-        return torch.stack(pixels) if pixels else torch.empty((0, *self.sample_shape), dtype=torch.uint8)
+        dtype = getattr(torch, self.reader.depth)
+        return torch.stack(pixels) if pixels else torch.empty((0, *self.sample_shape), dtype=dtype)
+
+    def keys(self, numbers: Int[Tensor, "n"]) -> Iterable[bytes] | None:
+        return self.images.keys([self.numbers[i] for i in numbers.tolist()])
+
+    def versions(self, numbers: Int[Tensor, "n"]) -> Iterable[int]:
+        return self.images.versions([self.numbers[i] for i in numbers.tolist()])
 
 
 def _map(function: Callable[[int], _Out], numbers: Sequence[int], threads: int) -> Iterator[_Out]:
@@ -297,7 +336,7 @@ def _none_readable(images: StoredImages, total: int) -> ValueError:
 
 def _common_size(images: StoredImages, headers: dict[int, Header]) -> tuple[int, int]:
     first = next(iter(headers))
-    height, width, _ = headers[first]
+    height, width, *_ = headers[first]
     for number, header in headers.items():
         if (header.height, header.width) != (height, width):
             one, other = (images.path / images.names[i] for i in (first, number))

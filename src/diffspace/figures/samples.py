@@ -24,10 +24,14 @@ def is_image(sample_shape: Sequence[int]) -> bool:
 
 
 def to_pixels(raw: Shaped[Tensor, "batch *dims"], transform: Transform) -> np.ndarray:
-    """Raw images (B, C, H, W) as uint8 of (B, H, W) or (B, H, W, C), from the bounds of the data to 0…255."""
+    """Raw images (B, C, H, W) as uint8 of (B, H, W) or (B, H, W, C), from the bounds of the data to 0…255.
+
+    Data of more than 8 bits, which need not fill them, and without bounds are shown from their own extremes.
+    """
     values = raw.to(torch.float64)
-    low = float(values.min()) if transform.lowest is None else transform.lowest
-    high = float(values.max()) if transform.highest is None else transform.highest
+    low, high = transform.lowest, transform.highest
+    if low is None or high is None or high - low > 255:
+        low, high = float(values.min()), float(values.max())
     scaled = ((values - low) / max(high - low, 1e-12) * 255).round().clamp(0, 255).to(torch.uint8)
     pixels: np.ndarray = scaled.permute(0, 2, 3, 1).cpu().numpy()
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
@@ -49,6 +53,25 @@ def grid(pixels: np.ndarray, columns: int | None = None) -> np.ndarray:
         top, left = (k // columns) * (height + gap) + gap, (k % columns) * (width + gap) + gap
         canvas[top : top + height, left : left + width] = image
     return canvas
+
+
+def fits_png(transform: Transform, channels: int) -> bool:
+    """Whether a PNG holds samples to the last bit: whole numbers of 8 bits, or gray ones of 16."""
+    if transform.kind != "integer" or transform.lowest is None or transform.highest is None:
+        return False
+    return transform.highest - transform.lowest <= 255 or _is_deep(transform, channels)
+
+
+def _is_deep(transform: Transform, channels: int) -> bool:
+    return channels == 1 and (transform.lowest, transform.highest) == (0, 65535)
+
+
+def to_stored(raw: Shaped[Tensor, "batch *dims"], transform: Transform) -> np.ndarray:
+    """Raw images as a PNG stores them: gray ones of 16 bits in uint16, others as `to_pixels`."""
+    if not _is_deep(transform, raw.shape[1]):
+        return to_pixels(raw, transform)
+    stored: np.ndarray = raw[:, 0].cpu().numpy().astype(np.uint16)
+    return stored
 
 
 def save_image(file: Path | io.BytesIO, pixels: np.ndarray) -> None:
