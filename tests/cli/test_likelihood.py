@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -95,3 +96,34 @@ def test_mistakes_are_named(digits_run, points_run, tmp_path, capsys):
         lines = capsys.readouterr().err.strip().splitlines()
         assert len(lines) == 1
         assert message in lines[0]
+
+
+def test_samples_that_were_trained_on_are_counted(points_run, capsys):
+    options = ("--n", "4", "--steps", "2")
+    assert main(["likelihood", str(points_run), "swissroll", "n=500", "holdout=250", *options]) == 0
+    assert "warning: data: 150 of the 250 samples were trained on" in capsys.readouterr().err
+    assert main(["likelihood", str(points_run), "swissroll", "n=500", "holdout=90", *options]) == 0
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_data_that_have_changed_since_the_training_are_told(tmp_path, capsys):
+    run, values = str(tmp_path / "run"), torch.randn(80, 2).numpy()
+    np.save(tmp_path / "x.npy", values)
+    small = ["images=200", "network.width=8", "batch_size=20"]
+    assert main(["train", str(tmp_path / "x.npy"), *small, "--out", run]) == 0
+    commands = (
+        ["evaluate", run, "--n", "8", "--sets", "1", "--steps", "2", "--no-report"],
+        ["likelihood", run, "--n", "4", "--steps", "2"],
+    )
+    capsys.readouterr()
+    assert [main(command) for command in commands] == [0, 0]
+    assert "changed" not in capsys.readouterr().err
+    np.save(tmp_path / "x.npy", values[:-3])
+    for command in commands:
+        assert main(command) == 0
+        told = capsys.readouterr().err
+        assert "warning: " in told
+        assert "the data have changed since the training: the " in told
+        assert " samples, " in told
+    assert main(["train", "--resume", run, "images=400"]) == 2
+    assert "data: have changed since this run began: the " in capsys.readouterr().err

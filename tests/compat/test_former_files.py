@@ -15,6 +15,7 @@ import torch
 
 import diffspace as ds
 from diffspace.cli.app import main
+from diffspace.train import read_recipe
 
 HERE = Path(__file__).parent
 EXPECTED = json.loads((HERE / "expected.json").read_text())
@@ -42,6 +43,8 @@ def test_a_checkpoint(tmp_path):
     run = shutil.copytree(HERE / "points", tmp_path / "run")
     assert main(["train", "--resume", str(run), "images=7000", "decay_images=0"]) == 0
     assert first_values(ds.load(run)) == pytest.approx(EXPECTED["resumed"], rel=1e-3)
+    assert read_recipe(run / "recipe.yaml")["data"]["split"] == "position"  # its own, whatever is the default now
+    assert main(["train", "--resume", str(run), "images=7500", "decay_images=0"]) == 0
 
 
 def test_snapshots(tmp_path):

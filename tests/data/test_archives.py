@@ -360,6 +360,10 @@ class FakeTable:
     def __init__(self, rows: list[dict], names: list[str] | None) -> None:
         self.rows, self.column_names, self._fingerprint = rows, list(rows[0]), "f"
         self.features = {"label": types.SimpleNamespace(names=names)}
+        self.data = types.SimpleNamespace(nbytes=1000)
+
+    def select(self, numbers) -> list[dict]:
+        return [self.rows[i] for i in numbers]
 
     def __len__(self) -> int:
         return len(self.rows)

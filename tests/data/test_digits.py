@@ -32,6 +32,8 @@ def test_the_fixed_split() -> None:
     for digit in range(10):
         total = (data.labels == digit).sum()
         assert abs((held.labels == digit).sum() - total * 359 / 1797) < 1
-    # from a separate implementation in pure Python of the permutation and of largest remainders
-    assert held.selection[:8].tolist() == [3, 6, 11, 14, 17, 20, 36, 39]
-    assert hashlib.sha256(held.selection.numpy().tobytes()).hexdigest()[:16] == "29234ccf4e10652c"
+    # from separate implementations in pure Python: of the hashes, of the permutation, and of largest remainders
+    assert hashlib.sha256(held.selection.numpy().tobytes()).hexdigest()[:16] == "681ee2d5790784ee"
+    former = data.split(by="position")[1].selection
+    assert former[:8].tolist() == [3, 6, 11, 14, 17, 20, 36, 39]
+    assert hashlib.sha256(former.numpy().tobytes()).hexdigest()[:16] == "29234ccf4e10652c"

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
 from small_runs import POINTS, begin_and_stop, begin_and_train, make_run, resume_and_train, same_weights
@@ -235,3 +236,21 @@ def test_a_step_that_is_torn_is_not_saved(tmp_path):
     again = make_run(tmp_path / "run", "checkpoint_images=200")
     resume_and_train(again)
     assert same_weights(whole, again)
+
+
+def test_data_that_have_changed_are_refused_on_resume_and_known_to_the_model(tmp_path):
+    values = torch.randn(60, 2).numpy()
+    np.save(tmp_path / "x.npy", values)
+    config = POINTS | {"data": {"source": str(tmp_path / "x.npy"), "normalize": "none"}}
+    begin_and_stop(make_run(tmp_path / "run", config=config), 4)
+    resumed = make_run(tmp_path / "run", config=config)
+    resumed.resume()
+    assert load(tmp_path / "run").notes["fingerprint"]["held-out"]["count"] == 12
+    resumed.close()
+    for changed, message in (
+        (values[1:], r"data: have changed since this run began: .* part has \d+ samples?, \d+ then.*--transfer"),
+        (np.concatenate([values[:59], values[59:] + 1e-6]), "as many samples as then, but not the same"),
+    ):
+        np.save(tmp_path / "x.npy", changed)
+        with pytest.raises(ValueError, match=message):
+            make_run(tmp_path / "run", config=config).resume()

@@ -18,6 +18,11 @@ err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 _LAST_COLUMN = 40  # characters that the last column of a table has at least, if it needs them
 
 
+def warn(text: str) -> None:
+    """A line that the user should not miss."""
+    err.print(f"warning: {text}", style="yellow")
+
+
 def progress_bar(unit: str, shown: bool = True) -> Progress:
     """A bar on standard error with counts, a line of figures and the time left; it disappears when done."""
     return Progress(

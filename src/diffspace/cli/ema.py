@@ -40,8 +40,10 @@ def ema_command(
 ) -> None:
     """Make the average of any width from the snapshots of a run, or score several and name the best."""
     from diffspace.averages import Reconstruction, Snapshots
+    from diffspace.cli.console import warn
+    from diffspace.cli.options import load_model
     from diffspace.cli.output import check_target
-    from diffspace.cli.runs import Scoring, open_recipe
+    from diffspace.cli.runs import Scoring, load_data_of, open_recipe
 
     if (width is not None) + (sweep is not None) + listing != 1:
         raise ValueError("--width, --sweep, --list: give one of them")
@@ -62,7 +64,9 @@ def ema_command(
         plans = [Reconstruction.plan(snapshots, each, images) for each in _parse_widths(sweep or "")]
         for name in (SWEEP, PICTURE):
             check_target("--sweep", run / name, Path(name).suffix, overwrite)
-        _sweep(run, plans, Scoring(open_recipe(run).data.load(), n, sets, steps, first_seed, batch), device)
+        model = load_model(str(run), device)
+        data = load_data_of(run, open_recipe(run), model, warn)
+        _sweep(run, model, plans, Scoring(data, n, sets, steps, first_seed, batch))
 
 
 def _check_effect(ctx: Context, mode: str, *names: str) -> None:
@@ -120,15 +124,13 @@ def _write(run: Path, plan: Reconstruction, out: Path | None, overwrite: bool) -
     )
 
 
-def _sweep(run: Path, plans: Sequence[Reconstruction], scoring: Scoring, device: str | None) -> None:
+def _sweep(run: Path, model: ds.Model, plans: Sequence[Reconstruction], scoring: Scoring) -> None:
     """Score each width, and the run's own average beside them."""
     from diffspace.cli.console import Stages, out as stdout, progress_bar, table
-    from diffspace.cli.options import load_model
     from diffspace.cli.output import write_figure, write_json
     from diffspace.figures import draw_ema_sweep
     from diffspace.figures.style import new_figure
 
-    model = load_model(str(run), device)
     scores: list[tuple[FrechetScore, ...]] = []
     with progress_bar("steps") as bar:
         own = scoring(model, Stages(bar, "the run's own average: "))

@@ -27,16 +27,16 @@ def evaluate_command(
 
     Samples take the classes of the held-out data in turn, and every score is printed beside that of real data.
     """
-    from diffspace.cli.console import Stages, err, out as stdout, progress_bar, table
+    from diffspace.cli.console import Stages, err, out as stdout, progress_bar, table, warn
     from diffspace.cli.options import load_model
     from diffspace.cli.output import write_json
-    from diffspace.cli.runs import Scoring, open_recipe
+    from diffspace.cli.runs import Scoring, load_data_of, open_recipe
     from diffspace.figures import render_report
     from diffspace.files import write_text
 
     recipe = open_recipe(run)
-    scoring = Scoring(recipe.data.load(), n, sets, steps, first_seed, batch)
     model = load_model(str(run), device)
+    scoring = Scoring(load_data_of(run, recipe, model, warn), n, sets, steps, first_seed, batch)
     headings = ("score", "samples", "real data", "how")
 
     with progress_bar("steps") as bar:

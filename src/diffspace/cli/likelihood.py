@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from diffspace._shapes import Tensor
     from diffspace.cli.console import Stages
     from diffspace.data import DataSet
+    from diffspace.train import Recipe
 
 _EXACT = 16  # dimensions up to which the exact trace, of one product each, is the default
 _CHECKED = 16  # samples that are measured again with half the steps
@@ -60,12 +61,14 @@ def likelihood_command(
 
     from diffspace.cli.console import Stages, progress_bar
     from diffspace.cli.options import load_model
+    from diffspace.cli.runs import open_recipe
 
     if exact and probes is not None:
         raise ValueError("--probes: has no effect with --exact")
     sampler = build_sampler(sampling, model, ds.Sampler(ds.EDMSteps(64, terminal="sigma_min"), ds.Heun(1 / 2)))
-    held_out = _held_out(model, data, options or [])
+    run = open_recipe(Path(model)) if data in (None, _source_of(Path(model))) else None
     loaded = load_model(model, device)
+    held_out = _held_out(loaded, Path(model), run, data, options or [])
     by_probes = not exact and (probes is not None or math.prod(loaded.sample_shape) > _EXACT)
     trace = ds.Hutchinson(probes or 2) if by_probes else ds.ExactTrace()
     problem = _Problem(loaded, held_out, _labels(loaded, held_out), trace, draws, first_seed, batch)
@@ -139,18 +142,29 @@ def _print(problem: _Problem, found: Figures, of_steps: float, steps: int) -> No
     out.print(", ".join(facts))
 
 
-def _held_out(model: str, data: str | None, options: list[str]) -> DataSet:
-    """The held-out part of the named data, or of those of the run."""
-    from diffspace.cli.runs import open_recipe
+def _source_of(folder: Path) -> str | None:
+    """The source of the data of a run; None of another folder."""
+    from diffspace.train import RECIPE, read_recipe
+
+    return read_recipe(folder / RECIPE)["data"]["source"] if (folder / RECIPE).is_file() else None
+
+
+def _held_out(model: ds.Model, folder: Path, run: Recipe | None, data: str | None, options: list[str]) -> DataSet:
+    """The held-out part of the named data, or of those of the run; a warning where the model may have seen it."""
+    from diffspace.cli.console import warn
+    from diffspace.cli.runs import load_data_of
     from diffspace.parts import import_typed
     from diffspace.train import apply_overrides, make_data_recipe
 
-    if data is None:
-        recipe = open_recipe(Path(model)).data
-    else:
-        import_typed({"source": data})
-        recipe = make_data_recipe(apply_overrides({"source": data}, options))
-    return recipe.load()[1]
+    if data is None and run is not None:
+        return load_data_of(folder, run, model, warn)[1]
+    import_typed({"source": data})
+    held_out = make_data_recipe(apply_overrides({"source": data}, options)).load()[1]
+    if run is not None:
+        seen = {hash(key) for key in run.data.load()[0].keys() or ()}
+        if again := sum(hash(key) in seen for key in held_out.keys() or ()):
+            warn(f"data: {again} of the {len(held_out)} samples were trained on; leave DATA out to measure the others")
+    return held_out
 
 
 def _labels(model: ds.Model, held_out: DataSet) -> Tensor | None:

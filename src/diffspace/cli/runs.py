@@ -15,7 +15,7 @@ from diffspace._shapes import Tensor
 from diffspace.checks import check_number
 from diffspace.cli.console import Stages, progress_bar
 from diffspace.config import to_config
-from diffspace.data import DataSet
+from diffspace.data import DataSet, differences, fingerprints
 from diffspace.figures import save_samples
 from diffspace.files import atomic_path
 from diffspace.inspection import Inspection, inspect
@@ -36,6 +36,7 @@ from diffspace.train import (
     default_config,
     make_data_recipe,
     make_recipe,
+    of_run,
     read_recipe,
 )
 
@@ -203,9 +204,18 @@ def open_recipe(folder: Path) -> Recipe:
     """The recipe that a run wrote; ValueError where the folder is not that of a run."""
     if not (folder / RECIPE).is_file():
         raise ValueError(f"{folder}: is not the folder of a training run: it has no {RECIPE}")
-    config = read_recipe(folder / RECIPE)
-    config.pop("winograd", None)  # a key of version 0.1
-    return make_recipe(config)
+    return make_recipe(of_run(read_recipe(folder / RECIPE)))
+
+
+def load_data_of(folder: Path, recipe: Recipe, model: Model, warn: Callable[[str], None]) -> tuple[DataSet, DataSet]:
+    """The data of a run, with a warning where they are not those that its model was trained with."""
+    data = recipe.data.load()
+    if found := differences(model.notes.get("fingerprint") or {}, fingerprints(*data)):
+        warn(
+            f"{folder}: the data have changed since the training: {found}; what is held out now may have been "
+            "trained on, so that scores and likelihoods may be too good"
+        )
+    return data
 
 
 def read_run(folder: Path, overrides: Sequence[str]) -> Recipe:

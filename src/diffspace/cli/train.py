@@ -45,7 +45,7 @@ def train_command(
     dry_run: Annotated[bool, Option("--dry-run", help="Print the recipe in full and stop.")] = False,
 ) -> None:
     """Train a model. Ctrl-C and SIGTERM save the run after the current step, then stop."""
-    from diffspace.cli.console import err, out as stdout
+    from diffspace.cli import console
     from diffspace.cli.launch import is_launched, launch
     from diffspace.cli.runs import open_run, plan_run, read_run
     from diffspace.config import from_text
@@ -70,7 +70,7 @@ def train_command(
 
     def warn(text: str) -> None:
         if rank == 0:
-            err.print("warning: " + text, style="yellow")
+            console.warn(text)
 
     if resume is not None:
         full = read_run(resume, words)
@@ -79,7 +79,7 @@ def train_command(
         plan = plan_run(data, words, recipe, transfer, choose_device(device, local_rank))
         full, start = plan.recipe, functools.partial(plan.start, out)
     if dry_run:
-        stdout.print(full.to_yaml(), end="")
+        console.out.print(full.to_yaml(), end="")
         return
     with Processes.join(device, full.strategy) as group:
         run = start(group, warn)

@@ -21,7 +21,9 @@ from diffspace.data.dataset import (
     InMemory as InMemory,
     Rows as Rows,
     batches as batches,
+    fingerprints as fingerprints,
 )
+from diffspace.data.identity import Fingerprint as Fingerprint, differences as differences
 from diffspace.data.latents import Encoded as Encoded, Latents as Latents, encode_dataset as encode_dataset
 from diffspace.data.preparation import Prepared as Prepared, prepare as prepare, verify as verify
 from diffspace.data.sources import (

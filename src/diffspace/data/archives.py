@@ -8,6 +8,7 @@ number of threads and processes can read an archive at once.
 from __future__ import annotations
 
 import collections
+import contextlib
 import hashlib
 import itertools
 import json
@@ -37,6 +38,7 @@ _ENCRYPTED = 1
 # deflate packs 1032 : 1 at best; what is both large and packed tighter than photographs or drawings ever are is a bomb
 _BOMB_BYTES, _BOMB_RATIO = 2**24, 100
 _LARGEST = 2**30  # bytes of a member
+_MOST_SIZES = 100_000  # files whose sizes a fingerprint looks up
 _MOST_CLASSES = 2**20
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MOST_SHARDS = 10**6
@@ -76,12 +78,20 @@ class _IndexedImages(StoredImages):
         return sorted(images, key=lambda i: names[i].replace("/", "\0"))
 
     @abstractmethod
-    def index(self) -> bytes | None:
-        """The content of `INDEX`, if there is one."""
+    def extra(self, name: str) -> bytes | None:
+        """The content of `INDEX` or `MANIFEST`, if there is one."""
+
+    def keys(self, numbers: Sequence[int]) -> Iterator[bytes]:
+        """The names of images; of those that `prepare` has numbered, the hashes of their content."""
+        hashes: Any = {}
+        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):  # of a manifest of something else
+            hashes = dict(json.loads(self.extra(MANIFEST) or b"{}")["files"])
+        names = (self.names[i] for i in numbers)
+        return (str(hashes.get(name, name)).encode(errors="surrogateescape") for name in names)
 
     def labels(self, numbers: Sequence[int]) -> tuple[list[Label] | None, tuple[str, ...]]:
         names = [self.names[i] for i in numbers]
-        content = self.index()
+        content = self.extra(INDEX)
         if content is None:
             return self._labels_from_folders(names)
         given, class_names = _parse_index(self.path / INDEX, content)
@@ -156,9 +166,14 @@ class FolderImages(_IndexedImages):
     def open(self, number: int) -> IO[bytes]:
         return open(os.path.join(self.path, self.names[number]), "rb")
 
-    def index(self) -> bytes | None:
-        path = self.path / INDEX
+    def extra(self, name: str) -> bytes | None:
+        path = self.path / name
         return path.read_bytes() if path.is_file() else None
+
+    def versions(self, numbers: Sequence[int]) -> Iterator[int]:
+        """The sizes of the files, of many a part."""
+        some = numbers[:: 1 + len(numbers) // _MOST_SIZES]
+        return (os.stat(os.path.join(self.path, self.names[i])).st_size for i in some)
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
@@ -217,8 +232,12 @@ class ZipImages(_IndexedImages):
     def open(self, number: int) -> bytes:
         return self.read(self._images[number])
 
-    def index(self) -> bytes | None:
-        return self.read(self.members.index(INDEX)) if INDEX in self.members else None
+    def extra(self, name: str) -> bytes | None:
+        return self.read(self.members.index(name)) if name in self.members else None
+
+    def versions(self, numbers: Sequence[int]) -> Iterator[int]:
+        """The CRC-32 of the images."""
+        return (self._table[5 * self._images[i] + 3] for i in numbers)
 
     def fingerprint(self) -> str:
         return hashlib.sha256(repr(self._version).encode()).hexdigest()
@@ -334,6 +353,10 @@ class _TarImages(StoredImages):
         with _open(self._shards[shard], self._versions[shard]) as file:
             file.seek(offset)
             return file.read(size)
+
+    def versions(self, numbers: Sequence[int]) -> Iterator[int]:
+        """The sizes of the images."""
+        return (self._table[3 * i + 2] for i in numbers)
 
     def fingerprint(self) -> str:
         state = [(shard.name, *found) for shard, found in zip(self._shards, self._versions, strict=True)]

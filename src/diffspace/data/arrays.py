@@ -12,6 +12,7 @@ import torch
 from diffspace._shapes import Int, Shaped, Tensor
 from diffspace.checks import check_choice
 from diffspace.data.dataset import DataSet
+from diffspace.data.identity import content_keys
 from diffspace.files import reading
 from diffspace.transform import Transform, channel_moments, standardising
 
@@ -157,6 +158,9 @@ class ArrayRows:
 
     def read(self, indices: Int[Tensor, "batch"]) -> Shaped[Tensor, "batch *dims"]:
         return torch.from_numpy(self.array[indices.numpy()].astype(self.dtype, copy=False))
+
+    def keys(self, numbers: Int[Tensor, "n"]) -> Iterator[bytes] | None:
+        return content_keys(self.read, numbers, self.array.nbytes)
 
 
 def _channels_first(array: np.ndarray[Any, Any], layout: Layout) -> np.ndarray[Any, Any]:

@@ -1,13 +1,14 @@
 """A data set: stored samples by number, their form in a model's space, the split, the order, and batches for training.
 
-Orders and splits are pure functions of a seed: they sort the raw output of PCG64, whose stream numpy guarantees, so
-that they are the same on every machine and with every version of the libraries.
+Orders are pure functions of a seed: they sort the raw output of PCG64, whose stream numpy guarantees, so that they are
+the same on every machine and with every version of the libraries. The split sorts hashes of names or of content.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import itertools
 import math
 import os
@@ -15,13 +16,17 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import torch
 
 from diffspace._shapes import Bool, Float, Int, Shaped, Tensor
-from diffspace.checks import check_integer
+from diffspace.checks import check_choice, check_integer
+from diffspace.data.identity import Fingerprint, content_keys, hashes, sampled_content
 from diffspace.transform import Transform
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _SPLIT, _EPOCHS = 0, 1  # separate streams of random numbers, whatever the seed
 _In = TypeVar("_In")
@@ -35,7 +40,9 @@ Batch: TypeAlias = tuple[Tensor, Tensor | None]
 class Rows(Protocol):
     """Stored samples of one shape, read by number.
 
-    A method `mirrored()`, where there is one, returns these rows followed by their mirror images.
+    A method `mirrored()`, where there is one, returns these rows followed by their mirror images. A method
+    `keys(numbers)` gives what tells each row from others wherever it stands, as bytes: its name, or its content; None
+    if that is too much to read. `versions(numbers)` gives integers that change with the content of rows with names.
     """
 
     @property
@@ -50,9 +57,10 @@ class Rows(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class InMemory:
-    """Rows held in a tensor (n, *dims)."""
+    """Rows held in a tensor (n, *dims); `origin` are the rows that they were read from, where those have names."""
 
     values: Shaped[Tensor, "n *dims"]
+    origin: Rows | None = None
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -64,23 +72,26 @@ class InMemory:
     def read(self, indices: Int[Tensor, "batch"]) -> Shaped[Tensor, "batch *dims"]:
         return self.values[indices.to(self.values.device, non_blocking=True)]
 
+    def keys(self, numbers: Int[Tensor, "n"]) -> Iterator[bytes] | None:
+        return content_keys(self.read, numbers, self.values.nbytes)
+
 
 @dataclass(frozen=True, eq=False)
 class _Mirrored:
     """Rows of images, followed by their mirror images."""
 
-    rows: Rows
+    origin: Rows
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
-        return self.rows.sample_shape
+        return self.origin.sample_shape
 
     def __len__(self) -> int:
-        return 2 * len(self.rows)
+        return 2 * len(self.origin)
 
     def read(self, indices: Int[Tensor, "batch"]) -> Shaped[Tensor, "batch *dims"]:
-        n = len(self.rows)
-        images = self.rows.read(indices % n)
+        n = len(self.origin)
+        images = self.origin.read(indices % n)
         flip = (indices >= n).reshape(-1, *[1] * (images.ndim - 1))
         return torch.where(flip.to(images.device), images.flip(-1), images)
 
@@ -148,14 +159,59 @@ class DataSet:
         rows = self._row_numbers(indices)
         return dataclasses.replace(self, selection=rows, labels=None if self.labels is None else self.labels[indices])
 
-    def split(self, holdout: float | int | None = None, seed: int = 0) -> tuple[DataSet, DataSet]:
+    def split(
+        self, holdout: float | int | None = None, seed: int = 0, by: Literal["hash", "position"] = "hash"
+    ) -> tuple[DataSet, DataSet]:
         """(training part, held-out part), each class divided in the same proportion.
 
         `holdout` is a fraction of the samples or their number; None is a fifth, at most 10,000 samples, which with
         `seed=0` is the standard split of every data set. At least one sample of each class stays in training.
+
+        Held out are those with the smallest hashes, with the seed, of their names, or of their content where they have
+        none, so that the split does not move when samples come or go. Samples without names, and too large to be read
+        for it, are drawn by their positions, as all are with "position"; a note says so.
         """
-        out = holdout_mask(len(self), self.labels, holdout, seed)
-        return self.subset((~out).nonzero().flatten()), self.subset(out.nonzero().flatten())
+        check_integer("seed", seed, 0)
+        check_choice("by", by, ("hash", "position"))
+        keys = self.keys() if by == "hash" else None
+        order = _random_bits(len(self), seed, _SPLIT) if keys is None else hashes(keys, len(self), seed)
+        out = holdout_mask(order, self.labels, holdout)
+        notes = self.notes
+        if keys is None:
+            notes += ("held out by position: a sample that is added or removed moves other samples between the parts",)
+        parts = (self.subset(chosen.nonzero().flatten()) for chosen in (~out, out))
+        training, held_out = (dataclasses.replace(part, notes=notes) for part in parts)
+        return training, held_out
+
+    def keys(self) -> Iterable[bytes] | None:
+        """What tells each sample from the others wherever it stands: its name, or its content; None if not known."""
+        rows, numbers = self._stored()
+        return rows.keys(numbers) if hasattr(rows, "keys") else None
+
+    def fingerprint(self) -> Fingerprint:
+        """The number of samples, and a hash over them in their order: names and sizes, or content, and classes.
+
+        Files are not read. Content without names is read as far as the split does; of more, rows evenly spaced.
+        """
+        digest = hashlib.blake2b(repr((self.sample_shape, self.class_names)).encode(), digest_size=16)
+        if self.labels is not None:
+            digest.update(self.labels.cpu().numpy().tobytes())
+        rows, numbers = self._stored()
+        keys = self.keys()
+        for key in sampled_content(rows.read, numbers) if keys is None else keys:
+            digest.update(key + b"\0")
+        for version in rows.versions(numbers) if hasattr(rows, "versions") else ():
+            digest.update(b"%d\0" % version)
+        return {"count": len(self), "digest": digest.hexdigest()}
+
+    def _stored(self) -> tuple[Any, Tensor]:
+        """The rows that the samples were made from, and the numbers of the samples there."""
+        rows: Any = self.rows
+        numbers = self._row_numbers(None)
+        while getattr(rows, "origin", None) is not None:
+            rows = rows.origin
+            numbers = numbers % len(rows)
+        return rows, numbers
 
     def mirrored(self) -> DataSet:
         """These images followed by their mirror images, left and right exchanged, with the same labels."""
@@ -176,13 +232,24 @@ class DataSet:
         return indices if self.selection is None else self.selection[indices]
 
 
+def fingerprints(training: DataSet, held_out: DataSet | None = None) -> dict[str, Fingerprint]:
+    """The fingerprints of the parts of a data set, by name, for `differences`."""
+    found = {"training": training.fingerprint()}
+    return found if held_out is None else found | {"held-out": held_out.fingerprint()}
+
+
 def permutation(n: int, seed: int, *key: int) -> Int[Tensor, "n"]:
     """The numbers 0 … n − 1 in an order that `seed` and `key` determine, integers of at least 0."""
     import numpy as np
 
     check_integer("seed", seed, 0)
-    bits = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)).random_raw(n)
-    return torch.from_numpy(np.argsort(bits, kind="stable"))
+    return torch.from_numpy(np.argsort(_random_bits(n, seed, *key), kind="stable"))
+
+
+def _random_bits(n: int, seed: int, *key: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    import numpy as np
+
+    return np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)).random_raw(n)
 
 
 _recent_permutation = functools.lru_cache(maxsize=4)(permutation)
@@ -220,14 +287,18 @@ def holdout_size(n: int, holdout: float | int | None, most: int, kept: int = 1, 
     return count
 
 
-def holdout_mask(n: int, labels: Int[Tensor, "n"] | None, holdout: float | int | None, seed: int) -> Bool[Tensor, "n"]:
-    """Which of n samples are held out, in proportion from each class; see `DataSet.split`."""
+def holdout_mask(
+    order: np.ndarray[Any, np.dtype[np.uint64]], labels: Int[Tensor, "n"] | None, holdout: float | int | None
+) -> Bool[Tensor, "n"]:
+    """Which of n samples are held out: in proportion from each class, those that are first in order."""
+    import numpy as np
+
+    n = len(order)
     groups = torch.zeros(n, dtype=torch.int64) if labels is None else labels
     sizes = torch.bincount(groups)
     what = "one sample" if labels is None else "one sample of each class"
     count = holdout_size(n, holdout, 10_000, int((sizes > 0).sum()), what)
-    order = permutation(n, seed, _SPLIT)
-    by_class = order[torch.argsort(groups[order], stable=True)]
+    by_class = torch.from_numpy(np.lexsort((order, groups.numpy())))
     rank = torch.arange(n) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
     out = torch.zeros(n, dtype=torch.bool)
     out[by_class] = rank < torch.tensor(_quotas(sizes.tolist(), count)).repeat_interleave(sizes)

@@ -9,7 +9,7 @@ import os
 import struct
 import tarfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,13 @@ def _pixel_images(
     path: Path, rows: Rows, labels: Sequence[int] | None = None, class_names: Sequence[str] = ()
 ) -> StoredImages:
     """Rows of bytes (C, H, W) that were found at `path`."""
-    read = functools.partial(_pixels, rows)
-    return NumberedImages(path, range(len(rows)), read, str(version(path)), labels, class_names)
+    read, keys = functools.partial(_pixels, rows), functools.partial(_pixel_keys, rows)
+    return NumberedImages(path, range(len(rows)), read, str(version(path)), labels, class_names, keys)
+
+
+def _pixel_keys(rows: Any, numbers: Sequence[int]) -> Iterator[bytes] | None:
+    keys: Iterator[bytes] | None = rows.keys(torch.tensor(numbers))
+    return keys
 
 
 def _pixels(rows: Rows, number: int) -> Any:
@@ -190,7 +195,12 @@ class LmdbImages(ImageSource):
         with _lmdb_environment(path).begin() as transaction:
             keys = [bytes(key) for key in transaction.cursor().iternext(keys=True, values=False)]
         read = functools.partial(_read_lmdb, path, keys)
-        return NumberedImages(path, range(len(keys)), read, str(version(path / "data.mdb")))
+        chosen = functools.partial(_chosen, keys)
+        return NumberedImages(path, range(len(keys)), read, str(version(path / "data.mdb")), keys=chosen)
+
+
+def _chosen(keys: Sequence[bytes], numbers: Sequence[int]) -> Iterator[bytes]:
+    return map(keys.__getitem__, numbers)
 
 
 def _read_lmdb(path: Path, keys: Sequence[bytes], number: int) -> bytes:

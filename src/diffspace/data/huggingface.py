@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import torch
 
 from diffspace._shapes import Int, Shaped, Tensor
 from diffspace.checks import check_integer, require_package
 from diffspace.data.dataset import DataSet, InMemory, holdout_size, shuffled
+from diffspace.data.identity import MOST_BYTES, Fingerprint
 from diffspace.data.stored_images import ImageRows, ImageSource, NumberedImages, StoredImages
 from diffspace.files import reading
 
@@ -67,7 +69,11 @@ class HuggingFaceImages(ImageSource):
         labels = None if key is None else list(table[key])
         names = _class_names(table, key)
         read = functools.partial(_read_row, table, column)
-        return NumberedImages(Path(self.path), range(len(table)), read, str(table._fingerprint), labels, names)
+        keys = functools.partial(_row_keys, table, column) if table.data.nbytes <= MOST_BYTES else None
+        place, count, version = Path(self.path), len(table), str(table._fingerprint)
+        images = NumberedImages(place, range(count), read, version, labels, names, keys)
+        images.unused = [name for name in table.column_names if name not in (column, *_LABELS)]
+        return images
 
     def load(self) -> DataSet:
         """Look at the images, and read them if they fit in memory; of a stream look at the first."""
@@ -134,6 +140,12 @@ def _open_table(datasets: Any, spec: str, streaming: bool) -> tuple[Any, int | N
 
 def _read_row(table: Any, column: str, number: int) -> bytes:
     return _content(table[number][column])
+
+
+def _row_keys(table: Any, column: str, numbers: Sequence[int]) -> Iterator[bytes]:
+    """The content of images, or where they are files, the paths of these."""
+    for image in (row[column] for row in table.select(numbers)):
+        yield str(image["path"]).encode() if image["bytes"] is None else image["bytes"]
 
 
 def _content(image: Any) -> bytes:
@@ -251,8 +263,15 @@ class StreamedDataSet(DataSet):
     def mirrored(self) -> DataSet:
         self._refuse("mirror")
 
-    def split(self, holdout: float | int | None = None, seed: int = 0) -> tuple[DataSet, DataSet]:
-        """(the rest, the first samples in memory); `holdout` None is a fifth, at most 1000. `seed` has no effect."""
+    def fingerprint(self) -> Fingerprint:
+        """The number of samples, and a hash of the name and of where the samples are: none is read."""
+        where = repr((self.name, self.class_names, self.rows.first))
+        return {"count": len(self), "digest": hashlib.blake2b(where.encode(), digest_size=16).hexdigest()}
+
+    def split(
+        self, holdout: float | int | None = None, seed: int = 0, by: Literal["hash", "position"] = "hash"
+    ) -> tuple[DataSet, DataSet]:
+        """(the rest, the first samples in memory), whatever the seed; `holdout` None is a fifth, at most 1000."""
         first = torch.arange(holdout_size(len(self), holdout, 1000))
         rows, labels = InMemory(self.raw(first)), self.classes(first)
         held_out = DataSet(self.name, rows, self.transform, labels, self.class_names, self.notes)

@@ -8,7 +8,7 @@ import re
 import warnings
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
@@ -59,9 +59,19 @@ class StoredImages(ABC):
         """The labels of these images, None if there are none, and the names of the classes if they have names."""
         return None, ()
 
+    def keys(self, numbers: Sequence[int]) -> Iterable[bytes] | None:
+        """What tells each of these images from others wherever it stands; None if that is too much to read."""
+        return (self.names[i].encode(errors="surrogateescape") for i in numbers)
+
+    def versions(self, numbers: Sequence[int]) -> Iterable[int]:
+        """Integers that change with the content of these images, as far as their keys do not, found without reading."""
+        return ()
+
 
 class NumberedImages(StoredImages):
-    """Images that have `numbers` and no names; `read(i)` gives the one at place i among them, as `open` does."""
+    """Images that have `numbers` and no names; `read(i)` gives the one at place i among them, as `open` does, and
+    `keys` what tells them apart.
+    """
 
     def __init__(
         self,
@@ -71,8 +81,9 @@ class NumberedImages(StoredImages):
         version: str = "",
         labels: Sequence[int] | None = None,
         class_names: Sequence[str] = (),
+        keys: Callable[[Sequence[int]], Iterable[bytes] | None] | None = None,
     ) -> None:
-        self.path, self._read, self._version = path, read, version
+        self.path, self._read, self._version, self._keys = path, read, version, keys
         self.names = [f"{number:08d}.png" for number in numbers]
         self._labels, self._class_names = labels, tuple(class_names)
 
@@ -84,6 +95,9 @@ class NumberedImages(StoredImages):
 
     def labels(self, numbers: Sequence[int]) -> tuple[list[Label] | None, tuple[str, ...]]:
         return None if self._labels is None else [self._labels[i] for i in numbers], self._class_names
+
+    def keys(self, numbers: Sequence[int]) -> Iterable[bytes] | None:
+        return None if self._keys is None else self._keys(numbers)
 
 
 @dataclass(frozen=True)
@@ -289,7 +303,8 @@ class ImageSource(ABC):
         numbers = array("q", (rows.numbers[row] for row in good))
         if not in_memory:
             return dataclasses.replace(rows, numbers=numbers), numbers
-        return InMemory(pixels if len(good) == len(pixels) else pixels[good]), numbers
+        kept = dataclasses.replace(rows, numbers=numbers)
+        return InMemory(pixels if len(good) == len(pixels) else pixels[good], kept), numbers
 
 
 @dataclass(frozen=True, eq=False)

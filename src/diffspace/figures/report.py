@@ -176,7 +176,9 @@ def render_report(
     sections.insert(1, _section("Scores", "Each score stands beside that of real data.", _table(headings, scores)))
     parameters = sum(p.numel() for p in model.parameters())
     shape = "×".join(map(str, model.sample_shape))
-    notes = [f"{name}: {f'{v:,}' if isinstance(v, int) else v}" for name, v in model.notes.items()]
+    notes = [
+        f"{name}: {f'{v:,}' if isinstance(v, int) else v}" for name, v in model.notes.items() if not isinstance(v, dict)
+    ]
     facts = f"{parameters:,} parameters, samples of {shape}, {len(training)} training and {len(held_out)} held-out"
     title, below = (
         html.escape(f"diffspace: {model.notes.get('data', 'model')}"),

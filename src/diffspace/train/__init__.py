@@ -26,6 +26,7 @@ from diffspace.train.recipe import (
     changes as changes,
     make_data_recipe as make_data_recipe,
     make_recipe as make_recipe,
+    of_run as of_run,
 )
 from diffspace.train.report import TrainingReport as TrainingReport
 from diffspace.train.run import LOG as LOG, RECIPE as RECIPE, Run as Run

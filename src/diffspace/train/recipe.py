@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from diffspace.averages.ema import PowerFunction
-from diffspace.checks import check_integer, check_number
+from diffspace.checks import check_choice, check_integer, check_number
 from diffspace.config import build, complete, from_config, is_none, option_names, to_config, to_options
 from diffspace.data import DataSet, make_source
 from diffspace.data.augmentation import Augmentation
@@ -27,6 +27,7 @@ FROM_DATA: Mapping[str, Any] = {"shape": (3, 64, 64), "label_dim": 10, "augment_
 # keys that determine the weights, the order of the data, and the random numbers
 _FIXED = {"data", "network", "preconditioning", "conditional", "augment", "seed", "batch_size"}
 _FIXED |= {"ema_widths", "uncertainty", "adaptive_noise"}
+_OWN = ("source", "holdout", "split", "mirror")  # keys of the data that are not options of their source
 # options that have an effect only with another one
 _NEEDS = {"ema_widths": "snapshot_images", "snapshot_images": "ema_widths", "patience_images": "held_out_images"}
 _LEAST = {"images": 1, "batch_size": 1, "micro_batch": 1, "max_skipped": 1, "keep_last": 1, "seed": 0}
@@ -40,25 +41,29 @@ _WITHIN |= {"ema_halflife_images": "[0, inf)", "ema_ramp_ratio": "[0, inf)", "ch
 class DataRecipe:
     """The data: a source with its options (`diffspace.data.make_source`), and the share or number to hold out.
 
-    `mirror` adds the mirror image of every image to the training part.
+    `split` says how held-out samples are chosen (`DataSet.split`); "position" is that of runs of version 0.1. `mirror`
+    adds the mirror image of every image to the training part.
     """
 
     source: str
     holdout: float | int | None = None
+    split: Literal["hash", "position"] = "hash"
     mirror: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_choice("split", self.split, ("hash", "position"))
         make_source(self.source, **self.options)
 
     @property
     def config(self) -> dict[str, Any]:
         """The mapping in a recipe, with the options of the source at its top level."""
-        return {"source": self.source, "holdout": self.holdout, "mirror": self.mirror, **self.options}
+        own = {name: getattr(self, name) for name in _OWN}
+        return own | dict(self.options)
 
     def load(self) -> tuple[DataSet, DataSet]:
         """(training part, held-out part)."""
-        training, held_out = make_source(self.source, **self.options).load().split(self.holdout)
+        training, held_out = make_source(self.source, **self.options).load().split(self.holdout, by=self.split)
         return training.mirrored() if self.mirror else training, held_out
 
 
@@ -173,7 +178,7 @@ def _check_network(config: Mapping[str, Any]) -> None:
 
 def make_data_recipe(config: Mapping[str, Any]) -> DataRecipe:
     """The checked data part of a recipe; ValueError as for `make_recipe`."""
-    own = {name: value for name, value in config.items() if name in ("source", "holdout", "mirror")}
+    own = {name: value for name, value in config.items() if name in _OWN}
     options = {name: value for name, value in config.items() if name not in own}
     made: DataRecipe = build(DataRecipe, {**own, "options": options}, "data")
     return made
@@ -190,6 +195,14 @@ def make_recipe(config: Mapping[str, Any]) -> Recipe:
         given["augment"] = from_config("augmentation", given["augment"], "augment")
     made: Recipe = build(Recipe, given)
     return made
+
+
+def of_run(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config that a run of any version wrote; version 0.1 split by position, and had a key more."""
+    full = {name: value for name, value in config.items() if name != "winograd"}
+    if isinstance(full.get("data"), Mapping):
+        full["data"] = {"split": "position", **full["data"]}
+    return full
 
 
 def changes(old: str, new: Recipe) -> list[str]:
@@ -213,7 +226,7 @@ def changes(old: str, new: Recipe) -> list[str]:
 
 def _in_full(config: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe of any version, with every option of the parts that this version knows filled in."""
-    full = dict(config)
+    full = of_run(config)
     for key, family in (("noise", "noise"), ("preconditioning", "preconditioning"), ("augment", "augmentation")):
         with contextlib.suppress(ValueError):
             full[key] = to_config(family, from_config(family, full.get(key)))

@@ -15,7 +15,7 @@ import torch
 from diffspace.averages.posthoc import Snapshots
 from diffspace.checks import require_package
 from diffspace.config import from_config
-from diffspace.data import Batch, DataSet, InMemory, batches
+from diffspace.data import Batch, DataSet, InMemory, batches, differences, fingerprints
 from diffspace.files import atomic_path, write_text
 from diffspace.model import Model
 from diffspace.sampling.start import is_finite
@@ -80,6 +80,7 @@ class Run:
         for name in ("tensorboard", "wandb"):
             if getattr(recipe, name):
                 require_package(name, f"{name}={getattr(recipe, name)}")
+        self._fingerprint = fingerprints(data, held_out)
         if not recipe.conditional:
             data = dataclasses.replace(data, labels=None, class_names=())
             held_out = held_out and dataclasses.replace(held_out, labels=None, class_names=())
@@ -144,7 +145,8 @@ class Run:
 
     def model(self) -> Model:
         """The averaged model of this moment; all processes have to call if each has a share of it."""
-        notes = {"data": self.data.name, "images": self.trainer.images, "steps": self.trainer.step}
+        images, steps = self.trainer.images, self.trainer.step
+        notes = {"data": self.data.name, "images": images, "steps": steps, "fingerprint": self._fingerprint}
         denoiser = self.trainer.averages[0].module
         if self.processes.sharded:
             state = whole_state(denoiser.state_dict())
@@ -165,7 +167,7 @@ class Run:
     def resume(self) -> None:
         """Go on from the newest whole checkpoint in the folder, or from the beginning if it has none yet.
 
-        ValueError where no checkpoint is whole, and where the recipe has changed in what one depends on.
+        ValueError where no checkpoint is whole, and where the data or the recipe have changed in what one depends on.
         """
         with contextlib.ExitStack() as owned:
             found = None
@@ -185,6 +187,12 @@ class Run:
         own = state["trainer"]
         for line in changes(own["recipe"], self.recipe):
             self.warn(line)
+        if "data" not in own:
+            self.warn(f"{path} is of a version that kept no fingerprint of the data; if they changed, nobody noticed")
+        if found := differences(own.get("data", {}), self._fingerprint):
+            raise ValueError(
+                f"data: have changed since this run began: {found}; restore them, or begin a new run with --transfer"
+            )
         try:
             self.trainer.load_state_dict(state)
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
@@ -219,7 +227,7 @@ class Run:
         """Write the model and a checkpoint; all processes have to call, and the first one writes."""
         state = self.trainer.state_dict()
         hooks = {name: value for hook in self.hooks for name, value in hook.state.items()}
-        state["trainer"] |= {"recipe": self.recipe.to_yaml(), "hooks": hooks}
+        state["trainer"] |= {"recipe": self.recipe.to_yaml(), "hooks": hooks, "data": self._fingerprint}
         model = self.model()
         if self.processes.first:
             self._checkpoints.save(self.trainer.images, state, score=score)
