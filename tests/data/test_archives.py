@@ -381,9 +381,9 @@ def test_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = pixels(3, 6, 7, 3)
     (tmp_path / "2.png").write_bytes(png(images[2]))
     rows = [
-        {"image": {"bytes": png(images[0]), "path": None}, "label": 1},
-        {"image": {"bytes": png(images[1]), "path": "1.png"}, "label": 0},
-        {"image": {"bytes": None, "path": str(tmp_path / "2.png")}, "label": 1},
+        {"image": {"bytes": png(images[0]), "path": None}, "label": 1, "caption": "a cat"},
+        {"image": {"bytes": png(images[1]), "path": "1.png"}, "label": 0, "caption": "a dog"},
+        {"image": {"bytes": None, "path": str(tmp_path / "2.png")}, "label": 1, "caption": "a cat"},
     ]
     table = FakeTable(rows, ["cat", "dog"])
     asked = []
@@ -404,6 +404,8 @@ def test_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         data = load_data(spec)
         assert torch.equal(data.raw(), torch.from_numpy(images).permute(0, 3, 1, 2))
         assert (data.labels.tolist(), data.class_names) == ([1, 0, 1], ("cat", "dog"))
+        assert data.notes == ("columns that nothing uses: caption",)
+        assert list(data.keys()) == [png(images[0]), png(images[1]), str(tmp_path / "2.png").encode()]
     assert asked == [("owner/pets", "train"), ("owner/pets", "validation")]
     done = prepare(image_source("hf:owner/pets", size=4), tmp_path / "out.zip")
     assert (done.images, done.shape) == (3, (3, 4, 4))

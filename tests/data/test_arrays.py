@@ -222,8 +222,11 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_keys_of_an_npz(tmp_path: Path) -> None:
     file, arrays = tmp_path / "x.npz", {name: noise(5, 2) for name in ("x", "images", "z")}
     np.savez(file, **arrays)
-    assert np.array_equal(ArrayFile(file).load().raw().numpy(), arrays["x"])
-    assert np.array_equal(ArrayFile(file, key="z").load().raw().numpy(), arrays["z"])
+    with pytest.raises(ValueError, match="holds 'images', 'z', which nothing uses, beside 'x'; pass key=x to leave"):
+        ArrayFile(file).load()
+    given = ArrayFile(file, key="z").load()
+    assert np.array_equal(given.raw().numpy(), arrays["z"])
+    assert given.notes[-1] == "arrays that nothing uses: 'images', 'x'"
     with pytest.raises(ValueError, match="there is no array 'y', but 'x', 'images', 'z'; pass key="):
         ArrayFile(file, key="y").load()
     np.savez(file, arrays["z"])
@@ -252,6 +255,17 @@ def test_labels(tmp_path: Path, labels: list, numbers: list, names: tuple, key: 
     data = ArrayFile(tmp_path / "x.npz").load()
     assert (data.labels.tolist(), data.class_names) == (numbers, names)
     assert ArrayFile(tmp_path / "x.npz", classes="none").load().labels is None
+
+
+def test_samples_of_a_model_have_the_names_of_its_classes(tmp_path: Path) -> None:
+    file, about = tmp_path / "x.npz", {"seeds": np.arange(3), "class_names": np.array(["cat", "dog", "emu"])}
+    np.savez(file, x=noise(3, 2), labels=np.array([2, 0, 2]), **about)
+    data = ArrayFile(file).load()
+    assert (data.labels.tolist(), data.class_names) == ([2, 0, 2], ("cat", "dog", "emu"))
+    assert ArrayFile(file, classes="none").load().class_names == ()
+    np.savez(file, x=noise(3, 2), labels=np.array([2, 0, 3]), **about)
+    with pytest.raises(ValueError, match="class_names: expected strings for the labels 0 to 3, got array"):
+        ArrayFile(file).load()
 
 
 @pytest.mark.parametrize("labels", [np.zeros(2, dtype=int), np.zeros(3), np.eye(3, dtype=int)])

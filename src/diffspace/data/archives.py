@@ -341,6 +341,7 @@ class _TarImages(StoredImages):
                     if not images:
                         self.others += len(sample)
                         continue
+                    self.others += len(sample) - 1 - any(suffix in sample for suffix in _LABEL_FILES)
                     self._labels.append(_tar_label(shard, sample, file) if labelled else None)
                     self._table.extend((number, images[0].offset_data, images[0].size))
                     self.names.append(f"{folder}/{images[0].name}")

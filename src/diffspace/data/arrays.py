@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.lib.npyio import NpzFile
 
+_Array: TypeAlias = "np.ndarray[Any, Any]"
 Layout: TypeAlias = Literal["auto", "channels-first", "channels-last", "no-channels"]
 _KEYS = ("x", "images", "arr_0")
 _LABEL_KEYS = ("labels", "y")
+_NAMES = "class_names"
+_BESIDE = (_NAMES, "seeds")  # which `diffspace sample` writes beside labels
 _COLOURS = (1, 3, 4)
 _CHUNK = 2**22
 _EXACT = 2**53  # integers beyond it are not exact in float64
@@ -36,7 +39,8 @@ class ArrayFile:
 
     Args:
         path: The file.
-        key: The array in a .npz file. None: "x", "images" or "arr_0", the first that exists.
+        key: The array in a .npz file. None: "x", "images" or "arr_0", the first that exists; arrays that are used for
+            nothing are then an error, and a note where the key is given.
         layout: Where the channels are: "channels-first" (n, C, …), "channels-last" (n, …, C), or "no-channels" (n, …),
             which adds one. "auto": of three or more dimensions the last holds the channels if its length is 1, 3 or 4
             and that of the first is not (if both are, that is an error); two dimensions of bytes are grayscale images;
@@ -45,7 +49,8 @@ class ArrayFile:
             real numbers within [−1, 1] unchanged, those within [0, 1] as 2x − 1, both bounded; all else standardised.
             "standardize": each channel with mean 0 and standard deviation 0.5 (the sigma_data of the paper). "none":
             unchanged.
-        classes: "auto" takes class labels, integers or strings of shape (n,), from "labels" or "y" in a .npz file.
+        classes: "auto" takes class labels, integers or strings of shape (n,), from "labels" or "y" in a .npz file, with
+            the names of the classes 0, 1, … from "class_names", if it is there.
     """
 
     path: str | Path
@@ -62,19 +67,21 @@ class ArrayFile:
     def load(self) -> DataSet:
         """Open the file, look through its values, and settle the transform."""
         path = Path(self.path).expanduser()
-        array, labels = self._open(path)
+        notes: list[str] = []
+        array, labels, names = self._open(path, notes)
         if array.ndim == 0 or array.size == 0:
             raise ValueError(f"{path}: expected an array (n, *dims) with no length of 0, got shape {array.shape}")
         layout = self._layout(path, array)
         rows = ArrayRows(_channels_first(array, layout), _kept_as(path, array.dtype))
         transform, note = self._transform(path, rows, array)
-        notes = [note]
+        notes.insert(0, note)
         if self.layout == "auto" and array.ndim > 2:
             notes.append(f"array of shape {array.shape} read as {layout} (option layout)")
-        class_numbers, class_names = (None, ()) if labels is None else _classes(path, labels, len(array))
+        class_numbers, class_names = (None, ()) if labels is None else _classes(path, labels, len(array), names)
         return DataSet(path.stem, rows, transform, class_numbers, class_names, tuple(notes))
 
-    def _open(self, path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
+    def _open(self, path: Path, notes: list[str]) -> tuple[_Array, _Array | None, _Array | None]:
+        """The samples, their labels and the names of classes."""
         import numpy as np
 
         with reading(path):
@@ -82,20 +89,26 @@ class ArrayFile:
                 if file.read(2) == b"PK":  # a .npz is a zip file
                     file.seek(0)
                     with np.load(file, allow_pickle=False) as archive:
-                        return self._members(archive)
+                        return self._members(archive, notes)
             if self.key is not None:
                 raise ValueError(f"key={self.key!r} has no effect on a .npy file, which holds one array")
-            return np.lib.format.open_memmap(path, mode="r"), None
+            return np.lib.format.open_memmap(path, mode="r"), None, None
 
-    def _members(self, archive: NpzFile) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
+    def _members(self, archive: NpzFile, notes: list[str]) -> tuple[_Array, _Array | None, _Array | None]:
         keys = _KEYS if self.key is None else (self.key,)
         key = next((key for key in keys if key in archive.files), None)
         if key is None:
             there = ", ".join(map(repr, archive.files))
             raise ValueError(f"there is no array {' or '.join(map(repr, keys))}, but {there}; pass key=")
         label_key = next((k for k in _LABEL_KEYS if k in archive.files and k != key), None)
-        labels = archive[label_key] if label_key is not None and self.classes == "auto" else None
-        return archive[key], labels
+        if unused := sorted(set(archive.files) - {key, label_key, *_BESIDE}):
+            which = ", ".join(map(repr, unused))
+            if self.key is None:
+                raise ValueError(f"holds {which}, which nothing uses, beside {key!r}; pass key={key} to leave it out")
+            notes.append(f"arrays that nothing uses: {which}")
+        if label_key is None or self.classes == "none":
+            return archive[key], None, None
+        return archive[key], archive[label_key], archive[_NAMES] if _NAMES in archive.files else None
 
     def _layout(self, path: Path, array: np.ndarray[Any, Any]) -> Layout:
         if self.layout != "auto":
@@ -212,8 +225,8 @@ def _not_finite(path: Path, array: np.ndarray[Any, Any]) -> ValueError:
     return ValueError(f"{path}: {count} of {array.size} values are not finite; the first is at index {first}")
 
 
-def _classes(path: Path, labels: np.ndarray[Any, Any], n: int) -> tuple[Tensor, tuple[str, ...]]:
-    """Class numbers and names from integers, booleans or strings."""
+def _classes(path: Path, labels: _Array, n: int, names: _Array | None) -> tuple[Tensor, tuple[str, ...]]:
+    """Class numbers and names from integers, booleans or strings; `names` are those of the classes 0, 1, …."""
     import numpy as np
 
     if labels.ndim == 2 and labels.shape[1] == 1:
@@ -225,5 +238,10 @@ def _classes(path: Path, labels: np.ndarray[Any, Any], n: int) -> tuple[Tensor, 
             f"{path}: labels: expected integers or strings of shape ({n},), got {labels.dtype} of shape "
             f"{labels.shape}; classes='none' ignores them"
         )
+    if names is not None and labels.dtype.kind in "iu":
+        if names.ndim != 1 or names.dtype.kind != "U" or labels.min() < 0 or labels.max() >= len(names):
+            least, most = labels.min(), labels.max()
+            raise ValueError(f"{path}: {_NAMES}: expected strings for the labels {least} to {most}, got {names!r:.80}")
+        return torch.from_numpy(labels.astype(np.int64)), tuple(names.tolist())
     values, numbers = np.unique(labels, return_inverse=True)
     return torch.from_numpy(numbers.astype(np.int64)), tuple(str(value) for value in values)

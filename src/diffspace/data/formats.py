@@ -48,11 +48,19 @@ def _pixels(rows: Rows, number: int) -> Any:
 
 @dataclass(frozen=True)
 class ArrayImages(ImageSource):
-    """Images in an array of bytes in a .npy or .npz file (`ArrayFile`); see `ImageSource` for the options."""
+    """Images in an array of bytes in a .npy or .npz file (`ArrayFile`, with its `key`); see `ImageSource` for the
+    other options.
+    """
+
+    key: str | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return super().options | {"key": self.key}
 
     def open(self) -> StoredImages:
         path = Path(self.path).expanduser()
-        data = ArrayFile(path).load()
+        data = ArrayFile(path, self.key).load()
         shape = data.sample_shape
         if data.transform != PIXELS or len(shape) != 3 or shape[0] not in (1, 3, 4):
             raise ValueError(

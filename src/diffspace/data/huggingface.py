@@ -86,6 +86,7 @@ class HuggingFaceImages(ImageSource):
             raise ValueError(f"count: {self.path} does not say how many samples it has; pass their number")
         class_names = _class_names(table, key)
         key = key if class_names else None
+        unused = [name for name in table.column_names if name not in (column, *_LABELS)]
         table = table.select_columns([name for name in (column, key) if name is not None])
 
         def start(number: int) -> Iterator[StreamedSample]:
@@ -98,7 +99,9 @@ class HuggingFaceImages(ImageSource):
                     yield StreamedSample(_content(row[column]), label)
 
         first = [sample.image for sample in itertools.islice(start(0), _EXAMINED)]
-        like, notes = self.survey(NumberedImages(path, range(len(first)), first.__getitem__))
+        examined = NumberedImages(path, range(len(first)), first.__getitem__)
+        examined.unused = unused
+        like, notes = self.survey(examined)
         rows = ImageStream(path, start, count, self.window, like)
         notes.append(f"a stream of {count} samples, shuffled in windows of {self.window}")
         transform = self.transform(path, like, like.reader, notes)

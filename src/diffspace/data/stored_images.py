@@ -39,13 +39,14 @@ _Out = TypeVar("_Out")
 class StoredImages(ABC):
     """The images of an opened source, by number from 0.
 
-    `path` is where they are, `names` (parts joined by /) what they are called there, and `others` the number of files
-    beside them that are not images.
+    `path` is where they are, `names` (parts joined by /) what they are called there, `others` the number of files
+    beside them that are not images, and `unused` the names of columns that are neither images nor labels.
     """
 
     path: Path
     names: Sequence[str]
     others: int = 0
+    unused: Sequence[str] = ()
 
     @abstractmethod
     def open(self, number: int) -> bytes | IO[bytes] | Any:
@@ -224,6 +225,8 @@ class ImageSource(ABC):
         from diffspace.data.images import ImageReader, read_header
 
         notes = [f"files that are not images, ignored: {images.others}"] if images.others else []
+        if images.unused:
+            notes.append(f"columns that nothing uses: {', '.join(images.unused)}")
         total = len(images.names) if limit is None else min(limit, len(images.names))
         if not total:
             raise ValueError("; ".join([f"{images.path}: holds no images", *notes]))
