@@ -8,6 +8,7 @@ from two_m import TwoM
 
 from diffspace import Churn, EDMSteps, Euler, FlowSchedule, GivenTimes, Heun, Process, VPSchedule, encode, sample
 from diffspace.sampling import (
+    AnalyticalFirstStep,
     DPMSolverPP2MSDE,
     DPMSolverPP3MSDE,
     DPMSolverPPSDE,
@@ -19,6 +20,8 @@ from diffspace.sampling import (
     sample_states,
 )
 from diffspace.sampling.brownian import BrownianPath
+from diffspace.sampling.runs import Run
+from diffspace.sampling.start import make_start
 
 SOLVERS = {
     "ancestral": EulerAncestral(),
@@ -44,12 +47,6 @@ WITHOUT_NOISE = {
 MEANS = torch.tensor([[0.9, 0.1], [-0.6, 0.7], [-0.2, -0.8]], dtype=torch.float64)
 
 
-@pytest.fixture
-def unchecked(monkeypatch):
-    """As for a user: without the checks of shapes and types that tests make."""
-    monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)
-
-
 def denoiser(x, sigma, cond=None):
     """Of three Gaussians with a standard deviation of 0.1."""
     total, means = 0.01 + sigma**2, MEANS.to(x)
@@ -57,8 +54,9 @@ def denoiser(x, sigma, cond=None):
     return posterior @ means + 0.01 / total * (x - posterior @ means)
 
 
-def steps(n=6, terminal="zero"):
-    return EDMSteps(n, 0.002, 80.0, terminal)
+def steps(n=6, terminal="zero", solver=None):
+    """Steps down to 0.002, or for the solvers that refuse long steps to 30."""
+    return EDMSteps(n, 30.0 if isinstance(solver, GeneralSDE | PredictorCorrector) else 0.002, 80.0, terminal)
 
 
 @pytest.mark.parametrize("terminal", ["zero", "sigma_min"])
@@ -72,7 +70,7 @@ def test_evaluations_are_as_declared(name, terminal):
 
     for n in (1, 2, 5):
         calls.clear()
-        result = sample(counting, seeds=[1, 2], shape=(2,), steps=steps(n, terminal), solver=solver)
+        result = sample(counting, seeds=[1, 2], shape=(2,), steps=steps(n, terminal, solver), solver=solver)
         declared = (n - 1) * solver.evaluations(False) + solver.evaluations(terminal == "zero")
         assert result.nfe == len(calls) == declared
         assert min(calls) > 0
@@ -100,7 +98,7 @@ def test_without_noise_the_others_approach_the_ode(solver, monkeypatch):
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_a_sample_is_the_same_alone_and_in_a_batch(name):
-    options = {"shape": (2,), "steps": steps(4), "solver": SOLVERS[name]}
+    options = {"shape": (2,), "steps": steps(4, solver=SOLVERS[name]), "solver": SOLVERS[name]}
 
     def by_row(x, sigma, cond=None):
         return torch.cat([denoiser(row[None], sigma) for row in x])
@@ -113,7 +111,7 @@ def test_a_sample_is_the_same_alone_and_in_a_batch(name):
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_float32_is_float64_to_its_precision(name):
-    options = {"seeds": range(3), "shape": (2,), "steps": steps(12), "solver": SOLVERS[name]}
+    options = {"seeds": range(3), "shape": (2,), "steps": steps(12, solver=SOLVERS[name]), "solver": SOLVERS[name]}
     x = sample(denoiser, execution=Execution(dtype=torch.float32), **options).x
     assert x.dtype == torch.float32
     torch.testing.assert_close(x.double(), sample(denoiser, **options).x, rtol=1e-3, atol=1e-3)
@@ -124,8 +122,10 @@ def test_float32_is_float64_to_its_precision(name):
 def test_the_process_changes_nothing_where_steps_are_in_sigma(name, process):
     options = {"seeds": [1, 2], "shape": (2,), "solver": SOLVERS[name]}
     for terminal in ("zero", "sigma_min"):
-        x = sample(denoiser, steps=steps(7, terminal), process=process, **options).x
-        torch.testing.assert_close(x, sample(denoiser, steps=steps(7, terminal), **options).x, rtol=1e-7, atol=1e-8)
+        x = sample(denoiser, steps=steps(7, terminal, SOLVERS[name]), process=process, **options).x
+        torch.testing.assert_close(
+            x, sample(denoiser, steps=steps(7, terminal, SOLVERS[name]), **options).x, rtol=1e-7, atol=1e-8
+        )
 
 
 def constant(x, sigma, cond=None):
@@ -185,7 +185,13 @@ def test_the_corrector_draws_other_noise_each_time():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("diffspace.sampling.start.BrownianPath", Watched)
-        sample(constant, seeds=[0], shape=(5000,), steps=steps(4, "sigma_min"), solver=PredictorCorrector(3))
+        sample(
+            constant,
+            seeds=[0],
+            shape=(5000,),
+            steps=steps(4, "sigma_min", PredictorCorrector()),
+            solver=PredictorCorrector(3),
+        )
     z = torch.cat(drawn)
     assert len(z) == 16
     assert (torch.corrcoef(z) * math.sqrt(5000)).fill_diagonal_(0).abs().max() < 4.5
@@ -208,7 +214,7 @@ def test_the_corrector_mends_what_the_predictor_leaves(corrections, low, high):
 @pytest.mark.parametrize("name", SOLVERS)
 def test_gradients_reach_the_start(name):
     latents = torch.randn(2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    options = {"seeds": [1, 2], "steps": EDMSteps(3, 0.1, 2.0), "solver": SOLVERS[name]}
+    options = {"seeds": [1, 2], "steps": EDMSteps(3, 0.7, 2.0), "solver": SOLVERS[name]}
 
     def end(start):
         return sample(denoiser, latents=start, execution=Execution(grad=True), **options).x.square().sum()
@@ -231,8 +237,10 @@ def test_refusals(name):
     with pytest.raises(ValueError, match=f"churn: {type(solver).__name__} adds noise itself"):
         sample(denoiser, seeds=[0], shape=(2,), solver=solver, churn=Churn(10.0))
     with pytest.raises(ValueError, match="noise: expected the shape"):
-        sample(denoiser, latents=latents, solver=solver, noise=lambda draw, like: like[:1])
-    sample(denoiser, seeds=[0], shape=(2,), steps=steps(2), solver=solver, churn=Churn(0.0))
+        sample(
+            denoiser, latents=latents, steps=steps(2, solver=solver), solver=solver, noise=lambda draw, like: like[:1]
+        )
+    sample(denoiser, seeds=[0], shape=(2,), steps=steps(2, solver=solver), solver=solver, churn=Churn(0.0))
 
 
 @pytest.mark.parametrize("name", SOLVERS)
@@ -280,3 +288,20 @@ def test_bad_parameters_are_named(name, make):
 def test_a_rate_that_is_none_is_named(value):
     with pytest.raises(ValueError, match=r"beta at t = 80: "):
         sample(denoiser, seeds=[0], shape=(2,), solver=GeneralSDE(beta=lambda t: value))
+
+
+@pytest.mark.parametrize("solver", [GeneralSDE(), GeneralSDE(stages=2), PredictorCorrector(corrections=0)], ids=repr)
+def test_steps_that_would_leave_far_too_much_noise_are_refused(solver):
+    """Data without spread: samples are right to the noise of the last level, or refused before the first evaluation."""
+    refused = 0
+    for n in (2, 4, 6, 9, 12, 16, 18, 24, 32):
+        options = {"seeds": range(64), "shape": (8,), "steps": steps(n, "sigma_min"), "solver": solver}
+        try:
+            x = sample(constant, **options).x
+        except ValueError:
+            refused += 1
+        else:
+            assert float((x - 0.3).std()) < 0.04
+    assert 3 <= refused <= 7
+    with pytest.raises(ValueError, match=r"^steps: from σ = \S+ to \S+ is too far for \w+, which leaves"):
+        Run(constant, make_start(constant, seeds=[0], shape=(2,)), Sampler(steps(6), AnalyticalFirstStep(solver)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -45,7 +46,7 @@ def _at_given_times(
     steps: GivenTimes, process: Process, model_range: tuple[float, float], start: float | None
 ) -> tuple[Tensor, Tensor]:
     """(t, σ) of a run whose times are given."""
-    times = torch.tensor(steps.times, dtype=torch.float64)
+    times = torch.tensor(steps.times, dtype=torch.float64, device="cpu")
     sigmas = process.sigma(times)
     if not bool((sigmas[:-1] > 0).all()) or not float(sigmas[-1]) >= 0 or not bool(torch.isfinite(sigmas).all()):
         raise ValueError("times: σ(t) must be finite, and positive at every time but the last")
@@ -87,6 +88,9 @@ def make_grid(denoiser: object, sampler: Sampler, *, start: float | None = None,
     scales = process.scaling.s(times, sigmas)
     levels = zip(times.tolist(), sigmas.tolist(), scales.tolist(), strict=True)
     points = [Point(process, *level, steps_left=steps.num_steps - i) for i, level in enumerate(levels)]
+    for one, other in pairwise(points):
+        if other.sigma > 0:
+            sampler.solver.check_step(one, other)
     kicks: list[Kick | None] = [None] * steps.num_steps
     if sampler.churn.S_churn > 0:
         kicks = [_kick(denoiser, sampler.churn, steps.num_steps, point) for point in points[:-1]]
@@ -104,7 +108,7 @@ def _kick(denoiser: object, churn: Churn, num_steps: int, point: Point) -> Kick 
             f"S_tmax: {churn.S_tmax:g} lets churn lift σ = {sigma:g} to {sigma * (1 + gamma):g}, above the model's "
             f"sigma_max = {greatest:g}; set S_tmax below {sigma:g}"
         )
-    lifted = float(round_sigmas(denoiser, torch.tensor(sigma * (1 + gamma), dtype=torch.float64)))
+    lifted = float(round_sigmas(denoiser, torch.tensor(sigma * (1 + gamma), dtype=torch.float64, device="cpu")))
     if lifted <= sigma:
         return None
     t = process.sigma_inv(lifted)

@@ -46,6 +46,9 @@ class AnalyticalFirstStep(Solver):
     def evaluations(self, to_zero: bool) -> int | None:
         return self.solver.evaluations(to_zero)
 
+    def check_step(self, start: Point, end: Point) -> None:
+        self.solver.check_step(start, end)
+
     def step(self, x: Tensor, start: Point, end: Point, memory: Any) -> Step:
         return self.solver.step(x, start, end, memory)
 

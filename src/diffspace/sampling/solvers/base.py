@@ -98,6 +98,10 @@ class Solver(ABC):
         """
         return 1 if to_zero or self.multistep else self.order
 
+    def check_step(self, start: Point, end: Point) -> None:
+        """ValueError for a step that is too long for this solver; asked for all steps, before the first evaluation."""
+        return
+
     @abstractmethod
     def step(self, x: Tensor, start: Point, end: Point, memory: Any) -> Step:
         """From the scaled state x at `start` to the scaled state at `end`, both with σ > 0.

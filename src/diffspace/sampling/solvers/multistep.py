@@ -74,7 +74,7 @@ def polynomial_weights(
     prediction: Prediction, variable: Variable, nodes: tuple[float, ...], end: float, sigma_data: float = 1.0
 ) -> tuple[float, ...]:
     """m(end)·∫ ℓ_j(u) dμ from the first node to `end`: the weights of g at each node there (see `quadrature`)."""
-    at, to = (torch.tensor(values, dtype=torch.float64) for values in (nodes, end))
+    at, to = (torch.tensor(values, dtype=torch.float64, device="cpu") for values in (nodes, end))
     weights = lagrange_weights(prediction, variable, at, to, sigma_data) * normalizer(prediction, end, sigma_data)
     return tuple(weights.tolist())
 

@@ -102,7 +102,7 @@ _CHANGES: Mapping[Variable, tuple[Callable[[Tensor, float], Tensor], ...]] = {
 @functools.cache
 def _legendre() -> tuple[Tensor, Tensor]:
     """Points and weights of Gauss's quadrature on [0, 1], by the eigenvalues of Jacobi's matrix (Golub and Welsch)."""
-    k = torch.arange(1, _POINTS, dtype=torch.float64)
+    k = torch.arange(1, _POINTS, dtype=torch.float64, device="cpu")
     off = k / (4 * k**2 - 1).sqrt()
     values, vectors = torch.linalg.eigh(torch.diag(off, 1) + torch.diag(off, -1))
     return 0.5 * (values + 1), vectors[0] ** 2
