@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import math
-from collections.abc import Collection, Iterable
+import operator
+from collections.abc import Collection, Iterable, Sequence
 from numbers import Real
 from typing import Any, get_args
 
@@ -44,6 +45,31 @@ def check_integer(name: str, value: object, minimum: int, maximum: int | None = 
     raise ValueError(f"{name}: expected an integer {span}, got {value!r}")
 
 
+LAST_SEED = 2**32 - 1
+"""torch's generator on a CPU reads 32 bits of a seed: greater and negative seeds would repeat the streams of others."""
+
+
+def check_seed(name: str, value: object) -> None:
+    """Check that `value` is a seed, an int from 0 to 2³² − 1."""
+    check_integer(name, value, 0, LAST_SEED)
+
+
+def check_seeds(values: object, name: str = "seeds") -> tuple[int, ...]:
+    """The seeds as a tuple; `values` is a sequence, array or tensor of integers from 0 to 2³² − 1."""
+    values = values.tolist() if hasattr(values, "tolist") else values
+    if not isinstance(values, Sequence) or isinstance(values, str | bytes):
+        raise ValueError(f"{name}: expected a sequence of integers such as range(16), got {type(values).__name__}")
+    seeds = []
+    for value in values:
+        try:
+            seed = value if isinstance(value, bool) else operator.index(value)
+        except TypeError:
+            seed = value
+        check_seed(name, seed)
+        seeds.append(seed)
+    return tuple(seeds)
+
+
 def check_choice(name: str, value: object, allowed: Any) -> None:
     """Check that `value` is one of `allowed`, a collection or a `Literal`."""
     choices: Collection[object] = get_args(allowed) or allowed
@@ -51,6 +77,12 @@ def check_choice(name: str, value: object, allowed: Any) -> None:
         *others, last = (repr(choice) for choice in choices)
         text = f"{', '.join(others)} or {last}" if others else last
         raise ValueError(f"{name}: expected {text}, got {value!r}")
+
+
+def check_type(name: str, value: object, kind: type) -> None:
+    """Check that `value` is an instance of `kind`."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{name}: expected {kind.__name__}(…), got {value!r}")
 
 
 def check_callable(name: str, value: object, form: str) -> None:

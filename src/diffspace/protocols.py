@@ -116,13 +116,19 @@ def sigma_range(denoiser: object) -> tuple[float, float]:
     return float(getattr(denoiser, "sigma_min", 0.0)), float(getattr(denoiser, "sigma_max", float("inf")))
 
 
-def check_cond(cond: Cond | None, known: Iterable[str], who: str, required: Mapping[str, str] | None = None) -> Cond:
-    """The condition as a mapping; ValueError if it holds names that are not `known` to `who`, or lacks a required one.
+def check_cond(
+    cond: Cond | None, known: Iterable[str] | None = None, who: str = "", required: Mapping[str, str] | None = None
+) -> Cond:
+    """The condition as a mapping of tensors; ValueError for a name that `who` does not know, or that it lacks.
 
-    `required` has the remedy for each name without which `who` is not evaluated.
+    `known` are its names, None for any; `required` has the remedy for each without which `who` is not evaluated.
     """
-    known = tuple(known)
-    if unknown := sorted(set(cond or ()) - set(known)):
+    if cond is not None and not isinstance(cond, Mapping):
+        raise ValueError(f'cond: expected a mapping such as {{"labels": labels}}, got {type(cond).__name__}')
+    for name, value in (cond or {}).items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"cond: {name!r} is a {type(value).__name__}; convert it with torch.as_tensor")
+    if known is not None and (unknown := sorted(set(cond or ()) - set(known := tuple(known)))):
         allowed = ", ".join(known) if known else "no conditions"
         raise ValueError(f"cond: {who} does not know {', '.join(map(repr, unknown))}; it takes {allowed}")
     if missing := [name for name in required or () if name not in (cond or {})]:

@@ -10,3 +10,9 @@ def mixture():
     means = torch.tensor([[0.9, 0.1], [-0.6, 0.7], [-0.2, -0.8]], dtype=torch.float64)
     stds = torch.tensor([0.1, 0.2, 0.05], dtype=torch.float64)
     return GaussianMixture(means, stds, torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64))
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """As for a user: without the checks of shapes and types that tests make."""
+    monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)

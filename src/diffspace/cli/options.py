@@ -10,7 +10,7 @@ import typer
 from typer import Argument, Option
 
 import diffspace as ds
-from diffspace.checks import check_integer, nearest
+from diffspace.checks import LAST_SEED, check_integer, check_seed, nearest
 from diffspace.parts import import_part
 
 if TYPE_CHECKING:
@@ -21,12 +21,12 @@ else:
     Context = typer.Context.__mro__[1]  # typer passes an object of the base class
 
 
-def integer_option(help: str, *flags: str, minimum: int = 1) -> Any:
-    """An option for an integer of at least `minimum`."""
+def integer_option(help: str, *flags: str, minimum: int = 1, maximum: int | None = None) -> Any:
+    """An option for an integer from `minimum` to `maximum`."""
 
     def check(context: Any, param: Any, value: int | None) -> int | None:
         if value is not None:
-            check_integer(param.opts[0], value, minimum)
+            check_integer(param.opts[0], value, minimum, maximum)
         return value
 
     return Option(*flags, help=help, callback=check)
@@ -49,7 +49,7 @@ Size = Annotated[
     int | None, integer_option("Samples in a set. Default: as many as held out, up to 10,000.", "--n", minimum=2)
 ]
 Steps = Annotated[int, integer_option("Steps of the Heun sampler.")]
-FirstSeed = Annotated[int, integer_option("Seed of the first sample; the others follow.", minimum=0)]
+FirstSeed = Annotated[int, integer_option("Seed of the first sample; the others follow.", minimum=0, maximum=LAST_SEED)]
 Batch = Annotated[int, integer_option("Samples in a batch.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace what exists already.")]
 Device = Annotated[str | None, Option(help="cpu, cuda, cuda:1 or mps. Default: the best available.")]
@@ -82,6 +82,7 @@ def parse_seeds(text: str, option: str = "--seeds") -> list[int]:
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
             raise ValueError(f"{option}: the range {part.strip()!r} runs backward")
+        check_seed(option, last)
         seeds.extend(range(first, last + 1))
     return seeds
 
@@ -103,4 +104,4 @@ def choose_labels(model: ds.Model, classes: str | None, seeds: Sequence[int]) ->
             indices.append(int(word))
         else:
             raise ValueError(f"--class: {word!r} is unknown; {nearest(word, names)}")
-    return torch.tensor(indices).repeat(-(-len(seeds) // len(indices)))[: len(seeds)]
+    return torch.tensor(indices, dtype=torch.int64, device="cpu").repeat(-(-len(seeds) // len(indices)))[: len(seeds)]

@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 
 from diffspace._shapes import Float, Tensor
-from diffspace.checks import check_integer, check_number
+from diffspace.checks import check_integer, check_number, check_seed
 from diffspace.data.dataset import DataSet, InMemory
 from diffspace.transform import Transform
 
@@ -52,7 +52,7 @@ class PointSet(ABC):
 
     def __post_init__(self) -> None:
         check_integer("n", self.n, 1)
-        check_integer("seed", self.seed, 0)
+        check_seed("seed", self.seed)
         check_number("noise", self.noise, "[0, inf)")
 
     @abstractmethod
@@ -62,9 +62,9 @@ class PointSet(ABC):
     def load(self) -> DataSet:
         """Draw the points."""
         generator = torch.Generator().manual_seed(self.seed)
-        u, v = torch.rand(2, self.n, dtype=torch.float64, generator=generator)
+        u, v = torch.rand(2, self.n, dtype=torch.float64, generator=generator, device="cpu")
         points, labels = self._shape(u, v)
-        points = points + self.noise * torch.randn(self.n, 2, dtype=torch.float64, generator=generator)
+        points = points + self.noise * torch.randn(self.n, 2, dtype=torch.float64, generator=generator, device="cpu")
         return DataSet(self.name, InMemory(points.float()), Transform(), labels, self.class_names)
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, ru
 import torch
 
 from diffspace._shapes import Bool, Float, Int, Shaped, Tensor
-from diffspace.checks import check_choice, check_integer
+from diffspace.checks import check_choice, check_integer, check_seed
 from diffspace.data.identity import Fingerprint, content_keys, hashes, sampled_content
 from diffspace.transform import Transform
 
@@ -171,7 +171,7 @@ class DataSet:
         none, so that the split does not move when samples come or go. Samples without names, and too large to be read
         for it, are drawn by their positions, as all are with "position"; a note says so.
         """
-        check_integer("seed", seed, 0)
+        check_seed("seed", seed)
         check_choice("by", by, ("hash", "position"))
         keys = self.keys() if by == "hash" else None
         order = _random_bits(len(self), seed, _SPLIT) if keys is None else hashes(keys, len(self), seed)
@@ -224,7 +224,9 @@ class DataSet:
 
     def _row_numbers(self, indices: Tensor | None) -> Tensor:
         if indices is None:
-            return torch.arange(len(self)) if self.selection is None else self.selection
+            return (
+                torch.arange(len(self), dtype=torch.int64, device="cpu") if self.selection is None else self.selection
+            )
         if indices.numel():
             low, high = int(indices.min()), int(indices.max())
             if low < 0 or high >= len(self):
@@ -242,7 +244,7 @@ def permutation(n: int, seed: int, *key: int) -> Int[Tensor, "n"]:
     """The numbers 0 … n − 1 in an order that `seed` and `key` determine, integers of at least 0."""
     import numpy as np
 
-    check_integer("seed", seed, 0)
+    check_seed("seed", seed)
     return torch.from_numpy(np.argsort(_random_bits(n, seed, *key), kind="stable"))
 
 
@@ -336,7 +338,7 @@ def batches(
         part: (begin, end): only these places of each batch, for one of several processes that share it.
     """
     check_integer("batch_size", batch_size, 1)
-    check_integer("seed", seed, 0)
+    check_seed("seed", seed)
     check_integer("start", start, 0)
     check_integer("prefetch", prefetch, 0)
     begin, end = (0, batch_size) if part is None else part

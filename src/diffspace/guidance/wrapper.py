@@ -12,7 +12,7 @@ import torch
 
 from diffspace._shapes import Batch, Float, Sigma, Tensor
 from diffspace.checks import check_callable, check_number
-from diffspace.protocols import Cond, Denoiser
+from diffspace.protocols import Cond, Denoiser, check_cond
 
 _OPTIONAL = ("sigma_min", "sigma_max", "round_sigma", "weight", "sample_shape")
 
@@ -101,6 +101,7 @@ class Guidance(Wrapper, ABC):
         return self.denoiser(x, sigma, cond)
 
     def forward(self, x: Batch, sigma: Sigma, cond: Cond | None = None) -> Batch:
+        check_cond(cond)
         weight = weight_at(self.guidance_weight, sigma)
         rows: Rows = slice(None)
         if isinstance(weight, float):  # no synchronisation with a device

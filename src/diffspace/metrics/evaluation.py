@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from diffspace._shapes import Float, Int, Tensor
-from diffspace.checks import check_integer
+from diffspace.checks import check_integer, check_seed
 from diffspace.metrics.features import FeatureExtractor, FeatureStatistics, default_extractor, frechet_distance
 from diffspace.metrics.neighbours import Memorisation, memorisation
 from diffspace.metrics.recognition import Classifier
@@ -195,7 +195,9 @@ def evaluate(
     check_integer("n", n, 2, largest)
 
     notes = []
-    sets = [torch.arange(start, start + n) for start in range(0, len(samples) - n + 1, n)]
+    sets = [
+        torch.arange(start, start + n, dtype=torch.int64, device="cpu") for start in range(0, len(samples) - n + 1, n)
+    ]
     if len(samples) % n:
         notes.append(f"The last {len(samples) % n} of {len(samples)} samples are not in the Fréchet distances.")
     counts = [torch.bincount(classes["samples"][part]) for part in sets] if classes else []
@@ -203,11 +205,14 @@ def evaluate(
         counts = []
         notes.append("Training subsets ignore the classes: one has fewer training items than samples.")
     if n == len(train):
-        real_sets = [torch.arange(n)]
+        real_sets = [torch.arange(n, dtype=torch.int64, device="cpu")]
         notes.append("The only training subset is the whole training part, so its spread is not known.")
     else:
+        check_seed("subset_seed", subset_seed)
         generator = torch.Generator().manual_seed(subset_seed)
-        shuffles = [torch.randperm(len(train), generator=generator) for _ in range(subsets)]
+        shuffles = [
+            torch.randperm(len(train), generator=generator, dtype=torch.int64, device="cpu") for _ in range(subsets)
+        ]
         pairs = zip(shuffles, itertools.cycle(counts or [None]))
         real_sets = [order[:n] if c is None else _first_of_classes(order, c, classes["train"]) for order, c in pairs]
     frechet = [

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from diffspace._shapes import Float, Int, Tensor
-from diffspace.checks import check_integer, check_number
+from diffspace.checks import check_integer, check_number, check_seed
 from diffspace.metrics.features import fingerprint, in_batches
 
 FEATURES = 64
@@ -95,6 +95,7 @@ def train_classifier(
     check_integer("epochs", epochs, 1)
     check_integer("batch_size", batch_size, 1)
     check_number("learning_rate", learning_rate, "(0, inf)")
+    check_seed("seed", seed)
     generator = torch.Generator().manual_seed(seed)
     image = x.ndim == 4
     network = (_convolutional if image else _perceptron)(x.float(), num_classes, generator).to(x.device)
@@ -103,7 +104,9 @@ def train_classifier(
     step = 0
     with torch.enable_grad():
         for _ in range(epochs):
-            for batch in torch.split(torch.randperm(len(x), generator=generator).to(x.device), batch_size):
+            for batch in torch.split(
+                torch.randperm(len(x), generator=generator, dtype=torch.int64, device="cpu").to(x.device), batch_size
+            ):
                 optimizer.param_groups[0]["lr"] = learning_rate * _ramp(step, steps)
                 inputs = _jitter(x[batch].float(), generator) if image else x[batch].float()
                 loss = functional.cross_entropy(network(inputs), labels[batch], label_smoothing=0.05)
@@ -180,7 +183,9 @@ def _initialised(layers: list[nn.Module], generator: torch.Generator) -> list[nn
 
 def _jitter(x: Tensor, generator: torch.Generator) -> Tensor:
     """Each image turned by up to 10°, zoomed by up to 10 % and shifted by up to 6 % of its size."""
-    turn, zoom, right, down = (torch.rand(4, len(x), generator=generator) * 2 - 1).to(x.device)
+    turn, zoom, right, down = (
+        torch.rand(4, len(x), generator=generator, dtype=torch.float32, device="cpu") * 2 - 1
+    ).to(x.device)
     turn, zoom = turn * math.radians(10), 1 + 0.1 * zoom
     cos, sin = turn.cos() * zoom, turn.sin() * zoom
     # grid coordinates run from -1 to 1 along both axes: 0.12 is 6 % of the size, and a rotation needs the aspect ratio

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from diffspace._shapes import Float, Tensor
-from diffspace.checks import check_integer
+from diffspace.checks import check_integer, check_seed
 from diffspace.objective.loss import denoising_error
 from diffspace.objective.noise import NoiseDistribution, Reduce
 from diffspace.protocols import Cond, Denoiser
+from diffspace.tensors import check_floating
 
 _OUTSIDE = 1e-3  # the share of draws below the lowest edge of bins, and above the highest
 
@@ -60,11 +61,14 @@ def loss_by_sigma(
     """
     check_integer("x0, number of samples", len(x0), 2)
     check_integer("batch_size", batch_size, 1)
+    check_floating("x0", x0)
+    x0 = x0.to(torch.promote_types(x0.dtype, torch.float32))
     if not bool((sigmas > 0).all()):
         raise ValueError(f"sigmas: expected positive noise levels, got {float(sigmas.min())}")
+    check_seed("seed", seed)
     # far from the small seeds from which data are made, whose normal numbers it would repeat
     generator = torch.Generator().manual_seed((seed + 0x9E3779B9) & 0xFFFFFFFF)
-    noise = torch.randn(x0.shape, dtype=x0.dtype, generator=generator).to(x0.device)
+    noise = torch.randn(x0.shape, dtype=x0.dtype, generator=generator, device="cpu").to(x0.device)
     levels = sigmas.to("cpu", torch.float64)
 
     def errors(of: Denoiser) -> Tensor:
@@ -102,12 +106,16 @@ class SigmaBins:
             raise ValueError("noise, edges: expected one of the two")
         if noise is not None:
             check_integer("bins", bins, 1)
-            ends = noise.quantile(torch.tensor([_OUTSIDE, 1 - _OUTSIDE], dtype=torch.float64)).log()
-            edges = torch.linspace(float(ends[0]), float(ends[1]), bins + 1, dtype=torch.float64).exp().tolist()
+            ends = noise.quantile(torch.tensor([_OUTSIDE, 1 - _OUTSIDE], dtype=torch.float64, device="cpu")).log()
+            edges = (
+                torch.linspace(float(ends[0]), float(ends[1]), bins + 1, dtype=torch.float64, device="cpu")
+                .exp()
+                .tolist()
+            )
         if edges is None or len(edges) < 2 or not edges[0] > 0 or not all(a < b for a, b in itertools.pairwise(edges)):
             raise ValueError(f"edges: expected at least 2 positive levels in increasing order, got {edges}")
-        self.edges = torch.tensor(edges, dtype=torch.float64)
-        self.sums = torch.zeros(2, len(edges) - 1, dtype=torch.float64)
+        self.edges = torch.tensor(edges, dtype=torch.float64, device="cpu")
+        self.sums = torch.zeros(2, len(edges) - 1, dtype=torch.float64, device="cpu")
 
     @torch.no_grad()
     def add(self, sigma: Float[Tensor, "batch"], value: Float[Tensor, "batch"], reduce: Reduce | None = None) -> None:
@@ -117,7 +125,7 @@ class SigmaBins:
             self.sums, self.edges = self.sums.to(value.device, dtype), self.edges.to(value.device, dtype)
         value = value.to(self.sums)
         place = torch.bucketize(sigma.to(self.sums), self.edges[1:-1], right=True)
-        own = place == torch.arange(self.sums.shape[1], device=self.sums.device)[:, None]
+        own = place == torch.arange(self.sums.shape[1], device=self.sums.device, dtype=torch.int64)[:, None]
         own = own & value.isfinite()
         # not index_add_, whose order of additions, and so whose rounding, differs from run to run on CUDA
         found = torch.stack([torch.where(own, value, 0).sum(1), own.sum(1)])

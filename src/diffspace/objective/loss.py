@@ -9,10 +9,11 @@ from typing import Literal, NamedTuple
 import torch
 
 from diffspace._shapes import Float, Tensor
-from diffspace.checks import check_choice, check_number
+from diffspace.checks import check_choice, check_number, check_type
 from diffspace.objective.noise import NoiseDistribution
 from diffspace.objective.uncertainty import Uncertainty
 from diffspace.protocols import Cond, Denoiser
+from diffspace.tensors import check_floating, check_sigma
 
 Weight = Callable[[Tensor], Tensor]
 """λ(σ). Most denoisers carry their own; the classes below are for those that do not."""
@@ -55,14 +56,19 @@ def denoising_error(
     *,
     noise: Float[Tensor, "batch *dims"],
 ) -> Float[Tensor, "batch"]:
-    """‖D(x₀ + σ·ε; σ) − x₀‖² for each sample, summed over its dimensions, with ε = `noise`."""
-    # the noise level is not rounded where the data are in half precision
-    sigma = sigma.to(x0.device, torch.promote_types(x0.dtype, torch.float32))
-    level = sigma.to(x0.dtype).reshape((-1,) + (1,) * (x0.ndim - 1))
-    denoised = denoiser(x0 + level * noise, sigma, cond)
+    """‖D(x₀ + σ·ε; σ) − x₀‖² for each sample, summed over its dimensions, with ε = `noise`.
+
+    Data in half precision are converted to float32 first: x₀ + σ·ε would be rounded, and the sum infinite above 65504.
+    """
+    check_floating("x0", x0)
+    check_sigma(sigma, len(x0))
+    x0 = x0.to(torch.promote_types(x0.dtype, torch.float32))
+    sigma = sigma.to(x0)
+    level = sigma.reshape((-1,) + (1,) * (x0.ndim - 1))
+    denoised = denoiser(x0 + level * noise.to(x0), sigma, cond)
     if denoised.shape != x0.shape:
         raise ValueError(f"denoiser: returned shape {tuple(denoised.shape)} for x of shape {tuple(x0.shape)}")
-    return (denoised - x0).square().reshape(len(x0), -1).sum(1)
+    return (denoised.to(x0) - x0).square().reshape(len(x0), -1).sum(1)
 
 
 class Terms(NamedTuple):
@@ -106,6 +112,7 @@ class DenoisingLoss(torch.nn.Module):
         uncertainty: Uncertainty | None = None,
     ) -> None:
         super().__init__()
+        check_type("noise", noise, NoiseDistribution)
         check_choice("reduction", reduction, ("sum", "mean"))
         self.noise, self.weight, self.reduction, self.stratified = noise, weight, reduction, stratified
         self.uncertainty = uncertainty
@@ -119,9 +126,11 @@ class DenoisingLoss(torch.nn.Module):
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "batch"]:
         """The loss of each sample, of shape (B,); `generator` draws σ, then the noise, on its own device."""
+        check_floating("x0", x0)
         sigma = self.noise.sample(len(x0), stratified=self.stratified, generator=generator)
         device = x0.device if generator is None else generator.device
-        noise = torch.randn(x0.shape, dtype=x0.dtype, generator=generator, device=device).to(x0.device)
+        wide = torch.promote_types(x0.dtype, torch.float32)
+        noise = torch.randn(x0.shape, dtype=wide, generator=generator, device=device).to(x0.device)
         return self.terms(denoiser, x0, sigma, cond, noise=noise).objective
 
     def terms(

@@ -11,6 +11,7 @@ import torch
 
 from diffspace._shapes import Batch, Float, Sigma, Tensor
 from diffspace.protocols import Cond, check_cond
+from diffspace.tensors import check_floating, check_sigma
 
 
 def eigen(name: str, covariance: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,16 +53,14 @@ class Oracle(ABC):
 
     def _flat(self, x: Tensor) -> Tensor:
         """x as (B, d) in float64."""
+        check_floating("x", x)
         if x.shape[1:] != self.sample_shape:
             raise ValueError(f"x: expected shape (B, *{self.sample_shape}), got {tuple(x.shape)}")
         return x.reshape(len(x), math.prod(self.sample_shape)).to(torch.float64)
 
     def _level(self, sigma: Tensor, x: Tensor) -> Tensor:
         """σ of shape () or (B,) as a float64 column (B or 1, 1) on the device of x."""
-        if sigma.ndim > 1 or (sigma.ndim == 1 and len(sigma) != len(x)):
-            raise ValueError(f"sigma: expected shape () or ({len(x)},), one for each sample, got {tuple(sigma.shape)}")
-        if not bool((sigma >= 0).all()):
-            raise ValueError(f"sigma: expected noise levels of at least 0, got {float(sigma.min())}")
+        check_sigma(sigma, len(x))
         return sigma.to(x.device, torch.float64).reshape(-1, 1)
 
     def __call__(self, x: Batch, sigma: Sigma, cond: Cond | None = None) -> Batch:
@@ -116,4 +115,4 @@ class ByClass(Oracle):
 
     def log_prob(self, x: Batch, sigma: Sigma) -> Float[Tensor, "batch"]:
         joint = torch.stack([oracle.log_prob(x, sigma) for oracle in self.oracles])
-        return joint.logsumexp(0) - torch.tensor(float(len(self.oracles)), dtype=torch.float64).log()
+        return joint.logsumexp(0) - torch.tensor(float(len(self.oracles)), dtype=torch.float64, device="cpu").log()

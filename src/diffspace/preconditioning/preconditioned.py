@@ -8,6 +8,7 @@ from diffspace._shapes import Batch, Float, Sigma, Tensor
 from diffspace.preconditioning.choices import Preconditioning
 from diffspace.process import NoiseLevels
 from diffspace.protocols import Cond
+from diffspace.tensors import check_floating, check_sigma
 
 
 class Preconditioned(torch.nn.Module):
@@ -45,12 +46,17 @@ class Preconditioned(torch.nn.Module):
         return self.preconditioning.weight(sigma)
 
     def forward(self, x: Batch, sigma: Sigma, cond: Cond | None = None) -> Batch:
-        """D(x; σ) for unscaled x of shape (B, *dims) and σ of shape () or (B,)."""
-        if sigma.ndim > 1 or (sigma.ndim == 1 and len(sigma) != len(x)):
-            raise ValueError(f"sigma: expected shape () or ({len(x)},), one for each sample, got {tuple(sigma.shape)}")
+        """D(x; σ) for unscaled x of shape (B, *dims) and σ of shape () or (B,); ValueError for other numbers.
+
+        On a device other than the CPU, where a check would wait, a negative σ gives NaN.
+        """
+        check_floating("x", x)
+        check_sigma(sigma, len(x))
         dtype = torch.promote_types(x.dtype, torch.float32)
         # the coefficients are a few numbers: float64, if the device supports it, costs nothing
         levels = sigma.to(x.device, dtype if x.device.type == "mps" else torch.float64).expand(len(x))
+        if levels.device.type != "cpu":
+            levels = torch.where(levels < 0, torch.nan, levels)
         shape = (-1,) + (1,) * (x.ndim - 1)
         c_skip, c_out, c_in = (c.to(dtype).reshape(shape) for c in self.preconditioning.coefficients(levels))
         c_noise = self.preconditioning.c_noise(levels)

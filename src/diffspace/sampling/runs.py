@@ -14,13 +14,15 @@ from typing import Any, NamedTuple
 import torch
 
 from diffspace._shapes import Batch, Float, Sigma, Tensor
+from diffspace.checks import check_callable, check_number, check_type
 from diffspace.process import Process
-from diffspace.protocols import Cond, Denoiser, Request, TimeSteps
+from diffspace.protocols import Cond, Denoiser, Request, TimeSteps, check_cond
 from diffspace.sampling.driver import as_tensor, make_grid, run_steps
 from diffspace.sampling.sampler import Churn, Execution, Sampler, State
 from diffspace.sampling.solvers.base import Solver
 from diffspace.sampling.start import Noise, Start, is_finite, make_start
 from diffspace.sampling.steps import EDMSteps, GivenTimes
+from diffspace.tensors import check_sigma
 
 
 class Trajectory(NamedTuple):
@@ -65,6 +67,7 @@ def score(denoiser: Denoiser) -> Callable[..., Tensor]:
     """∇ₓ ln p(x; σ) = (D(x; σ) − x)/σ² (Eq. 3) as a function of (x, sigma, cond=None), for any denoiser."""
 
     def score_of(x: Batch, sigma: Sigma, cond: Cond | None = None) -> Batch:
+        check_sigma(sigma, len(x))
         level = sigma.to(x).reshape((-1,) + (1,) * (x.ndim - 1))
         return (denoiser(x, sigma, cond) - x) / level**2
 
@@ -112,11 +115,17 @@ class Run:
         upward: bool = False,
     ) -> None:
         sampler, execution = sampler or Sampler(), execution or Execution()
+        check_type("sampler", sampler, Sampler)
+        check_type("execution", execution, Execution)
+        if noise is not None:
+            check_callable("noise", noise, "noise(k, like)")
+        if sigma_start is not None:
+            check_number("sigma_start", sigma_start, "(0, inf)")
         if sampler.adds_noise and noise is None and start.seeds is None:
             raise ValueError(
                 f"seeds: {sampler.noise_source} draws noise for each sample; give seeds or noise beside the tensor"
             )
-        for name, value in (cond or {}).items():
+        for name, value in check_cond(cond).items():
             if value.ndim == 0 or len(value) != start.count:
                 raise ValueError(f"cond: {name!r} has shape {tuple(value.shape)}; expected {start.count} rows")
         self.denoiser, self.start, self.noise, self.execution = denoiser, start, noise, execution
@@ -169,7 +178,7 @@ class Run:
                 )
             yield Samples(
                 x=state.x.to(keep),
-                sigmas=torch.tensor(self.grid.sigmas, dtype=torch.float64),
+                sigmas=torch.tensor(self.grid.sigmas, dtype=torch.float64, device="cpu"),
                 num_steps=state.num_steps,
                 nfe=state.nfe,
                 seeds=self.start.slice(rows).seeds,
@@ -225,6 +234,8 @@ def sample(
     """
     parts: dict[str, Any] = {"steps": steps, "solver": solver, "process": process, "churn": churn}
     given = {name: part for name, part in parts.items() if part is not None}
+    if sampler is not None:
+        check_type("sampler", sampler, Sampler)
     sampler = dataclasses.replace(sampler or Sampler(), **given)
     start = make_start(denoiser, shape=shape, seeds=seeds, latents=latents)
     return Run(denoiser, start, sampler, cond=cond, noise=noise, execution=execution).samples()
@@ -305,6 +316,7 @@ def _code(
 
 def check_deterministic(sampler: Sampler) -> None:
     """ValueError for a sampler that adds noise, where the ODE alone is followed."""
+    check_type("sampler", sampler, Sampler)
     if sampler.adds_noise:
         raise ValueError(f"sampler: {sampler.noise_source} adds noise; expected a solver of the ODE without churn")
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from diffspace._shapes import Tensor
-from diffspace.checks import check_integer, check_number
+from diffspace.checks import check_callable, check_integer, check_number, first_line
 from diffspace.process import Process
 from diffspace.protocols import TimeSteps
 from diffspace.sampling.solvers.base import Solver
@@ -69,6 +69,7 @@ class Sampler:
             ("steps", hasattr(self.steps, "sigmas") or isinstance(self.steps, GivenTimes), "EDMSteps(18)"),
             ("solver", isinstance(self.solver, Solver), "Heun() (derive yours from diffspace.Solver)"),
             ("process", isinstance(self.process, Process), "Process(VPSchedule())"),
+            ("churn", isinstance(self.churn, Churn), "Churn(40)"),
         ):
             if not fits:
                 raise ValueError(f"{name}: expected {name} such as {example}, got {getattr(self, name)!r}")
@@ -145,3 +146,12 @@ class Execution:
     def __post_init__(self) -> None:
         if self.batch_size is not None:
             check_integer("batch_size", self.batch_size, 1)
+        if self.dtype not in (None, torch.float16, torch.bfloat16, torch.float32, torch.float64):
+            raise ValueError(f"dtype: expected a floating-point dtype of torch, got {self.dtype!r}")
+        if self.device is not None:
+            try:
+                torch.device(self.device)
+            except (RuntimeError, TypeError) as error:
+                raise ValueError(f"device: {self.device!r} is not a device of torch: {first_line(error)}") from None
+        if self.progress is not None:
+            check_callable("progress", self.progress, "progress(first, state)")

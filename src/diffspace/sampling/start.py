@@ -11,9 +11,11 @@ from dataclasses import dataclass
 import torch
 
 from diffspace._shapes import Tensor
+from diffspace.checks import check_callable, check_seeds
 from diffspace.protocols import Increment
 from diffspace.sampling.brownian import BrownianPath
 from diffspace.sampling.streams import initial_latents, step_noise
+from diffspace.tensors import check_floating
 
 Noise = Callable[[int, Tensor], Tensor]
 
@@ -72,15 +74,20 @@ def make_start(
     x: Tensor | None = None,
 ) -> Start:
     """Check the arguments against each other and against what the denoiser states; x is a state at a noise level."""
+    check_callable("denoiser", denoiser, "D(x, sigma, cond)")
     tensor, name = (latents, "latents") if x is None else (x, "x")
+    if shape is not None and not isinstance(shape, tuple | list):
+        raise ValueError(f"shape: expected sizes such as (3, 32, 32), got {shape!r}")
+    frozen = None if seeds is None else check_seeds(seeds)
     if tensor is not None:
+        check_floating(name, tensor)
         if shape is not None and tuple(shape) != tuple(tensor.shape[1:]):
             raise ValueError(f"shape: {tuple(shape)}, but {name} has samples of shape {tuple(tensor.shape[1:])}")
         check_finite(name, tensor)
         shape = tensor.shape[1:]
-        if seeds is not None and len(seeds) != len(tensor):
-            raise ValueError(f"seeds: {len(seeds)} for {len(tensor)} samples; expected one for each")
-    elif seeds is None:
+        if frozen is not None and len(frozen) != len(tensor):
+            raise ValueError(f"seeds: {len(frozen)} for {len(tensor)} samples; expected one for each")
+    elif frozen is None:
         raise ValueError("seeds: expected seeds (with shape) or latents, got neither")
     known: Sequence[int] | None = getattr(denoiser, "sample_shape", None)
     shape = known if shape is None else shape
@@ -89,9 +96,8 @@ def make_start(
     # a model that takes any image size still fixes the number of dimensions and of channels
     if known is not None and (len(known) != len(shape) or tuple(known[:1]) != tuple(shape[:1])):
         raise ValueError(f"shape: {tuple(shape)}, but the model was made for samples like {tuple(known)}")
-    if any(size < 1 for size in shape):
+    if any(not isinstance(size, int) or size < 1 for size in shape):
         raise ValueError(f"shape: expected positive sizes, got {tuple(shape)}")
-    frozen = None if seeds is None else tuple(int(seed) for seed in seeds)
     count = len(frozen or ()) if tensor is None else len(tensor)
     if count == 0:
         raise ValueError(f"{'seeds' if tensor is None else name}: expected at least one sample, got none")

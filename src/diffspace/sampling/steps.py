@@ -92,7 +92,7 @@ class RangedSteps(ABC):
         # rounding may have left the range, and a table may not have the level of a given state
         levels[0] = min(levels[0], first) if start is None else start
         levels[-1] = max(levels[-1], low)
-        return torch.tensor([*levels, 0.0] if to_zero else levels, dtype=torch.float64)
+        return torch.tensor([*levels, 0.0] if to_zero else levels, dtype=torch.float64, device="cpu")
 
 
 @dataclass(frozen=True)
@@ -306,7 +306,7 @@ class GivenSteps:
 
     def sigmas(self, model_range: tuple[float, float] = _ANY, *, start: float | None = None) -> Float[Tensor, "levels"]:
         """The levels as given; `start`, if any, is the first of them."""
-        levels = torch.tensor(self.levels, dtype=torch.float64)
+        levels = torch.tensor(self.levels, dtype=torch.float64, device="cpu")
         if self.clip:
             levels = torch.where(levels > 0, levels.clamp(*model_range), levels)
         else:

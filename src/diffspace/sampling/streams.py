@@ -7,20 +7,19 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from diffspace._shapes import Float, Int, Tensor
-from diffspace.checks import check_integer
+from diffspace.checks import check_integer, check_seeds
 
 _MASK = 0xFFFFFFFF
 
 
-def _seeded(generator: torch.Generator, seed: int) -> torch.Generator:
-    # the CPU generator of torch reads 32 bits; the reference implementation cuts seeds in the same way
-    return generator.manual_seed(seed & _MASK)
-
-
 def _normal(seeds: Iterable[int], shape: Sequence[int]) -> Tensor:
-    """The first normal draw of each seed's stream."""
-    generator, size = torch.Generator(), tuple(shape)
-    return torch.stack([torch.randn(size, generator=_seeded(generator, seed)) for seed in seeds])
+    """The first normal draw of each seed's stream, in float32 on the CPU."""
+    generator = torch.Generator()
+    return torch.stack([_first_draw(generator.manual_seed(seed), shape) for seed in seeds])
+
+
+def _first_draw(generator: torch.Generator, shape: Sequence[int]) -> Tensor:
+    return torch.randn(tuple(shape), generator=generator, dtype=torch.float32, device="cpu")
 
 
 def _mix(value: int) -> int:
@@ -33,18 +32,18 @@ def _mix(value: int) -> int:
 
 def initial_latents(seeds: Sequence[int], shape: Sequence[int]) -> Float[Tensor, "batch *dims"]:
     """Unit-variance float32 latents on the CPU, each the first draw of its seed's generator."""
-    if len(seeds) == 0:
+    if not (numbers := check_seeds(seeds)):
         raise ValueError("seeds: expected at least one, got none")
-    return _normal(seeds, shape)
+    return _normal(numbers, shape)
 
 
 def random_labels(seeds: Sequence[int], shape: Sequence[int], num_classes: int) -> Int[Tensor, "batch"]:
     """A class for each seed: the draw that follows its latents of the given shape."""
     check_integer("num_classes", num_classes, 1)
     generator, labels = torch.Generator(), []
-    for seed in seeds:
-        torch.randn(tuple(shape), generator=_seeded(generator, seed))
-        labels.append(torch.randint(num_classes, (), generator=generator))
+    for seed in check_seeds(seeds):
+        _first_draw(generator.manual_seed(seed), shape)
+        labels.append(torch.randint(num_classes, (), generator=generator, dtype=torch.int64, device="cpu"))
     return torch.stack(labels)
 
 
@@ -55,7 +54,7 @@ def substreams(seeds: Sequence[int], index: int) -> tuple[int, ...]:
     never meet, nor do those of one seed.
     """
     salt = _mix(index + 0x9E3779B9)
-    return tuple(_mix(seed ^ salt) for seed in seeds)
+    return tuple(_mix(seed ^ salt) for seed in check_seeds(seeds))
 
 
 def step_noise(seeds: Sequence[int], step: int, shape: Sequence[int]) -> Float[Tensor, "batch *dims"]:

@@ -11,7 +11,7 @@ import torch
 
 from diffspace._shapes import Tensor
 from diffspace.averages.ema import EMA
-from diffspace.checks import check_number
+from diffspace.checks import check_number, check_seed
 from diffspace.data.augmentation import Augmentation
 from diffspace.objective import DenoisingLoss, Terms
 from diffspace.preconditioning import Preconditioned
@@ -129,11 +129,12 @@ class Trainer:
     """False while weights, averages and counters do not belong to the same step."""
 
     def __post_init__(self) -> None:
+        check_seed("seed", self.seed)
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self._fused = all(group.get("fused") for group in self.optimizer.param_groups)
         self.device = self._parameters[0].device
         self._processes = self.processes or Processes(self.device)
-        self._skipped = torch.zeros(2, device=self.device)  # steps left out: in all, and in a row
+        self._skipped = torch.zeros(2, device=self.device, dtype=torch.float32)  # steps left out: in all, and in a row
         self.accumulate = Accumulator(
             self.denoiser, self.loss, self._processes, self.precision, self.micro_batch, lambda text: self.warn(text)
         )
@@ -266,7 +267,7 @@ class Trainer:
                 for key, value in values.items()
             }
         self.step, self.images = int(own["step"]), int(own["images"])
-        self._skipped = torch.tensor(own["skipped"], device=self.device)
+        self._skipped = torch.tensor(own["skipped"], device=self.device, dtype=torch.float32)
         if self.accumulate.scaler.is_enabled() and own["scaler"]:
             self.accumulate.scaler.load_state_dict(own["scaler"])
 

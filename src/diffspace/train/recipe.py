@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from diffspace.averages.ema import PowerFunction
-from diffspace.checks import check_choice, check_integer, check_number
+from diffspace.checks import check_choice, check_integer, check_number, check_seed
 from diffspace.config import build, complete, from_config, is_none, option_names, to_config, to_options
 from diffspace.data import DataSet, make_source
 from diffspace.data.augmentation import Augmentation
@@ -30,7 +30,7 @@ _FIXED |= {"ema_widths", "uncertainty", "adaptive_noise"}
 _OWN = ("source", "holdout", "split", "mirror")  # keys of the data that are not options of their source
 # options that have an effect only with another one
 _NEEDS = {"ema_widths": "snapshot_images", "snapshot_images": "ema_widths", "patience_images": "held_out_images"}
-_LEAST = {"images": 1, "batch_size": 1, "micro_batch": 1, "max_skipped": 1, "keep_last": 1, "seed": 0}
+_LEAST = {"images": 1, "batch_size": 1, "micro_batch": 1, "max_skipped": 1, "keep_last": 1}
 _LEAST |= {f"{name}_images": 0 for name in ("ramp", "decay", "snapshot", "preview", "held_out", "score", "patience")}
 _LEAST |= {"checkpoint_images": 0, "keep_every_images": 0}
 _WITHIN = {"learning_rate": "(0, inf)", "eps": "(0, inf)", "max_grad_norm": "(0, inf)"}
@@ -118,6 +118,7 @@ class Recipe:
         for name, minimum in _LEAST.items():
             if name != "micro_batch" or self.micro_batch is not None:
                 check_integer(name, getattr(self, name), minimum)
+        check_seed("seed", self.seed)
         for name, interval in _WITHIN.items():
             if getattr(self, name) is not None or name not in ("max_grad_norm", "ema_ramp_ratio"):
                 check_number(name, getattr(self, name), interval)

@@ -1,0 +1,46 @@
+"""Checks of tensors that users hand in, and modules that are built whatever torch's global defaults are."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+
+def check_floating(name: str, value: object) -> None:
+    """Check that `value` is a tensor of real floating-point numbers."""
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name}: expected a tensor, got {type(value).__name__}; convert it with torch.as_tensor")
+    if not value.dtype.is_floating_point:
+        raise ValueError(f"{name}: expected floating-point numbers, got {value.dtype}")
+
+
+def check_sigma(sigma: Tensor, batch: int, who: str = "sigma") -> None:
+    """Check that σ has shape () or (batch,), and that no level is negative or not finite.
+
+    The levels are read where that does not wait for a device; on others, `Preconditioned` returns NaN for such a σ.
+    """
+    if not isinstance(sigma, Tensor):
+        raise ValueError(f"{who}: expected a tensor, got {type(sigma).__name__}; convert it with torch.tensor")
+    if sigma.ndim > 1 or (sigma.ndim == 1 and len(sigma) != batch):
+        raise ValueError(f"{who}: expected shape () or ({batch},), one for each sample, got {tuple(sigma.shape)}")
+    if sigma.device.type != "cpu" or not sigma.numel() or torch.compiler.is_compiling():
+        return
+    levels = (sigma.item(),) if sigma.ndim == 0 else tuple(end.item() for end in sigma.detach().aminmax())
+    for level in levels:
+        if not 0 <= level < float("inf"):
+            raise ValueError(f"{who}: expected finite noise levels of at least 0, got {level:g}")
+
+
+@contextlib.contextmanager
+def plain_defaults(device: str = "cpu") -> Iterator[None]:
+    """float32 on a device, whatever torch's global defaults are, for modules, whose layers follow these."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device(device):
+            yield
+    finally:
+        torch.set_default_dtype(before)
