@@ -12,7 +12,8 @@ import diffspace as ds
 
 def make_model(names=("cat", "dog")):
     torch.manual_seed(0)
-    network = ds.networks.DDPMpp((3, 8, 8), label_dim=len(names), model_channels=8, channel_mult=(1, 2), num_blocks=1)
+    labels = {"label_dim": len(names), "label_dropout": 0.1 if names else 0.0}
+    network = ds.networks.DDPMpp((3, 8, 8), model_channels=8, channel_mult=(1, 2), num_blocks=1, **labels)
     with torch.no_grad():
         for parameter in network.parameters():  # the output layer starts at zero, which would hide mistakes
             parameter.add_(0.05 * torch.randn_like(parameter))

@@ -156,7 +156,7 @@ def test_a_weight_can_be_learnt():
 def small(kind):
     if kind == "mlp":
         torch.manual_seed(0)
-        network = networks.MLP((3, 8, 8), label_dim=4, augment_dim=2, width=16, depth=1)
+        network = networks.MLP((3, 8, 8), label_dim=4, label_dropout=0.1, augment_dim=2, width=16, depth=1)
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.add_(0.05 * torch.randn_like(parameter))
@@ -208,6 +208,16 @@ def test_a_negative_condition_takes_the_place_of_none(vectors, negative_vectors,
     for told in (cond, None):
         guided = ClassifierFree(model, 2.0, negative=negative)(x, sigma, told)
         torch.testing.assert_close(guided, 2 * model(x, sigma, told) - away, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_an_untrained_null_condition_is_refused(batched):
+    untrained = Preconditioned(networks.MLP((2,), label_dim=4), EDMPreconditioning(0.5)).eval()
+    for wrapped in (untrained, AutoGuidance(untrained, untrained, 2.0)):
+        with pytest.raises(ValueError, match=r"^negative: the network requires .labels. .*, or train with"):
+            ClassifierFree(wrapped, 2.0, batched=batched)
+    x, sigma, labels = torch.ones(1, 2), torch.tensor(1.0), {"labels": torch.tensor([1])}
+    assert ClassifierFree(untrained, 2.0, negative={"labels": torch.tensor([0])})(x, sigma, labels).shape == x.shape
 
 
 def test_labels_are_checked_as_the_network_does():

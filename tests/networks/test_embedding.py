@@ -38,7 +38,7 @@ def make(request: pytest.FixtureRequest) -> Callable[..., ConditionedNetwork]:
 def conditional(make: Callable[..., ConditionedNetwork], **options: object) -> ConditionedNetwork:
     """A network with all parameters drawn at random, so that everything has an effect, in evaluation mode."""
     torch.manual_seed(0)
-    network = make(label_dim=LABELS, augment_dim=AUGMENT, **options)
+    network = make(**{"label_dim": LABELS, "augment_dim": AUGMENT, "label_dropout": 0.1, **options})
     for p in network.parameters():
         nn.init.normal_(p, std=1 / math.sqrt(p[0].numel()) if p.ndim > 1 else 0.3)
     return network.eval()
@@ -50,6 +50,20 @@ def inputs(network: ConditionedNetwork, batch: int) -> tuple[Tensor, Tensor, dic
     labels = torch.randint(LABELS, (batch,), generator=generator)
     augment = torch.randn(batch, AUGMENT, generator=generator)
     return x, torch.linspace(-1.5, 1.0, batch), {"labels": labels, "augment": augment}
+
+
+def test_without_label_dropout_labels_may_be_missing_in_training_alone(make: Callable[..., ConditionedNetwork]) -> None:
+    network = conditional(make, label_dropout=0.0)
+    x, c_noise, cond = inputs(network, 2)
+    assert not network.null_trained
+    for given in (None, {"augment": cond["augment"]}):
+        with pytest.raises(ValueError, match=r"^cond: \w+ requires .labels.; .* train with network.label_dropout=0.1$"):
+            network(x, c_noise, given)
+        network.train()(x, c_noise, given)
+        network.eval()
+    network(x, c_noise, {"labels": torch.zeros(2, LABELS)})
+    assert conditional(make).null_trained
+    assert conditional(make, label_dim=0, label_dropout=0.0).null_trained
 
 
 def test_config_holds_every_argument_and_rebuilds_the_network(make: Callable[..., ConditionedNetwork]) -> None:

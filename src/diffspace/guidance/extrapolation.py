@@ -9,8 +9,8 @@ import torch
 from diffspace._shapes import Tensor
 from diffspace.checks import check_callable
 from diffspace.guidance.wrapper import Guidance, GuidanceWeight, Rows, as_factor
-from diffspace.networks.embedding import ConditionedNetwork
-from diffspace.protocols import Cond, Denoiser, sigma_range
+from diffspace.networks.embedding import UNTRAINED_NULL, ConditionedNetwork
+from diffspace.protocols import Cond, Denoiser, check_cond, sigma_range
 
 _NO_NULL = "requires the denoiser's null condition, which is unknown"
 
@@ -66,6 +66,7 @@ class ClassifierFree(_Extrapolation):
 
     The second branch has the conditions `negative` (1 or B rows; by default none) and those named in `keep`, such as a
     low-resolution image. In a batch a missing condition still needs rows: for the library's networks these are zeros.
+    ValueError for such a network that was trained without `label_dropout`, unless it has labels in both branches.
     For another denoiser pass its null condition as `negative`, or use `batched=False`, which evaluates twice.
     """
 
@@ -79,7 +80,7 @@ class ClassifierFree(_Extrapolation):
         batched: bool = True,
     ) -> None:
         super().__init__(denoiser, weight)
-        self.negative = dict(negative or {})
+        self.negative = dict(check_cond(negative))
         if twice := sorted(set(keep) & set(self.negative)):
             raise ValueError(f"keep: {', '.join(map(repr, twice))} is in negative too; use one of the two")
         self.keep = tuple(keep)
@@ -91,6 +92,8 @@ class ClassifierFree(_Extrapolation):
         self._required = {} if network is None else network.required
         if batched and not self.negative and network is None:
             raise ValueError(f"batched: True {_NO_NULL}; pass negative={{…}}, or batched=False to evaluate twice")
+        if network is not None and not network.null_trained and "labels" not in (*self.negative, *self.keep):
+            raise ValueError(f"negative: the network requires 'labels' in both branches; {UNTRAINED_NULL}")
 
     def _second(self, x: Tensor, cond: Cond | None) -> dict[str, Tensor]:
         """The conditions of the second branch, one row for each sample."""

@@ -101,4 +101,6 @@ def repaint(
             nfe += piece.nfe
     if piece is None:
         raise ValueError(f"sampler: expected at least one step, got {sampler.steps}")
-    return replace(piece, sigmas=torch.tensor(levels, dtype=torch.float64), num_steps=len(levels) - 1, nfe=nfe)
+    return replace(
+        piece, sigmas=torch.tensor(levels, dtype=torch.float64, device="cpu"), num_steps=len(levels) - 1, nfe=nfe
+    )

@@ -48,13 +48,17 @@ def config_of(network: type[nn.Module], arguments: Mapping[str, Any]) -> dict[st
     return {name: list(value) if isinstance(value, Sequence) else value for name, value in values}
 
 
+UNTRAINED_NULL = "it was trained with labels only (label_dropout 0), so pass them, or train with network.label_dropout=0.1"
+
+
 class ConditionedNetwork(nn.Module):
     """The base of the networks: maps c_noise, "labels" and "augment" to one embedding vector.
 
     emb = silu(W₁·silu(W₀·(map_noise(c_noise) + √label_dim·W_l·label + b_l + W_a·augment) + b₀) + b₁), or with
     `late_labels` silu(W₁·silu(W₀·(map_noise(c_noise) + W_a·augment) + b₀) + b₁ + W_l·label).
     Labels are class indices (B,) or vectors (B, label_dim); in training, each sample's label is dropped with
-    probability `label_dropout`. A missing condition is zeros, unless it is required.
+    probability `label_dropout`. Missing labels are zeros, the null condition, which only a network with `label_dropout`
+    is trained on (`null_trained`); others require labels, except in training. A missing "augment" is zeros.
 
     `config` holds every argument of the constructor in JSON types: `type(network)(**network.config)` builds the same
     network. `conditions` are the names of the conditions that it accepts, and `required` those without which it is not
@@ -85,7 +89,7 @@ class ConditionedNetwork(nn.Module):
         self.label_dropout, self.late_labels = label_dropout, late_labels
         dims = {"labels": label_dim, "augment": augment_dim}
         self.conditions = tuple(name for name, dim in dims.items() if dim)
-        self.required: dict[str, str] = {}
+        self.required = {} if self.null_trained else {"labels": UNTRAINED_NULL}
         self.map_noise = map_noise
         self.map_label: nn.Linear | None = None
         if label_dim and late_labels:
@@ -97,9 +101,15 @@ class ConditionedNetwork(nn.Module):
         self.map_layer0 = init(nn.Linear(noise_channels, emb_channels))
         self.map_layer1 = init(nn.Linear(emb_channels, emb_channels))
 
+    @property
+    def null_trained(self) -> bool:
+        """Whether the network is trained without labels too; True if it has none."""
+        return not self.label_dim or self.label_dropout > 0
+
     def check_cond(self, cond: Cond | None) -> Cond:
         """The conditions as a mapping; ValueError for one that is unknown, and for one that is required and missing."""
-        return check_cond(cond, self.conditions, type(self).__name__, self.required)
+        required = {name: remedy for name, remedy in self.required.items() if name != "labels" or not self.training}
+        return check_cond(cond, self.conditions, type(self).__name__, required)
 
     def embed(self, batch: int, c_noise: Float[Tensor, "batch"], cond: Cond) -> Float[Tensor, "batch emb"]:
         """The embedding vectors of a batch; ValueError for a wrong shape."""
@@ -131,7 +141,7 @@ class ConditionedNetwork(nn.Module):
             raise ValueError(f"labels: expected {expected}, got {labels.dtype} of shape {tuple(labels.shape)}")
         vectors = vectors.to(emb.dtype)
         if self.training and self.label_dropout:
-            vectors = vectors * (torch.rand(batch, 1, device=emb.device) >= self.label_dropout)
+            vectors = vectors * (torch.rand(batch, 1, device=emb.device, dtype=torch.float32) >= self.label_dropout)
         return vectors
 
     def one_hot(self, indices: Int[Tensor, "batch"]) -> Int[Tensor, "batch label_dim"]:
