@@ -163,8 +163,15 @@ def test_every_option_of_the_sampler_reaches_it(points_run, tmp_path):
         (["--disc", "iddpm", "--steps", "5", "--M", "100", "--j0", "2"], {"steps": ds.IDDPMSteps(5, M=100, j0=2)}),
         (["--steps", "loglinear:num_steps=5"], {"steps": ds.LogLinearSteps(5)}),
         (
-            ["--disc", "vp", "--beta-d", "18", "--steps", "5", "--schedule", "vp"],
+            ["--disc", "vp", "--beta-d", "18", "--steps", "5", "--process", "vp"],
             {"steps": ds.VPSteps(5, beta_d=18.0), "process": ds.Process(ds.VPSchedule(18.0))},
+        ),
+        (  # as in NVlabs/edm: s = 1, and the β of the range
+            ["--steps", "5", "--sigma-max", "60", "--schedule", "vp"],
+            {
+                "steps": ds.EDMSteps(5, sigma_max=60.0),
+                "process": ds.Process(ds.VPSchedule.spanning(0.002, 60.0), ds.NoScaling()),
+            },
         ),
         (
             ["--process", "cosine", "--scaling", "none", "--steps", "5"],
@@ -299,7 +306,7 @@ class TestMistakes:
             (["--solver", "unipc:k=7"], "k: expected an integer from 1 to 3, got 7"),
             (["--solver", "unipc:k"], "kind:option=value"),
             (["--beta-d", "3"], "--beta-d: has no effect"),
-            (["--steps", "edm", "--disc", "vp"], "the kind of steps is given twice"),
+            (["--steps", "edm", "--disc", "vp"], "--steps, --disc: expected one of the two"),
             (["--sampler", "x", "--rho", "3"], "has no sampler 'x'"),
             (["--S-min", "3"], "--S-churn"),
             (["--class", "11"], "--class: '11'"),

@@ -37,10 +37,15 @@ def test_every_protocol_gives_the_same_model(tmp_path, protocol):
 def test_every_preconditioning_with_its_settings(tmp_path, choice):
     denoiser = make_denoiser(choice=choice)
     model, report = convert(write_snapshot(tmp_path / "x.pkl", denoiser))
+    if isinstance(choice, ds.IDDPMPreconditioning):  # the levels of the file, which are those of the formula in float32
+        table = choice.times.levels.table().float()
+        assert torch.equal(model.denoiser.levels.table(), table.double())
+        choice = ds.EpsilonPrediction(ds.preconditioning.LevelIndex(ds.DiscreteLevels(tuple(table.tolist()))))
+        denoiser = ds.Preconditioned(denoiser.network, choice)
     assert model.denoiser.preconditioning == choice
     assert torch.equal(outputs(model), outputs(denoiser))
     variance = [line for line in report.ignored if "learned variance" in line]
-    assert len(variance) == (2 if isinstance(choice, ds.IDDPMPreconditioning) else 0)
+    assert len(variance) == (2 if isinstance(choice, ds.EpsilonPrediction) else 0)
 
 
 @pytest.mark.parametrize("network", [ds.networks.DDPMpp, ds.networks.NCSNpp, ds.networks.ADM])
@@ -105,6 +110,16 @@ def test_options_that_do_not_fit_are_named(tmp_path, options, message):
         convert(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_the_levels_of_the_file_are_used(tmp_path):
+    denoiser = make_denoiser(choice=ds.IDDPMPreconditioning(100))
+    path = write_snapshot(tmp_path / "x.pkl", denoiser, buffers={"u": torch.linspace(50, 0, 101)})
+    model, _ = convert(path)
+    assert torch.equal(model.round_sigma(torch.tensor([1.2, 40.1])), torch.tensor([1.0, 40.0]))
+    for u in (torch.linspace(50, 0, 100), torch.linspace(50, 1, 101), torch.linspace(0, 50, 101).flip(0) * -1):
+        with pytest.raises(ValueError, match=r"(u|sigmas): expected"):
+            convert(write_snapshot(tmp_path / "x.pkl", denoiser, buffers={"u": u}))
 
 
 def test_options_of_other_formats_have_no_effect_here(tmp_path):

@@ -126,8 +126,12 @@ def snapshot(denoiser, *, options=None, buffers=None):
     fields |= {name: value for name, value in vars(choice).items() if name != "times"}
     whole = Persistent(PRECONDITIONERS[kind], use_fp16=True, **fields)
     whole._modules["model"] = unet
-    if kind == "iddpm":
-        whole.register_buffer("u", torch.zeros(choice.M + 1))
+    if buffers:
+        for name, value in buffers.items():
+            whole.register_buffer(name, value)
+    elif kind == "iddpm":
+        # as the reference computes them, in float32
+        whole.register_buffer("u", torch.cat([choice.times.levels.table().flip(0), torch.zeros(1)]).float())
     loss = Plain("EDMLoss", P_mean=-1.2, P_std=np.float64(1.2), sigma_data=0.5)
     augment = Plain(
         "AugmentPipe", p=0.12, names={"xflip", "yflip"}, table=np.arange(6.0).reshape(2, 3), raw=b"\x00\xff"

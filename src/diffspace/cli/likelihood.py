@@ -76,7 +76,7 @@ def likelihood_command(
         raise ValueError("--draws: has no effect on data that are not whole numbers, which need no dequantisation")
 
     count = len(held_out) if n is None else min(n, len(held_out))
-    chosen = torch.arange(count) * len(held_out) // count
+    chosen = torch.arange(count, dtype=torch.int64, device="cpu") * len(held_out) // count
     with progress_bar("steps") as bar:
         found, of_steps = problem.measure(chosen, sampler, Stages(bar, "likelihood")), math.nan
         steps = sampler.steps.num_steps

@@ -45,8 +45,9 @@ def sample_command(
     from diffspace.cli.output import SampleWriter
 
     seed_list = parse_seeds(seeds)
-    sampler = build_sampler(sampling, model)
+    build_sampler(sampling, model)  # complains before the model is loaded
     loaded = load_model(model, device)
+    sampler = build_sampler(sampling, model, denoiser=loaded)
     writer = SampleWriter(
         out, loaded.transform, loaded.sample_shape, overwrite=overwrite, columns=columns, subdirs=subdirs
     )

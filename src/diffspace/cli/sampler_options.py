@@ -48,7 +48,8 @@ ALIASES: Mapping[str, Alias] = {
     "clip": Alias(("--clip",), _STEPS, "clip", "Move a σ range outside the model's into it.", bool),
     "solver": Alias(("--solver",), _SOLVER, None, "heun, euler, midpoint, ralston, …; with options ab:k=4."),
     "alpha": Alias(("--alpha",), _SOLVER, "alpha", "α of the second-order family, 1 for Heun."),
-    "process": Alias(("--process", "--schedule"), ("schedule",), None, "σ(t): edm (or linear), vp, ve, cosine, flow."),
+    "process": Alias(("--process",), ("schedule",), None, "σ(t): edm (or linear), vp, ve, cosine, flow."),
+    "schedule": Alias(("--schedule",), ("schedule",), None, "The same, but vp with s = 1, and spanning the steps."),
     "scaling": Alias(("--scaling",), ("scaling",), None, "s(t): none, vp or flow. Default: the schedule's own."),
     "beta_d": Alias(("--beta-d", "--beta_d"), _VP, "beta_d", "β_d of the VP schedule and VP steps, 19.9."),
     "beta_min": Alias(("--beta-min", "--beta_min"), _VP, "beta_min", "β_min of the VP schedule and VP steps, 0.1."),
@@ -98,8 +99,14 @@ def with_sampler_options(*left_out: str) -> Callable[[Callable[..., None]], Call
     return decorate
 
 
-def build_sampler(options: Mapping[str, Any], model: str = "", default: ds.Sampler | None = None) -> ds.Sampler:
-    """The sampler that the options describe: what they leave open is that of `--sampler`, else of `default`."""
+def build_sampler(
+    options: Mapping[str, Any], model: str = "", default: ds.Sampler | None = None, denoiser: object = None
+) -> ds.Sampler:
+    """The sampler that the options describe: what they leave open is that of `--sampler`, else of `default`.
+
+    `--schedule vp` is that of NVlabs/edm: s = 1 unless `--scaling` is given, and β_d and β_min for which σ(ε_s) and
+    σ(1) are the ends of the steps, which depend on the range of the `denoiser` (None: any).
+    """
     from diffspace.config import build, from_config, from_text, to_config
     from diffspace.sampler_files import find_sampler
 
@@ -108,15 +115,21 @@ def build_sampler(options: Mapping[str, Any], model: str = "", default: ds.Sampl
     base = default or ds.Sampler() if found is None else find_sampler(model, found)
     words: dict[str, str] = {}
     fields: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+    spanning = given.get(ALIASES["schedule"]) == "vp"
     for alias, value in given.items():
         if alias is ALIASES["steps"] and value.isdecimal():
             fields["steps"]["num_steps"] = int(value)
         elif alias.field is None:
             if alias.parts[0] in words:
-                raise ValueError(f"--steps, {FAMILY_FLAGS[0]}: the kind of steps is given twice")
+                flags = next(
+                    other for other in ALIASES.values() if other.parts == alias.parts and not other.field
+                ).flags
+                raise ValueError(f"{flags[0]}, {alias.flags[0]}: expected one of the two")
             words[alias.parts[0]] = value
 
     def is_vp(part: str) -> bool:
+        if spanning and part == "schedule":
+            return False
         own = base.steps if part == "steps" else base.process.schedule
         return words[part].partition(":")[0] == "vp" if part in words else hasattr(own, "beta_d")
 
@@ -135,14 +148,28 @@ def build_sampler(options: Mapping[str, Any], model: str = "", default: ds.Sampl
             return from_text(family, _OTHER_NAMES.get(family, {}).get(word, word), options)
         return from_config(family, to_config(family, base) | options) if options else base
 
-    schedule = part_of("schedule", base.process.schedule)
+    steps, schedule = part_of("steps", base.steps), part_of("schedule", base.process.schedule)
     # a schedule that is named brings its own scaling
     scaling = None if "schedule" in words and "scaling" not in words else base.process.scaling
+    if spanning:
+        schedule = ds.VPSchedule.spanning(*_ends(steps, denoiser), getattr(steps, "epsilon_s", 1e-3))
+        scaling = scaling or ds.NoScaling()
     process = ds.Process(schedule, part_of("scaling", scaling))
     churn: ds.Churn = build(ds.Churn, dataclasses.asdict(base.churn) | fields["churn"])
     if fields["churn"] and churn.S_churn == 0:
         raise ValueError("--S-min, --S-max, --S-noise: have no effect without --S-churn")
-    return ds.Sampler(part_of("steps", base.steps), part_of("solver", base.solver), process, churn)
+    return ds.Sampler(steps, part_of("solver", base.solver), process, churn)
+
+
+def _ends(steps: Any, denoiser: object) -> tuple[float, float]:
+    """The (σ_min, σ_max) of the steps for a denoiser."""
+    from diffspace.protocols import sigma_range
+
+    if hasattr(steps, "resolve"):
+        low, high = steps.resolve(sigma_range(denoiser))
+        return low, high
+    *_, low, last = levels = steps.sigmas(sigma_range(denoiser)).tolist()
+    return last or low, levels[0]
 
 
 def _parse(value: Any) -> Any:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
+
 from diffspace._shapes import Tensor
 from diffspace.config import from_config
 from diffspace.interop.model_parts import ModelParts
 from diffspace.pickles import Record, short_repr
+from diffspace.preconditioning import EpsilonPrediction, LevelIndex, Preconditioning
+from diffspace.process import DiscreteLevels
 
 _PRECONDITIONING: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "EDMPrecond": ("edm", ("sigma_data", "sigma_min", "sigma_max")),
@@ -55,7 +59,7 @@ def read(content: Mapping[str, Any]) -> ModelParts:
 
     config, state = _config(unet), dict(_tensors(unet))
     ignored = [f"{short_repr(name)} of the snapshot" for name in content if name != "ema"]
-    ignored += [f"{short_repr(name)} of {whole.class_name}" for name in _part(whole.state, "_buffers")]
+    ignored += [f"{short_repr(name)} of {whole.class_name}" for name in _part(whole.state, "_buffers") if name != "u"]
     ignored.append("the source code of the classes, which is not executed")
     if whole.state.get("use_fp16"):
         ignored.append("use_fp16: the weights are float32; set the precision of the network as needed")
@@ -69,9 +73,18 @@ def read(content: Mapping[str, Any]) -> ModelParts:
         format=f"NVIDIA pickle, {whole.class_name} of {unet.class_name}",
         network=config,
         state=state,
-        preconditioning=from_config("preconditioning", {"kind": kind, **settings}),
+        preconditioning=_preconditioning(kind, settings, _part(whole.state, "_buffers").get("u")),
         ignored=tuple(ignored),
     )
+
+
+def _preconditioning(kind: str, settings: Mapping[str, Any], u: object) -> Preconditioning:
+    """The preconditioning of these settings, but of iDDPM with the levels u_0 > … > u_M = 0 that the file holds."""
+    if kind != "iddpm":
+        return from_config("preconditioning", {"kind": kind, **settings})  # type: ignore[no-any-return]
+    if not isinstance(u, Tensor) or u.shape != (settings["M"] + 1,) or u[-1] != 0:
+        raise ValueError(f"u: expected a tensor of the M + 1 = {settings['M'] + 1} levels, the last 0")
+    return EpsilonPrediction(LevelIndex(DiscreteLevels(tuple(u[:-1].flip(0).to(torch.float64).tolist()))))
 
 
 def _config(unet: Record) -> dict[str, Any]:
