@@ -60,7 +60,7 @@ class Transform:
             raise ValueError(f"kind: 'real' numbers cannot be stored as {self.dtype}; use kind='integer'")
 
     def _constant(self, values: tuple[float, ...], like: Tensor, name: str) -> Tensor:
-        c = torch.tensor(values, dtype=torch.float64).to(like.device, like.dtype)
+        c = torch.tensor(values, dtype=torch.float64, device="cpu").to(like.device, like.dtype)
         if len(values) == 1:
             return c.reshape([1] * like.ndim)
         if like.ndim < 2 or like.shape[1] != len(values):

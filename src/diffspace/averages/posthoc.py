@@ -127,7 +127,7 @@ def _profiles(averages: Averages) -> tuple[Tensor, Tensor]:
     if not all(time > 0 for time, _ in averages):
         raise ValueError(f"averages: expected positive numbers of images, got {min(averages)[0]}")
     pairs = [(time, width_to_exponent(width)) for time, width in averages]
-    times, exponents = torch.tensor(pairs, dtype=torch.float64).unbind(1)
+    times, exponents = torch.tensor(pairs, dtype=torch.float64, device="cpu").unbind(1)
     return times, exponents
 
 
@@ -178,7 +178,9 @@ def attainable(snapshots: Sequence[Snapshot], images: int) -> tuple[float, float
     They are known to about a hundredth of themselves.
     """
     present = [s.width for s in snapshots if s.images == images]
-    grid = sorted({*torch.logspace(-3, 0, 700, dtype=torch.float64).mul(LARGEST_WIDTH).tolist()[:-1], *present})
+    grid = sorted(
+        {*torch.logspace(-3, 0, 700, dtype=torch.float64, device="cpu").mul(LARGEST_WIDTH).tolist()[:-1], *present}
+    )
     errors = mismatch(_until(snapshots, images), [(images, width) for width in grid]).tolist()
     good = {width for width, error in zip(grid, errors, strict=True) if error <= MISMATCH} | set(present)
     low = list(itertools.takewhile(good.__contains__, (w for w in reversed(grid) if w <= min(present))))

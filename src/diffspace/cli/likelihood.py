@@ -65,9 +65,11 @@ def likelihood_command(
 
     if exact and probes is not None:
         raise ValueError("--probes: has no effect with --exact")
-    sampler = build_sampler(sampling, model, ds.Sampler(ds.EDMSteps(64, terminal="sigma_min"), ds.Heun(1 / 2)))
+    default = ds.Sampler(ds.EDMSteps(64, terminal="sigma_min"), ds.Heun(1 / 2))
+    build_sampler(sampling, model, default)  # complains before the model is loaded
     run = open_recipe(Path(model)) if data in (None, _source_of(Path(model))) else None
     loaded = load_model(model, device)
+    sampler = build_sampler(sampling, model, default, loaded)
     held_out = _held_out(loaded, Path(model), run, data, options or [])
     by_probes = not exact and (probes is not None or math.prod(loaded.sample_shape) > _EXACT)
     trace = ds.Hutchinson(probes or 2) if by_probes else ds.ExactTrace()

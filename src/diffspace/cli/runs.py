@@ -94,7 +94,7 @@ def _draw_preview(model: Model, path: Path) -> None:
     """Eight columns of samples from the seeds 0, 1, …, the classes in turn, one row each where there are few."""
     classes = len(model.class_names)
     count = 2000 if len(model.sample_shape) == 1 else 8 * min(classes, 10) or 64
-    cond = {"labels": torch.arange(count) // 8 % classes} if classes else None
+    cond = {"labels": torch.arange(count, dtype=torch.int64, device="cpu") // 8 % classes} if classes else None
     samples = sample(model, seeds=range(count), cond=cond, execution=Execution(batch_size=256))
     with atomic_path(path) as temporary:
         save_samples(temporary, model.decode(samples.x), model.transform, columns=8)
@@ -272,7 +272,7 @@ class Scoring:
         (real, real_labels), (new, new_labels) = self._data
         labels = classes = None
         if model.class_names and real_labels is not None and new_labels is not None:
-            labels = new_labels[torch.arange(self.n) % len(new)].repeat(self.sets)
+            labels = new_labels[torch.arange(self.n, dtype=torch.int64, device="cpu") % len(new)].repeat(self.sets)
             classes = (labels, real_labels, new_labels)
         samples = sample(
             model,

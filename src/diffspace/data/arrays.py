@@ -209,7 +209,11 @@ def _type_range(stored: np.dtype[Any]) -> tuple[float, float] | tuple[None, None
 
 def _chunks(array: np.ndarray[Any, Any]) -> Iterator[Tensor]:
     """The numbers of the rows, some at a time."""
-    return iter(torch.split(torch.arange(len(array)), max(1, _CHUNK * len(array) // array.size)))
+    return iter(
+        torch.split(
+            torch.arange(len(array), dtype=torch.int64, device="cpu"), max(1, _CHUNK * len(array) // array.size)
+        )
+    )
 
 
 def _not_finite(path: Path, array: np.ndarray[Any, Any]) -> ValueError:

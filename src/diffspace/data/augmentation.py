@@ -178,7 +178,7 @@ which is 0 but with probability `aniso_rotate_prob` | w·cos r, w·sin r |
             raise ValueError(f"x: expected images in the model's space, real numbers around 0, got {x.dtype}")
         self.check_shape(x.shape[1:])
         w = self._complete(len(x), parameters)
-        sides = torch.tensor([x.shape[3], x.shape[2]], dtype=torch.float64)
+        sides = torch.tensor([x.shape[3], x.shape[2]], dtype=torch.float64, device="cpu")
         limit = sides * self.translate_int_max
         columns = [column for name in self.enabled for column in _labels(name, w[name], limit)]
         labels = torch.stack(columns, dim=1).to(x.device, torch.float32)
@@ -194,7 +194,11 @@ which is 0 but with probability `aniso_rotate_prob` | w·cos r, w·sin r |
             given = parameters.get(name)
             if given is not None and given.shape != shape:
                 raise ValueError(f"parameters: {name}: expected shape {shape}, got {tuple(given.shape)}")
-            complete[name] = torch.zeros(shape, dtype=torch.float64) if given is None else given.cpu().to(torch.float64)
+            complete[name] = (
+                torch.zeros(shape, dtype=torch.float64, device="cpu")
+                if given is None
+                else given.cpu().to(torch.float64)
+            )
         unknown = [name for name in parameters if name not in self.enabled]
         if unknown:
             raise ValueError(f"parameters: {unknown[0]!r} is not enabled; enabled are {', '.join(self.enabled)}")
@@ -208,7 +212,9 @@ which is 0 but with probability `aniso_rotate_prob` | w·cos r, w·sin r |
         x = _where((turns == 1) | (turns == 2), x, lambda images, _: images.flip(3))
         x = _where((turns == 2) | (turns == 3), x, lambda images, _: images.flip(2))
         x = _where((turns == 1) | (turns == 3), x, lambda images, _: images.transpose(2, 3))
-        steps = (w["translate_int"] * sides * self.translate_int_max).round().long() * torch.tensor([1, -1])
+        steps = (w["translate_int"] * sides * self.translate_int_max).round().long() * torch.tensor(
+            [1, -1], dtype=torch.int64, device="cpu"
+        )
         return _where(steps.any(1), x, lambda images, chosen: shift(images, steps[chosen]))
 
     def _warped(self, x: Tensor, w: Parameters, sides: Tensor) -> Tensor:
@@ -221,7 +227,7 @@ which is 0 but with probability `aniso_rotate_prob` | w·cos r, w·sin r |
             axis * (stretch != 0),
             w["translate_frac"] * sides * self.translate_frac_std,
         )
-        chosen = (linear != torch.eye(2, dtype=linear.dtype)).any(2).any(1) | (offset != 0).any(1)
+        chosen = (linear != torch.eye(2, dtype=linear.dtype, device=linear.device)).any(2).any(1) | (offset != 0).any(1)
         return _where(chosen, x, lambda images, chosen: warp(images, linear[chosen], offset[chosen]))
 
     def _recoloured(self, x: Tensor, w: Parameters) -> Tensor:

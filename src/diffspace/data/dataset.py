@@ -296,14 +296,16 @@ def holdout_mask(
     import numpy as np
 
     n = len(order)
-    groups = torch.zeros(n, dtype=torch.int64) if labels is None else labels
+    groups = torch.zeros(n, dtype=torch.int64, device="cpu") if labels is None else labels
     sizes = torch.bincount(groups)
     what = "one sample" if labels is None else "one sample of each class"
     count = holdout_size(n, holdout, 10_000, int((sizes > 0).sum()), what)
     by_class = torch.from_numpy(np.lexsort((order, groups.numpy())))
-    rank = torch.arange(n) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
-    out = torch.zeros(n, dtype=torch.bool)
-    out[by_class] = rank < torch.tensor(_quotas(sizes.tolist(), count)).repeat_interleave(sizes)
+    rank = torch.arange(n, dtype=torch.int64, device="cpu") - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    out = torch.zeros(n, dtype=torch.bool, device="cpu")
+    out[by_class] = rank < torch.tensor(
+        _quotas(sizes.tolist(), count), dtype=torch.int64, device="cpu"
+    ).repeat_interleave(sizes)
     return out
 
 

@@ -36,13 +36,13 @@ def _pixel_images(
 
 
 def _pixel_keys(rows: Any, numbers: Sequence[int]) -> Iterator[bytes] | None:
-    keys: Iterator[bytes] | None = rows.keys(torch.tensor(numbers))
+    keys: Iterator[bytes] | None = rows.keys(torch.tensor(numbers, dtype=torch.int64, device="cpu"))
     return keys
 
 
 def _pixels(rows: Rows, number: int) -> Any:
     """(H, W, C), or (H, W) of one channel."""
-    pixels = rows.read(torch.tensor([number]))[0]
+    pixels = rows.read(torch.tensor([number], dtype=torch.int64, device="cpu"))[0]
     return (pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)).numpy()
 
 

@@ -198,11 +198,11 @@ class ImageStream:
         found = self._find(indices)
         images = NumberedImages(self.path, (indices + self.first).tolist(), lambda i: found[i].image)
         rows = dataclasses.replace(self.like, images=images, numbers=range(len(found)))
-        return rows.read(torch.arange(len(found)))
+        return rows.read(torch.arange(len(found), dtype=torch.int64, device="cpu"))
 
     def classes(self, indices: Int[Tensor, "batch"]) -> Int[Tensor, "batch"]:
         """The class numbers of rows that have some."""
-        return torch.tensor([sample.label for sample in self._find(indices)])
+        return torch.tensor([sample.label for sample in self._find(indices)], dtype=torch.int64, device="cpu")
 
     def rest(self, begin: int) -> ImageStream:
         """The rows from number `begin` on."""
@@ -258,7 +258,7 @@ class StreamedDataSet(DataSet):
 
     def sample_numbers(self, count: int) -> Int[Tensor, "count"]:
         """The numbers of the first `count` samples."""
-        return torch.arange(min(count, len(self)))
+        return torch.arange(min(count, len(self)), dtype=torch.int64, device="cpu")
 
     def subset(self, indices: Int[Tensor, "batch"]) -> DataSet:
         self._refuse("subset")
@@ -275,7 +275,7 @@ class StreamedDataSet(DataSet):
         self, holdout: float | int | None = None, seed: int = 0, by: Literal["hash", "position"] = "hash"
     ) -> tuple[DataSet, DataSet]:
         """(the rest, the first samples in memory), whatever the seed; `holdout` None is a fifth, at most 1000."""
-        first = torch.arange(holdout_size(len(self), holdout, 1000))
+        first = torch.arange(holdout_size(len(self), holdout, 1000), dtype=torch.int64, device="cpu")
         rows, labels = InMemory(self.raw(first)), self.classes(first)
         held_out = DataSet(self.name, rows, self.transform, labels, self.class_names, self.notes)
         return dataclasses.replace(self, rows=self.rows.rest(len(first))), held_out

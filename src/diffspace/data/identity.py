@@ -41,7 +41,7 @@ def sampled_content(read: Callable[[Tensor], Tensor], numbers: Int[Tensor, "n"])
     """The content of a few rows, evenly spaced, in place of all."""
     n = len(numbers)
     count = min(n, max(8, min(_SAMPLED, _SAMPLED_BYTES // max(1, read(numbers[:1]).nbytes))))
-    return content(read, numbers[torch.arange(count) * n // count])
+    return content(read, numbers[torch.arange(count, dtype=torch.int64, device="cpu") * n // count])
 
 
 def hashes(keys: Iterable[bytes], count: int, seed: int) -> np.ndarray[Any, np.dtype[np.uint64]]:

@@ -46,8 +46,8 @@ def _period(length: int) -> int:
 def shift(x: Float[Tensor, "batch channels height width"], by: Int[Tensor, "batch 2"]) -> Tensor:
     """Each image moved by whole pixels to the right and downwards, continued by reflection."""
     height, width = x.shape[2:]
-    columns = reflected(torch.arange(width) - by[:, :1], width).to(x.device)
-    rows = reflected(torch.arange(height) - by[:, 1:], height).to(x.device)
+    columns = reflected(torch.arange(width, dtype=torch.int64, device="cpu") - by[:, :1], width).to(x.device)
+    rows = reflected(torch.arange(height, dtype=torch.int64, device="cpu") - by[:, 1:], height).to(x.device)
     x = x.gather(3, columns[:, None, None, :].expand(x.shape))
     return x.gather(2, rows[:, None, :, None].expand(x.shape))
 
@@ -90,8 +90,8 @@ def warp(
 
 def _upsampling(length: int) -> Float[Tensor, "fine length"]:
     """U: element k is the value at pixel k/2, over one period and the first element of the next."""
-    k = torch.arange(2 * _period(length) + 1)
-    matrix = torch.zeros(len(k), length, dtype=torch.float64)
+    k = torch.arange(2 * _period(length) + 1, dtype=torch.int64, device="cpu")
+    matrix = torch.zeros(len(k), length, dtype=torch.float64, device="cpu")
     for number, value in enumerate(_SYM6):
         place = k + _CENTRE - number
         even = place % 2 == 0
@@ -101,8 +101,8 @@ def _upsampling(length: int) -> Float[Tensor, "fine length"]:
 
 def _downsampling(length: int) -> Float[Tensor, "length fine"]:
     """D: its element m of the other side belongs to pixel (m − 5)/2."""
-    k = torch.arange(length)
-    matrix = torch.zeros(length, _fine(length), dtype=torch.float64)
+    k = torch.arange(length, dtype=torch.int64, device="cpu")
+    matrix = torch.zeros(length, _fine(length), dtype=torch.float64, device="cpu")
     for number, value in enumerate(_SYM6):
         matrix[k, 2 * k + number] = value
     return matrix
@@ -115,8 +115,8 @@ def _fine(length: int) -> int:
 def _grid(height: int, width: int, linear: Tensor, offset: Tensor) -> Float[Tensor, "batch fine_y fine_x 2"]:
     """Where `grid_sample` reads, from −1 to 1 over a period, for every element that is downsampled."""
     centres = ((width - 1) / 2, (height - 1) / 2)
-    x = (torch.arange(_fine(width)).to(linear) - _CENTRE) / 2 - centres[0]
-    y = (torch.arange(_fine(height)).to(linear) - _CENTRE) / 2 - centres[1]
+    x = (torch.arange(_fine(width), dtype=torch.int64, device="cpu").to(linear) - _CENTRE) / 2 - centres[0]
+    y = (torch.arange(_fine(height), dtype=torch.int64, device="cpu").to(linear) - _CENTRE) / 2 - centres[1]
     read = []
     for i, period in enumerate((_period(width), _period(height))):
         columns = linear[:, i, 0, None] * x
@@ -139,10 +139,10 @@ def recolour(
     the cross product with v, which only three channels have; elsewhere `hue` is 0.
     """
     channels = x.shape[1]
-    gray = torch.full((channels, channels), 1 / channels, dtype=hue.dtype)
-    across = hue.cos()[:, None, None] * (torch.eye(channels, dtype=hue.dtype) - gray)
+    gray = torch.full((channels, channels), 1 / channels, dtype=hue.dtype, device=hue.device)
+    across = hue.cos()[:, None, None] * (torch.eye(channels, dtype=hue.dtype, device=hue.device) - gray)
     if channels == 3:
-        turn = torch.tensor([[0, -1, 1], [1, 0, -1], [-1, 1, 0]], dtype=hue.dtype) / math.sqrt(3)
+        turn = torch.tensor([[0, -1, 1], [1, 0, -1], [-1, 1, 0]], dtype=hue.dtype, device=hue.device) / math.sqrt(3)
         across = across + hue.sin()[:, None, None] * turn
     matrix = contrast[:, None, None] * (luma[:, None, None] * gray + saturation[:, None, None] * across)
     offset = contrast * luma * brightness

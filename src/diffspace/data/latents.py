@@ -108,7 +108,7 @@ def encode_dataset(
         done = int(progress.read_text()) if progress.exists() else 0
         for begin in range(done, len(data), _PART):
             end = min(begin + _PART, len(data))
-            batches = torch.split(torch.arange(begin, end), batch_size)
+            batches = torch.split(torch.arange(begin, end, dtype=torch.int64, device="cpu"), batch_size)
             images = ordered_map(data.batch, batches, threads=1, ahead=1)
             part = torch.cat([_encoded(encoder, x, mirror, precision) for x in images], dim=1)
             _store(complete / LATENTS, part, begin, len(data))

@@ -149,9 +149,9 @@ _PREFIX = "oracle:"
 
 
 def _ring() -> Oracle:
-    angles = torch.arange(8, dtype=torch.float64) * (math.pi / 4)
+    angles = torch.arange(8, dtype=torch.float64, device="cpu") * (math.pi / 4)
     means = torch.stack([angles.cos(), angles.sin()], 1).reshape(8, 1, 1, 2)
-    return GaussianMixture(means, stds=torch.full((8,), 0.1, dtype=torch.float64))
+    return GaussianMixture(means, stds=torch.full((8,), 0.1, dtype=torch.float64, device="cpu"))
 
 
 @functools.cache

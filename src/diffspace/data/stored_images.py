@@ -293,7 +293,7 @@ class ImageSource(ABC):
         in_memory = len(rows) * math.prod(rows.sample_shape) * dtype.itemsize <= self.cache_mb * 2**20
         if not in_memory and self.on_error == "raise":
             return rows, rows.numbers
-        pixels = torch.empty((len(rows) if in_memory else 0, *rows.sample_shape), dtype=dtype)
+        pixels = torch.empty((len(rows) if in_memory else 0, *rows.sample_shape), dtype=dtype, device="cpu")
 
         def read(row: int) -> None:
             image = rows.reader(rows.images, rows.numbers[row])
@@ -330,7 +330,7 @@ class ImageRows:
         numbers = [self.numbers[i] for i in indices.tolist()]
         pixels = list(_map(lambda number: self.reader(self.images, number), numbers, self.threads))
         dtype = getattr(torch, self.reader.depth)
-        return torch.stack(pixels) if pixels else torch.empty((0, *self.sample_shape), dtype=dtype)
+        return torch.stack(pixels) if pixels else torch.empty((0, *self.sample_shape), dtype=dtype, device="cpu")
 
     def keys(self, numbers: Int[Tensor, "n"]) -> Iterable[bytes] | None:
         return self.images.keys([self.numbers[i] for i in numbers.tolist()])
@@ -381,4 +381,4 @@ def _class_numbers(
     names = class_names or tuple(map(str, range(count)))
     if count > len(names):
         raise ValueError(f"{path}: labels up to {count - 1} with {len(names)} class_names")
-    return torch.tensor(numbers), names
+    return torch.tensor(numbers, dtype=torch.int64, device="cpu"), names

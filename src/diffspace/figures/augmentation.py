@@ -55,13 +55,15 @@ def augmentation_figure(
 def _parameter(augmentation: Augmentation, name: str, step: int) -> Tensor | None:
     """The parameter of a transform at a step; None where it has no such step."""
     if name in _FLIPS:
-        return torch.tensor([float(step)]) if step in (0, 1) else None
+        return torch.tensor([float(step)], dtype=torch.float32, device="cpu") if step in (0, 1) else None
     if name == "rotate_int":
-        return torch.tensor([float(step % 4)]) if step > -2 else None
+        return torch.tensor([float(step % 4)], dtype=torch.float32, device="cpu") if step > -2 else None
     if name in _ANGLES:
-        return torch.tensor([step / 3 * math.pi * float(getattr(augmentation, _ANGLES[name]))])
+        return torch.tensor(
+            [step / 3 * math.pi * float(getattr(augmentation, _ANGLES[name]))], dtype=torch.float32, device="cpu"
+        )
     pairs = {"aniso": (step, math.pi / 6), "translate_int": (step / 2, step / 2), "translate_frac": (step, step / 2)}
-    return torch.tensor([pairs.get(name, float(step))], dtype=torch.float64)
+    return torch.tensor([pairs.get(name, float(step))], dtype=torch.float64, device="cpu")
 
 
 def _draw(

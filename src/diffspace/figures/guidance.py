@@ -32,7 +32,14 @@ class PosteriorError:
 
 def affine_ends(run: Callable[[Tensor], Tensor], inputs: int) -> tuple[Float[Tensor, "d"], Float[Tensor, "d d"]]:
     """Mean and covariance of run(z), flattened, for z ~ N(0, I): `run` is affine and maps (B, inputs) to (B, *dims)."""
-    ends = run(torch.cat([torch.zeros(1, inputs), torch.eye(inputs)]).to(torch.float64)).flatten(1)
+    ends = run(
+        torch.cat(
+            [
+                torch.zeros(1, inputs, dtype=torch.float32, device="cpu"),
+                torch.eye(inputs, dtype=torch.float32, device="cpu"),
+            ]
+        ).to(torch.float64)
+    ).flatten(1)
     columns = ends[1:] - ends[0]
     return ends[0], columns.T @ columns
 
@@ -78,7 +85,7 @@ def draw_normals(ax: Axes, normals: Mapping[str, tuple[float, float]], exact: tu
     """Densities of normal distributions given as (mean, variance), over the exact one as a filled area."""
     widest = max(variance for _, variance in (*normals.values(), exact)) ** 0.5
     centres = [mean for mean, _ in (*normals.values(), exact)]
-    x = torch.linspace(min(centres) - 3 * widest, max(centres) + 3 * widest, 400, dtype=torch.float64)
+    x = torch.linspace(min(centres) - 3 * widest, max(centres) + 3 * widest, 400, dtype=torch.float64, device="cpu")
 
     def density(mean: float, variance: float) -> Tensor:
         return (-0.5 * (x - mean) ** 2 / variance).exp() / math.sqrt(2 * math.pi * variance)

@@ -62,12 +62,12 @@ def _samples_section(model: Model, held_out: DataSet) -> str:
         places = [(held_out.labels == c).nonzero().flatten() for c in range(len(names))]
         rows = [c for c in range(len(names)) if len(places[c])]
         columns = min(_PER_CLASS, *(len(places[c]) for c in rows))
-        labels = torch.tensor(rows).repeat_interleave(columns)
+        labels = torch.tensor(rows, dtype=torch.int64, device="cpu").repeat_interleave(columns)
         chosen = torch.cat([places[c][:columns] for c in rows])
         text = f"One row for each class ({', '.join(names[c] for c in rows)}); nothing was selected."
     else:
         count = _UNLABELLED if is_image(model.sample_shape) else _POINTS
-        labels = chosen = torch.arange(min(count, len(held_out)))
+        labels = chosen = torch.arange(min(count, len(held_out)), dtype=torch.int64, device="cpu")
         text, columns = "Nothing was selected.", 8
 
     def show(raw: Tensor) -> Figure | np.ndarray:
@@ -85,14 +85,14 @@ def _samples_section(model: Model, held_out: DataSet) -> str:
 
 def _subset(data: DataSet, count: int, conditional: bool) -> tuple[Tensor, Cond | None]:
     # every k-th sample, so that sorted classes are all there
-    places = torch.linspace(0, len(data) - 1, min(count, len(data))).round().long()
+    places = torch.linspace(0, len(data) - 1, min(count, len(data)), dtype=torch.float32, device="cpu").round().long()
     labels = data.classes(places) if conditional else None
     return data.batch(places), None if labels is None else {"labels": labels}
 
 
 def _loss_section(model: Model, training: DataSet, held_out: DataSet, noise: NoiseDistribution | None) -> str:
     conditional = bool(model.class_names)
-    sigmas = torch.logspace(-2.5, 1.5, 17, dtype=torch.float64)
+    sigmas = torch.logspace(-2.5, 1.5, 17, dtype=torch.float64, device="cpu")
     sigmas = sigmas[(sigmas >= model.sigma_min) & (sigmas <= model.sigma_max)]
     seen, seen_cond = _subset(training, _LOSS_SAMPLES, conditional)
     new, new_cond = _subset(held_out, _LOSS_SAMPLES, conditional)
@@ -117,7 +117,11 @@ def _loss_section(model: Model, training: DataSet, held_out: DataSet, noise: Noi
 
 
 def _trajectory_section(model: Model) -> str:
-    run = _draw(model, torch.arange(3 if is_image(model.sample_shape) else 256) * 3, trajectory=True)
+    run = _draw(
+        model,
+        torch.arange(3 if is_image(model.sample_shape) else 256, dtype=torch.int64, device="cpu") * 3,
+        trajectory=True,
+    )
     figure = trajectory_figure(run, model.transform)
     text = (
         "The state x (scaled to the range of the data) and the denoiser's answer D on the way from σ_max to 0. "
@@ -128,7 +132,12 @@ def _trajectory_section(model: Model) -> str:
 
 def _solver_section(model: Model) -> str:
     seeds, sampler = range(8), REFERENCE_SAMPLER.with_num_steps(200)
-    truth = reference(model, seeds=seeds, cond=_cond(model, torch.arange(len(seeds))), sampler=sampler)
+    truth = reference(
+        model,
+        seeds=seeds,
+        cond=_cond(model, torch.arange(len(seeds), dtype=torch.int64, device="cpu")),
+        sampler=sampler,
+    )
     multistep = AdamsBashforth(3, "epsilon", "log_sigma")
     solvers: dict[str, Solver] = {"Euler": Euler(), "Heun": Heun(), "Adams–Bashforth 3": multistep}
     samplers = {name: Sampler(solver=solver) for name, solver in solvers.items()}

@@ -32,7 +32,7 @@ def coordinates(x: Float[Tensor, "n *dims"]) -> Float[Tensor, "n modes"]:
     vectors of more than 1024 elements 1024 are used, evenly spaced; of images with sides longer than 128 the middle.
     """
     if x.ndim == 2 and x.shape[1] > _PCA_LIMIT:
-        x = x[:, torch.linspace(0, x.shape[1] - 1, _PCA_LIMIT).long()]
+        x = x[:, torch.linspace(0, x.shape[1] - 1, _PCA_LIMIT, dtype=torch.float32, device="cpu").long()]
     for dim in range(2, x.ndim):
         side = min(x.shape[dim], _WINDOW)
         x = x.narrow(dim, (x.shape[dim] - side) // 2, side)
@@ -54,7 +54,7 @@ def _principal(x: Float[Tensor, "n d"]) -> Float[Tensor, "d d"]:
 
 def _cosines(n: int) -> Float[Tensor, "n n"]:
     """The orthonormal discrete cosine transform, type II."""
-    k = torch.arange(n, dtype=torch.float64)
+    k = torch.arange(n, dtype=torch.float64, device="cpu")
     matrix = math.sqrt(2 / n) * torch.cos(math.pi / n * k[:, None] * (k + 0.5))
     matrix[0] /= math.sqrt(2)
     return matrix
@@ -86,7 +86,7 @@ def _gain_by_neighbours(z: Tensor, variances: Tensor, sigmas: Tensor) -> Tensor:
     """
     others = z[:_REFERENCES]
     y = others[:_QUERIES]
-    noise = torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(_SEED))
+    noise = torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(_SEED), device="cpu")
     apart = torch.cdist(y, others, compute_mode="donot_use_mm_for_euclid_dist").square()
     apart.fill_diagonal_(math.inf)  # no sample is its own neighbour
     along = 2 * ((noise * y).sum(1, keepdim=True) - noise @ others.T)

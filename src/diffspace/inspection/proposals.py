@@ -118,7 +118,7 @@ def _noise_distribution(x: Tensor, sigma_data: float, sigma_min: float, sigma_ma
     if len(x) < _FEW:
         return _paper_values("too few samples to measure their structure", sigma_data)
     z = coordinates(x)
-    ln_sigma = torch.linspace(math.log(sigma_min), math.log(sigma_max), _LEVELS, dtype=torch.float64)
+    ln_sigma = torch.linspace(math.log(sigma_min), math.log(sigma_max), _LEVELS, dtype=torch.float64, device="cpu")
     sigmas = ln_sigma.exp()
     share = learnable_share(z, sigmas)
     best = int(share.argmax())

@@ -73,7 +73,7 @@ def inspect(data: DataSet) -> Inspection:
     distinct = _distinct(raw)
     step = None
     if data.transform.kind == "integer":  # neighbouring values differ by 1/scale
-        scale = torch.tensor(data.transform.scale, dtype=torch.float64).abs().expand(len(moments.var))
+        scale = torch.tensor(data.transform.scale, dtype=torch.float64, device="cpu").abs().expand(len(moments.var))
         step = 1 / float(scale[moments.var > 0].max())
     counts = () if data.labels is None else torch.bincount(data.labels, minlength=len(data.class_names)).tolist()
     classes = tuple(zip(data.class_names, counts, strict=False))
@@ -99,7 +99,7 @@ def _distinct(raw: Shaped[Tensor, "n *dims"]) -> Tensor:
     first: dict[bytes, int] = {}
     for i, row in enumerate(raw.contiguous().numpy()):
         first.setdefault(row.tobytes(), i)
-    return torch.tensor(list(first.values()))
+    return torch.tensor(list(first.values()), dtype=torch.int64, device="cpu")
 
 
 def _warnings(

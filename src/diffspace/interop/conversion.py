@@ -18,6 +18,7 @@ from diffspace.interop.model_parts import ModelParts, make_skeleton
 from diffspace.model import Model
 from diffspace.pickles import read_pickle, short_repr
 from diffspace.preconditioning import Preconditioned
+from diffspace.tensors import plain_defaults
 from diffspace.transform import PIXELS
 
 _READERS: tuple[tuple[Callable[[Mapping[str, Any]], bool], Callable[..., ModelParts]], ...] = (
@@ -155,6 +156,7 @@ def fit_network(config: Mapping[str, Any], state: Mapping[str, Tensor], optional
             raise ValueError(f"{name}: expected shape {tuple(expected[name].shape)}, got {tuple(value.shape)}")
         if not value.dtype.is_floating_point:
             raise ValueError(f"{name}: expected floating-point numbers, got {value.dtype}")
-    network: torch.nn.Module = from_config("network", config)
+    with plain_defaults():
+        network: torch.nn.Module = from_config("network", config)
     network.load_state_dict(state, strict=False)
     return network

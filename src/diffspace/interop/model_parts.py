@@ -11,6 +11,7 @@ import torch
 from diffspace._shapes import Tensor
 from diffspace.config import from_config
 from diffspace.preconditioning import Preconditioning
+from diffspace.tensors import plain_defaults
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,6 @@ class ModelParts:
 
 def make_skeleton(config: Mapping[str, Any]) -> torch.nn.Module:
     """The network of a config on the meta device, without weights, because the config of a file may be absurd."""
-    with torch.device("meta"):
+    with plain_defaults("meta"):
         network: torch.nn.Module = from_config("network", config)
     return network

@@ -217,7 +217,7 @@ def _preconditioning(betas: str, num_steps: int) -> Preconditioning:
     if rest or stride < 1:
         raise ValueError(f"num_steps: expected a multiple of {_TIMES}, got {num_steps}")
     if betas == "linear":
-        steps = torch.linspace(1e-4 / stride, 0.02 / stride, num_steps, dtype=torch.float64)
+        steps = torch.linspace(1e-4 / stride, 0.02 / stride, num_steps, dtype=torch.float64, device="cpu")
         levels = DiscreteLevels.from_alphas_cumprod((1 - steps).cumprod(0)[::stride])
     elif stride == 1:
         return IDDPMPreconditioning()

@@ -49,7 +49,7 @@ class ExactTrace(Trace):
 
     def vectors(self, seeds: Sequence[int], shape: Sequence[int]) -> Float[Tensor, "vectors 1 *dims"]:
         d = math.prod(shape)
-        return torch.eye(d).reshape(d, 1, *shape)
+        return torch.eye(d, dtype=torch.float32, device="cpu").reshape(d, 1, *shape)
 
     def traces(self, forms: Float[Tensor, "vectors batch"]) -> Float[Tensor, "1 batch"]:
         return forms.sum(0, keepdim=True)

@@ -92,8 +92,8 @@ def nearest_neighbours(
     distance, index = [], []
     for block in torch.split(queries, rows):
         wide = block - centre
-        best = torch.full((len(block),), math.inf, dtype=torch.float64)
-        nearest = torch.zeros(len(block), dtype=torch.int64)
+        best = torch.full((len(block),), math.inf, dtype=torch.float64, device="cpu")
+        nearest = torch.zeros(len(block), dtype=torch.int64, device="cpu")
         for start in range(0, len(others), rows):
             candidates = others[start : start + rows] - centre
             # |q − r|² less |q|², which does not move the minimum

@@ -48,7 +48,7 @@ def config_of(network: type[nn.Module], arguments: Mapping[str, Any]) -> dict[st
     return {name: list(value) if isinstance(value, Sequence) else value for name, value in values}
 
 
-UNTRAINED_NULL = "it was trained with labels only (label_dropout 0), so pass them, or train with network.label_dropout=0.1"
+UNTRAINED_NULL = "it was trained with labels only (label_dropout 0): pass them, or train with network.label_dropout=0.1"
 
 
 class ConditionedNetwork(nn.Module):

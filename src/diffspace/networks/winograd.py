@@ -46,7 +46,7 @@ _buffers = threading.local()
 
 def _square(matrix: _Matrix) -> Tensor:
     """The transform of both sides of a tile at once."""
-    m = torch.tensor(matrix, dtype=torch.float64)
+    m = torch.tensor(matrix, dtype=torch.float64, device="cpu")
     return torch.kron(m, m)
 
 
@@ -56,7 +56,7 @@ def _buffer(name: str, *shape: int) -> Tensor:
     buffer: Tensor | None = getattr(_buffers, name, None)
     if buffer is None or buffer.numel() < size:
         with torch.inference_mode(False):  # the buffer is used outside that mode too
-            buffer = torch.empty(size)
+            buffer = torch.empty(size, dtype=torch.float32, device="cpu")
         setattr(_buffers, name, buffer)
     return buffer[:size].view(shape)
 
@@ -77,7 +77,7 @@ def convolve(x: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
     out = kernels.shape[1]
     rows, columns = -(-height // 4), -(-width // 4)
     to_tiles, from_tiles = _square(_B).float(), _square(_A).float()
-    y = torch.empty(batch, 4 * rows, 4 * columns, out)
+    y = torch.empty(batch, 4 * rows, 4 * columns, out, dtype=torch.float32, device="cpu")
     pixels = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 4 * columns + 1 - width, 1, 4 * rows + 1 - height))
     step = max(1, _TILES // (rows * columns))
     for first in range(0, batch, step):

@@ -37,16 +37,16 @@ class AdaptiveNoise(NoiseDistribution, torch.nn.Module):
         check_integer("bins", bins, 2)
         check_number("share", share, "(0, 1]")
         tiny = torch.finfo(torch.float64).eps
-        ends = torch.linspace(0, 1, bins + 1, dtype=torch.float64).clamp(tiny, 1 - tiny)
-        around = ends[1:-1] + 1e-9 * torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
+        ends = torch.linspace(0, 1, bins + 1, dtype=torch.float64, device="cpu").clamp(tiny, 1 - tiny)
+        around = ends[1:-1] + 1e-9 * torch.tensor([[-1.0], [1.0]], dtype=torch.float64, device="cpu")
         below, above = base.quantile(around)
         if not bool((below < above).all()):
             raise ValueError(f"base: {base} has a level whose probability lies in two of the {bins} bins")
         self.base, self.bins, self.share = base, bins, share
         self.statistics = SigmaBins(edges=base.quantile(ends).tolist())
         # not a buffer, since levels are drawn on the CPU whatever the device of the loss
-        self.density = torch.ones(bins, dtype=torch.float64)
-        self._past = torch.zeros(2, bins, dtype=torch.float64)
+        self.density = torch.ones(bins, dtype=torch.float64, device="cpu")
+        self._past = torch.zeros(2, bins, dtype=torch.float64, device="cpu")
 
     @property
     def target(self) -> NoiseDistribution:

@@ -65,7 +65,7 @@ class NoiseDistribution(ABC):
         device = torch.device("cpu") if generator is None else generator.device
         u = torch.rand(n, dtype=torch.float64, generator=generator, device=device)
         if stratified:
-            strata = torch.randperm(n, generator=generator, device=device)
+            strata = torch.randperm(n, generator=generator, device=device, dtype=torch.int64)
             u = (strata + u) / n
         return self.from_uniform(u)
 

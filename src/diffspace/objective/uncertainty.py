@@ -29,9 +29,13 @@ class Uncertainty(torch.nn.Module):
         super().__init__()
         check_integer("features", features, 1)
         generator = torch.Generator().manual_seed(features)
-        self.register_buffer("frequencies", 2 * math.pi * torch.randn(features, generator=generator))
-        self.register_buffer("phases", 2 * math.pi * torch.rand(features, generator=generator))
-        self.weight = torch.nn.Parameter(torch.zeros(features))
+        self.register_buffer(
+            "frequencies", 2 * math.pi * torch.randn(features, generator=generator, dtype=torch.float32, device="cpu")
+        )
+        self.register_buffer(
+            "phases", 2 * math.pi * torch.rand(features, generator=generator, dtype=torch.float32, device="cpu")
+        )
+        self.weight = torch.nn.Parameter(torch.zeros(features, dtype=torch.float32, device="cpu"))
 
     def forward(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """u(σ), in the dtype of the weight."""

@@ -95,5 +95,5 @@ class FiniteData(Oracle):
         return log_sum - math.log(n) - d * (self._level(sigma, x).squeeze(1).log() + 0.5 * math.log(2 * math.pi))
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "{n} *dims"]:
-        which = torch.randint(len(self.data), (n,), generator=generator)
+        which = torch.randint(len(self.data), (n,), generator=generator, dtype=torch.int64, device="cpu")
         return self.data[which].to("cpu", torch.float64).reshape(n, *self.sample_shape)

@@ -77,7 +77,7 @@ class Gaussian(Oracle):
         return Gaussian(means[0].reshape(self.sample_shape), covariances[0])
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "{n} *dims"]:
-        z = torch.randn(n, self.mean.numel(), dtype=torch.float64, generator=generator)
+        z = torch.randn(n, self.mean.numel(), dtype=torch.float64, generator=generator, device="cpu")
         return (self.mean + (z * self.variances.sqrt()) @ self.axes.T).reshape(n, *self.sample_shape)
 
 
@@ -101,7 +101,7 @@ class GaussianMixture(Oracle):
         if (stds is None) == (covariances is None):
             raise ValueError("stds, covariances: give exactly one of the two")
         k = len(means)
-        w = torch.ones(k) if weights is None else weights
+        w = torch.ones(k, dtype=torch.float64, device=means.device) if weights is None else weights
         if w.shape != (k,) or not bool(((w > 0) & torch.isfinite(w)).all()):
             raise ValueError(f"weights: expected {k} positive numbers, one for each component")
         if k == 0 or not bool(torch.isfinite(means).all()):
@@ -112,7 +112,11 @@ class GaussianMixture(Oracle):
         self.axes: Tensor | None = None
         d = self.means.shape[1]
         # everything full is computed in the coordinates U_kᵀ(x − E[x₀]), all of them by one product with [U_1 … U_K]
-        self._origin, self._centres, self._basis = torch.zeros(d, dtype=torch.float64), self.means, None
+        self._origin, self._centres, self._basis = (
+            torch.zeros(d, dtype=torch.float64, device=means.device),
+            self.means,
+            None,
+        )
         if covariances is None:
             if stds is None or stds.shape != (k,) or not bool(((stds >= 0) & torch.isfinite(stds)).all()):
                 raise ValueError(f"stds: expected {k} numbers of at least 0, one for each component")
@@ -161,7 +165,11 @@ class GaussianMixture(Oracle):
 
     def _full_axes(self) -> Tensor:
         k, d = self.means.shape
-        return torch.eye(d, dtype=torch.float64).expand(k, d, d) if self.axes is None else self.axes
+        return (
+            torch.eye(d, dtype=torch.float64, device=self.means.device).expand(k, d, d)
+            if self.axes is None
+            else self.axes
+        )
 
     def posterior(self, operator: Operator, y: Float[Tensor, "1 *measured"], sigma_y: float) -> GaussianMixture:
         """p(x₀ | y), also a mixture, for y = A(x₀) + n with n ~ N(0, σ_y²·I), as `Gaussian.posterior`."""
@@ -177,7 +185,10 @@ class GaussianMixture(Oracle):
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "{n} *dims"]:
         which = torch.multinomial(self.weights, n, replacement=True, generator=generator)
-        z = torch.randn(n, self.means.shape[1], dtype=torch.float64, generator=generator) * self.variances[which].sqrt()
+        z = (
+            torch.randn(n, self.means.shape[1], dtype=torch.float64, generator=generator, device="cpu")
+            * self.variances[which].sqrt()
+        )
         if self.axes is not None:
             z = torch.einsum("be,bde->bd", z, self.axes[which])
         return (self.means[which] + z).reshape(n, *self.sample_shape)
@@ -208,7 +219,7 @@ def condition(
     offset = operator(means.new_zeros(1, *shape))
     if y.shape != offset.shape:
         raise ValueError(f"y: expected one measurement, of shape {tuple(offset.shape)}, got {tuple(y.shape)}")
-    basis = torch.eye(d, dtype=means.dtype).reshape(d, *shape)
+    basis = torch.eye(d, dtype=means.dtype, device=means.device).reshape(d, *shape)
     matrix = (operator(basis) - offset).reshape(d, -1).T  # (m, d)
     left, s, right = torch.linalg.svd(matrix @ roots, full_matrices=True)
     # the singular values along the m directions of y and the d directions of x, padded with 0

@@ -210,7 +210,7 @@ class _Storages(dict[str, Tensor]):
             raise PickleError("has a storage of an unknown type")
         if key not in self:
             self.budget.copy(count * dtype.itemsize)
-            self[key] = torch.zeros(count, dtype=dtype)
+            self[key] = torch.zeros(count, dtype=dtype, device="cpu")
             if self.read is not None:
                 self.fill(key, self.read(key))
         return self[key]

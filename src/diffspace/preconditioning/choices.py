@@ -56,7 +56,7 @@ class ContinuousTime(TimeMap):
 
     @property
     def sigma_range(self) -> tuple[float, float]:
-        ends = self.schedule.sigma(torch.tensor([self.t_min, self.t_max], dtype=torch.float64))
+        ends = self.schedule.sigma(torch.tensor([self.t_min, self.t_max], dtype=torch.float64, device="cpu"))
         return float(ends[0]), float(ends[1])
 
     def c_noise(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:

@@ -39,7 +39,7 @@ class IDDPMLevels:
 
     def table(self) -> Float[Tensor, "levels"]:
         """u_{M−1}, …, u_0 in float64."""
-        return torch.tensor(_iddpm_levels(self.M, self.C_1, self.C_2), dtype=torch.float64)
+        return torch.tensor(_iddpm_levels(self.M, self.C_1, self.C_2), dtype=torch.float64, device="cpu")
 
 
 @functools.lru_cache(maxsize=8)
@@ -74,7 +74,7 @@ class DiscreteLevels:
         return cls(tuple(((1 - a) / a).sqrt().tolist()))
 
     def table(self) -> Float[Tensor, "levels"]:
-        return torch.tensor(self.sigmas, dtype=torch.float64)
+        return torch.tensor(self.sigmas, dtype=torch.float64, device="cpu")
 
 
 def nearest_level(table: Float[Tensor, "levels"], sigma: Float[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:

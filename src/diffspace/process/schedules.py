@@ -203,7 +203,7 @@ _MAX_ITERATIONS = 200
 
 def _evaluate(function: Function, t: Real, name: str) -> Real:
     """function(t), a float for a float; a constant function may return a number."""
-    at = t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
+    at = t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64, device="cpu")
     value = function(at)
     if not isinstance(value, Tensor):
         value = torch.full_like(at, float(value))
@@ -214,7 +214,7 @@ def _evaluate(function: Function, t: Real, name: str) -> Real:
 
 def _differentiate(function: Function, t: Real, name: str) -> Real:
     with torch.enable_grad():
-        at = t.detach() if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
+        at = t.detach() if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64, device="cpu")
         at = at.clone().requires_grad_()
         value = _evaluate(function, at, name)
         slope = torch.zeros_like(at)
@@ -247,7 +247,7 @@ class CallableSchedule:
 
     def sigma_inv(self, sigma: Real) -> Real:
         if not isinstance(sigma, Tensor):
-            return float(self._invert(torch.tensor([sigma], dtype=torch.float64)))
+            return float(self._invert(torch.tensor([sigma], dtype=torch.float64, device="cpu")))
         return self._invert(sigma.detach().to(torch.float64).reshape(-1)).reshape(sigma.shape).to(sigma.dtype)
 
     def _upper_bound(self, largest: float) -> float:

@@ -260,7 +260,7 @@ def _measure(denoiser: Denoiser, reference: Reference, run: PlannedRun, executio
     """The measurement of one run, for each budget that it answers for."""
     name, sampler, nfe, budgets = run
     error, failure = EndPointError(math.inf, math.inf), ""
-    squares = torch.full((len(reference.x),), math.inf, dtype=torch.float64)
+    squares = torch.full((len(reference.x),), math.inf, dtype=torch.float64, device="cpu")
     try:
         grid = make_grid(denoiser, sampler)
         first, last = grid.sigmas[0], grid.sigmas[-1]

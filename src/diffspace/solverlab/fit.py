@@ -43,7 +43,7 @@ class _Spacing:
     def starts(self) -> list[Tensor]:
         """EDM steps that end at several levels, with several ρ."""
         if self.num_steps == 1:
-            return [torch.zeros(0, dtype=torch.float64)]
+            return [torch.zeros(0, dtype=torch.float64, device="cpu")]
         ends = [end for end in (self.lowest, 0.02, 0.1, 0.3) if self.lowest <= end < self.first]
         spaced = (EDMSteps(self.num_steps, end, self.first, rho=rho) for end in ends for rho in (2.5, 7.0, 20.0))
         return [(-steps.sigmas()[:-1].log().diff()).log() for steps in spaced]
@@ -56,7 +56,7 @@ class _Spacing:
 
     def known(self, free: Tensor) -> tuple[float, ...]:
         """The levels as `sample` will take them: rounded to those that the model knows."""
-        levels = round_sigmas(self.denoiser, torch.tensor(self.levels(free), dtype=torch.float64))
+        levels = round_sigmas(self.denoiser, torch.tensor(self.levels(free), dtype=torch.float64, device="cpu"))
         if not bool((levels.diff() < 0).all()):
             raise ValueError(f"num_steps: {len(levels) - 1} is more than the levels of the model allow")
         return tuple(levels.tolist())
@@ -71,9 +71,9 @@ def _minimise(
     """
     start = min(starts, key=lambda free: float(mean_squares(residuals(free)).log().mean()))
     n = len(start)
-    positions = (torch.arange(n, dtype=torch.float64) + 0.5) / max(n, 1)
-    modes = torch.cos(math.pi * positions[:, None] * torch.arange(min(n, _MODES)))
-    at, damping, difference = torch.zeros(modes.shape[1], dtype=torch.float64), 1e-2, 1e-4
+    positions = (torch.arange(n, dtype=torch.float64, device="cpu") + 0.5) / max(n, 1)
+    modes = torch.cos(math.pi * positions[:, None] * torch.arange(min(n, _MODES), dtype=torch.int64, device="cpu"))
+    at, damping, difference = torch.zeros(modes.shape[1], dtype=torch.float64, device="cpu"), 1e-2, 1e-4
     r = residuals(start)
     for i in range(iterations if n else 0):
         squares = mean_squares(r)
@@ -81,13 +81,15 @@ def _minimise(
         loss = (squares / scale).log1p().mean()
         if progress is not None:
             progress(i, iterations, float(squares.mean().sqrt()))
-        unit = torch.eye(len(at), dtype=torch.float64) * difference
+        unit = torch.eye(len(at), dtype=torch.float64, device="cpu") * difference
         slopes = torch.stack([(residuals(start + modes @ (at + u)) - r) / difference for u in unit], -1)
         flat, slopes = r.reshape(len(r), -1), slopes.reshape(len(r), -1, len(at))
         trust = 1 / (1 + squares / scale)
         normal = torch.einsum("b,bdi,bdj->ij", trust, slopes, slopes).cpu()
         gradient = torch.einsum("b,bdi,bd->i", trust, slopes, flat).cpu()
-        diagonal = normal.diagonal().diag() + 1e-12 * normal.diagonal().max() * torch.eye(len(at))
+        diagonal = normal.diagonal().diag() + 1e-12 * normal.diagonal().max() * torch.eye(
+            len(at), dtype=torch.float64, device="cpu"
+        )
         for _ in range(6):
             move = -torch.linalg.solve(normal + damping * diagonal, gradient)
             move = move * min(1.0, 1 / max(float(move.abs().max()), 1e-30))

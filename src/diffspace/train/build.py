@@ -11,14 +11,15 @@ from diffspace.checks import first_line
 from diffspace.data import DataSet
 from diffspace.objective import AdaptiveNoise, DenoisingLoss, NoiseDistribution, Uncertainty
 from diffspace.preconditioning import Preconditioned
+from diffspace.tensors import plain_defaults
 from diffspace.train.loop import LearningRate, Trainer
 from diffspace.train.parallel import Processes
 from diffspace.train.recipe import Recipe, make_network
 
 
-def make_denoiser(recipe: Recipe, data: DataSet) -> Preconditioned:
-    """The denoiser of a recipe on the CPU, its weights drawn by the recipe's seed."""
-    with torch.random.fork_rng(devices=[]):
+def make_denoiser(recipe: Recipe, data: DataSet, device: str = "cpu") -> Preconditioned:
+    """The denoiser of a recipe in float32 on a device, its weights drawn by the recipe's seed."""
+    with torch.random.fork_rng(devices=[]), plain_defaults(device):
         torch.manual_seed(recipe.seed)
         network = make_network(
             recipe.network,
@@ -34,8 +35,7 @@ def check_data(recipe: Recipe, data: DataSet) -> None:
     if recipe.augment is not None:
         recipe.augment.check_shape(data.sample_shape)
     try:
-        with torch.device("meta"):  # without memory and time
-            make_denoiser(recipe, data)
+        make_denoiser(recipe, data, "meta")  # without memory and time
     except RuntimeError as error:
         raise ValueError(f"network: {first_line(error)}") from None
 

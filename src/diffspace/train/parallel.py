@@ -28,7 +28,7 @@ def choose_device(name: str | None = None, local_rank: int = 0) -> torch.device:
             device = torch.device(name)
             if name == "cuda":
                 device = torch.device("cuda", local_rank)
-            torch.zeros(1, device=device).item()
+            torch.zeros(1, device=device, dtype=torch.float32).item()
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             raise ValueError(f"device: {name!r} is not available: {str(error).splitlines()[0]}") from None
         return device
@@ -127,7 +127,7 @@ class Processes:
 
     def max(self, value: int) -> int:
         """The largest of the values that the processes bring."""
-        values = torch.tensor(value, device=self.device)
+        values = torch.tensor(value, device=self.device, dtype=torch.int64)
         if self.count > 1:
             dist.all_reduce(values, dist.ReduceOp.MAX)
         return int(values)

@@ -67,7 +67,9 @@ class Meter:
 
     def _clear(self) -> None:
         self._bins.reset()
-        self._sums = torch.zeros(3, device=self._processes.device)  # loss, norm, steps that were not left out
+        self._sums = torch.zeros(
+            3, device=self._processes.device, dtype=torch.float32
+        )  # loss, norm, steps that were not left out
         self._steps, self._images, self._since = 0, 0, time.perf_counter()
 
     def add(self, step: TrainingStep) -> bool:

@@ -36,7 +36,7 @@ class StepRandom:
     def normal(self, begin: int, end: int, shape: Sequence[int]) -> Float[Tensor, "batch *dims"]:
         """Standard normal numbers in float32 for the positions begin … end − 1, each of this shape (Box and Muller)."""
         size = math.prod(shape)
-        result = torch.empty(end - begin, size)
+        result = torch.empty(end - begin, size, dtype=torch.float32, device="cpu")
         rows = max(1, _CACHED // max(size, 1))  # pieces that fit the cache are several times faster
         for start in range(begin, end, rows):
             stop = min(start + rows, end)

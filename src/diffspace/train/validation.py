@@ -66,7 +66,7 @@ class Validation:
         self.x0 = data.batch(places).to(device)
         labels = data.classes(places) if conditional else None
         self.cond = None if labels is None else {"labels": labels.to(device)}
-        self.sigmas = noise.quantile((torch.arange(levels, dtype=torch.float64) + 0.5) / levels)
+        self.sigmas = noise.quantile((torch.arange(levels, dtype=torch.float64, device="cpu") + 0.5) / levels)
         self.reduction, self.seed, self.batch_size = reduction, seed, batch_size
 
     def measure(self, denoiser: Denoiser) -> ValidationLoss:

@@ -137,7 +137,7 @@ class DiffusersNetwork(torch.nn.Module):
         if "labels" in tensors:
             call["class_labels"] = self._labels(tensors["labels"], len(x))
         elif "labels" in self.optional:
-            call["class_labels"] = torch.full((len(x),), self.null_label or 0, device=x.device)
+            call["class_labels"] = torch.full((len(x),), self.null_label or 0, device=x.device, dtype=torch.int64)
         if self.added:
             call["added_cond_kwargs"] = {name: tensors[name] for name in self.added}
         call[self._sample] = sample

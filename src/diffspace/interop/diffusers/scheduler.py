@@ -45,7 +45,7 @@ def _make_plan(denoiser: object, solver: Solver, steps: TimeSteps | GivenTimes) 
     if solver.evaluations(False) is None:
         raise ValueError(f"solver: {name} chooses its evaluations by a tolerance; pipelines need a fixed number")
     grid = make_grid(denoiser, Sampler(steps, solver))
-    x = torch.full((1, 1), grid.sigmas[0], dtype=torch.float64)
+    x = torch.full((1, 1), grid.sigmas[0], dtype=torch.float64, device="cpu")
     run = run_steps(solver, grid, x, noise=_zeros, increment=_zeros)
     sigmas: list[float] = []
     first: dict[int, int] = {}
@@ -141,11 +141,11 @@ class DiffspaceScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     def _set_plan(self, steps: TimeSteps | GivenTimes, device: torch.device | str | None) -> None:
         self._plan = _make_plan(self._model, self.solver, steps)
-        levels = torch.tensor(self._plan.sigmas, dtype=torch.float64)
+        levels = torch.tensor(self._plan.sigmas, dtype=torch.float64, device="cpu")
         coefficients = self._preconditioning.coefficients(levels)
         self._c_skip, self._c_out, self._c_in = (c.tolist() for c in coefficients)
         self.num_inference_steps = steps.num_steps
-        self.sigmas = torch.tensor([*self._plan.sigmas, self._plan.grid.sigmas[-1]], dtype=torch.float64)
+        self.sigmas = torch.tensor([*self._plan.sigmas, self._plan.grid.sigmas[-1]], dtype=torch.float64, device="cpu")
         times = index_or_time(self._preconditioning.c_noise(levels), self.rounded)
         self.timesteps = times.to(device) if self.rounded else times.to(device, torch.float32)
         self._times: list[float] = self.timesteps.tolist()  # as numbers, so that no step waits for the device
@@ -235,7 +235,9 @@ class DiffspaceScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             raise ValueError(f"timesteps: expected times out of those of set_timesteps, got {times}")
         shape = (-1,) + (1,) * (original_samples.ndim - 1)
         sigma, c_in = (
-            torch.tensor([values[i] for i in indices], dtype=torch.float64).to(original_samples).reshape(shape)
+            torch.tensor([values[i] for i in indices], dtype=torch.float64, device="cpu")
+            .to(original_samples)
+            .reshape(shape)
             for values in (self._plan.sigmas, self._c_in)
         )
         return c_in * (original_samples + sigma * noise)
