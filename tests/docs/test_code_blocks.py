@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -19,9 +20,17 @@ def blocks(page):
     return [(language, text) for language, text in BLOCK.findall(page.read_text(encoding="utf-8"))]
 
 
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory):
+    with warm.commands(tmp_path_factory.mktemp("warm")) as folder:
+        yield folder
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_blocks_run(page, tmp_path):
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+def test_blocks_run(page, tmp_path, commands):
+    environment = os.environ | {
+        "PATH": os.pathsep.join((str(commands), str(Path(sys.executable).parent), os.environ["PATH"]))
+    }
     for language, text in blocks(page):
         if text.startswith(MARK) or language in ("", "text"):
             continue
@@ -30,7 +39,9 @@ def test_blocks_run(page, tmp_path):
             (tmp_path / named[1]).write_text(text, encoding="utf-8")
             continue
         assert language in ("bash", "python"), f"{page.name}: a block in {language!r} is not checked"
-        command = ["bash", "-euo", "pipefail", "-c", text] if language == "bash" else [sys.executable, "-c", text]
+        command = (
+            ["bash", "-euo", "pipefail", "-c", text] if language == "bash" else [commands / "diffspace", "-c", text]
+        )
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, f"{page.name}:\n{text}\n{done.stdout}{done.stderr}"
 
