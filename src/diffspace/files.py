@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,18 +40,53 @@ def reading(path: Path, kind: str = "") -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def writing(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Raise an OSError in writing `path` with its name, which a full disk does not give, or `temporary`'s in its place.
+
+    An error that names another file is not changed.
+    """
+    try:
+        yield
+    except OSError as error:
+        if str(error).startswith(str(path)) or error.filename not in (None, str(temporary), temporary):
+            raise
+        if error.errno is None:
+            raise OSError(f"{path}: cannot be written: {error}") from None
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+@contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` for the caller to write: renamed to `path` on success, removed on failure."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}")
-    temporary.touch(exist_ok=False)
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with writing(path, temporary):
+        temporary.touch(exist_ok=False)
+        try:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+
+
+def open_in_place(path: Path) -> int:
+    """A descriptor to read and write the file `path`, which is made if it is missing.
+
+    ValueError for a link, a second name of a file, a pipe or a device: what is written would change something else.
+    """
+    plain = not path.is_symlink()
+    if plain:
+        flags = ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC")  # those that the system has
+        descriptor = os.open(path, sum(getattr(os, name, 0) for name in flags) | os.O_RDWR | os.O_CREAT, 0o666)
+        found = os.fstat(descriptor)
+        plain = stat.S_ISREG(found.st_mode) and found.st_nlink < 2
+        if plain:
+            return descriptor
+        os.close(descriptor)
+    raise ValueError(f"{path}: is a link, a pipe or a device, and what it leads to is not overwritten; remove it")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,5 +1,7 @@
 """Logs read back: by diffspace, by TensorBoard's own reader, and from a stand-in for wandb."""
 
+import errno
+import io
 import json
 import math
 import sys
@@ -36,6 +38,29 @@ def test_lines_are_there_at_once_and_come_back(tmp_path):
     log.close()
     assert lines(tmp_path / "log.jsonl")[1]["loss"] is None
     assert lines(tmp_path / "log.jsonl")[1]["held_out"] == {"mse": [1.0, None]}
+
+
+def test_a_full_disk_is_said_once_and_leaves_whole_lines(tmp_path):
+    path = tmp_path / "log.jsonl"
+    log = JSONLines(path)
+    log.log(record(1))
+
+    class Full(io.FileIO):
+        def write(self, data):
+            if self.tell() > 60:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data[:10])
+
+    log._file.close()
+    log._file = Full(path, "rb+")
+    log._file.seek(0, 2)
+    with pytest.raises(OSError, match=r"No space left on device.*log\.jsonl"):
+        log.log(record(2))
+    log.close()
+    resumed = JSONLines(path)
+    resumed.log(record(2))
+    resumed.close()
+    assert lines(path) == [record(1), record(2)]
 
 
 @pytest.mark.parametrize("torn", [b"", b"{", b'{"step": 11, "images": 704, "lo', b'{"step": 11}', b"\n", b"\xff\xfe"])

@@ -5,13 +5,14 @@ import os
 import socket
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
 
 import diffspace as ds
-from diffspace.train import Checkpoints
+from diffspace.train import Checkpoints, Processes, parallel, started_together
 
 SCRIPT = Path(__file__).parents[1] / "support" / "train_here.py"
 CONFIG = {
@@ -101,6 +102,62 @@ def test_losses_and_weights_are_those_of_one_process(alone, tmp_path, count, str
     torch.testing.assert_close(ds.load(folder)(x, sigma), ds.load(alone)(x, sigma), rtol=0, atol=1e-5)
 
 
+TORCHRUN = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({}, None),
+        ({"RANK": "5"}, "RANK: expected an integer from 0 to 1, got 5"),
+        ({"RANK": "-1"}, "RANK: expected an integer from 0 to 1, got -1"),
+        ({"RANK": None}, "RANK: is not set, but WORLD_SIZE is 2; start the processes with torchrun"),
+        ({"RANK": "first"}, "RANK: expected an integer, got 'first' in the environment"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE: expected an integer of at least 1, got 0"),
+        ({"WORLD_SIZE": ""}, "WORLD_SIZE: expected an integer, got ''"),
+        ({"WORLD_SIZE": "1"}, "RANK: expected an integer from 0 to 0, got 1"),
+        ({"LOCAL_RANK": "-1"}, "LOCAL_RANK: expected an integer of at least 0, got -1"),
+        ({"MASTER_ADDR": None}, "MASTER_ADDR: is not set, but WORLD_SIZE is 2"),
+        ({"MASTER_PORT": "0"}, "MASTER_PORT: expected an integer from 1 to 65535, got 0"),
+    ],
+)
+def test_variables_that_contradict_one_another_are_named(monkeypatch, changed, message):
+    for name, value in {**TORCHRUN, **changed}.items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    if message is None:
+        assert started_together() == (1, 2, 1)
+        return
+    with pytest.raises(ValueError, match=message), Processes.join("cpu"):
+        pass
+
+
+def test_one_process_needs_no_variables(monkeypatch):
+    for name in TORCHRUN:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RANK", "not of torchrun")
+    assert started_together() == (0, 1, 0)
+
+
+def test_waiting_for_others_is_said_and_ends(monkeypatch):
+    monkeypatch.setattr(parallel, "_SILENCE", 0.1)
+    monkeypatch.setattr(parallel, "_MEETING", timedelta(seconds=1))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    for name, value in {**TORCHRUN, "RANK": "0", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, value)
+    told = []
+    with (
+        pytest.raises(ValueError, match=f"process 0 of 2 waits for the others at 127.0.0.1:{port}, in vain"),
+        Processes.join("cpu", warn=told.append),
+    ):
+        pass
+    assert told == [f"process 0 of 2 waits for the others at 127.0.0.1:{port}"]
+
+
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_a_checkpoint_goes_on_with_another_number_of_processes(alone, tmp_path, strategy):
     folder = tmp_path / "run"
@@ -137,6 +194,6 @@ def test_a_process_that_dies_ends_the_run_and_leaves_the_checkpoint(tmp_path):
     _, said = first.communicate(timeout=120)
     second.communicate()
     assert first.returncode != 0
-    assert "Connection" in said
+    assert said.splitlines()[-1].endswith("process 0 of 2 lost the connection to the others, of which one has ended")
     assert Checkpoints(folder).newest().images >= 33
     finish(start(folder, 2, "ddp", "resume", images=165))

@@ -9,7 +9,7 @@ from small_runs import POINTS, begin_and_stop, begin_and_train, make_run, resume
 import diffspace as ds
 from diffspace.data import batches, load_data
 from diffspace.loading import load
-from diffspace.train import Checkpoints, Processes, Run, Validation, make_recipe
+from diffspace.train import Checkpoints, Processes, Run, Validation, apply_overrides, make_recipe
 
 
 def test_a_run_leaves_a_model_that_loads(tmp_path):
@@ -74,6 +74,93 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path)
     kept = torch.load(tmp_path / "run" / "nonfinite-0.pt", weights_only=True)
     assert again.trainer.skipped == again.trainer.step - 10 == 4
     assert kept["x"].shape == kept["noise"].shape == (100, 2)
+
+
+def nowhere(model, *_):
+    raise FloatingPointError("denoiser: is not finite")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"score": lambda model: {"frechet": float("nan"), "real": 1.0}}, "score/frechet: is nan after 200 images"),
+        ({"score": nowhere}, "score: denoiser: is not finite"),
+        ({"preview": nowhere}, "preview: denoiser: is not finite"),
+    ],
+)
+def test_a_run_that_has_diverged_ends_with_advice_and_saves_nothing_more(tmp_path, options, message):
+    (name,) = options
+    run = make_run(tmp_path / "run", f"{name}_images=200", "checkpoint_images=100", report_seconds=0, **options)
+    run.begin()
+    with pytest.raises(FloatingPointError, match=f"{message}.*; a lower learning_rate or max_grad_norm=1 may help"):
+        list(run.train())
+    assert Checkpoints(tmp_path / "run").newest().images == load(tmp_path / "run").notes["images"] == 100
+
+
+def test_a_held_out_loss_that_is_not_finite_is_no_reason_to_stop_early(tmp_path):
+    words = ["learning_rate=1e30", "held_out_images=100", "patience_images=200"]
+    recipe = make_recipe(apply_overrides(POINTS, [*words, "data.holdout=100"]))
+    training, held_out = recipe.data.load()
+    run = Run(recipe, training, tmp_path / "run", held_out=held_out, processes=Processes(torch.device("cpu")))
+    with pytest.raises(FloatingPointError, match="held_out/loss: is inf after 100 images; a lower learning_rate"):
+        begin_and_train(run)
+
+
+def test_a_run_that_ends_with_steps_left_out_fails_and_saves(tmp_path):
+    run = make_run(tmp_path / "run", "learning_rate=1e30", "images=600")
+    with pytest.raises(FloatingPointError, match="loss: the gradients of the last steps, up to 6, are not finite"):
+        begin_and_train(run)
+    assert run.trainer.skipped > 1
+    assert Checkpoints(tmp_path / "run").newest().images == 600
+
+
+def test_a_snapshot_beyond_its_type_is_a_run_that_diverged(tmp_path):
+    run = make_run(tmp_path / "run", "learning_rate=1e8", "ema_widths=[0.1]", "snapshot_images=100")
+    with pytest.raises(FloatingPointError, match=r"snapshot: average: .* beyond the range .*; a lower learning_rate"):
+        begin_and_train(run)
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "run.lock", "checkpoints", "snapshots", "previews", "best"])
+def test_a_link_in_a_run_is_refused_and_what_it_leads_to_is_left_alone(tmp_path, name):
+    begin_and_train(make_run(tmp_path / "run"))
+    precious = tmp_path / "precious"
+    if name in ("log.jsonl", "run.lock"):
+        precious.write_text("mine")
+    else:
+        precious.mkdir()
+        (precious / "000000000001.pt").write_text("mine")
+    place = tmp_path / "run" / name
+    if place.exists():
+        place.rename(tmp_path / "former")
+    place.symlink_to(precious)
+    with pytest.raises(ValueError, match=f"run/{name}:? is a .*link"):
+        make_run(tmp_path / "run", "images=1100").resume()
+    kept = precious if precious.is_file() else precious / "000000000001.pt"
+    assert kept.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"recipe": 1}, "recipe is a int"),
+        ({"step": -5}, "step: expected an integer of at least 0, got -5"),
+        ({"images": "x"}, "images: expected an integer"),
+        ({"hooks": {"score": "x"}}, "score is a str"),
+        ({"hooks": 1}, "'int' object has no attribute 'keys'"),
+        ({"skipped": [1.0]}, "shape"),
+    ],
+)
+def test_a_checkpoint_of_others_is_refused_before_anything_changes(tmp_path, entries, message):
+    begin_and_train(make_run(tmp_path / "run", "ema_widths=[0.1]", "snapshot_images=500"))
+    place = Checkpoints(tmp_path / "run")
+    state = place.newest().read()
+    state["trainer"] |= entries
+    place.save(1000, state)
+    place.wait()
+    files = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=f"resume: .* does not fit recipe.yaml: .*{message}"):
+        make_run(tmp_path / "run", "ema_widths=[0.1]", "snapshot_images=500", "images=2000").resume()
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == files
 
 
 def test_previews_come_at_their_interval(tmp_path):

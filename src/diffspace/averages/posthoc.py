@@ -74,8 +74,8 @@ class Snapshots:
     def write(self, average: EMA[Any], images: int, *, writer: bool = True) -> None:
         """Write an average with the profile `PowerFunction` after `images` images, atomically.
 
-        Where its parameters are sharded, every process has to call, and the one with `writer` writes. ValueError where
-        a weight is too large for the dtype or not finite.
+        Where its parameters are sharded, every process has to call, and the one with `writer` writes.
+        FloatingPointError where a weight is too large for the dtype or not finite.
         """
         if not isinstance(average.profile, PowerFunction):
             raise ValueError(f"average: expected one with the profile PowerFunction, got {average.profile}")
@@ -87,7 +87,7 @@ class Snapshots:
                 dtype = self.dtype if name in parameters and everything.is_floating_point() else everything.dtype
                 state[name] = everything.detach().to("cpu", dtype, copy=True).contiguous()
                 if not bool(state[name].isfinite().all()):
-                    raise ValueError(f"average: {name} is not finite, or beyond the range of {self.dtype}")
+                    raise FloatingPointError(f"average: {name} is not finite, or beyond the range of {self.dtype}")
         if not writer:
             return
         checksum = 0

@@ -11,6 +11,10 @@ __all__ = ["main"]
 def main() -> None:
     """The entry point of the `diffspace` command."""
     limit_spinning()
+    if "WORLD_SIZE" in os.environ:
+        from diffspace.cli.launch import follow_launcher
+
+        follow_launcher()
     from diffspace.cli.app import main as run
 
     sys.exit(run())

@@ -134,5 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _complain(message: str, code: int) -> int:
-    print(f"diffspace: {' '.join(message.split())}", file=sys.stderr)
+    from diffspace.cli.launch import complain
+
+    complain(f"diffspace: {' '.join(message.split())}")
     return code

@@ -11,11 +11,18 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 
 _POLL_SECONDS = 0.1
+_SAVING_SECONDS = 60.0  # what processes without a launcher have to save, before they end without
+_COMPLAINTS = "DIFFSPACE_COMPLAINTS"  # the variable that names the file of them to the processes
+_COMMAND = (sys.executable, "-m", "diffspace")
+_LOST = "lost the connection to the others"
 
 
 def is_launched() -> bool:
@@ -24,10 +31,11 @@ def is_launched() -> bool:
 
 
 def launch(count: int, arguments: Sequence[str]) -> int:
-    """Run `diffspace` with these arguments in `count` processes; the exit code of the first that fails, or 0.
+    """Run `diffspace` with these arguments in `count` processes; the exit code of the one that fails, or 0.
 
     When one ends with an error, the others have 5 seconds to end too, are then terminated, and after 30 more killed.
-    Signals are passed on.
+    Signals are passed on, and what several complain of is printed once. The processes end when this one is killed:
+    each has a pipe from it as its standard input, whose end `follow_launcher` waits for.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -36,31 +44,85 @@ def launch(count: int, arguments: Sequence[str]) -> int:
     shared = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     shared = {"OMP_NUM_THREADS": max(1, cores // count), **os.environ, **shared}
     processes: list[subprocess.Popen[bytes]] = []
+    received: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
+        received.append(number)
         for process in processes:
             process.send_signal(number)
 
     # a terminal sends Ctrl-C to all of them itself; they ignore the second one
     previous = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        for rank in range(count):
-            environment = {name: str(value) for name, value in {**shared, "RANK": rank, "LOCAL_RANK": rank}.items()}
-            processes.append(subprocess.Popen([sys.executable, "-m", "diffspace", *arguments], env=environment))
-        while None in (codes := [process.poll() for process in processes]) and not any(codes):
-            time.sleep(_POLL_SECONDS)
-        failed = next((code for code in codes if code), 0)
-        return 128 - failed if failed < 0 else failed
-    finally:
-        for seconds, end in ((5.0, subprocess.Popen.terminate), (30.0, subprocess.Popen.kill)):
-            deadline = time.monotonic() + seconds
-            for process in processes:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(max(0.0, deadline - time.monotonic()))
-            for process in processes:
-                if process.poll() is None:
-                    end(process)
+    with tempfile.TemporaryDirectory(prefix="diffspace-") as folder:
+        complaints = Path(folder) / "complaints"
+        complaints.touch()
+        try:
+            for rank in range(count):
+                own = {**shared, "RANK": rank, "LOCAL_RANK": rank, _COMPLAINTS: complaints}
+                environment = {name: str(value) for name, value in own.items()}
+                command = [*_COMMAND, *arguments]
+                processes.append(subprocess.Popen(command, env=environment, stdin=subprocess.PIPE))
+            while None in (codes := [process.poll() for process in processes]) and not any(codes):
+                time.sleep(_POLL_SECONDS)
+        finally:
+            late = _end(processes)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        lines = dict.fromkeys(complaints.read_text(encoding="utf-8").splitlines())
+    ended = [process.returncode for process in processes if process not in late]
+    if not received:
+        lines |= {
+            f"diffspace: process {rank} of {count} was killed by {signal.Signals(-process.returncode).name}": None
+            for rank, process in enumerate(processes)
+            if process.returncode < 0 and process not in late
+        }
+    # a connection is lost because of what another one complains of
+    for line in [line for line in lines if _LOST not in line] or lines:
+        print(line, file=sys.stderr)
+    least = min(ended, default=0)
+    return 128 - least if least < 0 else max(ended, default=0)
+
+
+def _end(processes: Sequence[subprocess.Popen[bytes]]) -> list[subprocess.Popen[bytes]]:
+    """Wait for processes to end, and make them; those that did not end by themselves."""
+    late: list[subprocess.Popen[bytes]] = []
+    for seconds, end in ((5.0, subprocess.Popen.terminate), (30.0, subprocess.Popen.kill)):
+        deadline = time.monotonic() + seconds
         for process in processes:
-            process.wait()
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+        living = [process for process in processes if process.poll() is None]
+        late += living
+        for process in living:
+            end(process)
+    for process in processes:
+        process.communicate()  # which closes the pipe as well
+    return late
+
+
+def follow_launcher() -> None:
+    """In a process that `launch` started: end with it, however it ends, as after SIGTERM, which saves."""
+    if _COMPLAINTS not in os.environ:
+        return
+
+    def follow() -> None:
+        with contextlib.suppress(OSError):
+            while os.read(0, 1):
+                pass
+        if os.name == "posix":
+            os.kill(os.getpid(), signal.SIGTERM)  # which interrupts the main thread, unlike raise_signal here
+        else:
+            signal.raise_signal(signal.SIGTERM)
+        time.sleep(_SAVING_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def complain(line: str) -> None:
+    """Print an error, or let the launcher print those of all processes."""
+    if _COMPLAINTS in os.environ:
+        with contextlib.suppress(OSError), Path(os.environ[_COMPLAINTS]).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+            return
+    print(line, file=sys.stderr)

@@ -49,7 +49,7 @@ def train_command(
     from diffspace.cli.launch import is_launched, launch
     from diffspace.cli.runs import open_run, plan_run, read_run
     from diffspace.config import from_text
-    from diffspace.train import Processes, check_measurements, choose_device
+    from diffspace.train import Processes, check_measurements, choose_device, started_together
 
     words = list(overrides or [])
     if data is not None and "=" in data:
@@ -58,15 +58,15 @@ def train_command(
     for option, value in (("data", data), ("--recipe", recipe), ("--out", out), ("--transfer", transfer)):
         if resume is not None and value is not None:
             raise ValueError(f"--resume: uses the recipe in the folder, changed by key=value; remove {option}")
-    if is_launched() and processes not in (None, int(os.environ["WORLD_SIZE"])):
+    if is_launched() and str(processes or os.environ["WORLD_SIZE"]) != os.environ["WORLD_SIZE"]:
         raise ValueError(f"--processes: {processes}, but {os.environ['WORLD_SIZE']} were started together")
+    rank, _, local_rank = started_together()
     if not is_launched() and not dry_run and (count := _default_count(device) if processes is None else processes) > 1:
         raise typer.Exit(launch(count, ctx.obj))
 
     check_measurements([from_text("measurement", text) for text in measure or []])
     if measure:
         words.append(f"measure={json.dumps(measure)}")
-    rank, local_rank = (int(os.environ.get(name, "0")) for name in ("RANK", "LOCAL_RANK"))
 
     def warn(text: str) -> None:
         if rank == 0:
@@ -81,7 +81,7 @@ def train_command(
     if dry_run:
         console.out.print(full.to_yaml(), end="")
         return
-    with Processes.join(device, full.strategy) as group:
+    with Processes.join(device, full.strategy, warn) as group:
         run = start(group, warn)
         _train(run, resumed=resume is not None)
 

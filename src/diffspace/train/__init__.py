@@ -19,7 +19,11 @@ from diffspace.train.loop import (
     TrainingStep as TrainingStep,
 )
 from diffspace.train.overrides import apply_overrides as apply_overrides, read_recipe as read_recipe
-from diffspace.train.parallel import Processes as Processes, choose_device as choose_device
+from diffspace.train.parallel import (
+    Processes as Processes,
+    choose_device as choose_device,
+    started_together as started_together,
+)
 from diffspace.train.recipe import (
     FROM_DATA as FROM_DATA,
     Recipe as Recipe,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from diffspace.averages.ema import EMA, PowerFunction
 from diffspace.averages.posthoc import Snapshots
 from diffspace.checks import check_integer
 from diffspace.model import Model
-from diffspace.train.loop import TrainingStep
+from diffspace.train.loop import ADVICE, TrainingStep
 from diffspace.train.parallel import Processes
 from diffspace.train.report import TrainingReport
 
+PREVIEWS = "previews"
 HELD_OUT, PREVIEW, SCORE = "held_out", "preview", "score"
 """The names of the run's own measurements in the log."""
 
@@ -82,9 +84,22 @@ class Measured(Measurement):
         return self.function(model)
 
 
+class Diverged(FloatingPointError):
+    """The model of a run is worth nothing."""
+
+
+@contextlib.contextmanager
+def advising(name: str) -> Iterator[None]:
+    """Raise a FloatingPointError in what is done with the model as `Diverged`, with advice."""
+    try:
+        yield
+    except FloatingPointError as error:
+        raise Diverged(f"{name}: {error}; {ADVICE}") from None
+
+
 def save_preview(draw: Callable[[Model, Path], None], folder: Path, model: Model) -> str:
     """Draw a picture into `folder`/previews; returns its path within `folder`."""
-    path = folder / "previews" / f"{model.notes['images']:012d}.png"
+    path = folder / PREVIEWS / f"{model.notes['images']:012d}.png"
     path.parent.mkdir(exist_ok=True)
     draw(model, path)
     return str(path.relative_to(folder))
@@ -149,7 +164,8 @@ class SaveSnapshots(Hook):
     def after_step(self, step: TrainingStep, report: TrainingReport | None) -> None:
         if step.due(self.every):
             for average in self.averages:
-                Snapshots(self.folder).write(average, step.images, writer=self.processes.first)
+                with advising("snapshot"):
+                    Snapshots(self.folder).write(average, step.images, writer=self.processes.first)
 
 
 class SaveCheckpoints(Hook):

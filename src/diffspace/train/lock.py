@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from diffspace.files import open_in_place
+
 LOCK = "run.lock"
 _NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 _SETTLING_SECONDS = 0.1
@@ -45,7 +47,7 @@ class RunLock:
     def __enter__(self) -> RunLock:
         with contextlib.ExitStack() as failing:
             try:
-                descriptor = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+                descriptor = open_in_place(self.folder / LOCK)
                 failing.callback(os.close, descriptor)
                 self._take(descriptor)
             except OSError as error:
@@ -109,7 +111,7 @@ def _owner(descriptor: int) -> dict[str, Any]:
     try:
         owner = json.loads(os.read(descriptor, 4096))
         return owner if type(owner["pid"]) is int and owner["pid"] > 0 and {"host", "since"} <= owner.keys() else {}
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return {}
 
 

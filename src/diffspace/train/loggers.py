@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from diffspace.checks import require_package
-from diffspace.files import write_text
+from diffspace.files import open_in_place, write_text, writing
 
 
 @runtime_checkable
@@ -27,16 +29,22 @@ class JSONLines:
 
     A run that goes on from `images` gives them: lines beyond are removed first, since the run is about to write them
     again. What a killed process left of its last line is removed in any case. Numbers that are not finite become null.
+    ValueError where the path is a link or no file.
     """
 
     def __init__(self, path: Path, images: int | None = None) -> None:
-        if path.exists():
-            _cut(path, math.inf if images is None else images)
-        self._file = path.open("a", encoding="utf-8")
+        self._path, self._file = path, os.fdopen(open_in_place(path), "rb+", buffering=0)
+        reader = io.BufferedReader(self._file)
+        end = _end(reader, math.inf if images is None else images)
+        reader.detach()
+        self._file.truncate(end)
+        self._file.seek(end)
 
     def log(self, record: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(_finite(record), ensure_ascii=False, allow_nan=False) + "\n")
-        self._file.flush()
+        line = (json.dumps(_finite(record), ensure_ascii=False, allow_nan=False) + "\n").encode()
+        with writing(self._path):
+            while line:  # of which a disk that is nearly full takes a part
+                line = line[self._file.write(line) :]
 
     def close(self) -> None:
         self._file.close()
@@ -47,10 +55,9 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
     Lines that are no records are passed over, and so is an incomplete one at the end.
     """
-    try:
-        lines = path.read_bytes().splitlines(keepends=True)
-    except FileNotFoundError:
+    if not path.is_file():
         return []
+    lines = path.read_bytes().splitlines(keepends=True)
     return [record for record in map(_parse_line, lines) if record is not None]
 
 
@@ -144,24 +151,24 @@ def _parse_line(line: bytes) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 
 
-def _cut(path: Path, images: float) -> None:
-    """Cut a file of JSON lines at the first record beyond `images`, and before an incomplete line at its end."""
+def _end(file: Iterable[bytes], images: float) -> int:
+    """Where to cut a file of JSON lines: at the first record beyond `images`, or an incomplete line at its end."""
     end = position = 0
-    with path.open("rb+") as file:
-        for line in file:
-            position += len(line)
-            record = _parse_line(line)
-            if record is None:
-                continue
-            if record.get("images", 0) > images:
-                break
-            end = position
-        file.truncate(end)
+    for line in file:
+        position += len(line)
+        record = _parse_line(line)
+        if record is None:
+            continue
+        seen = record.get("images", 0)
+        if isinstance(seen, int | float) and seen > images:
+            break
+        end = position
+    return end
 
 
 def _pixels(path: Path) -> Any:

@@ -11,7 +11,7 @@ import torch
 
 from diffspace._shapes import Tensor
 from diffspace.averages.ema import EMA
-from diffspace.checks import check_number, check_seed
+from diffspace.checks import check_integer, check_number, check_seed
 from diffspace.data.augmentation import Augmentation
 from diffspace.objective import DenoisingLoss, Terms
 from diffspace.preconditioning import Preconditioned
@@ -21,6 +21,7 @@ from diffspace.train.accumulate import Accumulator, NoisyBatch, Precision
 from diffspace.train.parallel import Processes
 from diffspace.train.step_random import StepRandom
 
+ADVICE = "a lower learning_rate or max_grad_norm=1 may help"
 _LOOK_STEPS = 16  # each look for steps left out waits for the device, which costs an accelerator its lead
 
 
@@ -224,9 +225,7 @@ class Trainer:
         row = int(self._skipped[1])
         if row >= self.max_skipped:
             raise NonFinite(
-                f"loss: the gradients of {row} steps in a row, up to step {self.step}, are not finite; "
-                "a lower learning_rate or max_grad_norm=1 may help",
-                batch,
+                f"loss: the gradients of {row} steps in a row, up to step {self.step}, are not finite; {ADVICE}", batch
             )
 
     def _named_parameters(self) -> dict[str, torch.nn.Parameter]:
@@ -266,8 +265,10 @@ class Trainer:
                 key: spread_like(value, p) if value.shape == p.shape else value.to(p.device if self._fused else "cpu")
                 for key, value in values.items()
             }
-        self.step, self.images = int(own["step"]), int(own["images"])
-        self._skipped = torch.tensor(own["skipped"], device=self.device, dtype=torch.float32)
+        for name in ("step", "images"):
+            check_integer(name, own[name], 0)
+        self.step, self.images = own["step"], own["images"]
+        self._skipped = torch.tensor(own["skipped"], device=self.device, dtype=torch.float32).reshape(2)
         if self.accumulate.scaler.is_enabled() and own["scaler"]:
             self.accumulate.scaler.load_state_dict(own["scaler"])
 

@@ -7,18 +7,25 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+import re
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from diffspace._shapes import Tensor
+from diffspace.checks import check_integer, first_line
 
 Strategy: TypeAlias = Literal["ddp", "fsdp"]
 _PATIENCE = timedelta(hours=2)  # the others wait while the first process draws and scores
+_MEETING = timedelta(minutes=30)  # which schedulers take to start all processes
+_SILENCE = 10.0  # seconds of waiting for the others, after which it is said
+_LOST = re.compile(r"connection|socket|broken pipe|timed? ?out|rendezvous", re.IGNORECASE)  # in errors of gloo's
 
 
 def choose_device(name: str | None = None, local_rank: int = 0) -> torch.device:
@@ -37,6 +44,29 @@ def choose_device(name: str | None = None, local_rank: int = 0) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+def started_together() -> tuple[int, int, int]:
+    """(rank, count, rank on this machine) by the variables that torchrun sets; (0, 1, 0) where nothing has set them.
+
+    ValueError names a variable that is missing or contradicts another: the others would be waited for in vain.
+    """
+    several = "WORLD_SIZE" in os.environ
+    numbers = {"WORLD_SIZE": 1, "RANK": 0, "LOCAL_RANK": 0, "MASTER_PORT": 1}
+    for name in numbers if several else ("LOCAL_RANK",):
+        text = os.environ.get(name, str(numbers[name]))
+        if not re.fullmatch(r"-?[0-9]{1,9}", text):
+            raise ValueError(f"{name}: expected an integer, got {text!r} in the environment")
+        numbers[name] = int(text)
+    count, rank, local_rank, port = numbers.values()
+    check_integer("WORLD_SIZE", count, 1)
+    check_integer("RANK", rank, 0, count - 1)
+    check_integer("LOCAL_RANK", local_rank, 0)
+    check_integer("MASTER_PORT", port, 1, 65535)
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if count > 1 and missing:
+        raise ValueError(f"{missing[0]}: is not set, but WORLD_SIZE is {count}; start the processes with torchrun")
+    return rank, count, local_rank
+
+
 @dataclass(frozen=True)
 class Processes:
     """This process among those of a run. With one process nothing is communicated.
@@ -51,10 +81,15 @@ class Processes:
 
     @classmethod
     @contextlib.contextmanager
-    def join(cls, device: str | None = None, strategy: Strategy = "ddp") -> Iterator[Processes]:
-        """Join the other processes, by the variables that torchrun sets (RANK, WORLD_SIZE, …), until the block ends."""
-        count = int(os.environ.get("WORLD_SIZE", "1"))
-        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    def join(
+        cls, device: str | None = None, strategy: Strategy = "ddp", warn: Callable[[str], None] = lambda text: None
+    ) -> Iterator[Processes]:
+        """Join the other processes, by the variables that torchrun sets (RANK, WORLD_SIZE, …), until the block ends.
+
+        `warn` is called where the others are long in coming. ValueError where the variables contradict one another or
+        nobody comes in half an hour; ConnectionError where another process ends before this one.
+        """
+        rank, count, local_rank = started_together()
         here = choose_device(device, local_rank)
         if count == 1:
             if strategy != "ddp":
@@ -65,10 +100,15 @@ class Processes:
             raise ValueError("device: several processes cannot share mps; use device cpu, or one process")
         if here.type == "cuda":
             torch.cuda.set_device(here)
-        backend = "cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=_PATIENCE)
+        _meet(rank, count, "cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo", warn)
         try:
-            yield cls(here, dist.get_rank(), count, strategy)
+            yield cls(here, rank, count, strategy)
+        except RuntimeError as error:
+            if not isinstance(error, dist.DistError) and not _LOST.search(str(error)):
+                raise
+            raise ConnectionError(
+                f"processes: process {rank} of {count} lost the connection to the others, of which one has ended"
+            ) from None
         finally:
             # without it, threads of gloo may abort a process that has finished
             dist.destroy_process_group()
@@ -150,3 +190,19 @@ class Processes:
         """Wait until all processes are here."""
         if self.count > 1:
             dist.barrier()
+
+
+def _meet(rank: int, count: int, backend: str, warn: Callable[[str], None]) -> None:
+    """Make the process group; ValueError where the others do not come."""
+    place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    waiting = f"process {rank} of {count} waits for the others at {place}"
+    timer = threading.Timer(_SILENCE, warn, [waiting])
+    timer.daemon = True
+    timer.start()
+    try:
+        store, *_ = next(rendezvous("env://", rank, count, timeout=_MEETING))
+        dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_PATIENCE)
+    except RuntimeError as error:
+        raise ValueError(f"processes: {waiting}, in vain: {first_line(error)}") from None
+    finally:
+        timer.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,9 +19,9 @@ from diffspace.train.parallel import Processes
 class TrainingReport:
     """Where a run stands: means over the steps since the last report, and what was measured after the last step.
 
-    `grad_norm` is the mean over the steps that were not left out, None where all were. `loss_by_sigma` holds centres of
-    bins, the mean squared error per dimension, and the number of draws. `measured` has the result of each measurement
-    that was due, by its name.
+    `loss` and `grad_norm` are means over the steps that were not left out, NaN and None where all were. `loss_by_sigma`
+    holds centres of bins, the mean squared error per dimension, and the number of draws. `measured` has the result of
+    each measurement that was due, by its name.
     """
 
     step: int
@@ -75,8 +76,8 @@ class Meter:
     def add(self, step: TrainingStep) -> bool:
         """Take note of a step; whether a report is due."""
         finite = step.grad_norm.isfinite()
-        norm = torch.where(finite, step.grad_norm, 0)
-        self._sums += torch.stack([step.loss, norm, finite.to(norm)])
+        loss, norm = (torch.where(finite, value, 0) for value in (step.loss, step.grad_norm))
+        self._sums += torch.stack([loss, norm, finite.to(norm)])
         self._bins.add(step.sigma, step.terms.error / self._dimensions)
         self._steps += 1
         self._images += step.batch_size
@@ -85,7 +86,7 @@ class Meter:
     def report(self, step: TrainingStep, skipped: int, measured: Mapping[str, Any]) -> TrainingReport:
         """The report after a step; all processes have to call, and all get the same."""
         sums = torch.cat([self._sums[:1].to(self._bins.sums), self._bins.sums.flatten()])
-        loss = float(self._processes.sum(sums)[0]) / self._steps
+        total = float(self._processes.sum(sums)[0])
         self._bins.sums.copy_(sums[1:].reshape(self._bins.sums.shape))
         norm, steps = self._sums[1:].tolist()
         now = time.perf_counter()
@@ -96,7 +97,7 @@ class Meter:
         report = TrainingReport(
             step.step,
             step.images,
-            loss,
+            total / steps if steps else math.nan,
             step.learning_rate,
             norm / steps if steps else None,
             speed,

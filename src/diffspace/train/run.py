@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,8 +13,8 @@ from typing import Any
 
 import torch
 
-from diffspace.averages.posthoc import Snapshots
-from diffspace.checks import require_package
+from diffspace.averages.posthoc import SNAPSHOTS, Snapshots
+from diffspace.checks import first_line, require_package
 from diffspace.config import from_config
 from diffspace.data import Batch, DataSet, InMemory, batches, differences, fingerprints
 from diffspace.files import atomic_path, write_text
@@ -22,10 +23,10 @@ from diffspace.sampling.start import is_finite
 from diffspace.sharding import load_whole, whole, whole_state
 from diffspace.train import hooks
 from diffspace.train.build import make_denoiser, make_trainer
-from diffspace.train.checkpoint import Checkpoints
+from diffspace.train.checkpoint import CHECKPOINTS, Checkpoints
 from diffspace.train.lock import LOCK, RunLock
-from diffspace.train.loggers import JSONLines, Logger, TensorBoard, WandB
-from diffspace.train.loop import NonFinite, TrainingStep
+from diffspace.train.loggers import JSONLines, Logger, TensorBoard, WandB, scalars
+from diffspace.train.loop import ADVICE, NonFinite, TrainingStep
 from diffspace.train.parallel import Processes, choose_device
 from diffspace.train.recipe import Recipe, changes
 from diffspace.train.report import Meter, TrainingReport
@@ -173,6 +174,7 @@ class Run:
             found = None
             if self.processes.first:
                 owned.enter_context(RunLock(self.folder))
+                _check_links(self.folder)
                 if not self._checkpoints.empty:
                     found = self._checkpoints.newest(self.warn)
             # one decides for all, since a shared file system may show each something else
@@ -184,23 +186,28 @@ class Run:
             self._owned = owned.pop_all()
 
     def _restore(self, path: Path, state: dict[str, Any]) -> None:
-        own = state["trainer"]
-        for line in changes(own["recipe"], self.recipe):
+        with _fitting(path):
+            own, recipe = state["trainer"], state["trainer"]["recipe"]
+            if not isinstance(recipe, str):
+                raise TypeError(f"recipe is a {type(recipe).__name__}")
+        for line in changes(recipe, self.recipe):
             self.warn(line)
         if "data" not in own:
             self.warn(f"{path} is of a version that kept no fingerprint of the data; if they changed, nobody noticed")
-        if found := differences(own.get("data", {}), self._fingerprint):
+        with _fitting(path):
+            found = differences(own.get("data", {}), self._fingerprint)
+        if found:
             raise ValueError(
                 f"data: have changed since this run began: {found}; restore them, or begin a new run with --transfer"
             )
-        try:
+        with _fitting(path):
             self.trainer.load_state_dict(state)
-        except (RuntimeError, KeyError, TypeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"resume: {path} does not fit {RECIPE}: {reason}") from None
-        kept = own["hooks"] if "hooks" in own else own["best"]  # of version 0.1
-        for hook in self.hooks:
-            hook.state.update((name, kept[name]) for name in hook.state if name in kept)
+            kept = own["hooks"] if "hooks" in own else own["best"]  # of version 0.1
+            for hook in self.hooks:
+                for name in hook.state.keys() & kept.keys():
+                    if isinstance(hook.state[name], int | float) and not isinstance(kept[name], int | float):
+                        raise TypeError(f"{name} is a {type(kept[name]).__name__}")
+                    hook.state[name] = kept[name]
         self._saved = self.trainer.images
         if self.processes.first:
             Snapshots(self.folder).forget(after=self.trainer.images)
@@ -250,13 +257,14 @@ class Run:
 
         However it ends (finished, stopped, closed or thrown out of), the state is saved, unless a weight is not finite:
         then the last checkpoint stays. An error in one of several processes ends the run with what was saved before,
-        since the others cannot be asked. FloatingPointError after `max_skipped` steps in a row whose gradients were not
-        finite; the last batch is then in `nonfinite-<process>.pt`.
+        since the others cannot be asked. FloatingPointError where the run has diverged: the loss, the held-out loss or
+        a score is not finite, and nothing more is saved; or the gradients of `max_skipped` steps in a row were not, and
+        the last batch is then in `nonfinite-<process>.pt`.
         """
         trainer, processes, size = self.trainer, self.processes, self.recipe.batch_size
         part = processes.share(size)
         loggers: list[Logger] = []
-        complete = False
+        complete = diverged = False
         try:
             loggers = self._loggers()
             dimensions = math.prod(self.data.sample_shape)
@@ -270,6 +278,7 @@ class Run:
                     for logger in loggers:
                         logger.log(report.record())
                     yield report
+                    _check_finite(report, ending)
                     ending = bool(processes.max(int(ending or self._stopping)))
                 for hook in self.hooks:
                     ending |= bool(hook.after_step(step, report))
@@ -279,12 +288,15 @@ class Run:
         except NonFinite as error:
             self._keep_batch(error)
             raise
+        except hooks.Diverged:
+            diverged = True
+            raise
         finally:
             with contextlib.ExitStack() as last:
                 for logger in loggers:
                     last.callback(logger.close)
                 last.callback(self.close)
-                consistent = complete or (processes.count == 1 and trainer.between_steps)
+                consistent = complete or (processes.count == 1 and trainer.between_steps and not diverged)
                 if consistent and self._saved != trainer.images:
                     self._save_if_finite()
             if complete:
@@ -301,7 +313,9 @@ class Run:
                 try:
                     self._measuring = True
                     for measurement in due:
-                        measured[measurement.name] = hooks.as_record(measurement.name, measurement.measure(model))
+                        with hooks.advising(measurement.name):
+                            found = measurement.measure(model)
+                        measured[measurement.name] = hooks.as_record(measurement.name, found)
                 finally:
                     self._measuring = False
         return dict(self.processes.broadcast(measured))
@@ -331,9 +345,41 @@ class Run:
         """Write down what the last step was made of, for the user to look at."""
         path = self.folder / f"nonfinite-{self.processes.rank}.pt"
         weights = {} if self.processes.sharded else self.trainer.denoiser.state_dict()
-        with atomic_path(path) as temporary:
-            torch.save({**error.batch._asdict(), "denoiser": weights}, temporary)
-        self.warn(f"the batch and the weights of step {self.trainer.step} are in {path}")
+        content = io.BytesIO()
+        torch.save({**error.batch._asdict(), "denoiser": weights}, content)
+        with contextlib.suppress(OSError):  # the error under way says more than that of a full disk
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(content.getbuffer())
+            self.warn(f"the batch and the weights of step {self.trainer.step} are in {path}")
+
+
+@contextlib.contextmanager
+def _fitting(path: Path) -> Iterator[None]:
+    """Around what reads the state in a checkpoint, which may be of another model or made by others."""
+    try:
+        yield
+    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ValueError(f"resume: {path} does not fit {RECIPE}: {first_line(error)}") from None
+
+
+def _check_finite(report: TrainingReport, last: bool) -> None:
+    """FloatingPointError where a run has diverged, or ends with steps that were left out."""
+    own = {name: report.measured[name] for name in (hooks.HELD_OUT, hooks.SCORE) if name in report.measured}
+    if report.grad_norm is not None:
+        own["loss"] = report.loss
+    for name, value in scalars(own).items():
+        if not math.isfinite(value):
+            raise hooks.Diverged(f"{name}: is {value} after {report.images} images; {ADVICE}")
+    if last and report.grad_norm is None:
+        reason = f"the gradients of the last steps, up to {report.step}, are not finite"
+        raise FloatingPointError(f"loss: {reason}; {ADVICE}")
+
+
+def _check_links(folder: Path) -> None:
+    """ValueError where a part of a run's folder is a link: two runs may lead there, and would remove one another's."""
+    for name in (LOG, CHECKPOINTS, SNAPSHOTS, hooks.PREVIEWS, BEST, "tensorboard", "wandb"):
+        if (folder / name).is_symlink():
+            raise ValueError(f"folder: {folder / name} is a symbolic link; link the whole folder of the run instead")
 
 
 def _make_folder(folder: Path) -> None:
