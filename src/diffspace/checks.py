@@ -36,6 +36,17 @@ def check_number(name: str, value: object, interval: str = "(-inf, inf)") -> Non
     raise ValueError(f"{name}: expected a number in {interval}, got {value!r}")
 
 
+def check_range(name: str, value: Any) -> tuple[float, float] | None:
+    """None, or (low, high) with 0 < low < high < ∞."""
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError(f"{name}: expected two numbers, got {value!r}")
+    check_number(name, value[0], "(0, inf)")
+    check_number(name, value[1], f"({value[0]}, inf)")
+    return float(value[0]), float(value[1])
+
+
 def check_integer(name: str, value: object, minimum: int, maximum: int | None = None) -> None:
     """Check that `value` is an int (not a bool) from `minimum` to `maximum`."""
     most = math.inf if maximum is None else maximum

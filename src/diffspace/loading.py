@@ -15,7 +15,7 @@ from diffspace.config import from_config
 from diffspace.files import has_format, reading
 from diffspace.interop import SUFFIXES, convert
 from diffspace.interop.conversion import fit_network
-from diffspace.model import CONFIG, FORMAT, WEIGHTS, Model
+from diffspace.model import CONFIG, FORMAT, WEIGHTS, Model, former_range
 from diffspace.parts import Part, allow_parts
 from diffspace.preconditioning import Preconditioned
 from diffspace.transform import Transform
@@ -84,7 +84,10 @@ def _load_folder(folder: Path) -> Model:
     try:
         network = fit_network(config["network"], state)
         settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config["transform"].items()}
-        denoiser = Preconditioned(network, from_config("preconditioning", config["preconditioning"]))
+        preconditioning = from_config("preconditioning", config["preconditioning"])
+        former = former_range(getattr(preconditioning, "sigma_data", None))
+        stated = config.get("sampling_range", former)
+        denoiser = Preconditioned(network, preconditioning, None if stated is None else tuple(stated))
         return Model(denoiser, Transform(**settings), tuple(config["class_names"]), config["notes"])
     except (ValueError, TypeError, AttributeError, KeyError, RuntimeError, RecursionError) as error:
         raise ValueError(f"source: {folder / CONFIG} and {WEIGHTS} make no model: {first_line(error)}") from None

@@ -1,7 +1,7 @@
 """A trained model: a denoiser with everything needed to use it, saved as a folder.
 
-The folder holds `config.json` (network, preconditioning, transform, class names) and `model.safetensors`. Loading
-executes nothing in it.
+The folder holds `config.json` (network, preconditioning, transform, class names, σ range of sampling) and
+`model.safetensors`. Loading executes nothing in it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from diffspace.checks import first_line
 from diffspace.config import to_config
 from diffspace.files import write_tensors, write_text
 from diffspace.preconditioning import Preconditioned
-from diffspace.protocols import Cond
+from diffspace.protocols import PAPER_RANGE, PAPER_SIGMA_DATA, Cond
 from diffspace.transform import Transform
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -49,6 +49,7 @@ class Model(torch.nn.Module):
             raise ValueError("denoiser: its network has no config that states the shape of a sample")
         self.sample_shape: tuple[int, ...] = denoiser.sample_shape
         self.sigma_min, self.sigma_max = denoiser.sigma_min, denoiser.sigma_max
+        self.sigma_data, self.sampling_range = denoiser.sigma_data, denoiser.sampling_range
 
     def forward(self, x: Batch, sigma: Sigma, cond: Cond | None = None) -> Batch:
         """D(x; σ) in the model's space."""
@@ -97,6 +98,7 @@ class Model(torch.nn.Module):
             "preconditioning": to_config("preconditioning", self.denoiser.preconditioning),
             "transform": dataclasses.asdict(self.transform),
             "class_names": list(self.class_names),
+            "sampling_range": self.sampling_range,
             "notes": self.notes,
         }
         text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -105,11 +107,18 @@ class Model(torch.nn.Module):
         write_text(folder / CONFIG, text)
 
 
+def former_range(sigma_data: object) -> tuple[float, float] | None:
+    """The range over which version 0.1 sampled, for files of it; None where that is more than twice off its σ_data."""
+    near = isinstance(sigma_data, int | float) and 0.5 <= sigma_data / PAPER_SIGMA_DATA <= 2
+    return PAPER_RANGE if near else None
+
+
 def _card(model: Model, repo_id: str) -> str:
     """The model card for the Hub."""
     network, choice = (type(part).__name__ for part in (model.denoiser.network, model.denoiser.preconditioning))
     facts = [f"network: {network}", f"preconditioning: {choice}", f"shape of a sample: {model.sample_shape}"]
-    facts += [f"σ range: {model.sigma_min:g} to {model.sigma_max:g}", f"classes: {len(model.class_names) or 'none'}"]
+    low, high = model.sampling_range or (model.sigma_min, model.sigma_max)
+    facts += [f"σ range: {low:g} to {high:g}", f"classes: {len(model.class_names) or 'none'}"]
     listed = "\n".join(f"- {fact}" for fact in facts)
     return f"""---
 library_name: diffspace

@@ -16,6 +16,9 @@ Cond: TypeAlias = Mapping[str, Tensor]
 
 Real = TypeVar("Real", float, Tensor)
 
+PAPER_SIGMA_DATA, PAPER_RANGE = 0.5, (0.002, 80.0)
+"""The standard deviation of the paper's data, and the noise levels between which it samples them."""
+
 
 @runtime_checkable
 class Denoiser(Protocol):
@@ -23,8 +26,10 @@ class Denoiser(Protocol):
 
     x is the *unscaled* state x_t / s(t), of shape (B, *dims); sigma is a tensor of shape () or (B,); the result
     is like x. Optional attributes that tools read where they exist: `sigma_min` and `sigma_max` (floats, the
-    range on which D is defined), `round_sigma(sigma)` (the nearest noise level that the network knows),
-    `weight(sigma)` (the training weight λ), `sample_shape` (the shape of one sample, without the batch).
+    range on which D is defined), `sampling_range` (two floats, between which sampling goes unless the steps say
+    otherwise), `sigma_data` (a float, the standard deviation of the data, which moves the paper's constants),
+    `round_sigma(sigma)` (the nearest noise level that the network knows), `weight(sigma)` (the training weight λ),
+    `sample_shape` (the shape of one sample, without the batch).
     """
 
     def __call__(self, x: Tensor, sigma: Tensor, cond: Cond | None = None, /) -> Tensor: ...
@@ -114,6 +119,18 @@ class TimeSteps(Protocol):
 def sigma_range(denoiser: object) -> tuple[float, float]:
     """The (σ_min, σ_max) on which a denoiser is defined; (0, ∞) if it does not state one."""
     return float(getattr(denoiser, "sigma_min", 0.0)), float(getattr(denoiser, "sigma_max", float("inf")))
+
+
+def sampling_range(denoiser: object) -> tuple[float, float] | None:
+    """The (σ_min, σ_max) between which a denoiser says that sampling goes; None if it does not."""
+    stated = getattr(denoiser, "sampling_range", None)
+    return None if stated is None else (float(stated[0]), float(stated[1]))
+
+
+def data_scale(denoiser: object) -> float:
+    """σ_data over the paper's 0.5, by which the constants of Table 1 move; 1 if the denoiser does not state σ_data."""
+    stated = getattr(denoiser, "sigma_data", None)
+    return 1.0 if stated is None else float(stated) / PAPER_SIGMA_DATA
 
 
 def check_cond(

@@ -33,6 +33,7 @@ class Transform:
             `inverse` clips to them.
         kind: "integer" if `inverse` rounds, else "real".
         dtype: name of the torch dtype of raw values.
+        shown: raw values that pictures show as black and white where there are no bounds; nothing is clipped to them.
     """
 
     shift: tuple[float, ...] = (0.0,)
@@ -41,6 +42,7 @@ class Transform:
     highest: float | None = None
     kind: Literal["integer", "real"] = "real"
     dtype: str = "float32"
+    shown: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if not self.shift or len(self.shift) != len(self.scale):
@@ -169,7 +171,8 @@ def channel_moments(chunks: Iterable[Shaped[Tensor, "batch channels *dims"]]) ->
 def standardising(moments: Moments, std: float = 0.5) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """(shift, scale) such that (x − shift)/scale has mean 0 and this standard deviation in each channel.
 
-    A constant channel is only shifted.
+    A constant channel has the scale of the widest one, or 1 where all are constant.
     """
-    scale = torch.where(moments.high > moments.low, moments.var.sqrt() / std, 1.0)
+    scale = torch.where(moments.high > moments.low, moments.var.sqrt() / std, 0.0)
+    scale = torch.where(scale > 0, scale, float(scale.max()) or 1.0)
     return tuple(moments.mean.tolist()), tuple(scale.tolist())

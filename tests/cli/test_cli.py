@@ -159,7 +159,7 @@ def test_every_option_of_the_sampler_reaches_it(points_run, tmp_path):
         ),
         (["--solver", "midpoint", "--steps", "5"], {"steps": ds.EDMSteps(5), "solver": ds.Heun(0.5)}),
         (["--alpha", "0.7", "--steps", "5"], {"steps": ds.EDMSteps(5), "solver": ds.Heun(0.7)}),
-        (["--disc", "ve", "--steps", "5"], {"steps": ds.VESteps(5)}),
+        (["--disc", "ve", "--steps", "5", "--sigma-max", "50"], {"steps": ds.VESteps(5, sigma_max=50.0)}),
         (["--disc", "iddpm", "--steps", "5", "--M", "100", "--j0", "2"], {"steps": ds.IDDPMSteps(5, M=100, j0=2)}),
         (["--steps", "loglinear:num_steps=5"], {"steps": ds.LogLinearSteps(5)}),
         (

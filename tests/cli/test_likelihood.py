@@ -39,8 +39,9 @@ def test_points_are_measured_in_nats_of_what_is_stored(points_run, capsys):
     assert over == pytest.approx(float(expected.std()) / 20**0.5, abs=1e-4)
     assert estimator == 0
     assert of_steps == pytest.approx(abs(float((nats[4] - nats[8])[:16].mean())) / 3, abs=1e-4)
+    low, high = model.sampling_range
     assert facts == (
-        "swissroll: 20 samples of 2 dimensions, exact trace, 8 steps, NFE 16, σ 0.002 … 80, prior N(0, σ²)"
+        f"swissroll: 20 samples of 2 dimensions, exact trace, 8 steps, NFE 16, σ {low:g} … {high:g}, prior N(0, σ²)"
     )
 
 
@@ -85,7 +86,7 @@ def test_mistakes_are_named(digits_run, points_run, tmp_path, capsys):
         ((points_run, "--batch", 0), "--batch: expected an integer of at least 1, got 0"),
         ((points_run, "--probes", 2, "--exact"), "--probes: has no effect with --exact"),
         ((points_run, "--first-seed", -1), "--first-seed: expected an integer of at least 0, got -1"),
-        ((points_run, "--sigma-max", 0.001), "sigma_min: 0.002 is not below sigma_max = 0.001"),
+        ((points_run, "--sigma-max", 0.001), "sigma_min: 0.00202 is not below sigma_max = 0.001"),
         ((points_run, "--steps", 0), "num_steps: expected an integer of at least 1, got 0"),
         ((points_run, "swissroll", "a.b=1"), "data.a: swissroll has no such option"),
         ((points_run, "swissroll", "size=3"), "size"),

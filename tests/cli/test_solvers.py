@@ -7,6 +7,7 @@ import shlex
 import pytest
 from PIL import Image
 
+import diffspace as ds
 from diffspace.cli.app import main
 from diffspace.sampling import AdamsBashforth, EDMSteps
 
@@ -50,7 +51,8 @@ def test_the_command_that_is_recommended_runs(points_run, tmp_path, capsys, monk
     assert words[:3] == ["diffspace", "sample", str(points_run)]
     capsys.readouterr()
     assert main([*words[1:], "--seeds", "0-3", "--out", str(tmp_path / "x.npz")]) == 0
-    assert f"{choice['num_steps']} steps, NFE {choice['nfe']}, σ 80 … 0.01 → 0" in capsys.readouterr().out
+    first = ds.load(points_run).sampling_range[1]
+    assert f"{choice['num_steps']} steps, NFE {choice['nfe']}, σ {first:g} … 0.01 → 0" in capsys.readouterr().out
 
 
 def test_samplers_that_were_found_take_part(points_run, capsys, monkeypatch):

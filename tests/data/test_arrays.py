@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from diffspace.data import ArrayFile, DataSet
+from diffspace.figures.samples import to_pixels
 from diffspace.inspection import inspect
 
 RNG = np.random.default_rng(0)
@@ -92,7 +93,8 @@ def test_reals_are_standardised_by_channel(tmp_path: Path, shape: tuple) -> None
     assert np.allclose(data.transform.shift, channels.mean(1), rtol=1e-12)
     assert np.allclose(data.transform.scale, 2 * channels.std(1), rtol=1e-12)
     assert torch.allclose(data.transform.inverse(data.batch()), data.raw(), atol=1e-5)
-    assert "note: each channel is standardised to mean 0 and standard deviation 0.5" in inspect(data).lines()
+    note = "note: each channel is standardised to mean 0 and standard deviation 0.5, and samples are not clipped"
+    assert note in inspect(data).lines()
 
 
 def test_the_moments_of_many_chunks_are_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,19 +106,18 @@ def test_the_moments_of_many_chunks_are_exact(tmp_path: Path, monkeypatch: pytes
     assert abs(data.batch().std(0, correction=0) - 0.5).max() < 1e-5
 
 
-@pytest.mark.parametrize(
-    ("values", "shift", "scale", "bounds"),
-    [([0.0, 0.3, 1.0], 0.5, 0.5, (0, 1)), ([-1.0, 0.3, 0.9], 0.0, 1.0, (-1, 1)), ([-0.2, 0.3, 0.9], 0.0, 1.0, (-1, 1))],
-)
-def test_reals_in_a_known_range(
-    tmp_path: Path, values: list, shift: float, scale: float, bounds: tuple[float, float]
-) -> None:
-    data = load(tmp_path, np.array(values, dtype=np.float32)[:, None])
+@pytest.mark.parametrize("values", [[0.0, 0.3, 1.0], [-1.0, 0.3, 0.9], [-0.2, 0.3, 1.3], [1e-6, 2e-6, 5e-6]])
+def test_reals_of_any_range_are_standardised_and_have_no_bounds(tmp_path: Path, values: list) -> None:
+    array = np.array(values, dtype=np.float32)[:, None]
+    data = load(tmp_path, array)
     transform = data.transform
-    assert (transform.shift, transform.scale) == ((shift,), (scale,))
-    assert (transform.lowest, transform.highest) == bounds
-    with pytest.raises(ValueError, match="values in"):
-        transform.forward(torch.tensor([[2.0]]))
+    assert transform.scale == pytest.approx([2 * array.astype(np.float64).std()])
+    assert (transform.lowest, transform.highest, transform.shown) == (None, None, (array.min(), array.max()))
+    assert any("samples are not clipped" in note for note in data.notes)
+    beyond = array.max() + 3 * torch.tensor([[transform.scale[0]]])
+    assert torch.allclose(transform.inverse(transform.forward(beyond)), beyond)
+    pictures = [to_pixels(torch.from_numpy(array[i : i + 1, :, None, None]), transform).item() for i in range(3)]
+    assert (min(pictures), max(pictures)) == (0, 255)
 
 
 def test_normalize_can_be_chosen(tmp_path: Path) -> None:
@@ -129,11 +130,11 @@ def test_normalize_can_be_chosen(tmp_path: Path) -> None:
     assert torch.equal(data.transform.inverse(data.batch()), data.raw())
 
 
-def test_a_constant_channel_is_only_shifted(tmp_path: Path) -> None:
+def test_a_constant_channel_has_the_scale_of_the_widest(tmp_path: Path) -> None:
     array = noise(50, 3)
     array[:, 1] = 7.1
     data = load(tmp_path, array)
-    assert data.transform.scale[1] == 1
+    assert data.transform.scale[1] == max(data.transform.scale[0], data.transform.scale[2])
     assert data.batch()[:, 1].abs().max() < 1e-6
     assert any("channels that never change: 1" in warning for warning in inspect(data).warnings)
 

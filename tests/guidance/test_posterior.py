@@ -17,6 +17,7 @@ D = 6
 PLACES = torch.arange(D, dtype=torch.float64)
 COVARIANCE = 0.25 * torch.exp(-(PLACES[:, None] - PLACES).abs() / 3)
 PRIOR = Gaussian(torch.linspace(-0.3, 0.4, D, dtype=torch.float64), COVARIANCE)
+PRIOR.sigma_data = 0.5  # the range of the paper's data
 WHITE = Gaussian(torch.linspace(-0.3, 0.4, D, dtype=torch.float64), 0.25 * torch.eye(D, dtype=torch.float64))
 MATRIX = torch.tensor([[1, 1, 0, 0, 0, 0], [0, 0, 1, 0, -1, 0], [0, 0.5, 0.5, 0.5, 0, 0]], dtype=torch.float64)
 OPERATORS = {

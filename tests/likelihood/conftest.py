@@ -10,7 +10,9 @@ def mixture():
     """Three isotropic Gaussians in the plane."""
     means = torch.tensor([[0.9, 0.1], [-0.6, 0.7], [-0.2, -0.8]], dtype=torch.float64)
     stds = torch.tensor([0.1, 0.2, 0.05], dtype=torch.float64)
-    return GaussianMixture(means, stds, torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64))
+    found = GaussianMixture(means, stds, torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64))
+    found.sigma_data = 0.5  # whose range is the paper's
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +21,9 @@ def gaussian():
     generator = torch.Generator().manual_seed(3)
     root = torch.randn(12, 12, dtype=torch.float64, generator=generator)
     mean = torch.randn(2, 3, 2, dtype=torch.float64, generator=generator)
-    return Gaussian(0.4 * mean, 0.02 * root @ root.T)
+    found = Gaussian(0.4 * mean, 0.02 * root @ root.T)
+    found.sigma_data = 0.5  # whose range is the paper's
+    return found
 
 
 @pytest.fixture(scope="session")

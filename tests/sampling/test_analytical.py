@@ -28,6 +28,7 @@ LATENTS = initial_latents(range(5), (2,)).double()
 # the one that is supposed
 ROUND = Gaussian(torch.full((2,), 0.3, dtype=torch.float64), 0.25 * torch.eye(2, dtype=torch.float64))
 OTHER = Gaussian(torch.tensor([0.3, -0.5]).double(), torch.tensor([[0.5, 0.2], [0.2, 0.3]]).double())
+OTHER.sigma_data = 0.5  # the range of the paper's data
 
 
 @pytest.mark.parametrize("solver", [*SOLVERS, DormandPrince()])

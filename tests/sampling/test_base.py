@@ -13,6 +13,7 @@ from diffspace.sampling.driver import make_grid, run_steps
 from diffspace.sampling.sampler import State
 
 GAUSSIAN = ds.oracles.Gaussian(torch.tensor([0.3, -0.2]).double(), torch.tensor([[0.5, 0.2], [0.2, 0.3]]).double())
+GAUSSIAN.sigma_data = 0.5  # the range of the paper's data
 LATENTS = ds.initial_latents(range(4), (2,)).double()
 
 

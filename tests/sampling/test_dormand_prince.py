@@ -12,6 +12,7 @@ from diffspace.sampling import Execution, Sampler, sample_from
 
 LATENTS = initial_latents(range(6), (2,)).double()
 GAUSSIAN = Gaussian(torch.tensor([0.3, -0.5]).double(), torch.tensor([[0.5, 0.2], [0.2, 0.3]]).double())
+GAUSSIAN.sigma_data = 0.5  # the range of the paper's data
 TOLERANCES = (1e-4, 1e-6, 1e-8)
 
 

@@ -21,6 +21,7 @@ from diffspace.oracles import Gaussian
 from diffspace.sampling import Sampler, sample_from
 
 GAUSSIAN = Gaussian(torch.tensor([0.3, -0.5]), torch.tensor([[0.5, 0.2], [0.2, 0.3]]))
+GAUSSIAN.sigma_data = 0.5  # the range of the paper's data
 LATENTS = initial_latents(range(8), (2,)).double()
 
 

@@ -41,6 +41,7 @@ def test_seeds_their_latents_and_their_state_lead_to_one_end(mixture, process):
 @EVERY_PROCESS
 def test_a_state_at_any_level_is_led_to_the_exact_end(process):
     gaussian = Gaussian(torch.tensor([0.3, -0.5]), torch.tensor([[0.5, 0.2], [0.2, 0.3]]))
+    gaussian.sigma_data = 0.5
     x = torch.randn(8, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 4
     for start in (0.7, 4.0, 37.5):
         steps = EDMSteps(400, terminal="sigma_min")

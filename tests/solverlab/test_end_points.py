@@ -10,6 +10,7 @@ from diffspace.sampling import EDMSteps, Execution, initial_latents, sample
 from diffspace.solverlab import REFERENCE_SAMPLER, end_point_error, reference
 
 GAUSSIAN = Gaussian(torch.tensor([0.3, -0.5]), torch.tensor([[0.5, 0.2], [0.2, 0.3]]))
+GAUSSIAN.sigma_data = 0.5  # the range of the paper's data
 LATENTS = initial_latents(range(16), (2,)).double()
 
 

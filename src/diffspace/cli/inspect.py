@@ -15,8 +15,15 @@ def inspect_command(data: Annotated[str, Argument(help=DATA)], options: DataOpti
     from diffspace.data import load_data
     from diffspace.inspection import inspect
     from diffspace.parts import import_typed
-    from diffspace.train import apply_overrides
+    from diffspace.train import apply_overrides, default_config, make_data_recipe
 
     import_typed({"source": data})
-    for line in inspect(load_data(data, **apply_overrides({}, options or []))).lines():
+    given = apply_overrides({}, options or [])
+    loaded = load_data(data, **given)
+    found = inspect(loaded)
+    for line in found.lines():
         out.print(line)
+    proposed = default_config(loaded, make_data_recipe({"source": data, **given}), found)
+    words = proposed["preconditioning"] | proposed["noise"] | proposed
+    taken = ", ".join(f"{p.name} = {words[p.name]:g}" for p in found.proposals)
+    out.print(f"diffspace train takes {taken}: the model will be sampled between sigma_max and sigma_min")

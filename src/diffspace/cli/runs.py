@@ -45,7 +45,7 @@ _MOST = 50_000  # samples of large data that are read to score
 
 # the parts of a proposed recipe that decide which keys have an effect, to check them before the data are read
 _EXAMPLE: dict[str, Any] = {"network": "ddpmpp", "preconditioning": "edm", "noise": "lognormal", "augment": "edm"}
-_EXAMPLE |= {"images": 10**12, "held_out_images": 1}
+_EXAMPLE |= {"images": 10**12, "held_out_images": 1, "sigma_min": 1e-30, "sigma_max": 1e30}
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ class Plan:
             warn(f"--transfer: the model lacks the weights {', '.join(fresh)}, which are initialised at random")
         run.begin()
         used = {name: getattr(self.recipe.noise, name, None) for name in ("P_mean", "P_std")}
-        used["sigma_data"] = getattr(self.recipe.preconditioning, "sigma_data", None)
+        used |= {"sigma_data": getattr(self.recipe.preconditioning, "sigma_data", None)}
+        used |= {name: getattr(self.recipe, name) for name in ("sigma_min", "sigma_max")}
         for text in (*self.inspection.warnings, *self.inspection.proposals.disagreements(**used)):
             warn(text)
         return run

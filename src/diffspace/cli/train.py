@@ -155,6 +155,8 @@ def _train(run: Run, resumed: bool) -> None:
 
 def _describe(run: Run) -> None:
     from diffspace.cli.console import out
+    from diffspace.sampling import EDMSteps
+    from diffspace.sampling.steps import steps_for
 
     recipe, group = run.recipe, run.processes
     parameters = sum(p.numel() for p in run.trainer.denoiser.parameters())
@@ -164,3 +166,8 @@ def _describe(run: Run) -> None:
         f"{run.data.name}: {len(run.data)} training samples of {'×'.join(map(str, run.data.sample_shape))}, "
         f"{parameters:,} parameters, {recipe.images:,} images in {recipe.precision} {where}"
     )
+    for note in run.data.notes:
+        out.print(f"note: {note}")
+    steps = steps_for(run.trainer.denoiser, EDMSteps())
+    ends = f"sigma_max = {steps.sigma_max:g} and sigma_min = {steps.sigma_min:g}"
+    out.print(f"note: the model will be sampled between {ends}")

@@ -45,10 +45,10 @@ class ArrayFile:
             which adds one. "auto": of three or more dimensions the last holds the channels if its length is 1, 3 or 4
             and that of the first is not (if both are, that is an error); two dimensions of bytes are grayscale images;
             everything else is channels-first.
-        normalize: How the model sees the values. "auto": bytes and booleans in [−1, 1], by the range of their type;
-            real numbers within [−1, 1] unchanged, those within [0, 1] as 2x − 1, both bounded; all else standardised.
-            "standardize": each channel with mean 0 and standard deviation 0.5 (the sigma_data of the paper). "none":
-            unchanged.
+        normalize: How the model sees the values. "auto": bytes and booleans in [−1, 1], by the range of their type; all
+            else standardised. "standardize": each channel with mean 0 and standard deviation 0.5 (the sigma_data of the
+            paper), whatever its unit. "none": unchanged. Samples are clipped to the range of their type, if they are
+            integers of at most 16 bits, and reals not at all.
         classes: "auto" takes class labels, integers or strings of shape (n,), from "labels" or "y" in a .npz file, with
             the names of the classes 0, 1, … from "class_names", if it is there.
     """
@@ -145,14 +145,10 @@ class ArrayFile:
         if kind == "integer" and max(-least, most) > _EXACT:
             raise ValueError(f"{path}: integers in [{least:g}, {most:g}] exceed ±2^53; store real numbers")
         if self.normalize == "none":
-            return Transform((0.0,), (1.0,), lowest, highest, kind, name), "values are unchanged"
-        if self.normalize == "auto" and kind == "real" and most <= 1:
-            if least >= 0:
-                return Transform((0.5,), (0.5,), 0.0, 1.0, kind, name), "real numbers within 0 … 1 become −1 … 1"
-            if least >= -1:
-                return Transform((0.0,), (1.0,), -1.0, 1.0, kind, name), "real numbers within −1 … 1 are unchanged"
-        note = "each channel is standardised to mean 0 and standard deviation 0.5"
-        return Transform(*standardising(moments), lowest, highest, kind, name), note
+            return Transform((0.0,), (1.0,), lowest, highest, kind, name, (least, most)), "values are unchanged"
+        clipped = "are not clipped" if lowest is None else f"are clipped to the range of {stored}"
+        note = f"each channel is standardised to mean 0 and standard deviation 0.5, and samples {clipped}"
+        return Transform(*standardising(moments), lowest, highest, kind, name, (least, most)), note
 
 
 @dataclass(frozen=True, eq=False)

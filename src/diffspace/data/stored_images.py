@@ -207,9 +207,10 @@ class ImageSource(ABC):
         what = "real numbers" if reader.depth == "float32" else "16 bits"
         measured = "" if len(some) == len(rows) else f", as measured on {len(some)} of {len(rows)} images"
         notes.append(f"{what}: each channel is standardised to mean 0 and standard deviation 0.5{measured}")
+        shown = float(moments.low.min()), float(moments.high.max())
         if reader.depth == "float32":
-            return Transform(*standardising(moments))
-        return Transform(*standardising(moments), 0.0, 65535.0, "integer", reader.depth)
+            return Transform(*standardising(moments), shown=shown)
+        return Transform(*standardising(moments), 0.0, 65535.0, "integer", reader.depth, shown)
 
     def survey(
         self,

@@ -19,6 +19,7 @@ from diffspace.metrics import FeatureStatistics, frechet_distance
 from diffspace.oracles import Gaussian
 from diffspace.protocols import Denoiser
 from diffspace.sampling import EDMSteps, Sampler, sample_from
+from diffspace.sampling.steps import steps_for
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,12 @@ def posterior_error(
     denoisers: Mapping[str, Denoiser],
     *,
     steps: Sequence[int] = (8, 12, 18, 27, 40, 60, 90, 135, 200),
-    sigma_max: float = 80.0,
+    sigma_max: float | None = None,
 ) -> list[PosteriorError]:
     """The 2-Wasserstein distance of what each denoiser makes from `exact`, over the rms spread √tr Σ of that.
 
-    The denoisers are affine in x. Heun's method with EDM steps begins at `exact` with noise of σ_max, so nothing else
-    than the denoiser and the steps is to blame.
+    The denoisers are affine in x. Heun's method with EDM steps begins at `exact` with noise of σ_max, by default that
+    of the steps for the denoiser, so nothing else than the denoiser and the steps is to blame.
     """
     covariance = exact.axes * exact.variances @ exact.axes.T
     truth = FeatureStatistics.from_moments(2, exact.mean, covariance)
@@ -65,9 +66,10 @@ def posterior_error(
 
         def run(z: Tensor) -> Tensor:
             nonlocal nfe
-            x = exact.mean + z * (exact.variances + sigma_max**2).sqrt() @ exact.axes.T
-            sampler = Sampler(EDMSteps(num_steps, sigma_max=sigma_max))
-            result = sample_from(denoiser, x.reshape(-1, *exact.sample_shape), sigma_max, sampler=sampler)
+            placed = steps_for(denoiser, EDMSteps(num_steps, sigma_max=sigma_max))
+            first = float(placed.sigmas()[0])
+            x = exact.mean + z * (exact.variances + first**2).sqrt() @ exact.axes.T
+            result = sample_from(denoiser, x.reshape(-1, *exact.sample_shape), first, sampler=Sampler(placed))
             nfe = result.nfe
             return result.x
 

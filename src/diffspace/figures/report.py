@@ -19,7 +19,7 @@ from diffspace.figures.style import new_figure
 from diffspace.model import Model
 from diffspace.objective import NoiseDistribution, loss_by_sigma
 from diffspace.oracles import ByClass, FiniteData, Oracle
-from diffspace.protocols import Cond
+from diffspace.protocols import Cond, data_scale
 from diffspace.sampling import AdamsBashforth, Euler, Execution, Heun, Sampler, Samples, sample
 from diffspace.sampling.solvers.base import Solver
 from diffspace.solverlab import REFERENCE_SAMPLER, compare_solvers, reference
@@ -92,7 +92,7 @@ def _subset(data: DataSet, count: int, conditional: bool) -> tuple[Tensor, Cond 
 
 def _loss_section(model: Model, training: DataSet, held_out: DataSet, noise: NoiseDistribution | None) -> str:
     conditional = bool(model.class_names)
-    sigmas = torch.logspace(-2.5, 1.5, 17, dtype=torch.float64, device="cpu")
+    sigmas = data_scale(model) * torch.logspace(-2.5, 1.5, 17, dtype=torch.float64, device="cpu")
     sigmas = sigmas[(sigmas >= model.sigma_min) & (sigmas <= model.sigma_max)]
     seen, seen_cond = _subset(training, _LOSS_SAMPLES, conditional)
     new, new_cond = _subset(held_out, _LOSS_SAMPLES, conditional)

@@ -26,12 +26,13 @@ def is_image(sample_shape: Sequence[int]) -> bool:
 def to_pixels(raw: Shaped[Tensor, "batch *dims"], transform: Transform) -> np.ndarray:
     """Raw images (B, C, H, W) as uint8 of (B, H, W) or (B, H, W, C), from the bounds of the data to 0…255.
 
-    Data of more than 8 bits, which need not fill them, and without bounds are shown from their own extremes.
+    Data of more than 8 bits, which need not fill them, and without bounds are shown from the extremes that the
+    transform states, else from their own.
     """
     values = raw.to(torch.float64)
     low, high = transform.lowest, transform.highest
     if low is None or high is None or high - low > 255:
-        low, high = float(values.min()), float(values.max())
+        low, high = transform.shown or (float(values.min()), float(values.max()))
     scaled = ((values - low) / max(high - low, 1e-12) * 255).round().clamp(0, 255).to(torch.uint8)
     pixels: np.ndarray = scaled.permute(0, 2, 3, 1).cpu().numpy()
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
@@ -127,8 +128,8 @@ def save_samples(
 def trajectory_figure(samples: Samples, transform: Transform, *, count: int = 3, columns: int = 10) -> Figure:
     """The state and, below it, D for each of `count` samples, at up to `columns` levels (Figure 3 of the paper).
 
-    The state of images is shown divided by √(1 + 4σ²), which keeps it in the range of the data at every σ; points
-    are drawn as paths to their ends. ValueError for samples without a trajectory.
+    The state of images is shown divided by √(1 + (σ/σ_data)²), which keeps it in the range of the data at every σ;
+    points are drawn as paths to their ends. ValueError for samples without a trajectory.
     """
     path = samples.trajectory
     if path is None:
@@ -138,7 +139,7 @@ def trajectory_figure(samples: Samples, transform: Transform, *, count: int = 3,
     if not is_image(sample_shape):
         return _paths_figure(path.x.flatten(2).numpy())
 
-    levels = samples.sigmas[:-1]
+    levels, sigma_data = samples.sigmas[:-1], float(path.x[-1].std()) or 1.0
     chosen = np.unique(np.linspace(0, len(levels) - 1, min(columns, len(levels))).round().astype(int))
     figure = new_figure(0.72 * len(chosen) + 0.9, 0.76 * 2 * count + 0.4)
     bare = {"xticks": [], "yticks": [], "frame_on": False}
@@ -146,7 +147,7 @@ def trajectory_figure(samples: Samples, transform: Transform, *, count: int = 3,
     for row in range(count):
         for column, k in enumerate(chosen):
             sigma = float(levels[k])
-            state = path.x[k, row : row + 1] / (1 + 4 * sigma**2) ** 0.5
+            state = path.x[k, row : row + 1] / math.hypot(1, sigma / sigma_data)
             for offset, picture in enumerate((state, path.denoised[k, row : row + 1])):
                 ax = axes[2 * row + offset, column]
                 pixels = to_pixels(transform.inverse(picture.to(torch.float32)), transform)[0]

@@ -14,7 +14,7 @@ from diffspace._shapes import Batch, Float, Sigma, Tensor
 from diffspace.checks import check_callable, check_number
 from diffspace.protocols import Cond, Denoiser, check_cond
 
-_OPTIONAL = ("sigma_min", "sigma_max", "round_sigma", "weight", "sample_shape")
+_OPTIONAL = ("sigma_min", "sigma_max", "sampling_range", "sigma_data", "round_sigma", "weight", "sample_shape")
 
 Rows = Tensor | slice
 

@@ -14,8 +14,11 @@ import torch
 
 from diffspace._shapes import Float, Tensor
 from diffspace.inspection.learnability import coordinates, learnable_share, mode_variances
+from diffspace.objective import LogNormal
+from diffspace.protocols import PAPER_RANGE, PAPER_SIGMA_DATA
 
-_PAPER = {"sigma_data": 0.5, "sigma_min": 0.002, "sigma_max": 80.0, "P_mean": -1.2, "P_std": 1.2}
+_PAPER = dict(zip(("sigma_min", "sigma_max"), PAPER_RANGE, strict=True))
+_PAPER |= {"sigma_data": PAPER_SIGMA_DATA, "P_mean": LogNormal.P_mean, "P_std": LogNormal.P_std}
 _WIDTH = 5.0  # for images of 32×32 with σ_data = 0.5 this comes near the paper's σ_max = 80
 _FEW = 16  # samples: with fewer nothing can be said of their covariance
 _NOISE = 0.02  # learnable share below which samples pass for white noise
@@ -139,8 +142,8 @@ def _noise_distribution(x: Tensor, sigma_data: float, sigma_min: float, sigma_ma
 
 
 def _paper_values(why: str, sigma_data: float) -> tuple[Proposal, Proposal]:
-    P_mean = _PAPER["P_mean"] + math.log(sigma_data / _PAPER["sigma_data"])
+    moved = LogNormal.for_data(sigma_data)
     return (
-        Proposal("P_mean", P_mean, f"{why}: the paper's value, shifted to this sigma_data"),
-        Proposal("P_std", _PAPER["P_std"], f"{why}: the paper's value"),
+        Proposal("P_mean", moved.P_mean, f"{why}: the paper's value, shifted to this sigma_data"),
+        Proposal("P_std", moved.P_std, f"{why}: the paper's value"),
     )

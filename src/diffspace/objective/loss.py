@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -10,9 +11,9 @@ import torch
 
 from diffspace._shapes import Float, Tensor
 from diffspace.checks import check_choice, check_number, check_type
-from diffspace.objective.noise import NoiseDistribution
+from diffspace.objective.noise import LogNormal, NoiseDistribution
 from diffspace.objective.uncertainty import Uncertainty
-from diffspace.protocols import Cond, Denoiser
+from diffspace.protocols import PAPER_SIGMA_DATA, Cond, Denoiser, data_scale
 from diffspace.tensors import check_floating, check_sigma
 
 Weight = Callable[[Tensor], Tensor]
@@ -95,7 +96,7 @@ class DenoisingLoss(torch.nn.Module):
     learns (the weights of an `uncertainty`, the density of an `AdaptiveNoise`) is in its parameters and state dict.
 
     Args:
-        noise: the distribution of σ.
+        noise: the distribution of σ. Default: `LogNormal.for_data(σ_data)` of the denoiser that is first trained.
         weight: λ; None reads it from the denoiser (`denoiser.weight(sigma)`, 1/c_out² of its preconditioning).
         reduction: whether a sample's squared error is summed over its d dimensions, as in the reference implementation,
             or averaged.
@@ -105,17 +106,30 @@ class DenoisingLoss(torch.nn.Module):
 
     def __init__(
         self,
-        noise: NoiseDistribution,
+        noise: NoiseDistribution | None = None,
         weight: Weight | None = None,
         reduction: Literal["sum", "mean"] = "sum",
         stratified: bool = True,
         uncertainty: Uncertainty | None = None,
     ) -> None:
         super().__init__()
-        check_type("noise", noise, NoiseDistribution)
+        check_type("noise", noise or LogNormal(), NoiseDistribution)
         check_choice("reduction", reduction, ("sum", "mean"))
-        self.noise, self.weight, self.reduction, self.stratified = noise, weight, reduction, stratified
+        self.noise, self.weight, self.reduction, self.stratified = noise or LogNormal(), weight, reduction, stratified
         self.uncertainty = uncertainty
+        self._default, self._seen = noise is None, False
+
+    def look_at(self, denoiser: object) -> None:
+        """Take the default noise from the σ_data that the denoiser states, or warn where the paper's is far from it."""
+        if self._seen:
+            return
+        self._seen, scale = True, data_scale(denoiser)
+        moved = LogNormal.for_data(scale * PAPER_SIGMA_DATA)
+        if self._default:
+            self.noise = moved
+        elif self.noise == LogNormal() and not 0.25 <= scale <= 4:
+            text = f"noise: {self.noise} is for data of standard deviation 0.5, the denoiser states"
+            warnings.warn(f"{text} {scale * PAPER_SIGMA_DATA:g}; use LogNormal.for_data", stacklevel=3)
 
     def forward(
         self,
@@ -127,6 +141,7 @@ class DenoisingLoss(torch.nn.Module):
     ) -> Float[Tensor, "batch"]:
         """The loss of each sample, of shape (B,); `generator` draws σ, then the noise, on its own device."""
         check_floating("x0", x0)
+        self.look_at(denoiser)
         sigma = self.noise.sample(len(x0), stratified=self.stratified, generator=generator)
         device = x0.device if generator is None else generator.device
         wide = torch.promote_types(x0.dtype, torch.float32)

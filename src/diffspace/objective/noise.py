@@ -6,6 +6,7 @@ draws, bins of equal probability and plots all come from one formula.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import torch
 from diffspace._shapes import Float, Tensor
 from diffspace.checks import check_integer, check_number
 from diffspace.process import IDDPMLevels, VPSchedule
+from diffspace.protocols import PAPER_SIGMA_DATA
 
 Reduce = Callable[[Tensor], Tensor]
 
@@ -72,7 +74,7 @@ class NoiseDistribution(ABC):
 
 @dataclass(frozen=True)
 class LogNormal(NoiseDistribution):
-    """ln σ ~ N(P_mean, P_std²) (Table 1, EDM)."""
+    """ln σ ~ N(P_mean, P_std²) (Table 1, EDM). The defaults are for σ_data = 0.5; see `for_data`."""
 
     P_mean: float = -1.2
     P_std: float = 1.2
@@ -80,6 +82,12 @@ class LogNormal(NoiseDistribution):
     def __post_init__(self) -> None:
         check_number("P_mean", self.P_mean)
         check_number("P_std", self.P_std, "(0, inf)")
+
+    @classmethod
+    def for_data(cls, sigma_data: float) -> LogNormal:
+        """The paper's, moved from its σ_data = 0.5: P_mean = −1.2 + ln(σ_data/0.5)."""
+        check_number("sigma_data", sigma_data, "(0, inf)")
+        return cls(cls.P_mean + math.log(sigma_data / PAPER_SIGMA_DATA))
 
     def quantile(self, u: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         normal: Tensor = torch.special.ndtri(u)

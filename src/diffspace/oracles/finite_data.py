@@ -39,6 +39,12 @@ class FiniteData(Oracle):
             raise ValueError("data: expected finite values")
         self._extent = math.sqrt(d) * max(float(chunk.abs().max()) for chunk in self._chunks(rows, self._center))
 
+    def moments(self) -> tuple[float, float]:
+        mean = self._center.mean()
+        chunks = self._chunks(self._rows(4 * self.data.shape[1]), mean.expand_as(self._center))
+        squares = sum(float(chunk.square().sum()) for chunk in chunks)
+        return float(mean), squares / self.data.numel()
+
     def _rows(self, numbers: int) -> int:
         """How many rows of `numbers` float64 numbers fit into the scratch memory."""
         return max(1, int(self.max_megabytes * 2**20 / 8 / numbers))

@@ -57,6 +57,9 @@ class Gaussian(Oracle):
         total = total_variances(self.variances.to(x.device), self._level(sigma, x))
         return (-(self._coordinates(x) / total) @ self.axes.to(x.device).T).reshape(x.shape).to(x.dtype)
 
+    def moments(self) -> tuple[float, float]:
+        return float(self.mean.mean()), float(self.variances.mean() + self.mean.var(correction=0))
+
     def flow(self, x: Batch, sigma_from: float, sigma_to: float) -> Batch:
         """The exact solution of the probability-flow ODE in unscaled x, from one noise level to another.
 
@@ -192,6 +195,10 @@ class GaussianMixture(Oracle):
         if self.axes is not None:
             z = torch.einsum("be,bde->bd", z, self.axes[which])
         return (self.means[which] + z).reshape(n, *self.sample_shape)
+
+    def moments(self) -> tuple[float, float]:
+        mean = self.weights @ self.means.mean(1)
+        return float(mean), float(self.weights @ (self.variances.mean(1) + (self.means - mean).square().mean(1)))
 
     def mean(self) -> Float[Tensor, "*dims"]:
         """E[x₀]."""

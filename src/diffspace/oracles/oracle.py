@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -50,6 +51,15 @@ class Oracle(ABC):
 
     def __init__(self, sample_shape: tuple[int, ...]) -> None:
         self.sample_shape = sample_shape
+
+    @abstractmethod
+    def moments(self) -> tuple[float, float]:
+        """Mean and variance of the data over all their elements."""
+
+    @functools.cached_property
+    def sigma_data(self) -> float | None:
+        """The standard deviation of the data, over all elements; None where they have none."""
+        return math.sqrt(self.moments()[1]) or None
 
     def _flat(self, x: Tensor) -> Tensor:
         """x as (B, d) in float64."""
@@ -112,6 +122,11 @@ class ByClass(Oracle):
             if len(rows):
                 denoised[rows] = oracle(x[rows], levels[rows])
         return denoised
+
+    def moments(self) -> tuple[float, float]:
+        parts = [oracle.moments() for oracle in self.oracles]
+        means, variances = torch.tensor(parts, dtype=torch.float64, device="cpu").T
+        return float(means.mean()), float(variances.mean() + means.var(correction=0))
 
     def log_prob(self, x: Batch, sigma: Sigma) -> Float[Tensor, "batch"]:
         joint = torch.stack([oracle.log_prob(x, sigma) for oracle in self.oracles])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from diffspace._shapes import Batch, Float, Sigma, Tensor
+from diffspace.checks import check_range
 from diffspace.preconditioning.choices import Preconditioning
 from diffspace.process import NoiseLevels
 from diffspace.protocols import Cond
@@ -16,14 +17,22 @@ class Preconditioned(torch.nn.Module):
 
     `network` is called as F(c_in·x, c_noise, cond), c_in·x in the dtype of its parameters, c_noise of shape (B,) in
     float32 or better, as time indices require. The other arithmetic is in float32, or in float64 if x is. The range of
-    σ, its rounding and the training weight are those of the preconditioning.
+    σ, its rounding, the training weight and σ_data (None where it has none) are those of the preconditioning.
+    `sampling_range` is (σ_min, σ_max) of sampling where the steps do not say, None for the paper's moved to σ_data.
     """
 
-    def __init__(self, network: torch.nn.Module, preconditioning: Preconditioning) -> None:
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        preconditioning: Preconditioning,
+        sampling_range: tuple[float, float] | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
         self.preconditioning = preconditioning
         self.sigma_min, self.sigma_max = preconditioning.sigma_range
+        self.sigma_data: float | None = getattr(preconditioning, "sigma_data", None)
+        self.sampling_range = check_range("sampling_range", sampling_range)
 
     @property
     def sample_shape(self) -> tuple[int, ...] | None:

@@ -14,7 +14,7 @@ from diffspace.process import Process
 from diffspace.protocols import Increment, Request, TimeSteps, sigma_range
 from diffspace.sampling.sampler import Churn, Sampler, State
 from diffspace.sampling.solvers.base import Point, Solver
-from diffspace.sampling.steps import GivenTimes
+from diffspace.sampling.steps import GivenTimes, steps_for
 
 
 class Kick(NamedTuple):
@@ -62,7 +62,7 @@ def _at_given_times(
 
 def _at_levels(denoiser: object, steps: TimeSteps, process: Process, start: float | None) -> tuple[Tensor, Tensor]:
     """(t, σ) of a run whose noise levels are given by `steps`."""
-    sigmas = round_sigmas(denoiser, steps.sigmas(sigma_range(denoiser), start=start))
+    sigmas = round_sigmas(denoiser, steps_for(denoiser, steps).sigmas(sigma_range(denoiser), start=start))
     times = torch.where(sigmas > 0, process.sigma_inv(sigmas), 0.0)
     for t, sigma, level in zip(times.tolist(), process.sigma(times).tolist(), sigmas.tolist(), strict=True):
         if not math.isclose(sigma, level, rel_tol=1e-4):

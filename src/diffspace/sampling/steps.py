@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal, TypeVar
 
 import torch
 
 from diffspace._shapes import Float, Tensor
 from diffspace.checks import check_choice, check_integer, check_number
 from diffspace.process import IDDPMLevels, NoiseLevels, VPSchedule
-from diffspace.protocols import Schedule
+from diffspace.protocols import PAPER_RANGE, Schedule, data_scale, sampling_range, sigma_range
 from diffspace.sampling.beta_distribution import beta_quantile
 
 _ANY = (0.0, math.inf)
@@ -38,8 +38,9 @@ def _check_inside(name: str, low: float, high: float, model_range: tuple[float, 
 class RangedSteps(ABC):
     """N steps over a range of σ.
 
-    None stands for the paper's default of that column, as far as the model's own range allows. A given value outside
-    the model's range is an error, or moved into it with `clip=True`.
+    None stands for what the denoiser states as its `sampling_range`, else for the paper's default of that column times
+    σ_data/0.5, as far as the range on which the model is defined allows. A given value outside that range is an error,
+    or moved into it with `clip=True`.
     """
 
     num_steps: int = 18
@@ -47,6 +48,8 @@ class RangedSteps(ABC):
     sigma_max: float | None = None
     terminal: Literal["zero", "sigma_min"] = "zero"
     clip: bool = field(default=False, kw_only=True)
+    scaled: ClassVar[bool] = True
+    """Whether the default range is that of the paper's data."""
 
     def __post_init__(self) -> None:
         check_integer("num_steps", self.num_steps, 1)
@@ -58,21 +61,23 @@ class RangedSteps(ABC):
         check_choice("terminal", self.terminal, ("zero", "sigma_min"))
 
     def default_range(self) -> tuple[float, float]:
-        """The paper's (σ_min, σ_max) of this column: by default that of EDM."""
-        return 0.002, 80.0
+        """The paper's (σ_min, σ_max) of this column, for σ_data = 0.5: by default that of EDM."""
+        return PAPER_RANGE
 
     @abstractmethod
     def _place(self, fractions: list[float], low: float, high: float, first: float) -> list[float]:
         """The levels at the given shares of the way from `first` to `low`; `high` is the σ_max of the whole range."""
 
-    def resolve(self, model_range: tuple[float, float] = _ANY) -> tuple[float, float]:
-        """(σ_min, σ_max) for a model defined on `model_range`."""
+    def resolve(
+        self, model_range: tuple[float, float] = _ANY, default: tuple[float, float] | None = None
+    ) -> tuple[float, float]:
+        """(σ_min, σ_max) for a model defined on `model_range`; `default` is in place of `default_range()`."""
         ends = []
-        for name, default in zip(("sigma_min", "sigma_max"), self.default_range(), strict=True):
+        for name, usual in zip(("sigma_min", "sigma_max"), default or self.default_range(), strict=True):
             given = getattr(self, name)
             if given is not None and not self.clip:
                 _check_inside(name, given, given, model_range)
-            ends.append(min(max(default if given is None else given, model_range[0]), model_range[1]))
+            ends.append(min(max(usual if given is None else given, model_range[0]), model_range[1]))
         low, high = ends
         if not low < high:
             raise ValueError(f"sigma_min: {low:g} is not below sigma_max = {high:g}")
@@ -93,6 +98,22 @@ class RangedSteps(ABC):
         levels[0] = min(levels[0], first) if start is None else start
         levels[-1] = max(levels[-1], low)
         return torch.tensor([*levels, 0.0] if to_zero else levels, dtype=torch.float64, device="cpu")
+
+
+Steps = TypeVar("Steps")
+
+
+def steps_for(denoiser: object, steps: Steps) -> Steps:
+    """The steps with their σ range for a denoiser: given, else stated by it, else the paper's moved to its σ_data.
+
+    Steps whose levels are given one by one are returned as they are.
+    """
+    if not isinstance(steps, RangedSteps):
+        return steps
+    low, high = steps.default_range()
+    scale = data_scale(denoiser) if steps.scaled else 1.0
+    low, high = steps.resolve(sigma_range(denoiser), sampling_range(denoiser) or (scale * low, scale * high))
+    return replace(steps, sigma_min=low, sigma_max=high)
 
 
 @dataclass(frozen=True)
@@ -257,6 +278,7 @@ class LevelSteps(_TabledSteps):
     levels: NoiseLevels = field(default_factory=IDDPMLevels)
     spacing: Literal["linspace", "leading", "trailing"] = "linspace"
     offset: int = 0
+    scaled: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

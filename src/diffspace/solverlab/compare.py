@@ -23,8 +23,8 @@ from diffspace.solverlab.end_points import EndPointError, Reference, mean_square
 BUDGETS = (5, 8, 10, 15, 20, 35, 50)
 """Evaluations of the denoiser at which solvers are compared by default."""
 
-STEP_FAMILIES = ("edm", "loglinear", "edm:sigma_min=0.02", "loglinear:sigma_min=0.02", "loglinear:sigma_min=0.04")
-"""The steps that every solver is tried with by default, as `config.from_text` reads them."""
+STEP_FAMILIES = ("edm", "loglinear", "edm:sigma_min={low}", "loglinear:sigma_min={low}", "loglinear:sigma_min={twice}")
+"""The steps that every solver is tried with by default, as `config.from_text` reads them; {low} is σ_data/25."""
 
 _VARIANTS: Mapping[str, tuple[str, ...]] = {
     "ab": tuple(
@@ -172,7 +172,8 @@ def default_samplers(
             if all(p.default is not p.empty for p in inspect.signature(find("solver", kind)).parameters.values())
             for options in _VARIANTS.get(kind, ("",))
         ]
-    families = [from_text("steps", word) for word in steps]
+    low, twice = f"{sigma_data / 25:g}", f"{sigma_data / 12.5:g}"
+    families = [from_text("steps", word.replace("{low}", low).replace("{twice}", twice)) for word in steps]
     samplers: dict[str, Sampler] = {}
     for word in solvers:
         solver = from_text("solver", word)

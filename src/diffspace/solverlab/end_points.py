@@ -10,11 +10,11 @@ from typing import NamedTuple
 import torch
 
 from diffspace._shapes import Float, Tensor
-from diffspace.protocols import Cond, Denoiser, sigma_range
+from diffspace.protocols import Cond, Denoiser
 from diffspace.sampling.runs import Trajectory, sample
 from diffspace.sampling.sampler import Execution, Sampler
 from diffspace.sampling.solvers.multistep import AdamsBashforth
-from diffspace.sampling.steps import EDMSteps, RangedSteps
+from diffspace.sampling.steps import EDMSteps, steps_for
 from diffspace.sampling.streams import initial_latents
 
 REFERENCE_SAMPLER = Sampler(EDMSteps(400), AdamsBashforth(4, "x0", "log_sigma"))
@@ -137,10 +137,7 @@ def reference(
         if seeds is None or known is None:
             raise ValueError("seeds, shape: give both, or latents")
         latents = initial_latents(seeds, known)
-    steps = sampler.steps
-    if isinstance(steps, RangedSteps):  # both runs over the range of the model itself, whose rounding is left out
-        low, high = steps.resolve(sigma_range(denoiser))
-        sampler = replace(sampler, steps=replace(steps, sigma_min=low, sigma_max=high))
+    sampler = replace(sampler, steps=steps_for(denoiser, sampler.steps))  # the rounding of the model is left out
     continuous = Continuous(denoiser)
     half, plain = sampler.with_num_steps(num_steps // 2), replace(execution, trajectory=False)
     coarse = sample(continuous, latents=latents, cond=cond, sampler=half, execution=plain)

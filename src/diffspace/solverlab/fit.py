@@ -13,18 +13,17 @@ from collections.abc import Callable
 import torch
 
 from diffspace._shapes import Tensor
-from diffspace.protocols import Denoiser, Request, sigma_range
+from diffspace.protocols import Denoiser, Request, data_scale
 from diffspace.sampling.driver import round_sigmas
 from diffspace.sampling.runs import sample
 from diffspace.sampling.sampler import Execution, Sampler
 from diffspace.sampling.solvers.base import Point, Solver, Step, UnscaledSolver
 from diffspace.sampling.solvers.multistep import FittedSolver, epsilon_weights
-from diffspace.sampling.steps import EDMSteps, GivenSteps
+from diffspace.sampling.steps import EDMSteps, GivenSteps, steps_for
 from diffspace.solverlab.end_points import Continuous, Reference, mean_squares
 
 Progress = Callable[[int, int, float], None]
 
-_LOWEST = 0.002  # of a model that names no least σ: the paper's
 _MODES = 10  # how many cosines a change of the steps is made of, where there are more steps than that
 
 
@@ -38,13 +37,14 @@ class _Spacing:
 
     def __init__(self, denoiser: object, truth: Reference, num_steps: int) -> None:
         self.denoiser, self.num_steps = denoiser, num_steps
-        self.first, self.lowest = truth.sigma_max, max(sigma_range(denoiser)[0], _LOWEST)
+        self.first, self.lowest = truth.sigma_max, float(steps_for(denoiser, EDMSteps()).sigma_min or 0)
 
     def starts(self) -> list[Tensor]:
         """EDM steps that end at several levels, with several ρ."""
         if self.num_steps == 1:
             return [torch.zeros(0, dtype=torch.float64, device="cpu")]
-        ends = [end for end in (self.lowest, 0.02, 0.1, 0.3) if self.lowest <= end < self.first]
+        scale = data_scale(self.denoiser)
+        ends = [end for end in (self.lowest, 0.02 * scale, 0.1 * scale, 0.3 * scale) if self.lowest <= end < self.first]
         spaced = (EDMSteps(self.num_steps, end, self.first, rho=rho) for end in ends for rho in (2.5, 7.0, 20.0))
         return [(-steps.sigmas()[:-1].log().diff()).log() for steps in spaced]
 

@@ -27,7 +27,7 @@ def make_denoiser(recipe: Recipe, data: DataSet, device: str = "cpu") -> Precond
             label_dim=len(data.class_names) if recipe.conditional else 0,
             augment_dim=0 if recipe.augment is None else recipe.augment.label_dim,
         )
-    return Preconditioned(network, recipe.preconditioning)
+    return Preconditioned(network, recipe.preconditioning, recipe.sampling_range)
 
 
 def check_data(recipe: Recipe, data: DataSet) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -47,8 +46,8 @@ def _noise(sample_shape: tuple[int, ...], proposals: Proposals) -> dict[str, Any
     """
     mean, std = proposals.P_mean.value, proposals.P_std.value
     if len(sample_shape) == 3:
-        ratio = proposals.sigma_data.value / proposals.sigma_data.paper
-        mean, std = LogNormal().P_mean + math.log(ratio), LogNormal().P_std
+        moved = LogNormal.for_data(proposals.sigma_data.value)
+        mean, std = moved.P_mean, moved.P_std
     return {"kind": "lognormal", "P_mean": _rounded(mean), "P_std": _rounded(std)}
 
 
@@ -68,10 +67,10 @@ def default_config(
 ) -> dict[str, Any]:
     """The config proposed for data, before overrides.
 
-    σ_data is measured, and the training noise follows it. The default length is 100 epochs and at least 220,000
-    samples; small sets have small batches. The learning rate rises over the first twentieth and falls over the last
-    half; the average of the weights has a half-life of a twentieth. The held-out loss is measured ten times; on a small
-    set, training ends when three measurements have brought no improvement.
+    σ_data and the σ range of sampling are measured, and the training noise follows σ_data. The default length is 100
+    epochs and at least 220,000 samples; small sets have small batches. The learning rate rises over the first twentieth
+    and falls over the last half; the average of the weights has a half-life of a twentieth. The held-out loss is
+    measured ten times; on a small set, training ends when three measurements have brought no improvement.
 
     Args:
         data: the training part.
@@ -89,6 +88,8 @@ def default_config(
         "network": network,
         "preconditioning": {"kind": "edm", "sigma_data": _rounded(proposals.sigma_data.value)},
         "noise": _noise(data.sample_shape, proposals),
+        "sigma_min": _rounded(proposals.sigma_min.value),
+        "sigma_max": _rounded(proposals.sigma_max.value),
         "augment": {"kind": "edm", "probability": augmentation} if augmentation else None,
         "precision": _precision(device),
         "images": images,

@@ -135,6 +135,7 @@ class Trainer:
         self._fused = all(group.get("fused") for group in self.optimizer.param_groups)
         self.device = self._parameters[0].device
         self._processes = self.processes or Processes(self.device)
+        self.loss.look_at(self.denoiser)
         self._skipped = torch.zeros(2, device=self.device, dtype=torch.float32)  # steps left out: in all, and in a row
         self.accumulate = Accumulator(
             self.denoiser, self.loss, self._processes, self.precision, self.micro_batch, lambda text: self.warn(text)

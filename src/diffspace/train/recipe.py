@@ -12,10 +12,11 @@ import torch
 import yaml
 
 from diffspace.averages.ema import PowerFunction
-from diffspace.checks import check_choice, check_integer, check_number, check_seed
+from diffspace.checks import check_choice, check_integer, check_number, check_range, check_seed
 from diffspace.config import build, complete, from_config, is_none, option_names, to_config, to_options
 from diffspace.data import DataSet, make_source
 from diffspace.data.augmentation import Augmentation
+from diffspace.model import former_range
 from diffspace.objective import NoiseDistribution
 from diffspace.preconditioning import Preconditioning
 from diffspace.train.accumulate import Precision
@@ -29,11 +30,14 @@ _FIXED = {"data", "network", "preconditioning", "conditional", "augment", "seed"
 _FIXED |= {"ema_widths", "uncertainty", "adaptive_noise"}
 _OWN = ("source", "holdout", "split", "mirror")  # keys of the data that are not options of their source
 # options that have an effect only with another one
-_NEEDS = {"ema_widths": "snapshot_images", "snapshot_images": "ema_widths", "patience_images": "held_out_images"}
+_NEEDS = {"sigma_min": "sigma_max", "sigma_max": "sigma_min"}
+_NEEDS |= {"ema_widths": "snapshot_images", "snapshot_images": "ema_widths", "patience_images": "held_out_images"}
 _LEAST = {"images": 1, "batch_size": 1, "micro_batch": 1, "max_skipped": 1, "keep_last": 1}
 _LEAST |= {f"{name}_images": 0 for name in ("ramp", "decay", "snapshot", "preview", "held_out", "score", "patience")}
 _LEAST |= {"checkpoint_images": 0, "keep_every_images": 0}
 _WITHIN = {"learning_rate": "(0, inf)", "eps": "(0, inf)", "max_grad_norm": "(0, inf)"}
+_WITHIN |= {"sigma_min": "(0, inf)", "sigma_max": "(0, inf)"}
+_MAY_LACK = ("max_grad_norm", "ema_ramp_ratio", "sigma_min", "sigma_max")
 _WITHIN |= {"ema_halflife_images": "[0, inf)", "ema_ramp_ratio": "[0, inf)", "checkpoint_minutes": "[0, inf)"}
 
 
@@ -71,14 +75,17 @@ class DataRecipe:
 class Recipe:
     """A training run in full. Lengths are in images seen, as in the paper (Appendix F.2).
 
-    `network` is a config without what follows from the data (`FROM_DATA`), with every default filled in. `measure` has
-    the user's measurements as words, which are looked up when a `Run` is made.
+    `network` is a config without what follows from the data (`FROM_DATA`), with every default filled in. `sigma_min`
+    and `sigma_max` are the noise levels between which the model will be sampled; None: the paper's, moved to σ_data.
+    `measure` has the user's measurements as words, which are looked up when a `Run` is made.
     """
 
     data: DataRecipe
     network: Mapping[str, Any]
     preconditioning: Preconditioning
     noise: NoiseDistribution
+    sigma_min: float | None = None
+    sigma_max: float | None = None
     reduction: Literal["sum", "mean"] = "sum"
     conditional: bool = True
     augment: Augmentation | None = None
@@ -120,8 +127,13 @@ class Recipe:
                 check_integer(name, getattr(self, name), minimum)
         check_seed("seed", self.seed)
         for name, interval in _WITHIN.items():
-            if getattr(self, name) is not None or name not in ("max_grad_norm", "ema_ramp_ratio"):
+            if getattr(self, name) is not None or name not in _MAY_LACK:
                 check_number(name, getattr(self, name), interval)
+        if self.sampling_range is not None:
+            span = self.preconditioning.sigma_range
+            if not max(self.sampling_range[0], span[0]) < min(self.sampling_range[1], span[1]):
+                got = f"{self.sigma_min:g}, {self.sigma_max:g}"
+                raise ValueError(f"sigma_min, sigma_max: expected levels in the network's range {span}, got {got}")
         for beta in self.betas:
             check_number("betas", beta, "[0, 1)")
         for width in self.ema_widths:
@@ -132,6 +144,12 @@ class Recipe:
             if getattr(self, name) and not getattr(self, needs):
                 raise ValueError(f"{name}: {getattr(self, name)} has no effect without {needs}")
         _check_network(self.network)
+
+    @property
+    def sampling_range(self) -> tuple[float, float] | None:
+        """(σ_min, σ_max) of sampling, if the recipe says."""
+        given = None if self.sigma_min is None or self.sigma_max is None else (self.sigma_min, self.sigma_max)
+        return check_range("sigma_min, sigma_max", given)
 
     def as_dict(self) -> dict[str, Any]:
         """The mapping that `make_recipe` reads, in JSON types."""
@@ -199,10 +217,13 @@ def make_recipe(config: Mapping[str, Any]) -> Recipe:
 
 
 def of_run(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config that a run of any version wrote; version 0.1 split by position, and had a key more."""
+    """The config that a run of any version wrote; version 0.1 split by position, had its σ range, and a key more."""
     full = {name: value for name, value in config.items() if name != "winograd"}
     if isinstance(full.get("data"), Mapping):
         full["data"] = {"split": "position", **full["data"]}
+    if isinstance(part := full.get("preconditioning"), Mapping) and "sigma_min" not in full:
+        low, high = former_range(part.get("sigma_data")) or (None, None)
+        full |= {"sigma_min": low, "sigma_max": high}
     return full
 
 

@@ -285,6 +285,8 @@ class PredictorCorrector(_StochasticSolver):
         x = torch.lerp(denoised, x, (end.sigma / start.sigma) ** 2).add_(noise, alpha=std)
         drawn = memory or 0
         for _ in range(self.corrections):
+            if end.sigma < math.exp(-30):
+                raise ValueError(f"sigma: expected levels of at least e^-30 for corrections, got {end.sigma:g}")
             score = ((yield Request(x, end.sigma)) - x).div_(end.sigma**2)
             # cells of the clock far above 1/σ², each as long as the path resolves: independent of all others
             first, last = (math.exp(60 + k / 256) for k in (drawn, drawn + 1))
