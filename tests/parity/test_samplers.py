@@ -21,6 +21,7 @@ from diffspace import (
     VPSteps,
     sample,
 )
+from diffspace.cli.sampler_options import build_sampler
 from golden import read_golden
 
 GOLDEN, MIXTURE, LATENTS = read_golden("samplers")
@@ -63,3 +64,30 @@ def test_end_points_are_the_reference_s(case):
 
 def test_no_case_is_missing():
     assert len(GOLDEN["cases"]) == 80
+
+
+@pytest.mark.parametrize("case", [case for case in GOLDEN["cases"] if "sampler" not in case], ids=name)
+def test_the_command_line_means_by_these_words_what_the_reference_means(case):
+    given = {"steps": str(case["num_steps"]), "disc": case["discretization"], "schedule": case["schedule"]}
+    given |= {"S_churn": None, "S_tmin": None} if "S_churn" not in case else {"S_churn": str(case["S_churn"])}
+    given |= {"solver": case["solver"], "scaling": None if case["scaling"] == "none" else case["scaling"]}
+    if case["discretization"] == "iddpm":
+        given |= {"sigma_min": "0.002", "sigma_max": "81"}
+    sampler, expected = build_sampler(given, denoiser=MIXTURE), options(case)
+    assert (sampler.steps, sampler.process) == (expected["steps"], expected["process"])
+
+
+def test_a_vp_schedule_spans_what_the_model_knows():
+    def narrow(x, sigma, cond=None):
+        return x
+
+    narrow.sigma_min, narrow.sigma_max = 0.01, 50.0
+    process = build_sampler({"schedule": "vp"}, denoiser=narrow).process
+    assert process == Process(VPSchedule.spanning(0.01, 50.0), NoScaling())
+    assert math.isclose(process.sigma(1e-3), 0.01) and math.isclose(process.sigma(1.0), 50.0)  # noqa: PT018
+    levels = build_sampler({"schedule": "vp", "steps": "given:levels=[9,3,0.01,0]"}, denoiser=narrow).process
+    assert levels == Process(VPSchedule.spanning(0.01, 9.0), NoScaling())
+    with pytest.raises(ValueError, match="--process, --schedule: expected one of the two"):
+        build_sampler({"process": "vp", "schedule": "vp"})
+    with pytest.raises(ValueError, match="--beta-d: has no effect"):
+        build_sampler({"schedule": "vp", "beta_d": "19"})

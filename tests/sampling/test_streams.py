@@ -33,15 +33,6 @@ def test_labels_are_uniform_over_the_classes():
     assert float(((counts - 1000) ** 2 / 1000).sum()) < 21.1  # chi-square, 3 degrees of freedom, p = 1e-4
 
 
-def test_seeds_are_cut_to_32_bits_as_in_the_reference():
-    for seed in (5, 0, M32 - 1):
-        once = initial_latents([seed], (3,))
-        assert torch.equal(initial_latents([seed + M32], (3,)), once)
-        assert torch.equal(initial_latents([seed - M32], (3,)), once)
-        assert torch.equal(step_noise([seed - M32], 2, (3,)), step_noise([seed], 2, (3,)))
-    assert torch.equal(initial_latents([-1], (3,)), initial_latents([M32 - 1], (3,)))
-
-
 def test_a_draw_depends_on_its_own_seed_alone():
     seeds = list(range(40))
     together = step_noise(seeds, 3, (5,))

@@ -164,10 +164,11 @@ def build_sampler(
 def _ends(steps: Any, denoiser: object) -> tuple[float, float]:
     """The (σ_min, σ_max) of the steps for a denoiser."""
     from diffspace.protocols import sigma_range
+    from diffspace.sampling.steps import RangedSteps, steps_for
 
-    if hasattr(steps, "resolve"):
-        low, high = steps.resolve(sigma_range(denoiser))
-        return low, high
+    if isinstance(steps, RangedSteps):
+        ranged = steps_for(denoiser, steps)
+        return ranged.resolve()
     *_, low, last = levels = steps.sigmas(sigma_range(denoiser)).tolist()
     return last or low, levels[0]
 
