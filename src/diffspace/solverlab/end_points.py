@@ -46,9 +46,9 @@ def end_point_error(x: Float[Tensor, "batch *dims"], exact: Float[Tensor, "batch
 class Reference:
     """End points x of the ODE from unit-variance `latents`, to within `error`, after `nfe` evaluations in all.
 
-    `error` is the distance of x from the same with half the steps: of a method of fourth order, some 16 times the
-    distance from the truth. The last step, from the lowest level to 0, is Euler's, x = D, as in every sampler. `path`
-    holds the fine run itself, where it was kept.
+    `error` estimates the distance of x from the truth by that from the same with half the steps (`richardson`). The
+    last step, from the lowest level to 0, is Euler's, x = D, as in every sampler. `path` holds the fine run itself,
+    where it was kept.
     """
 
     latents: Float[Tensor, "batch *dims"]
@@ -89,6 +89,17 @@ class Reference:
         return end_point_error(x.to(self.x), self.x)
 
 
+def richardson(coarse: EndPointError, fine: EndPointError, order: int) -> EndPointError:
+    """The error of N steps, given the distances of N/4 steps from N/2 (`coarse`) and of N/2 from N (`fine`).
+
+    Errors that fall by the factor r with each doubling leave fine/(r − 1). r = coarse/fine is what was seen, at most
+    the 2^order of the method; where steps are too few, or rounding prevails, the distances fall less, and r is taken to
+    be at least 2.
+    """
+    ratios = [min(max(c / f, 2.0), 2.0**order) if f else 2.0 for c, f in zip(coarse, fine, strict=True)]
+    return EndPointError(*(f / (r - 1) for f, r in zip(fine, ratios, strict=True)))
+
+
 class Continuous(torch.nn.Module):
     """A denoiser at any σ, without the rounding to levels that it states, which would make σ jump.
 
@@ -124,7 +135,7 @@ def reference(
 
     Args:
         denoiser, seeds, shape, latents, cond: as in `sample`.
-        sampler: run with its N steps and with N/2, whose difference is the error; N is even and at least 8. Default:
+        sampler: run with its N steps, and with N/2 and N/4 to tell the error; N is even and at least 8. Default:
             `REFERENCE_SAMPLER`, 400 steps of a method of fourth order.
         execution: as in `sample`; `trajectory` keeps the run with N steps, for `Reference.at`.
     """
@@ -139,8 +150,13 @@ def reference(
         latents = initial_latents(seeds, known)
     sampler = replace(sampler, steps=steps_for(denoiser, sampler.steps))  # the rounding of the model is left out
     continuous = Continuous(denoiser)
-    half, plain = sampler.with_num_steps(num_steps // 2), replace(execution, trajectory=False)
-    coarse = sample(continuous, latents=latents, cond=cond, sampler=half, execution=plain)
+    plain = replace(execution, trajectory=False)
+    coarser, coarse = (
+        sample(continuous, latents=latents, cond=cond, sampler=sampler.with_num_steps(fewer), execution=plain)
+        for fewer in (num_steps // 4, num_steps // 2)
+    )
     fine = sample(continuous, latents=latents, cond=cond, sampler=sampler, execution=execution)
-    error = end_point_error(coarse.x, fine.x)
-    return Reference(latents, fine.x, fine.sigmas, cond, error, coarse.nfe + fine.nfe, fine.trajectory)
+    distances = end_point_error(coarser.x, coarse.x), end_point_error(coarse.x, fine.x)
+    error = richardson(*distances, sampler.solver.order)
+    nfe = coarser.nfe + coarse.nfe + fine.nfe
+    return Reference(latents, fine.x, fine.sigmas, cond, error, nfe, fine.trajectory)
