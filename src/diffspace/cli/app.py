@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from importlib import import_module
 from typing import Annotated, Any
@@ -26,6 +27,8 @@ _COMMANDS = {
     "inspect": ("inspect:inspect_command", "Print statistics of a data set and the settings they suggest."),
     "data": ("data:data_app", "Prepare data sets of images, and check them."),
 }
+
+_UNPRINTABLE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 # typer carries its own copy of click since 0.26, and used the real one before
 _USAGE_ERRORS = tuple(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
@@ -133,8 +136,13 @@ def main(arguments: list[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
+def printable(text: str) -> str:
+    """Text without what a terminal obeys (control characters, changes of direction) or cannot encode: escaped."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
 def _complain(message: str, code: int) -> int:
     from diffspace.cli.launch import complain
 
-    complain(f"diffspace: {' '.join(message.split())}")
+    complain(printable(f"diffspace: {' '.join(message.split())}"))
     return code
