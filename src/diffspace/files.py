@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import hashlib
+import itertools
 import json
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator, Mapping
@@ -16,6 +19,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _FORMER_NAME = "edmkit"  # the name of the project in version 0.1, which files of that version contain
+
+
+def on_hub(source: str | Path) -> str | None:
+    """The name of a repository of the Hugging Face Hub, given as hf:owner/name; None for a path."""
+    return str(source).removeprefix("hf:") if str(source).startswith("hf:") else None
+
+
+def missing_path(source: str | Path) -> str:
+    """A path that does not exist, for an error message: with the most similar one, or the spelling of a Hub id."""
+    path = Path(source).expanduser()
+    beside = itertools.islice(path.parent.iterdir(), 1000) if path.parent.is_dir() else ()
+    if close := difflib.get_close_matches(path.name, [other.name for other in beside], n=1):
+        return f"{source}; did you mean {path.with_name(close[0])}?"
+    is_id = isinstance(source, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not path.parent.exists()
+    return f"{source}; a repository of the Hugging Face Hub is hf:{source}" if is_id else str(source)
 
 
 def has_format(found: object, expected: str) -> bool:

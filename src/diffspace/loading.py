@@ -12,7 +12,7 @@ import torch
 from diffspace._shapes import Tensor
 from diffspace.checks import first_line
 from diffspace.config import from_config
-from diffspace.files import has_format, reading
+from diffspace.files import has_format, missing_path, on_hub, reading
 from diffspace.interop import SUFFIXES, convert
 from diffspace.interop.conversion import fit_network
 from diffspace.model import CONFIG, FORMAT, WEIGHTS, Model, former_range
@@ -41,21 +41,22 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _locate(source: str | Path) -> Path:
-    """The folder of a model: a path, or the snapshot of a Hugging Face Hub repository."""
-    path = Path(source)
-    if path.is_dir():
-        return path
-    if path.exists():
-        raise ValueError(f"source: {path} is neither a model's folder nor a checkpoint ({', '.join(SUFFIXES)})")
-    if isinstance(source, Path) or source.count("/") != 1 or source.startswith((".", "/", "~")):
-        raise ValueError(f"source: there is no folder {source}")
+    """The folder of a model: a path, or the snapshot of a Hugging Face Hub repository, which only hf: asks for."""
+    name = on_hub(source)
+    if name is None:
+        path = Path(source)
+        if path.is_dir():
+            return path
+        if path.exists():
+            raise ValueError(f"source: {path} is neither a model's folder nor a checkpoint ({', '.join(SUFFIXES)})")
+        raise ValueError(f"source: there is no folder {missing_path(source)}")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(source, allow_patterns=[CONFIG, WEIGHTS]))
+        return Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ValueError(f"source: {source} is no folder, and the Hub failed: {first_line(error)}") from None
+        raise ValueError(f"source: {source} cannot be had from the Hub: {first_line(error)}") from None
 
 
 def load(source: str | Path, *, device: torch.device | str | None = None, parts: Iterable[Part] = ()) -> Model:
@@ -66,12 +67,12 @@ def load(source: str | Path, *, device: torch.device | str | None = None, parts:
     the source: a network of another package must be registered (`diffspace.register`, or an entry point) or in `parts`.
 
     Args:
-        source: a path, or "owner/name" on the Hub.
+        source: a path, or "hf:owner/name" for a repository of the Hub.
         device: the device of the model; by default the CPU.
         parts: classes used by the folder that are not registered, such as `[MyNet]`.
     """
     path = Path(source)
-    if path.suffix in SUFFIXES and not path.is_dir():
+    if on_hub(source) is None and path.suffix in SUFFIXES and not path.is_dir():
         model, _ = convert(path)
     else:
         with allow_parts(parts):

@@ -53,4 +53,8 @@ def test_encoders_that_cannot_be_read(tmp_path: Path, capsys) -> None:
     command = ["data", "encode", str(tmp_path / "in.zip"), str(tmp_path / "out"), "--encoder", str(tmp_path / "vae")]
     assert main(command) == 2
     assert f"encoder: {tmp_path}/vae cannot be read" in " ".join(capsys.readouterr().err.split())
+    for encoder in ("somebody/vae", "somebody/model:vae"):  # the Hub is asked for hf:somebody/vae alone
+        assert main([*command[:-1], encoder]) == 2
+        repository = encoder.partition(":")[0]
+        assert f"no folder {repository}; a repository of the Hugging Face Hub is hf:" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.zip", "vae"]

@@ -78,7 +78,7 @@ def encode_command(
     source: _Images,
     destination: Annotated[Path, Argument(metavar="DEST", help="A folder.", show_default=False)],
     encoder: Annotated[
-        str, Option(help="An AutoencoderKL of diffusers: a folder, a Hub id, or owner/name:vae for a sub-folder.")
+        str, Option(help="An AutoencoderKL of diffusers: a folder or hf:owner/name; with :vae in its sub-folder.")
     ],
     size: _Size = None,
     crop: _Crop = None,

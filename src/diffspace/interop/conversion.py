@@ -13,6 +13,7 @@ import torch
 
 from diffspace._shapes import Tensor
 from diffspace.config import from_config, to_config
+from diffspace.files import missing_path
 from diffspace.interop import nvidia, openai, score_sde
 from diffspace.interop.model_parts import ModelParts, make_skeleton
 from diffspace.model import Model
@@ -79,7 +80,7 @@ def convert(source: str | Path, **options: Any) -> tuple[Model, Report]:
     """
     path = Path(source)
     if not path.is_file():
-        raise ValueError(f"source: there is no file {path}")
+        raise ValueError(f"source: there is no file {missing_path(source)}")
     try:
         content = _read_content(path)
         reader = _reader(content)

@@ -10,6 +10,7 @@ import torch
 
 from diffspace._shapes import Float, Tensor
 from diffspace.checks import require_package
+from diffspace.files import missing_path, on_hub
 from diffspace.transform import Transform, channel_moments, standardising
 
 
@@ -31,18 +32,20 @@ class Autoencoder(torch.nn.Module):
 
     @classmethod
     def load(cls, source: str | Path) -> Autoencoder:
-        """The autoencoder in a folder or at a Hub id of diffusers, with the statistics of its config.
+        """The autoencoder of diffusers in a folder or in a repository of the Hub, with the statistics of its config.
 
-        "owner/name:vae" is the sub-folder vae, where a pipeline keeps it. Only safetensors are read.
-        ValueError for what cannot be read.
+        "hf:owner/name:vae" and "folder:vae" are the sub-folder vae, where a pipeline keeps it. Only safetensors are
+        read. ValueError for what cannot be read.
         """
         diffusers = require_package("diffusers", "encoder:")
-        place, _, folder = str(source).partition(":")
-        where = Path(place).expanduser()
+        name = on_hub(source)
+        place, _, folder = (str(source) if name is None else name).partition(":")
+        if name is None:
+            if not Path(place).expanduser().is_dir():
+                raise ValueError(f"encoder: there is no folder {missing_path(place)}")
+            place = str(Path(place).expanduser())
         try:
-            vae = diffusers.AutoencoderKL.from_pretrained(
-                str(where) if where.exists() else place, subfolder=folder or None, use_safetensors=True
-            )
+            vae = diffusers.AutoencoderKL.from_pretrained(place, subfolder=folder or None, use_safetensors=True)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ValueError(f"encoder: {source} cannot be read: {' '.join(str(error).split())}") from None
         return cls(vae.eval())
