@@ -5,26 +5,27 @@ from __future__ import annotations
 import base64
 import html
 import io
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from diffspace._shapes import Int, Tensor
+from diffspace._shapes import Tensor
 from diffspace.data import DataSet
 from diffspace.figures.errors import draw_loss_by_sigma, draw_solver_error
-from diffspace.figures.samples import grid, is_image, samples_figure, save_image, to_pixels, trajectory_figure
+from diffspace.figures.samples import is_image, picture, samples_figure, save_image, trajectory_figure
 from diffspace.figures.style import new_figure
 from diffspace.model import Model
 from diffspace.objective import NoiseDistribution, loss_by_sigma
 from diffspace.oracles import ByClass, FiniteData, Oracle
 from diffspace.protocols import Cond, data_scale
-from diffspace.sampling import AdamsBashforth, Euler, Execution, Heun, Sampler, Samples, sample
+from diffspace.sampling import AdamsBashforth, Euler, Execution, Heun, Sampler, sample
 from diffspace.sampling.solvers.base import Solver
 from diffspace.solverlab import REFERENCE_SAMPLER, compare_solvers, reference
 
-_PER_CLASS, _UNLABELLED, _POINTS, _LOSS_SAMPLES = 10, 64, 2000, 512
+_CLASSES, _PER_CLASS, _UNLABELLED, _POINTS, _LOSS_SAMPLES = 20, 10, 64, 2000, 512
 
 _CSS = """
 :root { color-scheme: light; }
@@ -46,40 +47,49 @@ td.note { color: #616e7c; font-size: .86rem; }
 """
 
 
-def _cond(model: Model, labels: Int[Tensor, "batch"]) -> Cond | None:
-    """These classes, modulo their number, for a model that knows classes."""
-    return {"labels": labels % len(model.class_names)} if model.class_names else None
+def _in_turn(model: Model, count: int) -> Tensor | None:
+    """The classes that had data, in turn, for a model that knows classes."""
+    classes = model.sampled_classes
+    labels = [classes[k % len(classes)] for k in range(count)] if classes else None
+    return None if labels is None else torch.tensor(labels, dtype=torch.int64, device="cpu")
 
 
-def _draw(model: Model, labels: Int[Tensor, "batch"], trajectory: bool = False) -> Samples:
-    execution = Execution(batch_size=256, trajectory=trajectory)
-    return sample(model, seeds=range(len(labels)), cond=_cond(model, labels), execution=execution)
+def _as_cond(labels: Tensor | None) -> Cond | None:
+    return None if labels is None else {"labels": labels}
 
 
 def _samples_section(model: Model, held_out: DataSet) -> str:
-    names = model.class_names[:20]
-    if names and held_out.labels is not None:
-        places = [(held_out.labels == c).nonzero().flatten() for c in range(len(names))]
-        rows = [c for c in range(len(names)) if len(places[c])]
-        columns = min(_PER_CLASS, *(len(places[c]) for c in rows))
-        labels = torch.tensor(rows, dtype=torch.int64, device="cpu").repeat_interleave(columns)
-        chosen = torch.cat([places[c][:columns] for c in rows])
-        text = f"One row for each class ({', '.join(names[c] for c in rows)}); nothing was selected."
-    else:
-        count = _UNLABELLED if is_image(model.sample_shape) else _POINTS
-        labels = chosen = torch.arange(min(count, len(held_out)), dtype=torch.int64, device="cpu")
-        text, columns = "Nothing was selected.", 8
+    images, names = is_image(model.sample_shape), model.class_names
+    real = held_out.labels if names else None
+    chosen = torch.arange(min(_UNLABELLED if images else _POINTS, len(held_out)), dtype=torch.int64, device="cpu")
+    drawn = _in_turn(model, len(chosen)) if real is None else real[chosen]
+    rows: tuple[str, ...] = ()
+    cells, columns, text = None, 8, "Nothing was selected."
+    if real is not None and images:
+        there, columns = set(real.tolist()), _PER_CLASS
+        classes = sorted(sorted(model.sampled_classes, key=lambda c: c not in there)[:_CLASSES])
+        drawn = torch.tensor(classes, dtype=torch.int64, device="cpu").repeat_interleave(columns)
+        places = [(real == c).nonzero().flatten()[:columns] for c in classes]
+        chosen = torch.cat(places)
+        cells = [row * columns + column for row, found in enumerate(places) for column in range(len(found))]
+        rows = tuple(names[c] for c in classes)
+        of = "each class" if len(rows) == len(names) else f"{len(rows)} of {len(names)} classes"
+        text = f"One row for {of} ({', '.join(rows)}); nothing was selected."
+        if len(chosen) < len(drawn):
+            text += f" Gaps: the class has fewer than {columns} held-out items."
 
-    def show(raw: Tensor) -> Figure | np.ndarray:
-        if is_image(model.sample_shape):
-            return grid(to_pixels(raw, model.transform), columns)
-        return samples_figure(raw, model.transform)
+    def show(raw: Tensor, labels: Tensor | None, cells: Sequence[int] | None) -> Figure | np.ndarray:
+        if images:
+            return picture(raw, model.transform, columns, cells=cells, names=rows)
+        return samples_figure(raw, model.transform, labels, names)
 
+    count = len(chosen) if drawn is None else len(drawn)
+    samples = sample(model, seeds=range(count), cond=_as_cond(drawn), execution=Execution(batch_size=256))
     return _section(
         "Samples beside real data",
         text,
-        _picture(show(model.decode(_draw(model, labels).x)), f"samples, seeds 0 to {len(labels) - 1}"),
-        _picture(show(held_out.raw(chosen)), "held-out real data"),
+        _picture(show(model.decode(samples.x), drawn, None), f"samples, seeds 0 to {count - 1}"),
+        _picture(show(held_out.raw(chosen), None if real is None else real[chosen], cells), "held-out real data"),
     )
 
 
@@ -100,8 +110,8 @@ def _loss_section(model: Model, training: DataSet, held_out: DataSet, noise: Noi
     ideal: Oracle = FiniteData(known)
     if known_cond is not None:
         of_class = [known[known_cond["labels"] == c] for c in range(len(model.class_names))]
-        if all(len(part) for part in of_class):
-            ideal = ByClass([FiniteData(part) for part in of_class])
+        # a class without data is not asked for
+        ideal = ByClass([FiniteData(part if len(part) else known) for part in of_class])
     curves = {
         "held-out data": loss_by_sigma(model, new, new_cond, sigmas=sigmas),
         "training data": loss_by_sigma(model, seen, seen_cond, sigmas=sigmas, oracle=ideal),
@@ -117,27 +127,28 @@ def _loss_section(model: Model, training: DataSet, held_out: DataSet, noise: Noi
 
 
 def _trajectory_section(model: Model) -> str:
-    run = _draw(
+    few = math.prod(model.sample_shape) <= 2
+    count = 256 if few else 3
+    labels = _in_turn(model, 3 * count)
+    run = sample(
         model,
-        torch.arange(3 if is_image(model.sample_shape) else 256, dtype=torch.int64, device="cpu") * 3,
-        trajectory=True,
+        seeds=range(count),
+        cond=_as_cond(None if labels is None else labels[::3]),  # classes that are not neighbours
+        execution=Execution(batch_size=256, trajectory=True),
     )
     figure = trajectory_figure(run, model.transform)
-    text = (
-        "The state x (scaled to the range of the data) and the denoiser's answer D on the way from σ_max to 0. "
-        "D is a blur, the mean of all that x may become, until the noise is low enough to decide."
-    )
+    text = "The states x of samples on the way from σ_max to 0, and where they end."
+    if not few:
+        text = (
+            "The state x (scaled to the range of the data) and the denoiser's answer D on the way from σ_max to 0. "
+            "D is a blur, the mean of all that x may become, until the noise is low enough to decide."
+        )
     return _section("On the way", text, _picture(figure, f"Heun, N = {run.num_steps}, NFE {run.nfe}"))
 
 
 def _solver_section(model: Model) -> str:
     seeds, sampler = range(8), REFERENCE_SAMPLER.with_num_steps(200)
-    truth = reference(
-        model,
-        seeds=seeds,
-        cond=_cond(model, torch.arange(len(seeds), dtype=torch.int64, device="cpu")),
-        sampler=sampler,
-    )
+    truth = reference(model, seeds=seeds, cond=_as_cond(_in_turn(model, len(seeds))), sampler=sampler)
     multistep = AdamsBashforth(3, "epsilon", "log_sigma")
     solvers: dict[str, Solver] = {"Euler": Euler(), "Heun": Heun(), "Adams–Bashforth 3": multistep}
     samplers = {name: Sampler(solver=solver) for name, solver in solvers.items()}
@@ -201,7 +212,7 @@ def render_report(
 
 
 def _picture(source: Figure | np.ndarray, caption: str) -> str:
-    """A figure, or the pixels of small images, whose squares stay sharp, with a caption below."""
+    """A figure, or a picture of small images, whose squares stay sharp, with a caption below."""
     png = io.BytesIO()
     if isinstance(source, Figure):
         source.savefig(png, format="png", dpi=160)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,10 +13,12 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from diffspace._shapes import Shaped, Tensor
+from diffspace._shapes import Int, Shaped, Tensor
 from diffspace.figures.style import INK, PALETTE, new_figure, tidy
 from diffspace.sampling import Samples
 from diffspace.transform import Transform
+
+_SEEN = 64  # pixels that the longer side of an image has at least
 
 
 def is_image(sample_shape: Sequence[int]) -> bool:
@@ -82,6 +85,52 @@ def save_image(file: Path | io.BytesIO, pixels: np.ndarray) -> None:
     Image.fromarray(pixels).save(file, format="png")
 
 
+def picture(
+    raw: Shaped[Tensor, "batch *dims"],
+    transform: Transform,
+    columns: int | None = None,
+    *,
+    cells: Sequence[int] | None = None,
+    names: Sequence[str] = (),
+) -> np.ndarray:
+    """A grid of raw images, magnified by a whole number so that small ones can be seen, with a name for each row.
+
+    `cells` are the places of the images where some of the `columns`·len(names) stay empty.
+    """
+    pixels, factor = to_pixels(raw, transform), max(1, _SEEN // max(raw.shape[2:]))
+    if cells is not None:
+        blank = 0 if pixels.ndim == 3 else 255
+        images = np.full(((columns or 1) * len(names), *pixels.shape[1:]), blank, np.uint8)
+        images[list(cells)] = pixels
+        pixels = images
+    drawn = grid(pixels, columns).repeat(factor, 0).repeat(factor, 1)
+    if not names:
+        return drawn
+    if drawn.ndim == 2:
+        drawn = np.stack([drawn] * 3, -1)
+    return np.concatenate([_names_of_rows(names, len(drawn))[..., : drawn.shape[2]], drawn], 1)
+
+
+def _names_of_rows(names: Sequence[str], height: int) -> np.ndarray:
+    """Names below each other, right-aligned, as RGBA pixels; long ones are cut."""
+    size = min(16.0, 0.7 * height / len(names))
+    figure, pixels = Figure(dpi=72), io.BytesIO()  # 72 dpi: a pixel is a point
+    texts = [
+        figure.text(0, 0, name if len(name) <= 24 else name[:23] + "…", ha="right", va="center", color=INK)
+        for name in names
+    ]
+    for text in texts:
+        text.set(fontsize=size, parse_math=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a script that the font lacks is drawn as boxes
+        width = math.ceil(max(text.get_window_extent().width for text in texts) + size)
+        figure.set_size_inches(width / 72, height / 72)
+        for k, text in enumerate(texts):
+            text.set_position((1 - 0.4 * size / width, 1 - (k + 0.5) / len(names)))
+        figure.savefig(pixels, format="rgba", dpi=72)
+    return np.frombuffer(pixels.getvalue(), np.uint8).reshape(height, -1, 4)
+
+
 def draw_points(ax: Axes, points: np.ndarray, labels: Sequence[int] | None = None) -> None:
     """Points in a plane, coloured by class."""
     colours = PALETTE[0] if labels is None else [PALETTE[label % len(PALETTE)] for label in labels]
@@ -91,82 +140,126 @@ def draw_points(ax: Axes, points: np.ndarray, labels: Sequence[int] | None = Non
 
 
 def draw_samples(
-    ax: Axes, raw: Shaped[Tensor, "batch *dims"], transform: Transform, *, columns: int | None = None
+    ax: Axes,
+    raw: Shaped[Tensor, "batch *dims"],
+    transform: Transform,
+    *,
+    columns: int | None = None,
+    labels: Int[Tensor, "batch"] | None = None,
+    names: Sequence[str] = (),
 ) -> None:
-    """Images in a grid without a frame, points in a plane, other arrays as lines over the index."""
+    """Images in a grid without a frame, points in a plane, other arrays as lines over the index.
+
+    Points and lines have the colours of their classes, and with `names` a key to them.
+    """
     if is_image(raw.shape[1:]):
-        picture = grid(to_pixels(raw, transform), columns)
-        ax.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        ax.imshow(grid(to_pixels(raw, transform), columns), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         ax.set_axis_off()
         return
     values = raw.to(torch.float64).flatten(1).cpu().numpy()
-    if raw.shape[1:] == (2,):
-        draw_points(ax, values)
-    else:
-        ax.plot(values[:32].T, color=INK, lw=0.6, alpha=0.5)
+    classes = None if labels is None else labels.tolist()
+    if values.shape[1] == 2:
+        draw_points(ax, values, classes)
+    elif values.shape[1] == 1:
+        edges = np.linspace(values.min(), values.max(), 61).tolist()
+        for k in sorted(set(classes or [0])):
+            group = values[:, 0] if classes is None else values[[c == k for c in classes], 0]
+            ax.hist(group, edges, density=True, histtype="stepfilled", color=PALETTE[k % len(PALETTE)], alpha=0.5)
         tidy(ax)
+    else:
+        for k, line in enumerate(values[:32]):
+            ax.plot(line, color=INK if classes is None else PALETTE[classes[k] % len(PALETTE)], lw=0.6, alpha=0.5)
+        tidy(ax)
+    if classes and 0 < len(names) <= len(PALETTE):
+        for k in sorted(set(classes)):
+            ax.plot([], [], "o", ms=4, color=PALETTE[k], label=names[k].replace("$", r"\$"))
+        ax.legend(fontsize=8)
 
 
-def samples_figure(raw: Shaped[Tensor, "batch *dims"], transform: Transform) -> Figure:
+def samples_figure(
+    raw: Shaped[Tensor, "batch *dims"],
+    transform: Transform,
+    labels: Int[Tensor, "batch"] | None = None,
+    names: Sequence[str] = (),
+) -> Figure:
     """A plot of samples that are not images."""
-    figure = new_figure(4.5, 4.5 if raw.shape[1:] == (2,) else 3)
-    draw_samples(figure.subplots(), raw, transform)
+    figure = new_figure(4.5, 4.5 if math.prod(raw.shape[1:]) == 2 else 3)
+    draw_samples(figure.subplots(), raw, transform, labels=labels, names=names)
     return figure
 
 
 def save_samples(
-    path: Path, raw: Shaped[Tensor, "batch *dims"], transform: Transform, columns: int | None = None
+    path: Path,
+    raw: Shaped[Tensor, "batch *dims"],
+    transform: Transform,
+    columns: int | None = None,
+    names: Sequence[str] = (),
 ) -> None:
-    """A PNG: a plot, or a grid of images, magnified by a whole number so that small ones can be seen."""
+    """A PNG: a plot, or a grid of images (`picture`) with a name for each row."""
     if not is_image(raw.shape[1:]):
         samples_figure(raw, transform).savefig(path, format="png")
-        return
-    factor = max(1, 64 // max(raw.shape[2:]))
-    save_image(path, grid(to_pixels(raw, transform), columns).repeat(factor, 0).repeat(factor, 1))
+    else:
+        save_image(path, picture(raw, transform, columns, names=names))
 
 
 def trajectory_figure(samples: Samples, transform: Transform, *, count: int = 3, columns: int = 10) -> Figure:
     """The state and, below it, D for each of `count` samples, at up to `columns` levels (Figure 3 of the paper).
 
-    The state of images is shown divided by √(1 + (σ/σ_data)²), which keeps it in the range of the data at every σ;
-    points are drawn as paths to their ends. ValueError for samples without a trajectory.
+    The state is shown divided by √(1 + σ²/σ_data²), which keeps it in the range of the data at every σ; σ_data is the
+    standard deviation of the samples. Single numbers are drawn as paths over σ, points as paths in a plane, to their
+    ends. ValueError for samples without a trajectory.
     """
     path = samples.trajectory
     if path is None:
         raise ValueError("samples: have no trajectory; make them with execution=Execution(trajectory=True)")
-    count = min(count, path.x.shape[1])
-    sample_shape = tuple(path.x.shape[2:])
-    if not is_image(sample_shape):
-        return _paths_figure(path.x.flatten(2).numpy())
+    levels = samples.sigmas[:-1].tolist()
+    spread = float(path.x[-1].std(correction=0)) or 1.0
+    shrink = [(1 + (sigma / spread) ** 2) ** -0.5 for sigma in samples.sigmas.tolist()]
+    if path.x[0, 0].numel() <= 2:
+        return _paths_figure(path.x.flatten(2).cpu().numpy(), levels, shrink)
 
-    levels, sigma_data = samples.sigmas[:-1], float(path.x[-1].std()) or 1.0
+    count = min(count, path.x.shape[1])
     chosen = np.unique(np.linspace(0, len(levels) - 1, min(columns, len(levels))).round().astype(int))
     figure = new_figure(0.72 * len(chosen) + 0.9, 0.76 * 2 * count + 0.4)
     bare = {"xticks": [], "yticks": [], "frame_on": False}
     axes = figure.subplots(2 * count, len(chosen), squeeze=False, subplot_kw=bare)
     for row in range(count):
         for column, k in enumerate(chosen):
-            sigma = float(levels[k])
-            state = path.x[k, row : row + 1] / math.hypot(1, sigma / sigma_data)
-            for offset, picture in enumerate((state, path.denoised[k, row : row + 1])):
+            state = path.x[k, row : row + 1] * shrink[k]
+            for offset, shown in enumerate((state, path.denoised[k, row : row + 1])):
                 ax = axes[2 * row + offset, column]
-                pixels = to_pixels(transform.inverse(picture.to(torch.float32)), transform)[0]
-                ax.imshow(pixels, cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
+                raw = transform.inverse(shown.to(torch.float32))
+                if is_image(raw.shape[1:]):
+                    ax.imshow(to_pixels(raw, transform)[0], cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
+                else:
+                    ax.plot(raw.flatten().cpu().to(torch.float64), color=INK, lw=0.7)
+                    if ax is not axes[0, 0]:
+                        ax.sharey(axes[0, 0])
                 if row == 0 and offset == 0:
-                    ax.set_title(f"σ = {sigma:.3g}", fontsize=7.5, loc="center", fontweight="normal")
+                    ax.set_title(f"σ = {levels[k]:.3g}", fontsize=7.5, loc="center", fontweight="normal")
                 if column == 0:
                     ax.set_ylabel("x" if offset == 0 else "D(x; σ)", fontsize=8, rotation=0, ha="right", va="center")
     return figure
 
 
-def _paths_figure(x: np.ndarray) -> Figure:
-    """Paths of the first two coordinates, from noise to data."""
+def _paths_figure(x: np.ndarray, levels: Sequence[float], shrink: Sequence[float]) -> Figure:
+    """Paths of points in a plane from noise to data, or of single numbers over σ, which falls to the right."""
     figure = new_figure(4.5, 4.5)
     ax = figure.subplots()
-    ax.plot(x[:, :64, 0], x[:, :64, min(1, x.shape[2] - 1)], color=PALETTE[0], lw=0.5, alpha=0.5)
-    ax.scatter(x[-1, :, 0], x[-1, :, min(1, x.shape[2] - 1)], s=3, color=INK, lw=0, zorder=3)
-    spread = 1.6 * float(np.abs(x[-1]).max())
-    ax.set_xlim(-spread, spread)
-    ax.set_ylim(-spread, spread)
+    if x.shape[2] == 1:
+        # the end, at σ = 0, stands one step after the last level
+        sigmas = [*levels, levels[-1] ** 2 / levels[-2] if len(levels) > 1 else levels[-1] / 10]
+        ax.plot(sigmas, x[:, :64, 0] * np.asarray(shrink)[:, None], color=PALETTE[0], lw=0.5, alpha=0.5)
+        ax.scatter([sigmas[-1]] * x.shape[1], x[-1, :, 0], s=3, color=INK, lw=0, zorder=3)
+        ax.set_xscale("log")
+        ax.invert_xaxis()
+        ax.set_xlabel("noise level σ; the last points are at 0")
+        ax.set_ylabel("x / √(1 + σ²/σ_data²)")
+    else:
+        ax.plot(x[:, :64, 0], x[:, :64, 1], color=PALETTE[0], lw=0.5, alpha=0.5)
+        ax.scatter(x[-1, :, 0], x[-1, :, 1], s=3, color=INK, lw=0, zorder=3)
+        spread = 1.6 * float(np.abs(x[-1]).max())
+        ax.set_xlim(-spread, spread)
+        ax.set_ylim(-spread, spread)
     tidy(ax)
     return figure
