@@ -1,6 +1,7 @@
 import json
 import math
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,8 +10,10 @@ from small_networks import make_denoiser
 
 import diffspace as ds
 
+LABELS = {"labels": torch.tensor([0, 1])}
 
-def make_model(names=("cat", "dog")):
+
+def make_model(names=("cat", "dog"), counts=()):
     torch.manual_seed(0)
     labels = {"label_dim": len(names), "label_dropout": 0.1 if names else 0.0}
     network = ds.networks.DDPMpp((3, 8, 8), model_channels=8, channel_mult=(1, 2), num_blocks=1, **labels)
@@ -19,7 +22,7 @@ def make_model(names=("cat", "dog")):
             parameter.add_(0.05 * torch.randn_like(parameter))
     transform = ds.Transform((127.5,), (127.5,), 0, 255, "integer", "uint8")
     denoiser = ds.Preconditioned(network, ds.EDMPreconditioning(0.6))
-    return ds.Model(denoiser, transform, names, {"data": "animals"}).eval()
+    return ds.Model(denoiser, transform, names, {"data": "animals"}, counts).eval()
 
 
 def test_round_trip_is_exact(tmp_path):
@@ -43,6 +46,41 @@ def test_a_model_takes_part_as_a_denoiser_and_decodes():
     assert raw.dtype == torch.uint8
     assert raw.shape == (3, 3, 8, 8)
     assert torch.equal(raw, (samples.x.float() * 127.5 + 127.5).clamp(0, 255).round().to(torch.uint8))
+
+
+def test_classes_without_data_are_neither_drawn_nor_evaluated(tmp_path):
+    make_model(("a", "b", "c", "d"), (6, 0, 0, 3)).save(tmp_path)
+    model = ds.load(tmp_path)
+    assert model.class_counts == (6, 0, 0, 3)
+    assert model.sampled_classes == (0, 3)
+    counts = torch.bincount(model.random_labels(range(900)), minlength=4).tolist()
+    assert counts[1:3] == [0, 0]
+    assert abs(counts[0] - 450) < 4 * 15  # four standard deviations
+    proportional = torch.bincount(model.random_labels(range(900), proportional=True), minlength=4).tolist()
+    assert proportional[1:3] == [0, 0]
+    assert abs(proportional[0] - 600) < 4 * 14.2
+    x, sigma = torch.zeros(2, 3, 8, 8), torch.tensor(1.0)
+    for labels in (torch.tensor([0, 2]), torch.eye(4)[[3, 2]]):
+        with pytest.raises(ValueError, match=r"^labels: the training had no data of the class 'c'; known: a, d$"):
+            model(x, sigma, {"labels": labels})
+    model(x, sigma, {"labels": torch.tensor([0, 3])})
+
+
+def test_classes_whose_counts_are_not_known_are_all_drawn_as_ever(tmp_path):
+    model = make_model(("a", "b", "c"))
+    model.save(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    del config["class_counts"]  # as version 0.1 wrote it
+    path.write_text(json.dumps(config))
+    old = ds.load(tmp_path)
+    assert (old.class_counts, old.sampled_classes) == ((), (0, 1, 2))
+    assert torch.equal(old.random_labels(range(40)), ds.random_labels(range(40), (3, 8, 8), 3))
+    with pytest.raises(ValueError, match="proportional: how many samples of each class there were is not known"):
+        old.random_labels(range(4), proportional=True)
+    for counts in ((1, 2), (0, 0, 0), (1, -1, 1)):
+        with pytest.raises(ValueError, match="class_counts: expected"):
+            make_model(("a", "b", "c"), counts)
 
 
 def test_a_model_of_another_shape_is_refused():
@@ -99,17 +137,29 @@ def test_weights_of_another_network_are_refused(tmp_path):
         ds.load(tmp_path)
 
 
-def test_names_that_the_hub_cannot_have_are_errors_without_a_network(monkeypatch):
+def test_only_a_name_that_begins_with_hf_is_asked_of_the_hub(tmp_path, monkeypatch):
     import huggingface_hub
 
-    def refuse(*args, **kwargs):
+    asked = []
+
+    def refuse(name, **kwargs):
+        asked.append(name)
         raise OSError("offline")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
-    with pytest.raises(ValueError, match="is no folder, and the Hub failed: offline"):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "typed").mkdir(parents=True)
+    with pytest.raises(ValueError, match="there is no folder runs/typod; did you mean runs/typed"):
+        ds.load("runs/typod")
+    with pytest.raises(ValueError, match=r"no folder nobody/nothing; a repository of the .* is hf:nobody/nothing$"):
         ds.load("nobody/nothing")
-    with pytest.raises(ValueError, match="no folder"):
-        ds.load("runs/digits/deeper")
+    for source in ("runs/digits/deeper", Path("nobody/nothing"), "nothing.pt"):
+        with pytest.raises(ValueError, match="source: there is no f"):
+            ds.load(source)
+    assert asked == []
+    with pytest.raises(ValueError, match="source: hf:nobody/nothing cannot be had from the Hub: offline"):
+        ds.load("hf:nobody/nothing")
+    assert asked == ["nobody/nothing"]
 
 
 def test_a_repository_of_the_hub_is_loaded_from_its_snapshot(tmp_path, monkeypatch):
@@ -117,7 +167,7 @@ def test_a_repository_of_the_hub_is_loaded_from_its_snapshot(tmp_path, monkeypat
 
     make_model().save(tmp_path / "snapshot")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, allow_patterns: str(tmp_path / "snapshot"))
-    assert ds.load("somebody/animals").class_names == ("cat", "dog")
+    assert ds.load("hf:somebody/animals").class_names == ("cat", "dog")
 
 
 class FakeHub:
@@ -151,9 +201,11 @@ def test_a_model_comes_back_from_the_hub_with_a_card(tmp_path, monkeypatch):
     assert files == {"config.json", "model.safetensors", "README.md"}
     card = (tmp_path / "somebody/animals/README.md").read_text()
     assert card.startswith("---\nlibrary_name: diffspace\n")
-    assert "diffspace sample somebody/animals" in card
+    assert "diffspace sample hf:somebody/animals" in card
     x = torch.randn(2, 3, 8, 8)
-    assert torch.equal(ds.load("somebody/animals")(x, torch.tensor(0.3)), model(x, torch.tensor(0.3)))
+    assert torch.equal(
+        ds.load("hf:somebody/animals")(x, torch.tensor(0.3), LABELS), model(x, torch.tensor(0.3), LABELS)
+    )
 
 
 def test_what_the_hub_refuses_is_one_line(monkeypatch):

@@ -89,6 +89,7 @@ def _load_folder(folder: Path) -> Model:
         former = former_range(getattr(preconditioning, "sigma_data", None))
         stated = config.get("sampling_range", former)
         denoiser = Preconditioned(network, preconditioning, None if stated is None else tuple(stated))
-        return Model(denoiser, Transform(**settings), tuple(config["class_names"]), config["notes"])
+        counts = tuple(config.get("class_counts", ()))  # which version 0.1 did not write
+        return Model(denoiser, Transform(**settings), tuple(config["class_names"]), config["notes"], counts)
     except (ValueError, TypeError, AttributeError, KeyError, RuntimeError, RecursionError) as error:
         raise ValueError(f"source: {folder / CONFIG} and {WEIGHTS} make no model: {first_line(error)}") from None

@@ -1,6 +1,6 @@
 """A trained model: a denoiser with everything needed to use it, saved as a folder.
 
-The folder holds `config.json` (network, preconditioning, transform, class names, σ range of sampling) and
+The folder holds `config.json` (network, preconditioning, transform, classes, σ range of sampling) and
 `model.safetensors`. Loading executes nothing in it.
 """
 
@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from diffspace._shapes import Batch, Float, Shaped, Sigma, Tensor
-from diffspace.checks import first_line
+from diffspace._shapes import Batch, Float, Int, Shaped, Sigma, Tensor
+from diffspace.checks import check_integer, first_line, nearest
 from diffspace.config import to_config
 from diffspace.files import write_tensors, write_text
 from diffspace.preconditioning import Preconditioned
 from diffspace.protocols import PAPER_RANGE, PAPER_SIGMA_DATA, Cond
+from diffspace.sampling.streams import random_labels
 from diffspace.transform import Transform
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -29,8 +30,14 @@ FORMAT = "diffspace model 1"
 class Model(torch.nn.Module):
     """A denoiser with the transform of its data, the names of its classes and notes.
 
-    It is a `Denoiser` in the model's space; `decode` converts samples to raw values. `notes` is any JSON-able mapping
-    to save with the model, such as its data set and the length of training.
+    It is a `Denoiser` in the model's space; `decode` converts samples to raw values.
+
+    Args:
+        denoiser: with a network whose config states the shape of a sample.
+        transform: from raw values to the model's space.
+        class_names: a name for each class of the network.
+        notes: any JSON-able mapping to save with the model, such as its data set and the length of training.
+        class_counts: the training samples of each class; () if they are not known. A class without any is not sampled.
     """
 
     def __init__(
@@ -39,11 +46,17 @@ class Model(torch.nn.Module):
         transform: Transform,
         class_names: tuple[str, ...] = (),
         notes: Mapping[str, Any] | None = None,
+        class_counts: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
         self.denoiser = denoiser
         self.transform = transform
-        self.class_names = tuple(class_names)
+        self.class_names, self.class_counts = tuple(class_names), tuple(class_counts)
+        for count in self.class_counts:
+            check_integer("class_counts", count, 0)
+        if self.class_counts and (len(self.class_counts) != len(self.class_names) or not any(self.class_counts)):
+            expected = f"{len(self.class_names)}, one for each class, not all 0"
+            raise ValueError(f"class_counts: expected {expected}, got {self.class_counts}")
         self.notes: dict[str, Any] = dict(notes or {})
         if denoiser.sample_shape is None:
             raise ValueError("denoiser: its network has no config that states the shape of a sample")
@@ -52,7 +65,9 @@ class Model(torch.nn.Module):
         self.sigma_data, self.sampling_range = denoiser.sigma_data, denoiser.sampling_range
 
     def forward(self, x: Batch, sigma: Sigma, cond: Cond | None = None) -> Batch:
-        """D(x; σ) in the model's space."""
+        """D(x; σ) in the model's space; ValueError for the label of a class of which there were no data."""
+        if cond is not None and "labels" in cond and 0 in self.class_counts:
+            self.check_labels(cond["labels"])
         denoised: Tensor = self.denoiser(x, sigma, cond)
         return denoised
 
@@ -63,6 +78,33 @@ class Model(torch.nn.Module):
     def weight(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """The training weight λ(σ)."""
         return self.denoiser.weight(sigma)
+
+    @property
+    def sampled_classes(self) -> tuple[int, ...]:
+        """The numbers of the classes that can be sampled: of all, or of those that had data where that is known."""
+        return tuple(k for k in range(len(self.class_names)) if not self.class_counts or self.class_counts[k])
+
+    def random_labels(self, seeds: Sequence[int], proportional: bool = False) -> Int[Tensor, "batch"]:
+        """A class for each seed (`diffspace.random_labels`), each of those that can be sampled equally likely.
+
+        `proportional`: in the proportions of the training data instead.
+        """
+        if not self.class_names:
+            raise ValueError("labels: the model has no class_names")
+        if proportional:
+            if not self.class_counts:
+                raise ValueError("proportional: how many samples of each class there were is not known")
+            return random_labels(seeds, self.sample_shape, len(self.class_names), self.class_counts)
+        chosen = torch.tensor(self.sampled_classes, dtype=torch.int64, device="cpu")
+        return chosen[random_labels(seeds, self.sample_shape, len(chosen))]
+
+    def check_labels(self, labels: Shaped[Tensor, "batch *classes"]) -> None:
+        """ValueError for labels, class numbers (B,) or vectors (B, classes), of a class of which there were no data."""
+        used = labels if labels.ndim == 1 else labels.nonzero()[:, 1]
+        empty = [k for k, count in enumerate(self.class_counts) if not count]
+        if len(wrong := used[torch.isin(used, torch.tensor(empty, dtype=torch.int64, device=used.device))]):
+            name, known = self.class_names[int(wrong[0])], [self.class_names[k] for k in self.sampled_classes]
+            raise ValueError(f"labels: the training had no data of the class {name!r}; {nearest(name, known)}")
 
     def decode(self, x: Batch) -> Shaped[Tensor, "batch *dims"]:
         """Samples as raw values, clipped and rounded as the data require."""
@@ -98,6 +140,7 @@ class Model(torch.nn.Module):
             "preconditioning": to_config("preconditioning", self.denoiser.preconditioning),
             "transform": dataclasses.asdict(self.transform),
             "class_names": list(self.class_names),
+            "class_counts": list(self.class_counts),
             "sampling_range": self.sampling_range,
             "notes": self.notes,
         }
@@ -129,6 +172,6 @@ tags: [diffusion, edm]
 {listed}
 
 ```bash
-diffspace sample {repo_id}
+diffspace sample hf:{repo_id}
 ```
 """

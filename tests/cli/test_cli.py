@@ -1,5 +1,6 @@
 """The commands as a person runs them: what they leave on disk, what they print, and their one-line errors."""
 
+import dataclasses
 import json
 import math
 
@@ -8,10 +9,14 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from rich.text import Text
 
 import diffspace as ds
 from diffspace.cli.app import main
+from diffspace.cli.console import Stages, err, out, progress_bar, table
 from diffspace.cli.options import parse_seeds
+from diffspace.cli.runs import with_classes_of
+from diffspace.data import DataSet, InMemory
 
 
 def error_of(capsys, *arguments):
@@ -74,7 +79,7 @@ def test_an_interrupted_folder_has_the_labels_of_its_pictures(digits_run, tmp_pa
     monkeypatch.setattr(ds, "sample_batches", interrupted)
     options = ["--seeds", "0-5", "--batch", "2", "--class", "3", "--steps", "2"]
     assert main(["sample", str(digits_run), *options, "--out", str(out)]) == 130
-    assert json.loads((out / "labels.json").read_text()) == {"000000.png": 3, "000001.png": 3}
+    assert json.loads((out / "labels.json").read_text()) == {"000000.png": "3", "000001.png": "3"}
 
 
 def test_a_model_goes_on_being_trained(digits_run, tmp_path, capsys):
@@ -113,6 +118,7 @@ def test_grid_array_and_folder_hold_the_same_samples(digits_run, tmp_path):
     with np.load(tmp_path / "x.npz") as arrays:
         assert arrays["seeds"].tolist() == [3, 4, 5, 9]
         assert arrays["labels"].tolist() == [7, 2, 7, 2]
+        assert arrays["class_names"].tolist() == list("0123456789")
         # 1e-5 through a network may move a value across a half
         assert np.abs(arrays["x"].astype(int) - expected.numpy().astype(int)).max() <= 1
         stored = arrays["x"]
@@ -122,15 +128,15 @@ def test_grid_array_and_folder_hold_the_same_samples(digits_run, tmp_path):
         "001000/001000.png",
     ]
     assert json.loads((tmp_path / "many" / "labels.json").read_text()) == {
-        "000000/000999.png": 7,
-        "001000/001000.png": 2,
+        "000000/000999.png": "7",
+        "001000/001000.png": "2",
     }
     names = sorted(path.name for path in (tmp_path / "singles").iterdir())
     assert names == ["000003.png", "000004.png", "000005.png", "000009.png", "labels.json"]
     with Image.open(tmp_path / "singles" / "000009.png") as picture:
         single = np.asarray(picture)
     assert np.abs(single.astype(int) - np.round(stored[3, 0] * (255 / 16)).astype(int)).max() <= 16
-    assert json.loads((tmp_path / "singles" / "labels.json").read_text())["000004.png"] == 2
+    assert json.loads((tmp_path / "singles" / "labels.json").read_text())["000004.png"] == "2"
     with Image.open(tmp_path / "grid.png") as picture:
         assert picture.width > 4 * 8
 
@@ -248,6 +254,82 @@ def test_seeds(text, seeds):
 def test_bad_seeds(text):
     with pytest.raises(ValueError, match="--seeds"):
         parse_seeds(text)
+
+
+def save_classes(folder, names, counts=(), label_dim=None):
+    """An untrained model of points with these classes."""
+    network = ds.networks.MLP((2,), width=8, depth=1, label_dim=label_dim or len(names))
+    denoiser = ds.Preconditioned(network, ds.EDMPreconditioning(0.5))
+    ds.Model(denoiser, ds.Transform(), names, {}, counts).save(folder)
+
+
+def classes_of(folder, *options, seeds="0-7"):
+    """The names of the classes of samples."""
+    out = folder / "x.npz"
+    assert (
+        main(["sample", str(folder), "--steps", "1", "--seeds", seeds, "--out", str(out), "--overwrite", *options]) == 0
+    )
+    with np.load(out) as arrays:
+        names = arrays["class_names"] if "class_names" in arrays else range(99)
+        return [names[k] for k in arrays["labels"]]
+
+
+class TestClasses:
+    def test_names_that_are_numbers_are_names(self, tmp_path, capsys):
+        save_classes(tmp_path, tuple(sorted(map(str, range(1, 13)))))
+        assert classes_of(tmp_path, "--class", "1,2,12")[:3] == ["1", "2", "12"]
+        assert classes_of(tmp_path, "--class", "#0,#1,2")[:3] == ["1", "10", "2"]
+        message = error_of(capsys, "sample", tmp_path, "--class", "0,1,2")
+        assert "--class: '0' is unknown; #0 to #11 are numbers; did you mean '10'? known: 1, 10, 11," in message
+        assert "--class: '#12' is unknown" in error_of(capsys, "sample", tmp_path, "--class", "#12")
+
+    def test_a_name_may_have_commas(self, tmp_path):
+        save_classes(tmp_path, ("cat", "crane, bird", "crane, machine", "#1"))
+        chosen = ["--class", "crane, machine", "--class", "cat,#1", "--class", "crane, bird"]
+        assert classes_of(tmp_path, *chosen)[:5] == ["crane, machine", "cat", "#1", "crane, bird", "crane, machine"]
+
+    def test_classes_without_data_are_refused_by_name_and_not_drawn(self, tmp_path, capsys):
+        save_classes(tmp_path, ("a", "b", "c"), (30, 0, 10))
+        assert set(classes_of(tmp_path, seeds="0-99")) == {"a", "c"}
+        proportional = classes_of(tmp_path, "--class-proportions", seeds="0-199")
+        assert proportional.count("b") == 0
+        assert abs(proportional.count("a") - 150) < 4 * 6.2  # four standard deviations
+        for chosen in ("b", "#1", "a,b"):
+            message = error_of(capsys, "sample", tmp_path, "--class", chosen)
+            assert "labels: the training had no data of the class 'b'; known: a, c" in message
+        both = error_of(capsys, "sample", tmp_path, "--class", "a", "--class-proportions")
+        assert "--class-proportions: has no effect with --class" in both
+
+    def test_a_model_whose_classes_have_no_names_is_asked_by_number(self, tmp_path, capsys):
+        save_classes(tmp_path, (), label_dim=3)
+        assert "has 3 classes without names; choose by number, such as '#0'" in error_of(capsys, "sample", tmp_path)
+        assert classes_of(tmp_path, "--class", "#2,#0")[:3] == [2, 0, 2]
+
+    def test_the_classes_of_data_go_by_name(self, tmp_path):
+        save_classes(tmp_path, ("cat", "dog", "owl"))
+        model, values = ds.load(tmp_path), torch.zeros(3, 2)
+        data = DataSet("x", InMemory(values), ds.Transform(), torch.tensor([0, 1, 0]), ("owl", "cat"))
+        assert with_classes_of(model, data).labels.tolist() == [2, 0, 2]
+        with pytest.raises(ValueError, match="data: the model does not have the class 'owls'; did you mean 'owl'"):
+            with_classes_of(model, dataclasses.replace(data, class_names=("owls", "cat")))
+        save_classes(tmp_path, ("0", "1"))
+        assert with_classes_of(ds.load(tmp_path), data).labels.tolist() == [0, 1, 0]
+
+
+def test_names_of_others_send_no_command_to_the_terminal(tmp_path, capsys):
+    name = "a\x1b]0;x\x07\x9b\u202e"
+    np.save(tmp_path / f"{name}.npy", np.random.default_rng(0).normal(size=(40, 2)))
+    assert main(["inspect", str(tmp_path / f"{name}.npy")]) == 0
+    assert main(["inspect", str(tmp_path / f"{name}.np")]) == 2
+    for console in (out, err):
+        console.print(Text(f"{name}\udcff", style="bold"))
+        console.print(table(("x", "y"), [(name, Text(name))]))
+        with progress_bar("images") as bar:
+            Stages(bar)(name)
+    captured = capsys.readouterr()
+    for text in captured:
+        assert text.isprintable() or set(text) - set(filter(str.isprintable, text)) == {"\n"}
+        assert r"a\x1b]0;x\x9b\u202e" in text.replace(r"\x07", "")  # which rich leaves out
 
 
 class TestMistakes:

@@ -102,3 +102,6 @@ def test_wrong_arguments_are_named():
         initial_latents([], (2,))
     with pytest.raises(ValueError, match="num_classes: expected an integer of at least 1, got 0"):
         random_labels([1], (2,), 0)
+    for counts in ((1, 2), (0, 0, 0), (1, -1, 1)):
+        with pytest.raises(ValueError, match="counts: expected 3 numbers"):
+            random_labels([1], (2,), 3, counts)

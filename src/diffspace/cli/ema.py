@@ -108,7 +108,7 @@ def _average(run: Path, model: ds.Model, plan: Reconstruction) -> ds.Model:
         raise ValueError(f"{run}: its snapshots are of another model: {reason}") from None
     notes = {name: value for name, value in model.notes.items() if name != "steps"}
     notes |= {"images": plan.images, "ema_width": plan.width}
-    return ds.Model(model.denoiser, model.transform, model.class_names, notes).eval()
+    return ds.Model(model.denoiser, model.transform, model.class_names, notes, model.class_counts).eval()
 
 
 def _write(run: Path, plan: Reconstruction, out: Path | None, overwrite: bool) -> None:

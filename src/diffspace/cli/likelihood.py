@@ -170,15 +170,13 @@ def _held_out(model: ds.Model, folder: Path, run: Recipe | None, data: str | Non
 
 
 def _labels(model: ds.Model, held_out: DataSet) -> Tensor | None:
-    """The classes of the data, for a model that knows classes; ValueError where the data do not fit."""
+    """The model's numbers of the classes of the data, if it knows classes; ValueError where the data do not fit."""
+    from diffspace.cli.runs import with_classes_of
+
     if model.sample_shape != held_out.sample_shape:
         there, here = ("×".join(map(str, shape)) for shape in (model.sample_shape, held_out.sample_shape))
         raise ValueError(f"data: samples are of {here}, the model's of {there}")
-    if not model.class_names or held_out.labels is None:
-        return None
-    if len(held_out.class_names) != len(model.class_names):
-        raise ValueError(f"data: {len(held_out.class_names)} classes, the model has {len(model.class_names)}")
-    return held_out.labels
+    return with_classes_of(model, held_out).labels if model.class_names else None
 
 
 def _row(name: str, values: Tensor, errors: Tensor | None, of_steps: float) -> tuple[str, ...]:

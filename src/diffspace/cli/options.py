@@ -38,12 +38,22 @@ def _import(names: list[str] | None) -> list[str] | None:
     return names
 
 
-AnyModel = Annotated[str, Argument(help="Folder of a run or model, a checkpoint of another project, or a Hub id.")]
+AnyModel = Annotated[
+    str, Argument(help="Folder of a run or model, a checkpoint of another project, or hf:owner/name on the Hub.")
+]
 DATA = "digits, a point set (swissroll, …), a folder or .zip of images, an array, …"
 DataOptions = Annotated[
     list[str] | None, Argument(help="Options of the data, such as size=64 holdout=1000.", show_default=False)
 ]
-Classes = Annotated[str | None, Option("--class", help="By name or index, several in turn: 0,1,2. Default: random.")]
+Classes = Annotated[
+    list[str] | None,
+    Option(
+        "--class",
+        help="By name, several in turn: cat,dog; repeatable, for names with commas; #3 is number 3. Default: random.",
+        show_default=False,
+    ),
+]
+Proportions = Annotated[bool, Option("--class-proportions", help="Random classes in the proportions of the data.")]
 Sets = Annotated[int, integer_option("Sets of n samples; distances are their mean.")]
 Size = Annotated[
     int | None, integer_option("Samples in a set. Default: as many as held out, up to 10,000.", "--n", minimum=2)
@@ -87,21 +97,38 @@ def parse_seeds(text: str, option: str = "--seeds") -> list[int]:
     return seeds
 
 
-def choose_labels(model: ds.Model, classes: str | None, seeds: Sequence[int]) -> Int[Tensor, "batch"] | None:
+def choose_labels(
+    model: ds.Model, classes: Sequence[str] | None, seeds: Sequence[int], proportional: bool = False
+) -> Int[Tensor, "batch"] | None:
     """The named classes in turn, else random ones by seed; None for a model without classes."""
     import torch
 
-    names = model.class_names
-    if classes is None:
-        return ds.random_labels(seeds, model.sample_shape, len(names)) if names else None
-    if not names:
+    count = getattr(model.denoiser.network, "label_dim", len(model.class_names))
+    if proportional and (classes or not count):
+        raise ValueError(f"--class-proportions: has no effect {'with --class' if classes else 'without classes'}")
+    if not classes:
+        if count and not model.class_names:
+            raise ValueError(f"--class: the model has {count} classes without names; choose by number, such as '#0'")
+        return model.random_labels(seeds, proportional) if count else None
+    if not count:
         raise ValueError("--class: the model was trained without classes")
-    indices = []
-    for word in (part.strip() for part in classes.split(",")):
+    found = [number for text in classes for number in _class_numbers(text, model.class_names, count)]
+    numbers = torch.tensor(found, dtype=torch.int64, device="cpu")
+    model.check_labels(numbers)
+    return numbers.repeat(-(-len(seeds) // len(numbers)))[: len(seeds)]
+
+
+def _class_numbers(text: str, names: Sequence[str], count: int) -> list[int]:
+    """The classes of a word of --class: one name, which may have commas, or names and numbers between commas."""
+    if text in names:
+        return [names.index(text)]
+    numbers = []
+    for word in (part.strip() for part in text.split(",")):
+        number = re.fullmatch(r"#(\d+)", word)
         if word in names:
-            indices.append(names.index(word))
-        elif word.isdecimal() and int(word) < len(names):
-            indices.append(int(word))
+            numbers.append(names.index(word))
+        elif number is not None and int(number[1]) < count:
+            numbers.append(int(number[1]))
         else:
-            raise ValueError(f"--class: {word!r} is unknown; {nearest(word, names)}")
-    return torch.tensor(indices, dtype=torch.int64, device="cpu").repeat(-(-len(seeds) // len(indices)))[: len(seeds)]
+            raise ValueError(f"--class: {word!r} is unknown; #0 to #{count - 1} are numbers; {nearest(word, names)}")
+    return numbers

@@ -71,11 +71,13 @@ class SampleWriter:
         transform: Transform,
         sample_shape: Sequence[int],
         *,
+        class_names: Sequence[str] = (),
         overwrite: bool = False,
         columns: int | None = None,
         subdirs: bool = False,
     ) -> None:
         self.path, self.transform, self.columns, self.subdirs = path, transform, columns, subdirs
+        self._class_names = tuple(class_names)
         self.is_folder = path.suffix == ""
         self._seeds: list[int] = []
         self._labels: list[Tensor] = []
@@ -118,7 +120,8 @@ class SampleWriter:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         labels = torch.cat(self._labels) if self._labels else None
         if self.is_folder and labels is not None:  # also after an error: the pictures that exist need their labels
-            write_json(self.path / _LABELS, dict(zip(map(self._name, self._seeds), labels.tolist(), strict=True)))
+            named = [self._class_names[k] if self._class_names else k for k in labels.tolist()]
+            write_json(self.path / _LABELS, dict(zip(map(self._name, self._seeds), named, strict=True)))
         if self.is_folder or kind is not None or not self._raw:
             return
         raw = torch.cat(self._raw)
@@ -129,6 +132,8 @@ class SampleWriter:
             arrays: dict[str, Any] = {"x": raw.numpy(), "seeds": np.asarray(self._seeds)}
             if labels is not None:
                 arrays["labels"] = labels.numpy()
+                if self._class_names:
+                    arrays["class_names"] = np.asarray(self._class_names)
             np.savez_compressed(temporary, **arrays)
 
     def _name(self, seed: int) -> str:

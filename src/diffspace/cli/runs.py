@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 
 from diffspace._shapes import Tensor
-from diffspace.checks import check_number
+from diffspace.checks import check_number, nearest
 from diffspace.cli.console import Stages, progress_bar
 from diffspace.config import to_config
 from diffspace.data import DataSet, differences, fingerprints
@@ -92,13 +93,15 @@ def _make_run(
 
 
 def _draw_preview(model: Model, path: Path) -> None:
-    """Eight columns of samples from the seeds 0, 1, …, the classes in turn, one row each where there are few."""
-    classes = len(model.class_names)
-    count = 2000 if len(model.sample_shape) == 1 else 8 * min(classes, 10) or 64
-    cond = {"labels": torch.arange(count, dtype=torch.int64, device="cpu") // 8 % classes} if classes else None
+    """Eight columns of samples from the seeds 0, 1, …, with a row for each of up to ten classes that had data."""
+    classes = model.sampled_classes
+    count = 2000 if len(model.sample_shape) == 1 else 8 * min(len(classes), 10) or 64
+    labels = [classes[k // 8 % len(classes)] for k in range(count)] if classes else None
+    cond = None if labels is None else {"labels": torch.tensor(labels, dtype=torch.int64, device="cpu")}
     samples = sample(model, seeds=range(count), cond=cond, execution=Execution(batch_size=256))
     with atomic_path(path) as temporary:
-        save_samples(temporary, model.decode(samples.x), model.transform, columns=8)
+        names = [model.class_names[k] for k in classes[: count // 8]]
+        save_samples(temporary, model.decode(samples.x), model.transform, columns=8, names=names)
 
 
 def _of_model(model: Model) -> dict[str, Any]:
@@ -209,14 +212,14 @@ def open_recipe(folder: Path) -> Recipe:
 
 
 def load_data_of(folder: Path, recipe: Recipe, model: Model, warn: Callable[[str], None]) -> tuple[DataSet, DataSet]:
-    """The data of a run, with a warning where they are not those that its model was trained with."""
+    """The data of a run, in its model's class numbers; a warning where they are not those that it was trained with."""
     data = recipe.data.load()
     if found := differences(model.notes.get("fingerprint") or {}, fingerprints(*data)):
         warn(
             f"{folder}: the data have changed since the training: {found}; what is held out now may have been "
             "trained on, so that scores and likelihoods may be too good"
         )
-    return data
+    return with_classes_of(model, data[0]), with_classes_of(model, data[1])
 
 
 def read_run(folder: Path, overrides: Sequence[str]) -> Recipe:
@@ -233,6 +236,26 @@ def open_run(recipe: Recipe, folder: Path, processes: Processes, warn: Callable[
     run = _make_run(recipe, recipe.data.load(), folder, processes, warn)
     run.resume()
     return run
+
+
+def with_classes_of(model: Model, data: DataSet) -> DataSet:
+    """The data with the class numbers of a model that knows classes, which go by name.
+
+    ValueError for a class that the model does not have. Where the model has numbers for names, as converted ones have,
+    the numbers of the data are meant.
+    """
+    there, here = model.class_names, data.class_names
+    if data.labels is None or not there or here == there:
+        return data
+    if there == tuple(map(str, range(len(there)))) and len(here) == len(there):
+        return dataclasses.replace(data, class_names=there)
+    found = {k: here[k] for k in sorted(set(data.labels.tolist()))}
+    for name in found.values():
+        if name not in there:
+            raise ValueError(f"data: the model does not have the class {name!r}; {nearest(name, there)}")
+    numbers = [there.index(found[k]) if k in found else 0 for k in range(len(here))]
+    labels = torch.tensor(numbers, dtype=torch.int64, device="cpu")[data.labels]
+    return dataclasses.replace(data, labels=labels, class_names=there)
 
 
 class Scoring:

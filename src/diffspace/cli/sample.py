@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Option
 
 import diffspace as ds
-from diffspace.cli.options import AnyModel, Batch, Classes, Device, Overwrite, Parts, integer_option
+from diffspace.cli.options import AnyModel, Batch, Classes, Device, Overwrite, Parts, Proportions, integer_option
 from diffspace.cli.sampler_options import build_sampler, with_sampler_options
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def sample_command(
     ),
     seeds: Annotated[str, Option(help="Seeds of the samples, such as 0-63,100.")] = "0-63",
     classes: Classes = None,
+    proportions: Proportions = False,
     batch: Batch = 64,
     columns: Annotated[int | None, integer_option("Columns of the grid.")] = None,
     subdirs: Annotated[bool, Option("--subdirs", help="One folder for every 1000 seeds.")] = False,
@@ -49,11 +50,17 @@ def sample_command(
     loaded = load_model(model, device)
     sampler = build_sampler(sampling, model, denoiser=loaded)
     writer = SampleWriter(
-        out, loaded.transform, loaded.sample_shape, overwrite=overwrite, columns=columns, subdirs=subdirs
+        out,
+        loaded.transform,
+        loaded.sample_shape,
+        class_names=loaded.class_names,
+        overwrite=overwrite,
+        columns=columns,
+        subdirs=subdirs,
     )
     if writer.is_folder and len(set(seed_list)) < len(seed_list):
         raise ValueError(f"--seeds: {seeds!r} names a seed twice, but a folder has one picture for each")
-    labels = choose_labels(loaded, classes, seed_list)
+    labels = choose_labels(loaded, classes, seed_list, proportions)
     _prepare(loaded.denoiser.network, precision, compile, winograd)
 
     cond, done = None if labels is None else {"labels": labels}, 0

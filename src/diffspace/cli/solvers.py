@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 from typer import Argument, Option
 
 import diffspace as ds
-from diffspace.cli.options import Classes, Device, Overwrite, Parts, integer_option
+from diffspace.cli.options import Classes, Device, Overwrite, Parts, Proportions, integer_option
 from diffspace.cli.sampler_options import FAMILY_FLAGS
 
 if TYPE_CHECKING:
@@ -29,12 +29,13 @@ def solvers_command(
     nfe: Annotated[str, Option(help="Budgets: evaluations of the denoiser for a sample.")] = "5,8,10,15,20,35,50",
     seeds: Annotated[str, Option(help="Seeds of the samples that are measured, such as 0-63.")] = "0-63",
     classes: Classes = None,
+    proportions: Proportions = False,
     solvers: Annotated[str | None, Option(help="Solvers, such as heun,ab:k=4,prediction=x0. Default: all.")] = None,
     steps: Annotated[
         str | None,
         Option("--steps", *FAMILY_FLAGS, help="Kinds of steps, such as edm:rho=10,loglinear. Default: several."),
     ] = None,
-    reference_steps: Annotated[int, Option(help="Steps of the reference; half of them tell its error.")] = 400,
+    reference_steps: Annotated[int, Option(help="Steps of the reference; runs of fewer tell its error.")] = 400,
     fit: Annotated[bool, Option("--fit", help="First fit a solver to each budget: samplers/fitted-N.")] = False,
     fit_seeds: Annotated[
         str | None, Option(help=f"Seeds of the fit, not those of --seeds. Default: {_FIT_SEEDS}.")
@@ -64,8 +65,10 @@ def solvers_command(
         raise ValueError("--fit-seeds: expected other seeds than --seeds, on which the result is judged")
     chosen = _parse_choice(solvers, steps, budgets)
 
-    denoiser = _load(source, classes, device)
-    problem = _Problem(source, denoiser, classes, ds.Execution(batch, choose_device(device)), reference_steps)
+    denoiser = _load(source, classes, proportions, device)
+    problem = _Problem(
+        source, denoiser, classes, proportions, ds.Execution(batch, choose_device(device)), reference_steps
+    )
     with progress_bar("evaluations") as bar:
         stage = Stages(bar)
         found = {} if problem.model is None else ds.load_samplers(source)
@@ -107,14 +110,15 @@ def _parse_choice(
     return names, families
 
 
-def _load(source: str, classes: str | None, device: str | None) -> ds.Denoiser:
+def _load(source: str, classes: list[str] | None, proportions: bool, device: str | None) -> ds.Denoiser:
     from diffspace.cli.options import load_model
     from diffspace.data import is_oracle, named_oracle
 
     if not is_oracle(source):
         return load_model(source, device)
-    if classes is not None:
-        raise ValueError(f"--class: has no effect on {source}, which has no classes")
+    if classes or proportions:
+        option = "--class" if classes else "--class-proportions"
+        raise ValueError(f"{option}: has no effect on {source}, which has no classes")
     return named_oracle(source)
 
 
@@ -123,7 +127,8 @@ class _Problem(NamedTuple):
 
     source: str
     denoiser: ds.Denoiser
-    classes: str | None
+    classes: list[str] | None
+    proportions: bool
     execution: ds.Execution
     reference_steps: int
 
@@ -137,7 +142,7 @@ class _Problem(NamedTuple):
         from diffspace.solverlab import REFERENCE_SAMPLER
 
         stage("reference")
-        labels = None if self.model is None else choose_labels(self.model, self.classes, seeds)
+        labels = None if self.model is None else choose_labels(self.model, self.classes, seeds, self.proportions)
         progress = stage.steps(len(seeds), self.execution.batch_size or len(seeds))
         return ds.reference(
             self.denoiser,

@@ -134,6 +134,12 @@ class DataSet:
         """The shape of one sample."""
         return self.rows.sample_shape
 
+    @functools.cached_property
+    def class_counts(self) -> tuple[int, ...]:
+        """The number of samples of each class; () where there are no classes, or labels are not known in advance."""
+        labels = () if self.labels is None else torch.bincount(self.labels, minlength=len(self.class_names)).tolist()
+        return tuple(labels)
+
     def raw(self, indices: Int[Tensor, "batch"] | None = None) -> Shaped[Tensor, "batch *dims"]:
         """The stored samples with these numbers; None reads all."""
         return self.rows.read(self._row_numbers(indices))

@@ -75,8 +75,7 @@ def inspect(data: DataSet) -> Inspection:
     if data.transform.kind == "integer":  # neighbouring values differ by 1/scale
         scale = torch.tensor(data.transform.scale, dtype=torch.float64, device="cpu").abs().expand(len(moments.var))
         step = 1 / float(scale[moments.var > 0].max())
-    counts = () if data.labels is None else torch.bincount(data.labels, minlength=len(data.class_names)).tolist()
-    classes = tuple(zip(data.class_names, counts, strict=False))
+    classes = tuple(zip(data.class_names, data.class_counts, strict=False))
     return Inspection(
         name=data.name,
         count=len(data),
@@ -117,6 +116,11 @@ def _warnings(
             f"the mean is {mean:.2g}, far from 0 compared with a standard deviation of {std:.2g}; "
             "the preconditioning assumes a mean near 0"
         )
+    if empty := [name for name, samples in classes.items() if not samples]:
+        more = f" and {len(empty) - 10} more" if len(empty) > 10 else ""
+        names = ", ".join(map(repr, empty[:10])) + more
+        found.append(f"{len(empty)} of {len(classes)} classes have no samples, and will not be drawn: {names}")
+        classes = {name: samples for name, samples in classes.items() if samples}
     if classes and max(classes.values()) > _IMBALANCE * min(classes.values()):
         rare, common = min(classes, key=lambda c: classes[c]), max(classes, key=lambda c: classes[c])
         found.append(f"classes are uneven: {classes[rare]} of {rare!r}, {classes[common]} of {common!r}")

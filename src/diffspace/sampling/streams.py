@@ -37,14 +37,26 @@ def initial_latents(seeds: Sequence[int], shape: Sequence[int]) -> Float[Tensor,
     return _normal(numbers, shape)
 
 
-def random_labels(seeds: Sequence[int], shape: Sequence[int], num_classes: int) -> Int[Tensor, "batch"]:
-    """A class for each seed: the draw that follows its latents of the given shape."""
+def random_labels(
+    seeds: Sequence[int], shape: Sequence[int], num_classes: int, counts: Sequence[int] | None = None
+) -> Int[Tensor, "batch"]:
+    """A class for each seed: the draw that follows its latents of the given shape.
+
+    All classes are equally likely, or class k with probability counts_k/Σ counts.
+    """
     check_integer("num_classes", num_classes, 1)
+    if counts is not None and (len(counts) != num_classes or min(counts) < 0 or not sum(counts)):
+        raise ValueError(f"counts: expected {num_classes} numbers of at least 0, not all 0, got {tuple(counts)}")
     generator, labels = torch.Generator(), []
+    below = num_classes if counts is None else sum(counts)
     for seed in check_seeds(seeds):
         _first_draw(generator.manual_seed(seed), shape)
-        labels.append(torch.randint(num_classes, (), generator=generator, dtype=torch.int64, device="cpu"))
-    return torch.stack(labels)
+        labels.append(torch.randint(below, (), generator=generator, dtype=torch.int64, device="cpu"))
+    drawn = torch.stack(labels)
+    if counts is None:
+        return drawn
+    ends = torch.tensor(counts, dtype=torch.int64, device="cpu").cumsum(0)  # of the classes among all items in a row
+    return torch.bucketize(drawn, ends, right=True)
 
 
 def substreams(seeds: Sequence[int], index: int) -> tuple[int, ...]:

@@ -153,7 +153,7 @@ class Run:
             state = whole_state(denoiser.state_dict())
             denoiser = make_denoiser(self.recipe, self.data).eval().requires_grad_(False)
             denoiser.load_state_dict(state)
-        return Model(denoiser, self.data.transform, self.data.class_names, notes)
+        return Model(denoiser, self.data.transform, self.data.class_names, notes, self.data.class_counts)
 
     def begin(self) -> None:
         """Make the folder and write the recipe in full; ValueError where something is there already."""
