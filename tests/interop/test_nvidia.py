@@ -58,6 +58,7 @@ def test_every_architecture_with_classes_and_augmentation(tmp_path, network):
     assert model.class_names == ("0", "1", "2")
     assert model.denoiser.network.config == denoiser.network.config | {"attn_resolutions": [4]}
     assert report.architecture == network.__name__.lower()
+    assert "classes          3, trained without labels too" in report.lines()
 
 
 def test_the_model_is_in_the_space_of_pixels_and_samples(tmp_path):

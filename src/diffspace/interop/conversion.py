@@ -58,6 +58,7 @@ class Report:
         choices = to_config("preconditioning", denoiser.preconditioning)
         kind = network.pop("kind")
         options = ", ".join(f"{name} {value}" for name, value in network.items() if value not in (None, 0, False))
+        null = "trained without labels too" if denoiser.network.null_trained else "trained with labels only"
         settings = ", ".join(f"{name} {value}" for name, value in choices.items() if not isinstance(value, Mapping))
         return [
             f"source           {self.source}, sha256 {self.model.notes['sha256'][:16]}",
@@ -65,6 +66,7 @@ class Report:
             f"architecture     {kind}: {options}",
             f"preconditioning  {settings}",
             f"σ range          {denoiser.sigma_min:g} … {denoiser.sigma_max:g}",
+            *([f"classes          {classes}, {null}"] if (classes := network.get("label_dim")) else ()),
             f"parameters       {self.parameters:,} in {self.tensors} tensors, every one of them matched by name",
             *(f"ignored          {what}" for what in self.ignored),
             *(f"assumed          {what}" for what in self.assumed),
