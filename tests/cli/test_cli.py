@@ -15,8 +15,9 @@ import diffspace as ds
 from diffspace.cli.app import main
 from diffspace.cli.console import Stages, err, out, progress_bar, table
 from diffspace.cli.options import parse_seeds
-from diffspace.cli.runs import with_classes_of
+from diffspace.cli.runs import plan_run, with_classes_of
 from diffspace.data import DataSet, InMemory
+from diffspace.train import Processes
 
 
 def error_of(capsys, *arguments):
@@ -36,6 +37,10 @@ def test_train_writes_a_whole_run(digits_run):
     model = ds.load(digits_run)
     assert model.class_names == tuple("0123456789")
     assert model.sample_shape == (1, 8, 8)
+    assert {name: part["count"] for name, part in model.notes.pop("fingerprint").items()} == {
+        "training": 1438,
+        "held-out": 359,
+    }
     assert model.notes == {"data": "digits", "images": 512, "steps": 8}
 
 
@@ -92,6 +97,14 @@ def test_a_model_goes_on_being_trained(digits_run, tmp_path, capsys):
         capsys, "train", "two-moons", "--transfer", digits_run, "--out", tmp_path / "x"
     )
     assert not (tmp_path / "x").exists()
+
+
+def test_a_model_that_may_know_what_is_held_out_is_told(digits_run, tmp_path):
+    for holdout, known in ((300, True), (359, False)):
+        told: list[str] = []
+        plan = plan_run("digits", ["images=128", f"data.holdout={holdout}"], None, str(digits_run))
+        plan.start(tmp_path / str(holdout), Processes(torch.device("cpu")), told.append).close()
+        assert any("--transfer: the model was trained on another part of these data" in text for text in told) == known
 
 
 def test_half_precision_is_near_single(digits_run, tmp_path):
@@ -234,7 +247,7 @@ def test_a_run_goes_on(tmp_path, capsys):
     assert main(["train", "two-moons", "data.n=300", "images=300", "--out", str(folder)]) == 0
     recipe = folder / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("images: 300\n", "images: 900\n"))
-    assert main(["train", "--resume", str(folder)]) == 0
+    assert main(["train", "--resume", str(folder), "patience_images=0"]) == 0
     assert ds.load(folder).notes["images"] >= 900
 
 

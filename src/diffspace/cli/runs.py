@@ -69,6 +69,11 @@ class Plan:
         run = _make_run(self.recipe, self.data, folder, processes, warn)
         if self.transfer is not None and (fresh := run.transfer(self.transfer.denoiser.network)):
             warn(f"--transfer: the model lacks the weights {', '.join(fresh)}, which are initialised at random")
+        notes = {} if self.transfer is None else self.transfer.notes
+        known = notes.get("fingerprint")
+        same = isinstance(known, Mapping) and known.get("held-out") == self.data[1].fingerprint()
+        if notes.get("data") == run.data.name and not same:
+            warn("--transfer: the model was trained on another part of these data, and may know what is held out now")
         run.begin()
         used = {name: getattr(self.recipe.noise, name, None) for name in ("P_mean", "P_std")}
         used |= {"sigma_data": getattr(self.recipe.preconditioning, "sigma_data", None)}
@@ -214,7 +219,7 @@ def open_recipe(folder: Path) -> Recipe:
 def load_data_of(folder: Path, recipe: Recipe, model: Model, warn: Callable[[str], None]) -> tuple[DataSet, DataSet]:
     """The data of a run, in its model's class numbers; a warning where they are not those that it was trained with."""
     data = recipe.data.load()
-    if found := differences(model.notes.get("fingerprint") or {}, fingerprints(*data)):
+    if found := differences(model.notes.get("fingerprint"), fingerprints(*data)):
         warn(
             f"{folder}: the data have changed since the training: {found}; what is held out now may have been "
             "trained on, so that scores and likelihoods may be too good"

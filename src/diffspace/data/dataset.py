@@ -212,9 +212,8 @@ class DataSet:
 
     def _stored(self) -> tuple[Any, Tensor]:
         """The rows that the samples were made from, and the numbers of the samples there."""
-        rows: Any = self.rows
-        numbers = self._row_numbers(None)
-        while getattr(rows, "origin", None) is not None:
+        rows, numbers = self.rows, self._row_numbers(None)
+        while isinstance(rows, InMemory | _Mirrored) and rows.origin is not None:
             rows = rows.origin
             numbers = numbers % len(rows)
         return rows, numbers

@@ -62,12 +62,16 @@ def hashes(keys: Iterable[bytes], count: int, seed: int) -> np.ndarray[Any, np.d
     return values
 
 
-def differences(then: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint]) -> str:
-    """How data differ from those of other fingerprints, part by part; an empty text if they do not."""
+def differences(then: object, now: Mapping[str, Fingerprint]) -> str:
+    """How data differ from those of other fingerprints, part by part; an empty text if they do not.
+
+    `then` comes from a file: parts that it does not have are not compared.
+    """
     found = []
-    for part in then:
-        if part in now and then[part] != now[part]:
-            before, count = then[part].get("count"), now[part]["count"]
-            same = "as many samples as then, but not the same" if count == before else f"{count} samples, {before} then"
+    for part, fingerprint in now.items():
+        before = then.get(part, fingerprint) if isinstance(then, Mapping) else fingerprint
+        if before != fingerprint:
+            count, had = fingerprint["count"], before.get("count") if isinstance(before, Mapping) else "others"
+            same = "as many samples as then, but not the same" if count == had else f"{count} samples, {had} then"
             found.append(f"the {part} part has {same}")
     return ", ".join(found)
