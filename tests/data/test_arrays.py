@@ -258,6 +258,13 @@ def test_labels(tmp_path: Path, labels: list, numbers: list, names: tuple, key: 
     assert ArrayFile(tmp_path / "x.npz", classes="none").load().labels is None
 
 
+def test_values_that_torch_would_change(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"x\.npy: integers up to 18446744073709551615 exceed ±2\^53"):
+        load(tmp_path, np.array([[1, 2**64 - 1]], dtype=np.uint64))
+    wide = np.arange(6, dtype=np.longdouble).reshape(3, 2)
+    assert load(tmp_path, wide).notes[-1] == f"{wide.dtype} values are read as float64, the widest that torch has"
+
+
 def test_samples_of_a_model_have_the_names_of_its_classes(tmp_path: Path) -> None:
     file, about = tmp_path / "x.npz", {"seeds": np.arange(3), "class_names": np.array(["cat", "dog", "emu"])}
     np.savez(file, x=noise(3, 2), labels=np.array([2, 0, 2]), **about)

@@ -129,8 +129,13 @@ def test_cmyk(tmp_path: Path) -> None:
 
 def test_an_animation_gives_its_first_frame(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
-    frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
-    assert pixels(load(tmp_path))[0][0] == [255, 0, 0]
+    for name in ("x.gif", "x.tif"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+        assert pixels(load(tmp_path))[0][0] == [255, 0, 0]
+        assert ImageFolder(tmp_path).load().notes == (
+            "images of several pages or frames, of which the first is read: 1",
+        )
+        (tmp_path / name).unlink()
 
 
 # EXIF 2.3, tag 274, says which side of the picture the first row and the first column of what is stored are.

@@ -72,11 +72,13 @@ class ArrayFile:
         if array.ndim == 0 or array.size == 0:
             raise ValueError(f"{path}: expected an array (n, *dims) with no length of 0, got shape {array.shape}")
         layout = self._layout(path, array)
-        rows = ArrayRows(_channels_first(array, layout), _kept_as(path, array.dtype))
+        rows = ArrayRows(_channels_first(array, layout), _kept_as(path, array))
         transform, note = self._transform(path, rows, array)
         notes.insert(0, note)
         if self.layout == "auto" and array.ndim > 2:
             notes.append(f"array of shape {array.shape} read as {layout} (option layout)")
+        if array.dtype.kind == "f" and rows.dtype.itemsize < array.dtype.itemsize:
+            notes.append(f"{array.dtype} values are read as {rows.dtype}, the widest that torch has")
         class_numbers, class_names = (None, ()) if labels is None else _classes(path, labels, len(array), names)
         return DataSet(path.stem, rows, transform, class_numbers, class_names, tuple(notes))
 
@@ -180,11 +182,13 @@ def _channels_first(array: np.ndarray[Any, Any], layout: Layout) -> np.ndarray[A
     return array[:, None] if layout == "no-channels" else np.moveaxis(array, -1, 1)
 
 
-def _kept_as(path: Path, stored: np.dtype[Any]) -> np.dtype[Any]:
-    """The type of this machine that torch has, and that holds what is stored."""
+def _kept_as(path: Path, array: _Array) -> np.dtype[Any]:
+    """The type of this machine that torch has, and that holds what is stored; ValueError if there is none."""
     import numpy as np
 
-    size = stored.itemsize
+    stored, size = array.dtype, array.dtype.itemsize
+    if stored.kind == "u" and size == 8 and (most := int(array.max())) > _EXACT:  # as int64 it may be negative
+        raise ValueError(f"{path}: integers up to {most} exceed ±2^53; store real numbers")
     unsigned = {1: "u1", 2: "i4"}.get(size, "i8")
     kept = {"b": "u1", "u": unsigned, "i": f"i{size}", "f": f"f{min(size, 8)}"}.get(stored.kind)
     if kept is None:

@@ -60,6 +60,7 @@ class Header(NamedTuple):
     width: int
     gray: bool
     depth: Depth
+    several: bool  # pages or frames
 
 
 def read_header(images: EncodedImages, number: int, rounded: bool = False) -> Header:
@@ -68,7 +69,8 @@ def read_header(images: EncodedImages, number: int, rounded: bool = False) -> He
     `rounded`: more than 8 bits are to be rounded to 8; else those that Pillow does not keep are an error.
     """
     with _opened(images, number) as (file, image):
-        return Header(*_upright_size(image), _is_gray(image), _depth(file, image, rounded))
+        several = bool(getattr(image, "is_animated", False))
+        return Header(*_upright_size(image), _is_gray(image), _depth(file, image, rounded), several)
 
 
 @dataclass(frozen=True)

@@ -241,6 +241,8 @@ class ImageSource(ABC):
             notes.append(f"headers of {len(examined)} images stand for all {total}")
         size = _common_size(images, headers) if self.size is None else _pair(self.size)
         gray = all(header.gray for header in headers.values())
+        if several := sum(header.several for header in headers.values()):
+            notes.append(f"images of several pages or frames, of which the first is read: {several}")
         depths = {header.depth for header in headers.values()}
         if "float32" in depths and len(depths) > 1:
             one, other = (
