@@ -8,6 +8,7 @@ import torch
 
 import diffspace as ds
 from diffspace.guidance import ClassifierFree
+from diffspace.metrics import train_classifier
 from diffspace.objective import loss_by_sigma
 
 SOURCE = Path(ds.__file__).parent
@@ -74,6 +75,8 @@ def everything(folder):
     yield loss(model, x, labels, generator=torch.Generator().manual_seed(0)).detach()
     levels = torch.tensor([0.1, 1.0], dtype=torch.float64, device="cpu")
     yield loss_by_sigma(model, x, labels, sigmas=levels).mse
+    network = train_classifier(x, labels["labels"], 3, epochs=1).network
+    yield network(x)
 
 
 def test_results_are_the_same_under_other_defaults(tmp_path, odd_defaults):

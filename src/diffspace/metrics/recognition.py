@@ -12,6 +12,7 @@ from torch.nn import functional
 from diffspace._shapes import Float, Int, Tensor
 from diffspace.checks import check_integer, check_number, check_seed
 from diffspace.metrics.features import fingerprint, in_batches
+from diffspace.tensors import plain_defaults
 
 FEATURES = 64
 
@@ -98,7 +99,8 @@ def train_classifier(
     check_seed("seed", seed)
     generator = torch.Generator().manual_seed(seed)
     image = x.ndim == 4
-    network = (_convolutional if image else _perceptron)(x.float(), num_classes, generator).to(x.device)
+    with plain_defaults():
+        network = (_convolutional if image else _perceptron)(x.float(), num_classes, generator).to(x.device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=0.01)
     steps = epochs * math.ceil(len(x) / batch_size)
     step = 0
