@@ -6,6 +6,7 @@ import difflib
 import importlib
 import math
 import operator
+import re
 from collections.abc import Collection, Iterable, Sequence
 from numbers import Real
 from typing import Any, get_args
@@ -28,7 +29,10 @@ def check_number(name: str, value: object, interval: str = "(-inf, inf)") -> Non
     """
     low, high = (float(bound) for bound in interval[1:-1].split(","))
     if not isinstance(value, bool) and isinstance(value, Real):
-        x = float(value)
+        try:
+            x = float(value)
+        except OverflowError:  # of an integer beyond 1e308
+            x = math.copysign(math.inf, int(value))  # type: ignore[call-overload]
         above = x > low if interval[0] == "(" else x >= low
         below = x < high if interval[-1] == ")" else x <= high
         if above and below:
@@ -102,9 +106,36 @@ def check_callable(name: str, value: object, form: str) -> None:
         raise ValueError(f"{name}: expected a callable {form}, got {type(value).__name__}")
 
 
+MOST_LEVELS = 100_000
+"""Steps, levels, and other things of which a number makes a list: more than any method needs, made in a second."""
+
+_TOO_MUCH = (
+    *("out of memory", "can't allocate memory"),  # CUDA and MPS; torch's allocator on a CPU
+    *("could not create a primitive", "could not create a memory"),  # oneDNN, which does not say what it lacked
+    *("storage size calculation overflowed", "invalid buffer size"),  # more than any memory
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory, of whatever device, is what was missing; of torch's errors most are RuntimeErrors."""
+    text = str(error).lower()
+    known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return known or (isinstance(error, RuntimeError) and any(words in text for words in _TOO_MUCH))
+
+
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or the name of its type where it has none."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    """What went wrong, in one line that is never empty: the first of an error's message, or what its type says."""
+    text = next(iter(str(error).splitlines()), "")
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if is_out_of_memory(error) and (isinstance(error, RuntimeError) or text in ("", "std::bad_alloc")):
+        size = re.search(r"allocate (\d[\d.]* ?\w+)", text)
+        return f"out of memory{f', for {size[1]}' if size else ''}"
+    if isinstance(error, KeyError):
+        return f"there is no {text}"
+    return text or f"{type(error).__name__} without a message"
 
 
 def require_package(name: str, purpose: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import hashlib
 import itertools
 import json
@@ -15,9 +16,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffspace.checks import first_line
+
 if TYPE_CHECKING:
     from torch import Tensor
 
+LARGEST_TEXT = 2**24
+"""Bytes of a file of JSON: as values of Python they take some twenty times as much."""
+_DEEPEST = 64  # lists and mappings within each other
+_SPECIAL = (
+    (stat.S_ISFIFO, "named pipe"),
+    (stat.S_ISCHR, "device"),
+    (stat.S_ISBLK, "device"),
+    (stat.S_ISSOCK, "socket"),
+)
 _FORMER_NAME = "edmkit"  # the name of the project in version 0.1, which files of that version contain
 
 
@@ -41,20 +53,80 @@ def has_format(found: object, expected: str) -> bool:
     return found in (expected, expected.replace("diffspace", _FORMER_NAME))
 
 
+def check_file(path: Path) -> None:
+    """ValueError for what is there and neither a file nor a folder: a reader of a named pipe or a device may wait."""
+    with contextlib.suppress(OSError):  # which reading it will report
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            what = next((name for test, name in _SPECIAL if test(mode)), "special")
+            raise ValueError(f"{path}: is a {what}; expected a file")
+
+
 @contextlib.contextmanager
 def reading(path: Path, kind: str = "") -> Iterator[None]:
     """Raise any error in reading the file `path` as a ValueError of one line that names it.
 
-    A ValueError that begins with the path is not changed. `kind` says what the file was read as.
+    A ValueError that begins with the path is not changed. `kind` says what the file was read as. Every file that is
+    not ours is read within it or by `read_bytes`, so that no named pipe or device is opened.
     """
     try:
+        check_file(path)
         yield
     except Exception as error:  # a damaged file leads libraries to raise errors of all types
         if isinstance(error, ValueError) and str(error).startswith(str(path)):
             raise
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         what = f" as {kind}" if kind and not isinstance(error, OSError) else ""
-        raise ValueError(f"{path}: cannot be read{what}: {reason}") from None
+        text = getattr(error, "strerror", None) or first_line(error)
+        if not getattr(error, "strerror", None) and not isinstance(error, RuntimeError | KeyError | MemoryError):
+            text = " ".join(str(error).split()) or text  # in full; after the first line torch names its own functions
+        raise ValueError(f"{path}: cannot be read{what}: {text}") from None
+
+
+def read_bytes(path: Path, most: int = LARGEST_TEXT) -> bytes:
+    """The content of a file; ValueError where it cannot be read or has more than `most` bytes."""
+    with reading(path):
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+        if len(content) > most:
+            raise ValueError(f"it has more than {most} bytes")
+    return content
+
+
+def read_json(path: Path, **entries: type) -> Any:
+    """The value in a file of JSON; ValueError, which names the file, as of `parse_json` and `check_entries`."""
+    content = read_bytes(path)
+    with reading(path, "JSON"):
+        value = parse_json(content)
+    with reading(path):
+        return check_entries(value, **entries) if entries else value
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text; ValueError where it is none, or nested so deeply that it would stop who works on it."""
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    level = [value]
+    for _ in range(_DEEPEST):
+        outer = [item for item in level if isinstance(item, dict | list)]
+        level = [inner for item in outer for inner in (item.values() if isinstance(item, dict) else item)]
+        if not level:
+            return value
+    raise ValueError("it is nested too deeply")
+
+
+def check_entries(content: Any, **entries: type) -> dict[str, Any]:
+    """The mapping `content`, which has at least these entries, of these types; ValueError says what is wrong."""
+    if not isinstance(content, dict):
+        raise ValueError(f"expected a mapping of names to values, got a {type(content).__name__}")
+    if missing := [name for name in entries if name not in content]:
+        raise ValueError(f"it lacks {', '.join(missing)}")
+    for name, kind in entries.items():
+        if not isinstance(content[name], kind) or (kind is int and isinstance(content[name], bool)):
+            got = type(content[name]).__name__
+            raise ValueError(f"{name}: expected a {kind.__name__}, got a {got}")
+    return content
 
 
 @contextlib.contextmanager
@@ -73,21 +145,45 @@ def writing(path: Path, temporary: Path | None = None) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` for the caller to write: renamed to `path` on success, removed on failure."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}")
+def check_writable(path: Path) -> None:
+    """OSError, before any work is done, where the file or folder `path` could not be written."""
+    place = path.absolute()
+    folder = place if place.is_dir() else next(above for above in place.parents if os.path.lexists(above))
+    temporary = _beside(folder / place.name)
     with writing(path, temporary):
         temporary.touch(exist_ok=False)
-        try:
-            yield temporary
+        temporary.unlink()
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}")
+
+
+@contextlib.contextmanager
+def atomic_paths(*paths: Path) -> Iterator[list[Path]]:
+    """Temporary paths beside `paths` for the caller to write: renamed to them on success, removed on failure.
+
+    OSError names the file that could not be written. Nothing is renamed before all of them are whole on disk.
+    """
+    temporaries = [_beside(path) for path in paths]
+    with contextlib.ExitStack() as failing, contextlib.ExitStack() as named:
+        for path, temporary in zip(paths, temporaries, strict=True):
+            named.enter_context(writing(path, temporary))
+            temporary.touch(exist_ok=False)
+            failing.callback(temporary.unlink, missing_ok=True)
+        yield temporaries
+        for temporary in temporaries:
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
+        for path, temporary in zip(paths, temporaries, strict=True):
             temporary.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """`atomic_paths` of one file."""
+    with atomic_paths(path) as (temporary,):
+        yield temporary
 
 
 def open_in_place(path: Path) -> int:
@@ -115,14 +211,19 @@ def write_text(path: Path, text: str) -> None:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file, atomically; OSError if the disk is full or the file cannot be written."""
+    with atomic_path(path) as temporary:
+        save_tensors(temporary, tensors, facts)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file, in place."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    with atomic_path(path) as temporary:
-        try:
-            save_file(dict(tensors), temporary, None if facts is None else dict(facts))
-        except SafetensorError as error:
-            raise OSError(f"{path}: cannot be written: {error}") from None
+    try:
+        save_file(dict(tensors), path, None if facts is None else dict(facts))
+    except SafetensorError as error:
+        raise OSError(errno.EIO, str(error), str(path)) from None
 
 
 def manifest_text(content: Mapping[str, Any]) -> bytes:
@@ -133,7 +234,7 @@ def manifest_text(content: Mapping[str, Any]) -> bytes:
 def read_manifest(text: bytes) -> dict[str, Any]:
     """The content of a manifest; ValueError if the text is not exactly what `manifest_text` returned."""
     try:
-        content: dict[str, Any] = json.loads(text)
+        content: dict[str, Any] = parse_json(text)
         complete = text == manifest_text({name: value for name, value in content.items() if name != "sha256"})
     except (ValueError, AttributeError, RecursionError):
         complete = False

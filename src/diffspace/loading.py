@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ import torch
 
 from diffspace._shapes import Tensor
 from diffspace.checks import first_line
-from diffspace.config import from_config
-from diffspace.files import has_format, missing_path, on_hub, reading
+from diffspace.config import build, from_config
+from diffspace.files import check_entries, has_format, missing_path, on_hub, read_json, reading
 from diffspace.interop import SUFFIXES, convert
 from diffspace.interop.conversion import fit_network
 from diffspace.model import CONFIG, FORMAT, WEIGHTS, Model, former_range
@@ -28,14 +27,11 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise ValueError(f"source: {folder} is not a model: it has no {name}")
-    path = folder / CONFIG
-    with reading(path, "JSON"):
-        config = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(config, dict) or not has_format(config.get("format"), FORMAT):
-        raise ValueError(f"source: {path} is not of the format {FORMAT!r}")
-    missing = {"network", "preconditioning", "transform", "class_names", "notes"} - set(config)
-    if missing:
-        raise ValueError(f"source: {path} lacks {', '.join(sorted(missing))}")
+    config = read_json(folder / CONFIG, format=str)
+    if not has_format(config["format"], FORMAT):
+        raise ValueError(f"source: {folder / CONFIG} is not of the format {FORMAT!r}")
+    with reading(folder / CONFIG):
+        check_entries(config, transform=dict, class_names=list, notes=dict, network=object, preconditioning=object)
     with reading(folder / WEIGHTS, "weights"):
         return config, load_file(folder / WEIGHTS)
 
@@ -84,12 +80,15 @@ def _load_folder(folder: Path) -> Model:
     config, state = _read(folder)
     try:
         network = fit_network(config["network"], state)
-        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config["transform"].items()}
         preconditioning = from_config("preconditioning", config["preconditioning"])
         former = former_range(getattr(preconditioning, "sigma_data", None))
         stated = config.get("sampling_range", former)
         denoiser = Preconditioned(network, preconditioning, None if stated is None else tuple(stated))
         counts = tuple(config.get("class_counts", ()))  # which version 0.1 did not write
-        return Model(denoiser, Transform(**settings), tuple(config["class_names"]), config["notes"], counts)
-    except (ValueError, TypeError, AttributeError, KeyError, RuntimeError, RecursionError) as error:
+        transform: Transform = build(Transform, config["transform"], "transform")
+        names = tuple(config["class_names"])
+        if not all(isinstance(name, str) for name in names) or not all(type(count) is int for count in counts):
+            raise ValueError("class_names, class_counts: expected texts and integers")
+        return Model(denoiser, transform, names, config["notes"], counts)
+    except Exception as error:  # the constructors of networks, also those of other packages, take what the file says
         raise ValueError(f"source: {folder / CONFIG} and {WEIGHTS} make no model: {first_line(error)}") from None

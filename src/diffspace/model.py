@@ -17,7 +17,7 @@ import torch
 from diffspace._shapes import Batch, Float, Int, Shaped, Sigma, Tensor
 from diffspace.checks import check_integer, first_line, nearest
 from diffspace.config import to_config
-from diffspace.files import write_tensors, write_text
+from diffspace.files import atomic_paths, save_tensors, write_text, writing
 from diffspace.preconditioning import Preconditioned
 from diffspace.protocols import PAPER_RANGE, PAPER_SIGMA_DATA, Cond
 from diffspace.sampling.streams import random_labels
@@ -131,9 +131,10 @@ class Model(torch.nn.Module):
         return str(address)
 
     def save(self, folder: str | Path) -> None:
-        """Write `config.json` and `model.safetensors`, each atomically, to a folder that is created if missing."""
+        """Write `config.json` and `model.safetensors`, both or neither, to a folder that is created if missing."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         config = {
             "format": FORMAT,
             "network": to_config("network", self.denoiser.network),
@@ -146,8 +147,9 @@ class Model(torch.nn.Module):
         }
         text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         state = {name: value.detach().cpu().contiguous() for name, value in self.denoiser.network.state_dict().items()}
-        write_tensors(folder / WEIGHTS, state)
-        write_text(folder / CONFIG, text)
+        with atomic_paths(folder / CONFIG, folder / WEIGHTS) as (config_file, weights):
+            config_file.write_text(text, encoding="utf-8")
+            save_tensors(weights, state)
 
 
 def former_range(sigma_data: object) -> tuple[float, float] | None:

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from diffspace.checks import nearest
+from diffspace.checks import first_line, nearest
 from diffspace.config import build, to_options
-from diffspace.files import has_format, write_text
+from diffspace.files import has_format, read_json, write_text
 from diffspace.sampling import Sampler
 
 FORMAT, FORMER = "diffspace sampler 2", "diffspace sampler 1"
@@ -48,7 +48,7 @@ def _folder(model: str | Path) -> Path:
 
 def _read(path: Path) -> Sampler:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path, format=str)
         if not any(has_format(config["format"], known) for known in (FORMAT, FORMER)):
             raise ValueError(f"expected the format {FORMAT!r}, got {config['format']!r}")
         if has_format(config["format"], FORMER):
@@ -59,8 +59,8 @@ def _read(path: Path) -> Sampler:
             parts = {name: config[name] for name in ("steps", "solver", "process", "churn")}
         sampler: Sampler = build(Sampler, parts)
         return sampler
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"sampler: {path} does not describe a sampler: {error}") from None
+    except Exception as error:  # solvers of other packages take what the file says
+        raise ValueError(f"sampler: {path} does not describe a sampler: {first_line(error)}") from None
 
 
 def load_samplers(model: str | Path) -> dict[str, Sampler]:

@@ -21,7 +21,7 @@ import torch
 from diffspace._shapes import Float, Tensor
 from diffspace.averages.ema import EMA, LARGEST_WIDTH, PowerFunction, width_to_exponent
 from diffspace.checks import check_choice
-from diffspace.files import reading, write_tensors
+from diffspace.files import parse_json, reading, write_tensors
 from diffspace.sharding import whole
 
 SNAPSHOTS = "snapshots"
@@ -50,7 +50,7 @@ class Snapshot:
         checksum = 0
         with reading(self.path, "a snapshot"), safe_open(self.path, "pt") as file:
             facts = file.metadata() or {}
-            buffers = set(json.loads(facts["buffers"]))
+            buffers = set(parse_json(facts["buffers"]))
             for name in sorted(file.keys()):
                 value = file.get_tensor(name)
                 checksum = _checksum(value, checksum)

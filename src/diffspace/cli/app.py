@@ -13,6 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from diffspace import __version__
+from diffspace.checks import first_line, is_out_of_memory
 
 # name: the function or Typer in diffspace.cli, and the line in `diffspace --help`
 _COMMANDS = {
@@ -29,6 +30,7 @@ _COMMANDS = {
 }
 
 _UNPRINTABLE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_LONGEST = 2000  # characters of a message, which may show a value of any size
 
 # typer carries its own copy of click since 0.26, and used the real one before
 _USAGE_ERRORS = tuple(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
@@ -112,20 +114,25 @@ def app() -> Any:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; the exit code is 0, 2 for the user's mistakes, 1 for a failed computation, 130 for Ctrl-C."""
+    """Run a command; the exit code is 0, 2 for a mistake in what was given, 1 for a failure on the way, 130 for Ctrl-C.
+
+    Whatever can happen is told in one line. Any other exception is a fault of the program, and is raised.
+    """
     if "_DIFFSPACE_COMPLETE" in os.environ:
         # typer would check values with pydantic and draw help with rich; it does without what is not installed
         sys.modules.update({"pydantic": None, "rich": None})  # type: ignore[dict-item]
     words = sys.argv[1:] if arguments is None else arguments
     try:
         code = app().main(words, "diffspace", standalone_mode=False, obj=words)  # train starts others with its words
-    except ValueError as error:
-        return _complain(str(error), 2)
-    except (FloatingPointError, MemoryError, OSError) as error:
-        return _complain(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
         return _complain("interrupted", 130)
     except Exception as error:
+        if isinstance(error, FloatingPointError | OSError) or is_out_of_memory(error):
+            return _complain(first_line(error), 1)
+        if isinstance(error, ValueError):
+            return _complain(str(error) or first_line(error), 2)
+        if isinstance(error, OverflowError | RecursionError):
+            return _complain(f"what was given cannot be worked with: {first_line(error)}", 2)
         if not isinstance(error, _USAGE_ERRORS):
             raise
         usage: Any = error
@@ -144,5 +151,6 @@ def printable(text: str) -> str:
 def _complain(message: str, code: int) -> int:
     from diffspace.cli.launch import complain
 
-    complain(printable(f"diffspace: {' '.join(message.split())}"))
+    line = " ".join(message.split())
+    complain(printable(f"diffspace: {line if len(line) <= _LONGEST else line[:_LONGEST] + ' …'}"))
     return code

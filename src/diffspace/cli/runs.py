@@ -15,10 +15,11 @@ import torch
 from diffspace._shapes import Tensor
 from diffspace.checks import check_number, nearest
 from diffspace.cli.console import Stages, progress_bar
+from diffspace.cli.options import MOST_SAMPLES
 from diffspace.config import to_config
 from diffspace.data import DataSet, differences, fingerprints
 from diffspace.figures import save_samples
-from diffspace.files import atomic_path
+from diffspace.files import atomic_path, reading
 from diffspace.inspection import Inspection, inspect
 from diffspace.loading import load
 from diffspace.metrics import Classifier, Scores, evaluate, train_classifier
@@ -213,7 +214,9 @@ def open_recipe(folder: Path) -> Recipe:
     """The recipe that a run wrote; ValueError where the folder is not that of a run."""
     if not (folder / RECIPE).is_file():
         raise ValueError(f"{folder}: is not the folder of a training run: it has no {RECIPE}")
-    return make_recipe(of_run(read_recipe(folder / RECIPE)))
+    config = of_run(read_recipe(folder / RECIPE))
+    with reading(folder / RECIPE, "a recipe"):
+        return make_recipe(config)
 
 
 def load_data_of(folder: Path, recipe: Recipe, model: Model, warn: Callable[[str], None]) -> tuple[DataSet, DataSet]:
@@ -282,6 +285,8 @@ class Scoring:
         self.training, self.held_out = data
         self.n = min(*map(len, data), 10_000) if n is None else n
         self.sets, self.steps, self.batch = sets, steps, batch
+        if self.n * sets > MOST_SAMPLES:
+            raise ValueError(f"--n, --sets: expected at most {MOST_SAMPLES} samples in all, got {self.n * sets}")
         self.seeds = range(first_seed, first_seed + self.n * sets)
 
     @cached_property

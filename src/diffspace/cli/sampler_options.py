@@ -176,5 +176,5 @@ def _ends(steps: Any, denoiser: object) -> tuple[float, float]:
 def _parse(value: Any) -> Any:
     try:
         return json.loads(value) if isinstance(value, str) else value
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return value

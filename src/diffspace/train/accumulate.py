@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 
 from diffspace._shapes import Tensor
+from diffspace.checks import is_out_of_memory
 from diffspace.objective import DenoisingLoss, Terms
 from diffspace.preconditioning import Preconditioned
 from diffspace.protocols import Cond
@@ -17,8 +18,6 @@ from diffspace.train.step_random import StepRandom
 
 Precision: TypeAlias = Literal["float32", "tf32", "bfloat16", "float16"]
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-# CUDA and MPS; torch's allocator on a CPU; oneDNN, which does not say what it lacked
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "could not create a primitive", "could not create a memory")
 
 
 class NoisyBatch(NamedTuple):
@@ -86,7 +85,7 @@ class Accumulator:
                     terms.append(found._replace(objective=found.objective.detach()))
                 return Terms(*map(torch.cat, zip(*terms, strict=True)))
             except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
             # only now has the traceback let go of what the failed pass held
             self._halve(size, may_retry=processes.count == 1 or not exchange)
@@ -124,10 +123,3 @@ class Accumulator:
         if not self.processes.sharded:  # whose passes need the other processes
             self(batch, size, random, exchange=False)
             self.micro_batch = -self.processes.max(-self.micro_batch)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether memory, of whatever device, is what was missing."""
-    text = str(error).lower()
-    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return known or any(words in text for words in _OUT_OF_MEMORY)

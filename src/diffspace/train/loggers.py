@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from diffspace.checks import require_package
-from diffspace.files import open_in_place, write_text, writing
+from diffspace.files import open_in_place, parse_json, write_text, writing
 
 
 @runtime_checkable
@@ -150,8 +150,8 @@ def _parse_line(line: bytes) -> dict[str, Any] | None:
     if not line.endswith(b"\n"):
         return None
     try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
+        record = parse_json(line)
+    except ValueError:
         return None
     return record if isinstance(record, dict) else None
 

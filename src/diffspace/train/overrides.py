@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from diffspace.checks import first_line
 from diffspace.config import is_none, parse_word
+from diffspace.files import read_bytes
 from diffspace.parts import FAMILIES
+
+_LARGEST = 2**17  # bytes of a recipe, which has two thousand or so; YAML takes a second for a hundred thousand
 
 
 class _Loader(yaml.SafeLoader):
@@ -27,10 +32,13 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [str(key.value) for key, _ in node.value]
-        if twice := [key for i, key in enumerate(keys) if key in keys[:i]]:
+        keys = Counter(str(key.value) for key, _ in node.value)
+        if twice := [key for key, count in keys.items() if count > 1]:
             raise yaml.YAMLError(f"the key {twice[0]!r} is given twice")
-        return super().construct_mapping(node, deep)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        if odd := [key for key in mapping if not isinstance(key, str)]:
+            raise yaml.YAMLError(f"the key {odd[0]!r} is no text")
+        return mapping
 
 
 def _refuse(loader: yaml.SafeLoader, node: Any) -> Any:
@@ -58,19 +66,21 @@ def read_yaml(text: str) -> Any:
         return yaml.load(text, _Loader)
     except RecursionError:
         raise ValueError("it is not valid YAML: nested too deeply") from None
-    except yaml.YAMLError as error:
-        syntax = "it is not valid YAML: " if isinstance(error, yaml.MarkedYAMLError) else ""
-        raise ValueError(syntax + " ".join(str(error).split())) from None
+    except Exception as error:  # what its constructors of dates and the like raise
+        ours = isinstance(error, yaml.YAMLError) and not isinstance(error, yaml.MarkedYAMLError)
+        text = " ".join(str(error).split()) or first_line(error)
+        raise ValueError(text if ours else f"it is not valid YAML: {text}") from None
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; ValueError if the file is missing or holds something else."""
+    if not path.exists():
+        raise ValueError(f"recipe: there is no file {path}")
     try:
-        config = read_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"recipe: there is no file {path}") from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"recipe: {path} cannot be read: {error}") from None
+        config = read_yaml(read_bytes(path, _LARGEST).decode())
+    except ValueError as error:
+        text = str(error).removeprefix(f"{path}: cannot be read: ")
+        raise ValueError(f"recipe: {path} cannot be read: {text}") from None
     if not isinstance(config, dict):
         raise ValueError(f"recipe: {path} holds no mapping of keys to values")
     return config
