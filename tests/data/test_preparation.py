@@ -15,6 +15,7 @@ import pytest
 import torch
 from image_files import as_the_reference, pixels, png, write_zip
 from PIL import Image
+from races import races
 
 from diffspace.cli.app import main
 from diffspace.data import ImageFolder, ImageZip, image_source, load_data, preparation, prepare, verify
@@ -265,6 +266,68 @@ def test_destinations_that_are_refused(tmp_path: Path) -> None:
             prepare(source, tmp_path / "x.zip", max_images=most)
     (tmp_path / "empty").mkdir()
     assert prepare(source, tmp_path / "empty").images == 1
+
+
+# ---- several at once
+
+posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and flock")
+
+
+@posix
+@pytest.mark.parametrize("kind", ["prepare", "encode"])
+@pytest.mark.parametrize(
+    "count", [pytest.param(2, id="two races"), pytest.param(25, id="25 races", marks=pytest.mark.slow)]
+)
+def test_of_two_at_once_one_is_done_and_nothing_is_lost(kind: str, count: int) -> None:
+    for overwrite in (False, True):
+        outcomes = races(kind, count, overwrite)
+        assert all(outcome.startswith("whole") for outcome in outcomes), outcomes
+
+
+@posix
+def test_who_works_there_is_named(tmp_path: Path) -> None:
+    source = write_zip(tmp_path / "in.zip", as_the_reference(IMAGES, LABELS))
+
+    def again(*at: object) -> None:
+        with pytest.raises(ValueError, match=rf"out\.partial is being written by process {os.getpid()} on"):
+            prepare(ImageZip(source), tmp_path / "out")
+
+    prepare(ImageZip(source), tmp_path / "out", track=again)
+    assert verify(tmp_path / "out") == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.zip", "out"]
+
+
+def test_a_folder_that_is_replaced_is_there_old_or_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = write_zip(tmp_path / "1.zip", as_the_reference(IMAGES, LABELS))
+    second = ImageZip(write_zip(tmp_path / "2.zip", as_the_reference(IMAGES[:3], LABELS[:3])))
+    target = tmp_path / "out"
+    prepare(ImageZip(first), target)
+    rename = Path.rename
+
+    def full(path: Path, place: Path) -> Path:
+        if path.name == "whole":
+            raise OSError("no more")
+        return rename(path, place)
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(OSError, match="no more"):
+        prepare(second, target, overwrite=True)
+    assert len(load_data(target)) == 12
+    assert verify(target) == []
+    monkeypatch.undo()
+    target.rename(tmp_path / "out.partial" / "replaced")  # as a process leaves it that is killed between the renames
+    with pytest.raises(ValueError, match="exists already"):
+        prepare(second, target)
+    assert len(load_data(target)) == 12
+    prepare(second, target, overwrite=True)
+    assert len(load_data(target)) == 3
+    assert not (tmp_path / "out.partial").exists()
+
+
+def test_a_place_that_cannot_be_written_is_named_first(tmp_path: Path) -> None:
+    source = ImageFolder(folder_of(tmp_path / "in", {"a.png": IMAGES[0]}))
+    with pytest.raises(ValueError, match=r"^destination: .*x cannot be written: File name too long"):
+        prepare(source, tmp_path / ("x" * 300))
 
 
 # ---- the command line

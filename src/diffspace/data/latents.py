@@ -20,7 +20,17 @@ from diffspace.data.arrays import ArrayRows
 from diffspace.data.dataset import DataSet, Rows, ordered_map
 from diffspace.data.preparation import PartialWork, check_destination, file_sha256, versions
 from diffspace.data.stored_images import ImageSource
-from diffspace.files import has_format, manifest_text, read_manifest, reading, write_text
+from diffspace.files import (
+    atomic_path,
+    check_entries,
+    has_format,
+    manifest_text,
+    read_bytes,
+    read_manifest,
+    reading,
+    write_text,
+    writing,
+)
 from diffspace.protocols import Encoder
 from diffspace.transform import Moments, Transform, channel_moments, standardising
 
@@ -30,6 +40,8 @@ if TYPE_CHECKING:
 LATENTS, LABELS = "latents.npy", "labels.npy"
 _FORMAT = "diffspace latents 1"
 _PART = 1000  # images
+_ENTRIES = {"format": str, "source": str, "encoder": str, "precision": str, "count": int, "mirror": bool}
+_ENTRIES |= {"shape": list, "class_names": list, "shift": list, "scale": list}
 
 
 @dataclass(frozen=True)
@@ -105,7 +117,8 @@ def encode_dataset(
 
     def write() -> tuple[Path, Encoded]:
         complete, progress = place.folder / "whole", place.folder / "encoded"
-        done = int(progress.read_text()) if progress.exists() else 0
+        with reading(progress):
+            done = int(read_bytes(progress)) if progress.exists() else 0
         for begin in range(done, len(data), _PART):
             end = min(begin + _PART, len(data))
             batches = torch.split(torch.arange(begin, end, dtype=torch.int64, device="cpu"), batch_size)
@@ -119,7 +132,11 @@ def encode_dataset(
         notes = tuple(note for note in data.notes if "cache_mb" not in note)  # an option that has no effect here
         return complete, Encoded(target, len(data), shape, moments, notes, sha256)
 
-    return place.complete({**about, "contents": contents}, write)
+    return place.complete(
+        {**about, "contents": contents},
+        write,
+        lambda: check_destination(target, Path(source.path).expanduser(), overwrite),
+    )
 
 
 def _fingerprint(encoder: Encoder) -> str | None:
@@ -156,9 +173,10 @@ def _store(path: Path, part: Tensor, begin: int, count: int) -> None:
     if begin == 0:
         path.parent.mkdir(exist_ok=True)
         shape = (len(values) * count, *values.shape[2:])
-        np.lib.format.open_memmap(path, mode="w+", dtype=values.dtype, shape=shape)
+        with writing(path):
+            np.lib.format.open_memmap(path, mode="w+", dtype=values.dtype, shape=shape)
     start = _open_array(path).offset
-    with path.open("r+b") as file:  # which reports a full disk, where a memory map would end the process
+    with writing(path), path.open("r+b") as file:  # which reports a full disk, where a memory map would end the process
         for copy, some in enumerate(values):
             file.seek(start + (copy * count + begin) * some[0].nbytes)
             file.write(some)
@@ -171,7 +189,8 @@ def _describe(folder: Path, data: DataSet, about: Mapping[str, Any]) -> tuple[tu
     import numpy as np
 
     if data.labels is not None:
-        np.save(folder / LABELS, data.labels.numpy())
+        with atomic_path(folder / LABELS) as temporary:
+            np.save(temporary, data.labels.numpy())
     stored = _open_array(folder / LATENTS)
     moments = channel_moments(torch.from_numpy(np.array(stored[i : i + _PART])) for i in range(0, len(stored), _PART))
     shift, scale = standardising(moments)
@@ -187,7 +206,8 @@ def _describe(folder: Path, data: DataSet, about: Mapping[str, Any]) -> tuple[tu
         "files": {file.name: file_sha256(file) for file in sorted(folder.glob("*.npy"))},
     }
     text = manifest_text(manifest)
-    (folder / MANIFEST).write_bytes(text)
+    with atomic_path(folder / MANIFEST) as temporary:
+        temporary.write_bytes(text)
     return stored.shape[1:], moments, json.loads(text)["sha256"]
 
 
@@ -216,19 +236,16 @@ class Latents:
     def load(self) -> DataSet:
         """Open the array; ValueError if it is not what its manifest says."""
         path = Path(self.path).expanduser()
-        with reading(path / MANIFEST):
-            content = (path / MANIFEST).read_bytes()
+        content = read_bytes(path / MANIFEST)
         foreign = f"{path / MANIFEST}: is not what `diffspace data encode` wrote"
         try:
-            manifest = read_manifest(content)
-        except ValueError:
-            raise ValueError(foreign) from None
-        if not has_format(manifest.get("format"), _FORMAT):
+            manifest = check_entries(read_manifest(content), **_ENTRIES)
+        except ValueError as error:
+            raise ValueError(foreign) from error
+        if not has_format(manifest["format"], _FORMAT):
             raise ValueError(foreign)
-        try:
+        with reading(path / MANIFEST):  # its lists may hold anything
             return self._open(path, manifest)
-        except (KeyError, TypeError, AttributeError) as error:  # an entry that is missing or of another type
-            raise ValueError(f"{foreign}: {error!r}") from None
 
     def _open(self, path: Path, manifest: dict[str, Any]) -> DataSet:
         import numpy as np

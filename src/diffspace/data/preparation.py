@@ -6,6 +6,7 @@ with their labels in dataset.json, and the hash of each file and the options in 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -20,13 +21,25 @@ from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias, TypeVar
 
 from diffspace.checks import check_integer
-from diffspace.data.archives import INDEX, MANIFEST, ZipImages, list_files
+from diffspace.data.archives import INDEX, MANIFEST, ZipImages, list_files, most_text
 from diffspace.data.stored_images import ImageRows, ImageSource
-from diffspace.files import atomic_path, manifest_text, read_manifest, write_text
+from diffspace.files import (
+    atomic_path,
+    check_entries,
+    check_writable,
+    manifest_text,
+    read_bytes,
+    read_json,
+    read_manifest,
+    reading,
+    write_text,
+    writing,
+)
+from diffspace.locking import FolderLock
 
 _PART = 1000  # images in a part; the reference puts as many into a folder
 _AT_ONCE = 64  # images held in memory
-_STATE = "state.json"
+_STATE, _LOCK = "state.json", ".lock"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first time that a ZIP archive can name
 
 Phase: TypeAlias = Literal["headers", "images", "writing"]
@@ -115,7 +128,7 @@ def prepare(
         )
 
     state = {**options, "source": source.name, **versions("pillow"), "contents": images.fingerprint()}
-    return place.complete(state, write)
+    return place.complete(state, write, lambda: check_destination(target, Path(source.path).expanduser(), overwrite))
 
 
 def _write_parts(
@@ -175,8 +188,9 @@ def _write_folder(target: Path, members: Iterable[tuple[str, bytes]]) -> None:
     target.mkdir()
     for name, content in members:
         path = target / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(content)
+        with writing(path):
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)
     if hasattr(os, "sync"):
         os.sync()
 
@@ -188,6 +202,10 @@ def check_destination(target: Path, source: Path, overwrite: bool) -> None:
     """ValueError for a destination that cannot be written, or exists and may not be replaced."""
     if not target.parent.is_dir():
         raise ValueError(f"destination: there is no folder {target.parent}")
+    try:
+        check_writable(target)
+    except OSError as error:
+        raise ValueError(f"destination: {target} cannot be written: {error.strerror}") from None
     origin, place = source.resolve(), target.resolve()
     if source.exists() and (place.is_relative_to(origin) or origin.is_relative_to(place)):
         raise ValueError(f"destination: {target} and the source {source} contain one another")
@@ -205,7 +223,7 @@ def check_destination(target: Path, source: Path, overwrite: bool) -> None:
 
 @dataclass(frozen=True)
 class PartialWork:
-    """Work on `target` that can be interrupted: it is done in the folder `target`.partial."""
+    """Work on `target` that can be interrupted: it is done in the folder `target`.partial, by one process at a time."""
 
     target: Path
 
@@ -213,36 +231,80 @@ class PartialWork:
     def folder(self) -> Path:
         return self.target.with_name(self.target.name + ".partial")
 
-    def complete(self, state: Mapping[str, Any], write: Callable[[], tuple[Path, _Result]]) -> _Result:
+    def complete(
+        self, state: Mapping[str, Any], write: Callable[[], tuple[Path, _Result]], check: Callable[[], None]
+    ) -> _Result:
         """Call `write`, which returns a path in the folder and a result, and put what is there in the target's place.
 
-        ValueError if the folder was begun with another state, in JSON's types. Of a call that fails before anything is
-        written nothing stays, so that it does not bind the corrected call.
+        `check` says whether the target may be written, once nobody else can write it. ValueError if another process
+        works there, and if the folder was begun with another state, in JSON's types. Of a call that fails before
+        anything is written nothing stays, so that it does not bind the corrected call.
         """
-        self._begin(state)
+        with self._owned():
+            if self._former.exists() and not self.target.exists():  # somebody was killed between two renames
+                self._former.rename(self.target)
+            check()
+            self._begin(state)
+            try:
+                written, result = write()
+            except ValueError:
+                if all(name == _STATE or name.startswith(".") for name in os.listdir(self.folder)):
+                    self._clear()
+                raise
+            self._replace(written)
+            self._clear()
+            return result
+
+    def _clear(self) -> None:
+        """Remove what is in the folder except the lock, which others may be waiting for."""
+        for path in self.folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != _LOCK:
+                path.unlink()
+
+    @property
+    def _former(self) -> Path:
+        """Where a folder that is replaced is, until what replaces it is in its place."""
+        return self.folder / "replaced"
+
+    @contextlib.contextmanager
+    def _owned(self) -> Iterator[None]:
+        """The right to work in the folder, which is removed at the end if nothing is in it."""
+        with writing(self.folder):
+            self.folder.mkdir(exist_ok=True)
+        with FolderLock(self.folder, _LOCK):
+            try:
+                yield
+            finally:
+                (self.folder / _LOCK).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    self.folder.rmdir()
+
+    def _replace(self, written: Path) -> None:
+        """Put `written` in the place of the target, which is there, old or new, whatever happens."""
+        if not self.target.is_dir():  # of a file a rename takes the place
+            written.replace(self.target)
+            return
+        if os.path.lexists(self._former):
+            shutil.rmtree(self._former)
+        self.target.rename(self._former)
         try:
-            written, result = write()
-        except ValueError:
-            if all(name == _STATE or name.startswith(".") for name in os.listdir(self.folder)):
-                shutil.rmtree(self.folder)
+            written.rename(self.target)
+        except BaseException:
+            self._former.rename(self.target)
             raise
-        if self.target.is_dir():
-            shutil.rmtree(self.target)
-        written.replace(self.target)
-        shutil.rmtree(self.folder)
-        return result
 
     def _begin(self, now: Mapping[str, Any]) -> None:
         state = self.folder / _STATE
         if not state.exists():
-            self.folder.mkdir(exist_ok=True)
             if any(not name.startswith(".") for name in os.listdir(self.folder)):
                 raise ValueError(f"{self.folder}: exists and was not made by this command; remove it")
             write_text(state, json.dumps(now, indent=1) + "\n")
             return
         try:
-            then = dict(json.loads(state.read_text(encoding="utf-8")))
-        except (ValueError, TypeError):
+            then = check_entries(read_json(state))
+        except ValueError:
             raise ValueError(f"{state}: is damaged; remove {self.folder} to start over") from None
         for name, value in now.items():
             if then.get(name) != value:
@@ -261,7 +323,7 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -283,11 +345,11 @@ def verify(path: str | Path, track: Callable[[int, int], None] | None = None) ->
     if MANIFEST not in names:
         raise ValueError(f"{root / MANIFEST}: does not exist; expected a data set written by `diffspace data prepare`")
     try:
-        content = (root / MANIFEST).read_bytes() if archive is None else archive.read(member[MANIFEST])
-        hashes = read_manifest(content)["files"]
+        content = read_bytes(root / MANIFEST, most_text(names)) if archive is None else archive.read(member[MANIFEST])
+        hashes = check_entries(read_manifest(content), files=dict)["files"]
         if not all(isinstance(value, str) for value in hashes.values()):
             raise ValueError
-    except (ValueError, KeyError, AttributeError):
+    except ValueError:
         return [f"{root / MANIFEST}: is not what was written; the other files were not checked"]
     problems = []
     for done, (name, expected) in enumerate(hashes.items(), start=1):

@@ -18,13 +18,13 @@ from diffspace.checks import first_line, require_package
 from diffspace.config import from_config
 from diffspace.data import Batch, DataSet, InMemory, batches, differences, fingerprints
 from diffspace.files import atomic_path, write_text
+from diffspace.locking import LOCK, FolderLock
 from diffspace.model import Model
 from diffspace.sampling.start import is_finite
 from diffspace.sharding import load_whole, whole, whole_state
 from diffspace.train import hooks
 from diffspace.train.build import make_denoiser, make_trainer
 from diffspace.train.checkpoint import CHECKPOINTS, Checkpoints
-from diffspace.train.lock import LOCK, RunLock
 from diffspace.train.loggers import JSONLines, Logger, TensorBoard, WandB, scalars
 from diffspace.train.loop import ADVICE, NonFinite, TrainingStep
 from diffspace.train.parallel import Processes, choose_device
@@ -159,7 +159,7 @@ class Run:
         """Make the folder and write the recipe in full; ValueError where something is there already."""
         if self.processes.first:
             _make_folder(self.folder)
-            self._owned.enter_context(RunLock(self.folder))
+            self._owned.enter_context(FolderLock(self.folder))
             write_text(self.folder / RECIPE, self.recipe.to_yaml())
         self.processes.barrier()
         if self._transferred:  # the recipe alone would not lead back here
@@ -173,7 +173,7 @@ class Run:
         with contextlib.ExitStack() as owned:
             found = None
             if self.processes.first:
-                owned.enter_context(RunLock(self.folder))
+                owned.enter_context(FolderLock(self.folder))
                 _check_links(self.folder)
                 if not self._checkpoints.empty:
                     found = self._checkpoints.newest(self.warn)

@@ -1,4 +1,4 @@
-"""The lock of a run's folder: two runs never write one folder, and a dead one never blocks it.
+"""The lock of a folder: two processes never write one folder, and a dead one never blocks it.
 
 Why not filelock: docs/decisions/2026-11-28-run-lock.md.
 """
@@ -32,24 +32,27 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
-class RunLock:
+class FolderLock:
     """The right to write a folder, as a context manager.
 
-    It is the kernel's lock (flock) of `run.lock`, which ends with the process however that dies. Where the system or
-    the file system has none, the process id in the file decides, on the host that it names. One process of a run
-    takes it. ValueError names the folder and who writes it: process, host and since when; or why it cannot be written.
+    It is the kernel's lock (flock) of a file in it, `run.lock` in that of a run, which ends with the process however
+    that dies. Where the system or the file system has none, the process id in the file decides, on the host that it
+    names. One process of a run takes it. ValueError names the folder and who writes it: process, host and since when;
+    or why it cannot be written.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, name: str = LOCK) -> None:
+        self.folder, self.path = Path(folder), Path(folder) / name
         self._descriptor = -1
 
-    def __enter__(self) -> RunLock:
+    def __enter__(self) -> FolderLock:
         with contextlib.ExitStack() as failing:
             try:
-                descriptor = open_in_place(self.folder / LOCK)
+                descriptor = open_in_place(self.path)
                 failing.callback(os.close, descriptor)
                 self._take(descriptor)
+                if not os.path.samestat(os.fstat(descriptor), os.stat(self.path)):  # its owner removed it at the end
+                    raise ValueError(self._in_use({}, False))
             except OSError as error:
                 raise ValueError(f"folder: {self.folder} cannot be written: {error.strerror}") from None
             failing.pop_all()
@@ -84,7 +87,7 @@ class RunLock:
         who = "process {pid} on {host} since {since}".format(**owner) if owner else "another process"
         text = f"folder: {self.folder} is being written by {who}; wait for its end or choose another folder"
         if by_name:
-            text += f"; if that process no longer exists, delete {self.folder / LOCK} (this file system has no locks)"
+            text += f"; if that process no longer exists, delete {self.path} (this file system has no locks)"
         return text
 
 

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from diffspace.train import lock
-from diffspace.train.lock import RunLock
+from diffspace import locking as lock
+from diffspace.locking import FolderLock
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and locks of POSIX")
 
 HOLD = """
 import os, runpy, sys, time
-RunLock = runpy.run_path(sys.argv[1])["RunLock"]  # without diffspace, whose import takes seconds
-with RunLock(sys.argv[2]):
+FolderLock = runpy.run_path(sys.argv[1])["FolderLock"]  # without diffspace, whose import takes seconds
+with FolderLock(sys.argv[2]):
     child = os.fork() if sys.argv[3:] == ["fork"] else -1
     if child:
         print(child, flush=True)
@@ -46,11 +46,11 @@ def end(process):
 def test_a_second_process_is_told_who_writes_and_a_dead_one_never_blocks(tmp_path):
     process, _ = hold(tmp_path)
     who = f"process {process.pid} on {socket.gethostname()} since "
-    with pytest.raises(ValueError, match=f"folder: {tmp_path} is being written by {who}"), RunLock(tmp_path):
+    with pytest.raises(ValueError, match=f"folder: {tmp_path} is being written by {who}"), FolderLock(tmp_path):
         pass
     end(process)
     assert f'"pid": {process.pid}' in (tmp_path / "run.lock").read_text()
-    with RunLock(tmp_path):
+    with FolderLock(tmp_path):
         assert json.loads((tmp_path / "run.lock").read_text())["pid"] == os.getpid()
     assert (tmp_path / "run.lock").read_text() == ""
 
@@ -58,14 +58,14 @@ def test_a_second_process_is_told_who_writes_and_a_dead_one_never_blocks(tmp_pat
 @posix
 def test_a_child_that_outlives_its_parent_does_not_hold_the_lock(tmp_path):
     process, child = hold(tmp_path, "fork")
-    with pytest.raises(ValueError, match="is being written"), RunLock(tmp_path):
+    with pytest.raises(ValueError, match="is being written"), FolderLock(tmp_path):
         pass
     end(process)
     os.kill(child, 0)  # it lives, and lets go of the lock when it first runs, which on a busy machine may take a while
     deadline = time.monotonic() + 30
     while True:
         try:
-            with RunLock(tmp_path):
+            with FolderLock(tmp_path):
                 break
         except ValueError:
             assert time.monotonic() < deadline
@@ -74,19 +74,19 @@ def test_a_child_that_outlives_its_parent_does_not_hold_the_lock(tmp_path):
 
 
 def test_one_process_does_not_take_it_twice_at_once_but_again(tmp_path):
-    with RunLock(tmp_path):
-        with pytest.raises(ValueError, match=f"process {os.getpid()} on"), RunLock(tmp_path):
+    with FolderLock(tmp_path):
+        with pytest.raises(ValueError, match=f"process {os.getpid()} on"), FolderLock(tmp_path):
             pass
-        with pytest.raises(ValueError, match="is being written"), RunLock(tmp_path):
+        with pytest.raises(ValueError, match="is being written"), FolderLock(tmp_path):
             pass
-    with RunLock(tmp_path), RunLock(tempfile.mkdtemp(dir=tmp_path)):
+    with FolderLock(tmp_path), FolderLock(tempfile.mkdtemp(dir=tmp_path)):
         pass
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage", b"[]", b'{"pid": -1}', b"\xff" * 9000])
+@pytest.mark.parametrize("content", [b"", b"garbage", b"[]", b'{"pid": -1}', b"\xff" * 9000, b"[" * 4000])
 def test_content_that_cannot_be_understood_does_not_block(tmp_path, content):
     (tmp_path / "run.lock").write_bytes(content)
-    with RunLock(tmp_path):
+    with FolderLock(tmp_path):
         pass
 
 
@@ -115,16 +115,16 @@ def test_without_locks_the_process_id_decides(tmp_path):
     process.wait()
     owned(tmp_path, process.pid, socket.gethostname())
     told = pytest.raises(ValueError, match=r"if that process no longer exists, delete .*run\.lock")
-    with RunLock(tmp_path), told, RunLock(tmp_path):
+    with FolderLock(tmp_path), told, FolderLock(tmp_path):
         pass
     living, _ = hold(tmp_path)
-    with pytest.raises(ValueError, match=f"process {living.pid} on"), RunLock(tmp_path):
+    with pytest.raises(ValueError, match=f"process {living.pid} on"), FolderLock(tmp_path):
         pass
     end(living)
-    with RunLock(tmp_path):
+    with FolderLock(tmp_path):
         pass
     owned(tmp_path, process.pid, "elsewhere")
-    with pytest.raises(ValueError, match="on elsewhere since 2026-01-01"), RunLock(tmp_path):
+    with pytest.raises(ValueError, match="on elsewhere since 2026-01-01"), FolderLock(tmp_path):
         pass
 
 
@@ -134,7 +134,7 @@ def test_without_locks_the_later_of_two_that_found_nobody_stays(tmp_path, monkey
 
     monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOLCK, "none")))
     monkeypatch.setattr(lock.time, "sleep", lambda seconds: owned(tmp_path, os.getppid(), socket.gethostname()))
-    with pytest.raises(ValueError, match=f"process {os.getppid()} on"), RunLock(tmp_path):
+    with pytest.raises(ValueError, match=f"process {os.getppid()} on"), FolderLock(tmp_path):
         pass
     assert f'"pid": {os.getppid()}' in (tmp_path / "run.lock").read_text()
 
@@ -146,11 +146,14 @@ def test_a_folder_that_may_not_be_written_is_named():
         if root := os.geteuid() == 0:
             os.seteuid(65534)
         try:
-            with pytest.raises(ValueError, match=f"folder: {name} cannot be written: Permission denied"), RunLock(name):
+            with (
+                pytest.raises(ValueError, match=f"folder: {name} cannot be written: Permission denied"),
+                FolderLock(name),
+            ):
                 pass
         finally:
             if root:
                 os.seteuid(0)
             Path(name).chmod(0o755)
-    with pytest.raises(ValueError, match="cannot be written: No such file or directory"), RunLock(name):
+    with pytest.raises(ValueError, match="cannot be written: No such file or directory"), FolderLock(name):
         pass
