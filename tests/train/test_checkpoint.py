@@ -2,13 +2,17 @@
 
 import errno
 import hashlib
+import io
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
 import tempfile
 import threading
+import time
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -139,6 +143,44 @@ def test_no_code_is_run(tmp_path):
     file.write_bytes(content + f"{hashlib.sha256(content).hexdigest()}\n".encode())
     with pytest.raises(ValueError, match=r"100\.pt: cannot be read as a checkpoint"):
         verify(file).read()
+
+
+def sealed(folder, pickled):
+    """A checkpoint whose facts and hash are right, around any pickle."""
+    whole, content = io.BytesIO(), io.BytesIO()
+    torch.save({}, whole)
+    with zipfile.ZipFile(whole) as given, zipfile.ZipFile(content, "w") as written:
+        for name in given.namelist():
+            written.writestr(name, pickled if name.endswith("data.pkl") else given.read(name))
+    text = content.getvalue() + b'\n{"format": 2, "images": 100, "score": null}\n'
+    file = folder / "000000000100.pt"
+    file.write_bytes(text + f"{hashlib.sha256(text).hexdigest()}\n".encode())
+    return file
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        # a tuple of itself twice, sixty times, as a key: torch's own reader takes 2^60 steps for its hash
+        b"\x80\x02}K\x01" + b"".join(b"q%ch%c\x86" % (i, i) for i in range(60)) + b"K\x01s.",
+        b"\x80\x02}K\x01" + b"\x85" * 200_000 + b"K\x01s.",  # and this overflows its stack
+        pickle.dumps([1, 2], 2),
+        pickle.dumps({"trainer": 3}, 2),
+        b"",
+    ],
+    ids=["exponential hash", "deep", "a list", "a number as a part", "empty"],
+)
+def test_contents_that_are_no_state_behind_a_hash_that_is_right(tmp_path, pickled):
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match=r"^.*100\.pt: cannot be read as a checkpoint: .+"):
+        verify(sealed(tmp_path, pickled)).read()
+    assert time.perf_counter() - start < 5
+
+
+def test_what_no_checkpoint_can_hold_is_refused_when_it_is_saved(tmp_path):
+    for key in (-1, 2**31, True, None, (1,)):
+        with pytest.raises(ValueError, match="parts: trainer has the key"):
+            Checkpoints(tmp_path).save(8, {"trainer": {key: 1}})
 
 
 def test_a_checkpoint_of_version_0_1_is_read_checked_and_replaced(tmp_path):

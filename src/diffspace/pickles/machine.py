@@ -19,7 +19,10 @@ from types import FunctionType
 from typing import Any, no_type_check
 
 _MAX_INSTRUCTIONS = 1_000_000
-"""Several times the number in CIFAR-100 or the paper's largest network; one or two seconds."""
+"""Several times the number in CIFAR-100 or the paper's largest network; one or two seconds. Large files may have more:
+one for each `_BYTES_EACH` bytes."""
+_BYTES_EACH = 256
+_MAX_INTEGER_KEY = 2**31
 _MAX_INTEGER_BITS = 256
 
 
@@ -59,7 +62,7 @@ class Budget:
     """The limit on the work for a file of `size` bytes, shared by all machines that read it."""
 
     def __init__(self, size: int) -> None:
-        self.instructions = _MAX_INSTRUCTIONS
+        self.most = self.instructions = max(_MAX_INSTRUCTIONS, size // _BYTES_EACH)
         self.bytes = 4 * size + 1024
 
     def copy(self, count: int) -> None:
@@ -72,7 +75,7 @@ class Budget:
         """Charge one instruction."""
         self.instructions -= 1
         if self.instructions < 0:
-            raise PickleError(f"has more than {_MAX_INSTRUCTIONS} instructions")
+            raise PickleError(f"has more than {self.most} instructions")
 
 
 @no_type_check  # type checks of calls under test would take fifty times as long as the machine itself
@@ -80,7 +83,8 @@ class Machine:
     """Reads the pickles in a file one by one.
 
     The file must be in memory or mapped: such files do not reserve memory for bytes that they do not have. `names` maps
-    (module, name) to a function or a value; `persistent` turns persistent ids into objects.
+    (module, name) to a function or a value; `persistent` turns persistent ids into objects. With `integer_keys` small
+    integers stay what they are as keys: below 2³¹ they are their own hashes, too short to collide in large numbers.
     """
 
     def __init__(
@@ -89,8 +93,10 @@ class Machine:
         names: Mapping[tuple[str, str], Any],
         budget: Budget,
         persistent: Callable[[Any], Any] | None = None,
+        integer_keys: bool = False,
     ) -> None:
         self.file, self.names, self.budget, self.persistent = file, names, budget, persistent
+        self.integer_keys = integer_keys
 
     def run(self) -> Any:
         """The object of the next pickle; PickleError if reading fails."""
@@ -140,10 +146,18 @@ class Machine:
         self.top(list).extend(items)
 
     def add(self, items: list[Any]) -> None:
-        self.top(set).update(map(_key, items))
+        self.top(set).update(map(self.key, items))
 
     def set_items(self, items: Sequence[Any]) -> None:
-        self.top(dict).update(zip(map(_key, items[::2]), items[1::2], strict=True))
+        self.top(dict).update(zip(map(self.key, items[::2]), items[1::2], strict=True))
+
+    def key(self, value: Any) -> str | int:
+        """A key as text: hashes of texts are random, those of numbers can collide, those of tuples recurse."""
+        if type(value) is int:
+            return value if self.integer_keys and 0 <= value < _MAX_INTEGER_KEY else str(value)
+        if type(value) is not str:
+            raise PickleError(f"has a {type(value).__name__} as a key")
+        return value
 
     def pop(self, count: int) -> tuple[Any, ...]:
         """The last `count` values, in the order in which they were pushed."""
@@ -179,15 +193,6 @@ class Machine:
         if self.persistent is None:
             raise PickleError("has a persistent id")
         self.push(self.persistent(self.stack.pop()))
-
-
-def _key(value: Any) -> str:
-    """A key as text: hashes of texts are random, those of numbers can be made to collide, those of tuples recurse."""
-    if type(value) is int:
-        return str(value)
-    if type(value) is not str:
-        raise PickleError(f"has a {type(value).__name__} as a key")
-    return value
 
 
 # what each instruction does with its argument, under the names of `pickletools`

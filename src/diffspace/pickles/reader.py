@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import mmap
+import os
 import struct
 import zipfile
 from collections.abc import Callable
@@ -22,7 +23,12 @@ _LEGACY = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 
 _STORAGES = {"Double": torch.float64, "Float": torch.float32, "Half": torch.float16, "BFloat16": torch.bfloat16}
 _STORAGES |= {"Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8}
-_STORAGES |= {"Byte": torch.uint8, "Bool": torch.bool}
+_STORAGES |= {
+    "Byte": torch.uint8,
+    "Bool": torch.bool,
+    "ComplexFloat": torch.complex64,
+    "ComplexDouble": torch.complex128,
+}
 _STRUCT_CODES = dict(
     zip(["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"], "efdbhiqBHIQ?", strict=True)
 )
@@ -30,19 +36,22 @@ _STRUCT_CODES = dict(
 _Names = dict[tuple[str, str], Any]
 
 
-def read_pickle(source: Path | bytes) -> Any:
+def read_pickle(source: Path | bytes, *, integer_keys: bool = False) -> Any:
     """The object in a file that `pickle.dump` or `torch.save` wrote, given by its path or its content.
 
     Nothing in the file is executed or imported. Numbers, texts, bytes, lists, tuples and tensors come unchanged,
-    dictionaries of any class as dict with texts as keys (numbers become texts), sets of texts as set. Persistent
-    objects of NVIDIA's and arrays of NumPy's plain numbers become a `Record`; the state of an array ("ndarray") has
-    NumPy's "dtype", "shape", "by_columns" and "data". PickleError for anything else.
+    dictionaries of any class as dict with texts as keys (numbers become texts, except with `integer_keys` those from 0
+    to 2³¹ − 1), sets of texts as set. Persistent objects of NVIDIA's and arrays of NumPy's plain numbers become a
+    `Record`; the state of an array ("ndarray") has NumPy's "dtype", "shape", "by_columns" and "data". PickleError for
+    anything else.
     """
     file: io.BytesIO | mmap.mmap
     if isinstance(source, bytes):
         file, size = io.BytesIO(source), len(source)
     else:
         with source.open("rb") as opened:
+            if not os.fstat(opened.fileno()).st_size:
+                raise PickleError("is empty")
             file = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
             size = len(file)
     head = file.read(16)
@@ -50,7 +59,7 @@ def read_pickle(source: Path | bytes) -> Any:
     budget = Budget(size)
     names = _names(budget)
     if head.startswith(b"PK"):
-        return _read_zip(source if isinstance(source, Path) else io.BytesIO(source), names, budget)
+        return _read_zip(source if isinstance(source, Path) else io.BytesIO(source), names, budget, integer_keys)
     if head[2:].startswith(_LEGACY):
         return _read_legacy(file, names, budget)
 
@@ -105,6 +114,7 @@ def _names(budget: Budget) -> _Names:
     names: _Names = {("torch", f"{name}Storage"): dtype for name, dtype in _STORAGES.items()} | {
         ("torch_utils.persistence", "_reconstruct_persistent_obj"): _persistent_object,
         ("torch._utils", "_rebuild_parameter"): lambda data=None, *_: data,
+        ("torch._utils", "_rebuild_parameter_with_state"): lambda data=None, *_: data,
         ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
         ("torch.nn.modules.container", "ModuleDict"): lambda: Record("ModuleDict"),
         ("collections", "OrderedDict"): dictionary,
@@ -244,7 +254,7 @@ def _read_legacy(file: io.BytesIO | mmap.mmap, names: _Names, budget: Budget) ->
     return content
 
 
-def _read_zip(file: Path | io.BytesIO, names: _Names, budget: Budget) -> Any:
+def _read_zip(file: Path | io.BytesIO, names: _Names, budget: Budget, integer_keys: bool) -> Any:
     """A zip file with the object in NAME/data.pkl and the storages, uncompressed, in NAME/data/KEY."""
     try:
         with zipfile.ZipFile(file) as archive:
@@ -260,7 +270,8 @@ def _read_zip(file: Path | io.BytesIO, names: _Names, budget: Budget) -> Any:
             if prefix + "byteorder" in entries and read("byteorder") != b"little":
                 raise PickleError("has storages of a big-endian machine")
             storages = _Storages(budget, lambda key: read(f"data/{key}"))
-            return Machine(io.BytesIO(read("data.pkl")), names, budget, storages.persistent).run()
+            content = io.BytesIO(read("data.pkl"))
+            return Machine(content, names, budget, storages.persistent, integer_keys).run()
     except PickleError:
         raise
     except (zipfile.BadZipFile, struct.error, EOFError, LookupError, RuntimeError, OSError, ValueError) as error:

@@ -28,7 +28,8 @@ import torch
 
 from diffspace._version import __version__
 from diffspace.checks import check_integer
-from diffspace.files import atomic_path, read_manifest, reading
+from diffspace.files import atomic_path, check_entries, parse_json, read_bytes, read_manifest, reading
+from diffspace.pickles import read_pickle
 
 CHECKPOINTS, FORMAT = "checkpoints", 2
 _NAME = re.compile(r"\d{12}(\.pt|\.new)?")  # "" and ".new" of version 0.1
@@ -51,11 +52,15 @@ class Checkpoint:
     def read(self) -> dict[str, dict[str, Any]]:
         """The parts by name, tensors on the CPU; ValueError names a file that no state can be read from."""
         files = sorted(self.path.glob("*.pt")) if self.path.is_dir() else [self.path]
-        parts = {}
+        parts: dict[str, dict[str, Any]] = {}
         for file in files:
             with reading(file, "a checkpoint"):
-                parts[file.stem] = torch.load(file, map_location="cpu", weights_only=True)
-        return parts if self.path.is_dir() else parts[self.path.stem]
+                content = check_entries(read_pickle(file, integer_keys=True))
+                parts |= {file.stem: content} if self.path.is_dir() else content
+        with reading(self.path, "a checkpoint"):
+            for part in parts.values():
+                check_entries(part)
+        return parts
 
 
 def verify(path: Path) -> Checkpoint:
@@ -209,20 +214,22 @@ def _facts(path: Path) -> dict[str, Any]:
     with reading(path):
         try:
             if path.is_dir():
-                facts = read_manifest((path / "manifest.json").read_bytes())
+                facts = check_entries(read_manifest(read_bytes(path / "manifest.json")), files=dict)
+                for entry in facts["files"].values():
+                    check_entries(entry, sha256=str)
             else:
                 with path.open("rb") as file:
                     file.seek(max(0, os.fstat(file.fileno()).st_size - _FACTS_BYTES))
                     *_, text, sha256, _ = file.read().split(b"\n")
-                facts = json.loads(text) | {"sha256": sha256.decode()}
-            images, found = facts["images"], facts["format"]
-        except (ValueError, TypeError, KeyError):
+                facts = parse_json(text) | {"sha256": sha256.decode()}
+            check_entries(facts, images=int, format=int)
+        except (ValueError, TypeError):
             raise _Damage(f"{path}: is not what was written, by its SHA-256") from None
-    if found != known:
-        raise ValueError(f"{path}: has format {found!r}; this diffspace knows {known}")
-    if images != int(path.name.partition(".")[0]):
-        raise _Damage(f"{path}: is of {images} images, which its name contradicts")
-    return facts
+    if facts["format"] != known:
+        raise ValueError(f"{path}: has format {facts['format']}; this diffspace knows {known}")
+    if facts["images"] != int(path.name.partition(".")[0]):
+        raise _Damage(f"{path}: is of {facts['images']} images, which its name contradicts")
+    return {"score": None} | facts
 
 
 def _sha256(path: Path, without: int = 0) -> str:
@@ -243,10 +250,12 @@ def _remove(path: Path) -> None:
 
 
 def _check_plain(value: Any, where: str) -> None:
-    """ValueError names a value that `torch.load(weights_only=True)` does not read back."""
+    """ValueError names a value that `read_pickle` does not read back."""
     if type(value) in (dict, OrderedDict):  # others are pickled by the names of their classes
-        if odd := [key for key in value if type(key) not in (int, str)]:
-            raise ValueError(f"parts: {where} has the key {odd[0]!r}; expected strings and integers")
+        if odd := [k for k in value if type(k) is not str and not (type(k) is int and 0 <= k < 2**31)]:
+            raise ValueError(
+                f"parts: {where} has the key {odd[0]!r}; expected strings, and integers from 0 to 2^31 - 1"
+            )
         for key, item in value.items():
             _check_plain(item, f"{where}.{key}")
     elif type(value) in (list, tuple):
