@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import secrets
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +16,7 @@ import torch
 
 from diffspace._shapes import Int, Shaped, Tensor
 from diffspace.figures.samples import fits_png, is_image, save_image, save_samples, to_stored
-from diffspace.files import atomic_path, write_text
+from diffspace.files import atomic_path, check_writable, write_text, writing
 from diffspace.model import CONFIG, WEIGHTS
 from diffspace.transform import Transform
 
@@ -31,12 +35,15 @@ def check_target(option: str, path: Path, suffix: str, overwrite: bool) -> None:
         raise ValueError(f"{option}: expected a name that ends in {suffix}, got {path}")
     if suffix and not path.parent.is_dir():
         raise ValueError(f"{option}: there is no folder {path.parent}")
-    if not path.exists():
-        return
-    if path.is_dir() == bool(suffix):
-        raise ValueError(f"{option}: {path} is a {'folder' if suffix else 'file'}; choose another name")
-    if not overwrite and (suffix or any(path.iterdir())):
-        raise ValueError(f"{option}: {path} exists already; add --overwrite to replace it")
+    try:
+        check_writable(path)
+    except OSError as error:
+        raise ValueError(f"{option}: {path} cannot be written: {error.strerror}") from None
+    if path.exists():
+        if path.is_dir() == bool(suffix):
+            raise ValueError(f"{option}: {path} is a {'folder' if suffix else 'file'}; choose another name")
+        if not overwrite and (suffix or any(path.iterdir())):
+            raise ValueError(f"{option}: {path} exists already; add --overwrite to replace it")
 
 
 def check_model_folder(option: str, folder: Path, overwrite: bool) -> None:
@@ -61,8 +68,9 @@ class SampleWriter:
     """Writes raw samples, a batch at a time, to the file or folder at `path`, in the format that its name asks for.
 
     Pictures in a folder are named after their seeds and written as they come, with `subdirs` into one folder for each
-    thousand seeds; a grid or an array is written at the end of a `with` block. ValueError, before any work is done,
-    where `path` cannot be written or would replace something.
+    thousand seeds; a grid or an array is written at the end of a `with` block. Pictures of an earlier run stay whole
+    until that end, and are replaced if it is reached without an error. ValueError, before any work is done, where
+    `path` cannot be written or would replace something.
     """
 
     def __init__(
@@ -94,7 +102,9 @@ class SampleWriter:
             raise ValueError(f"--columns: has no effect on {path}; use it with a grid")
         check_target("--out", path, path.suffix, overwrite)
         former = (*path.glob("[0-9]*.png"), *path.glob("[0-9]*/[0-9]*.png"), path / _LABELS)
-        self._former = list(former) if self.is_folder else []
+        self._former = [file for file in former if os.path.lexists(file)] if self.is_folder else []
+        # nobody could distinguish the pictures of two runs in one folder
+        self._place = path / f".{secrets.token_hex(4)}" if self._former else path
 
     def add(
         self, raw: Shaped[Tensor, "batch *dims"], seeds: Sequence[int], labels: Int[Tensor, "batch"] | None
@@ -106,11 +116,10 @@ class SampleWriter:
         if not self.is_folder:
             self._raw.append(raw.cpu())
             return
-        while self._former:  # nobody could distinguish the pictures of two runs in one folder
-            self._former.pop().unlink(missing_ok=True)
         for seed, image in zip(seeds, to_stored(raw, self.transform), strict=True):
-            place = self.path / self._name(seed)
-            place.parent.mkdir(parents=True, exist_ok=True)
+            place = self._place / self._name(seed)
+            with writing(place):
+                place.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(place) as temporary:
                 save_image(temporary, image)
 
@@ -119,10 +128,19 @@ class SampleWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         labels = torch.cat(self._labels) if self._labels else None
-        if self.is_folder and labels is not None:  # also after an error: the pictures that exist need their labels
-            named = [self._class_names[k] if self._class_names else k for k in labels.tolist()]
-            write_json(self.path / _LABELS, dict(zip(map(self._name, self._seeds), named, strict=True)))
-        if self.is_folder or kind is not None or not self._raw:
+        if self.is_folder:
+            try:
+                if labels is not None:  # also after an error: the pictures that exist need their labels
+                    named = [self._class_names[k] if self._class_names else k for k in labels.tolist()]
+                    with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
+                        write_json(self._place / _LABELS, dict(zip(map(self._name, self._seeds), named, strict=True)))
+                if kind is None and self._former:
+                    self._replace_former()
+            finally:
+                if self._former:
+                    shutil.rmtree(self._place, ignore_errors=True)
+            return
+        if kind is not None or not self._raw:
             return
         raw = torch.cat(self._raw)
         with atomic_path(self.path) as temporary:
@@ -135,6 +153,16 @@ class SampleWriter:
                 if self._class_names:
                     arrays["class_names"] = np.asarray(self._class_names)
             np.savez_compressed(temporary, **arrays)
+
+    def _replace_former(self) -> None:
+        """Put the new pictures in the place of the old ones."""
+        new = {self.path / file.relative_to(self._place): file for file in self._place.rglob("*") if file.is_file()}
+        for place, file in new.items():
+            place.parent.mkdir(exist_ok=True)
+            file.replace(place)
+        for old in self._former:
+            if old not in new:
+                old.unlink(missing_ok=True)
 
     def _name(self, seed: int) -> str:
         folder = f"{seed - seed % _SUBDIR:06d}/" if self.subdirs else ""
