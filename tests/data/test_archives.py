@@ -161,7 +161,7 @@ def test_malice_of_every_protocol(tmp_path: Path, protocol: int) -> None:
     [
         (b"", "cannot be read"),
         (b"\x80\x02}", "cannot be read"),
-        (b"\x80\x02K\x01.", "holds no dictionary"),
+        (b"\x80\x02K\x01.", "cannot be read: expected a mapping of names to values, got a int"),
         (python2_pickle({"labels": [1]}), r"data: expected an array of bytes of shape \(n, 3072\)"),
         (python2_pickle({"data": "abc", "labels": [1]}), "data: expected an array of bytes"),
         (python2_pickle({"data": IMAGES[:1], "labels": [1]}), "data: expected an array of bytes"),
@@ -196,7 +196,7 @@ def test_archives_of_another_form(tmp_path: Path) -> None:
         link = tarfile.TarInfo("cifar-10-batches-py/data_batch_1")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(link)
-    with pytest.raises(ValueError, match="member 'cifar-10-batches-py/data_batch_1': expected one file of that name"):
+    with pytest.raises(ValueError, match="member 'cifar-10-batches-py/data_batch_1' is a link"):
         load_data(tmp_path / "e.tar.gz")
 
 

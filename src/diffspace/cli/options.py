@@ -21,6 +21,10 @@ else:
     Context = typer.Context.__mro__[1]  # typer passes an object of the base class
 
 
+MOST_SAMPLES = 1_000_000
+"""Samples of one command, whose seeds are a list."""
+
+
 def integer_option(help: str, *flags: str, minimum: int = 1, maximum: int | None = None) -> Any:
     """An option for an integer from `minimum` to `maximum`."""
 
@@ -54,9 +58,12 @@ Classes = Annotated[
     ),
 ]
 Proportions = Annotated[bool, Option("--class-proportions", help="Random classes in the proportions of the data.")]
-Sets = Annotated[int, integer_option("Sets of n samples; distances are their mean.")]
+Sets = Annotated[int, integer_option("Sets of n samples; distances are their mean.", maximum=1000)]
 Size = Annotated[
-    int | None, integer_option("Samples in a set. Default: as many as held out, up to 10,000.", "--n", minimum=2)
+    int | None,
+    integer_option(
+        "Samples in a set. Default: as many as held out, up to 10,000.", "--n", minimum=2, maximum=MOST_SAMPLES
+    ),
 ]
 Steps = Annotated[int, integer_option("Steps of the Heun sampler.")]
 FirstSeed = Annotated[int, integer_option("Seed of the first sample; the others follow.", minimum=0, maximum=LAST_SEED)]
@@ -93,6 +100,8 @@ def parse_seeds(text: str, option: str = "--seeds") -> list[int]:
         if last < first:
             raise ValueError(f"{option}: the range {part.strip()!r} runs backward")
         check_seed(option, last)
+        if len(seeds) + last - first >= MOST_SAMPLES:
+            raise ValueError(f"{option}: expected at most {MOST_SAMPLES} seeds, got {text!r}")
         seeds.extend(range(first, last + 1))
     return seeds
 

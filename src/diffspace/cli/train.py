@@ -41,7 +41,9 @@ def train_command(
     ] = None,
     device: Device = None,
     part: Parts = None,
-    processes: Annotated[int | None, integer_option("Processes. Default: one for each GPU, else one.")] = None,
+    processes: Annotated[
+        int | None, integer_option("Processes. Default: one for each GPU, else one.", maximum=1024)
+    ] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Print the recipe in full and stop.")] = False,
 ) -> None:
     """Train a model. Ctrl-C and SIGTERM save the run after the current step, then stop."""

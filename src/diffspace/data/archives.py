@@ -11,7 +11,6 @@ import collections
 import contextlib
 import hashlib
 import itertools
-import json
 import os
 import re
 import stat
@@ -22,13 +21,13 @@ import zipfile
 import zlib
 from abc import abstractmethod
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from diffspace.data.stored_images import ImageSource, Label, StoredImages
-from diffspace.files import reading
+from diffspace.files import LARGEST_TEXT, check_file, parse_json, read_bytes, reading
 
 INDEX, MANIFEST = "dataset.json", "manifest.json"
 """INDEX holds labels, {"labels": [[name, label], …] or null}, and names of classes if diffspace wrote it."""
@@ -39,11 +38,18 @@ _ENCRYPTED = 1
 _BOMB_BYTES, _BOMB_RATIO = 2**24, 100
 _LARGEST = 2**30  # bytes of a member
 _MOST_SIZES = 100_000  # files whose sizes a fingerprint looks up
+_HEADER = 2**20  # bytes of a header of a tar archive, which holds no more than names
+_MOST_REPEATS = 1000  # folders that links lead to more than once
 _MOST_CLASSES = 2**20
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_MOST_SHARDS = 10**6
+_MOST_SHARDS = 10**5
 _LABEL_FILES = {"cls": 2**6, "json": 2**20}  # suffixes in order of preference, and the most bytes of such a file
 _SAMPLE = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)", re.DOTALL)  # folder/stem, then what follows the first dot
+
+
+def most_text(names: Collection[str]) -> int:
+    """The most bytes of JSON on these files: as values, it takes some twenty times as much."""
+    return min(LARGEST_TEXT + 2**12 * len(names), _LARGEST)
 
 
 def version(path: Path) -> tuple[int, int]:
@@ -84,8 +90,8 @@ class _IndexedImages(StoredImages):
     def keys(self, numbers: Sequence[int]) -> Iterator[bytes]:
         """The names of images; of those that `prepare` has numbered, the hashes of their content."""
         hashes: Any = {}
-        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):  # of a manifest of something else
-            hashes = dict(json.loads(self.extra(MANIFEST) or b"{}")["files"])
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # of a manifest of something else
+            hashes = dict(parse_json(self.extra(MANIFEST) or b"{}")["files"])
         names = (self.names[i] for i in numbers)
         return (str(hashes.get(name, name)).encode(errors="surrogateescape") for name in names)
 
@@ -123,8 +129,8 @@ class _IndexedImages(StoredImages):
 def _parse_index(path: Path, content: bytes) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
     """The labels by name, if any, and the names of the classes in an `INDEX`."""
     try:
-        index: Any = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        index: Any = parse_json(content)
+    except ValueError as error:
         raise ValueError(f"{path}: is not JSON: {error}; classes='none' ignores it") from None
     labels = index.get("labels", ()) if isinstance(index, dict) else ()
     pairs = [] if labels is None else labels
@@ -164,11 +170,13 @@ class FolderImages(_IndexedImages):
         self.names = [names[i] for i in self._find_images(names)]
 
     def open(self, number: int) -> IO[bytes]:
-        return open(os.path.join(self.path, self.names[number]), "rb")
+        path = self.path / self.names[number]
+        check_file(path)
+        return open(path, "rb")
 
     def extra(self, name: str) -> bytes | None:
         path = self.path / name
-        return path.read_bytes() if path.is_file() else None
+        return read_bytes(path, most_text(self.names)) if path.is_file() else None
 
     def versions(self, numbers: Sequence[int]) -> Iterator[int]:
         """The sizes of the files, of many a part."""
@@ -186,21 +194,34 @@ class FolderImages(_IndexedImages):
         return digest.hexdigest()
 
 
-def list_files(folder: Path | str, prefix: str = "", above: tuple[str, ...] = ()) -> Iterator[str]:
-    """The names of the files in a folder and below; links are followed, but not to a folder above."""
-    here = os.path.realpath(folder)
-    if here in above:
-        return
-    try:
-        with os.scandir(folder) as found:
-            entries = [entry for entry in found if not entry.name.startswith(".")]
-    except OSError as error:
-        raise ValueError(f"{folder}: cannot be listed as a folder: {error.strerror}") from None
-    for entry in entries:
-        if entry.is_dir():
-            yield from list_files(entry.path, f"{prefix}{entry.name}/", (*above, here))
-        else:
-            yield prefix + entry.name
+def list_files(folder: Path | str) -> Iterator[str]:
+    """The names of the files in a folder and below; links are followed, but not to a folder above.
+
+    ValueError where links lead to the same folders again and again: a few of them make millions of ways.
+    """
+    waiting: list[tuple[str, str, tuple[tuple[int, int], ...]]] = [(os.fspath(folder), "", ())]
+    seen: set[tuple[int, int]] = set()
+    repeats = 0
+    while waiting:
+        place, prefix, above = waiting.pop()
+        try:
+            found_there = os.stat(place)
+            here = (found_there.st_dev, found_there.st_ino)
+            if here in above:
+                continue
+            repeats += here in seen
+            seen.add(here)
+            if repeats > _MOST_REPEATS:
+                raise ValueError(f"{folder}: links lead to the same folders again and again, to {place} among them")
+            with os.scandir(place) as found:
+                entries = [entry for entry in found if not entry.name.startswith(".")]
+        except OSError as error:
+            raise ValueError(f"{place}: cannot be listed as a folder: {error.strerror}") from None
+        for entry in entries:
+            if entry.is_dir():
+                waiting.append((entry.path, f"{prefix}{entry.name}/", (*above, here)))
+            else:
+                yield prefix + entry.name
 
 
 @dataclass(frozen=True)
@@ -233,7 +254,12 @@ class ZipImages(_IndexedImages):
         return self.read(self._images[number])
 
     def extra(self, name: str) -> bytes | None:
-        return self.read(self.members.index(name)) if name in self.members else None
+        if name not in self.members:
+            return None
+        member = self.members.index(name)
+        if (size := self._table[5 * member + 2]) > most_text(self.names):
+            raise ValueError(f"{self.path / name}: {size} bytes are too many for {len(self.names)} images")
+        return self.read(member)
 
     def versions(self, numbers: Sequence[int]) -> Iterator[int]:
         """The CRC-32 of the images."""
@@ -379,10 +405,34 @@ def _tar_samples(path: Path, file: IO[bytes]) -> Iterator[dict[str, tarfile.TarI
         yield sample
 
 
-def tar_files(path: Path, file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
-    """The files in a tar archive that is not compressed, all checked; the place in `file` may be moved meanwhile."""
-    end = os.fstat(file.fileno()).st_size
-    with reading(path, "a tar archive that is not compressed"), tarfile.open(fileobj=file, mode="r:") as archive:
+class _Headers:
+    """A file of which the headers of a tar archive are read: what they claim is not believed before it is read."""
+
+    def __init__(self, file: Any, end: int) -> None:
+        self._file, self._end = file, end
+
+    def read(self, size: int) -> bytes:
+        if size > _HEADER:
+            raise ValueError(f"a header claims {size} bytes")
+        content: bytes = self._file.read(size)
+        return content
+
+    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_SET and place > self._end:
+            raise ValueError(f"it claims more than {self._end} bytes")
+        return int(self._file.seek(place, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+
+def tar_files(
+    path: Path, file: Any, end: int | None = None, kind: str = "a tar archive that is not compressed"
+) -> Iterator[tarfile.TarInfo]:
+    """The files in a tar archive, all checked, no byte after `end`; the place in `file` may be moved meanwhile."""
+    end = os.fstat(file.fileno()).st_size if end is None else end
+    headers: Any = _Headers(file, end)
+    with reading(path, kind), tarfile.open(fileobj=headers, mode="r:") as archive:
         while (member := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # otherwise it keeps all of them
             member.name = member.name.removeprefix("./")
@@ -410,9 +460,9 @@ def _tar_label(path: Path, sample: Mapping[str, tarfile.TarInfo], file: IO[bytes
     file.seek(member.offset_data)
     content = file.read(member.size) if member.size <= _LABEL_FILES[suffix] else b""
     try:
-        value: Any = int(content) if suffix == "cls" else json.loads(content)
+        value: Any = int(content) if suffix == "cls" else parse_json(content)
         value = value.get("label") if isinstance(value, dict) else value
-    except (ValueError, RecursionError):
+    except ValueError:
         value = content
     if value is None:
         return None
@@ -428,10 +478,13 @@ def _shard_paths(path: Path) -> list[Path]:
         return sorted(found for found in path.iterdir() if found.name.endswith(".tar") and found.name[0] != ".")
     parts = _RANGE.split(str(path))  # text, first, last, text, first, last, …, text
     choices: list[list[str]] = [parts[:1]]
+    total = 1
     for first, last, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
+        count = int(last) + 1 - int(first)
+        total *= count
+        if count < 1 or total > _MOST_SHARDS:
+            raise ValueError(f"{path}: {{{first}..{last}}}: expected 1 to {_MOST_SHARDS} names in all, got {total}")
         numbers = range(int(first), int(last) + 1)
-        if not 0 < len(numbers) <= _MOST_SHARDS:
-            raise ValueError(f"{path}: {{{first}..{last}}}: expected 1 to {_MOST_SHARDS} numbers, got {len(numbers)}")
         choices += [[f"{number:0{len(first)}d}" for number in numbers], [text]]
     return [Path("".join(text)) for text in itertools.product(*choices)]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,6 @@ from diffspace.transform import Transform, channel_moments, standardising
 
 if TYPE_CHECKING:
     import numpy as np
-    from numpy.lib.npyio import NpzFile
 
 _Array: TypeAlias = "np.ndarray[Any, Any]"
 Layout: TypeAlias = Literal["auto", "channels-first", "channels-last", "no-channels"]
@@ -28,6 +29,7 @@ _NAMES = "class_names"
 _BESIDE = (_NAMES, "seeds")  # which `diffspace sample` writes beside labels
 _COLOURS = (1, 3, 4)
 _CHUNK = 2**22
+_BOMB_BYTES, _BOMB_RATIO = 2**28, 100  # of an array in a .npz file, which may well be mostly zeros
 _EXACT = 2**53  # integers beyond it are not exact in float64
 
 
@@ -89,28 +91,28 @@ class ArrayFile:
         with reading(path):
             with path.open("rb") as file:
                 if file.read(2) == b"PK":  # a .npz is a zip file
-                    file.seek(0)
-                    with np.load(file, allow_pickle=False) as archive:
+                    with zipfile.ZipFile(file) as archive:
                         return self._members(archive, notes)
             if self.key is not None:
                 raise ValueError(f"key={self.key!r} has no effect on a .npy file, which holds one array")
             return np.lib.format.open_memmap(path, mode="r"), None, None
 
-    def _members(self, archive: NpzFile, notes: list[str]) -> tuple[_Array, _Array | None, _Array | None]:
+    def _members(self, archive: zipfile.ZipFile, notes: list[str]) -> tuple[_Array, _Array | None, _Array | None]:
+        files = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         keys = _KEYS if self.key is None else (self.key,)
-        key = next((key for key in keys if key in archive.files), None)
+        key = next((key for key in keys if key in files), None)
         if key is None:
-            there = ", ".join(map(repr, archive.files))
+            there = ", ".join(map(repr, files))
             raise ValueError(f"there is no array {' or '.join(map(repr, keys))}, but {there}; pass key=")
-        label_key = next((k for k in _LABEL_KEYS if k in archive.files and k != key), None)
-        if unused := sorted(set(archive.files) - {key, label_key, *_BESIDE}):
+        label_key = next((k for k in _LABEL_KEYS if k in files and k != key), None)
+        if unused := sorted(files.keys() - {key, label_key, *_BESIDE}):
             which = ", ".join(map(repr, unused))
             if self.key is None:
                 raise ValueError(f"holds {which}, which nothing uses, beside {key!r}; pass key={key} to leave it out")
             notes.append(f"arrays that nothing uses: {which}")
-        if label_key is None or self.classes == "none":
-            return archive[key], None, None
-        return archive[key], archive[label_key], archive[_NAMES] if _NAMES in archive.files else None
+        beside = () if label_key is None or self.classes == "none" else (label_key, _NAMES)
+        labels, names = (_member(archive, files[k]) if k in files else None for k in (*beside, "", "")[:2])
+        return _member(archive, files[key]), labels, names
 
     def _layout(self, path: Path, array: np.ndarray[Any, Any]) -> Layout:
         if self.layout != "auto":
@@ -172,6 +174,27 @@ class ArrayRows:
 
     def keys(self, numbers: Int[Tensor, "n"]) -> Iterator[bytes] | None:
         return content_keys(self.read, numbers, self.array.nbytes)
+
+
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray[Any, Any]:
+    """An array in a .npz file; ValueError for what is none, or takes far more memory than its part of the file."""
+    import numpy as np
+
+    if info.file_size > max(_BOMB_BYTES, _BOMB_RATIO * info.compress_size):
+        raise ValueError(
+            f"{info.filename}: claims {info.file_size} bytes out of {info.compress_size}, a decompression bomb; "
+            "if it is none, store it as .npy"
+        )
+    with archive.open(info) as file:
+        version = np.lib.format.read_magic(file)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(file)
+        count = math.prod(int(length) for length in shape)
+        if count * dtype.itemsize > info.file_size or (dtype.itemsize == 0 and count):
+            raise ValueError(f"{info.filename}: claims shape {shape} in {info.file_size} bytes")
+    with archive.open(info) as file:
+        array: np.ndarray[Any, Any] = np.lib.format.read_array(file, allow_pickle=False)
+    return array
 
 
 def _channels_first(array: np.ndarray[Any, Any], layout: Layout) -> np.ndarray[Any, Any]:
@@ -236,7 +259,8 @@ def _classes(path: Path, labels: _Array, n: int, names: _Array | None) -> tuple[
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.dtype.kind == "S":
-        labels = np.char.decode(labels, "utf-8")
+        with reading(path):
+            labels = np.char.decode(labels, "utf-8")
     if labels.shape != (n,) or labels.dtype.kind not in "biuU":
         raise ValueError(
             f"{path}: labels: expected integers or strings of shape ({n},), got {labels.dtype} of shape "

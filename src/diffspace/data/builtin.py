@@ -19,6 +19,8 @@ from diffspace.checks import check_integer, check_number, check_seed
 from diffspace.data.dataset import DataSet, InMemory
 from diffspace.transform import Transform
 
+_MOST = 10_000_000  # points, which are made all at once
+
 
 @dataclass(frozen=True)
 class Digits:
@@ -51,7 +53,7 @@ class PointSet(ABC):
     class_names: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
-        check_integer("n", self.n, 1)
+        check_integer("n", self.n, 1, _MOST)
         check_seed("seed", self.seed)
         check_number("noise", self.noise, "[0, inf)")
 

@@ -7,7 +7,6 @@ import gzip
 import math
 import os
 import struct
-import tarfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +17,11 @@ import torch
 
 from diffspace._shapes import Shaped, Tensor
 from diffspace.checks import require_package
-from diffspace.data.archives import version
+from diffspace.data.archives import tar_files, version
 from diffspace.data.arrays import ArrayFile
 from diffspace.data.dataset import InMemory, Rows
 from diffspace.data.stored_images import ImageSource, NumberedImages, StoredImages
-from diffspace.files import reading
+from diffspace.files import check_entries, reading
 from diffspace.pickles import PickleError, Record, read_pickle
 from diffspace.transform import PIXELS
 
@@ -75,6 +74,7 @@ class ArrayImages(ImageSource):
 
 _IDX_BYTES = 0x08  # the type of the values
 _IDX_LARGEST = 2**31
+_GZIP = b"\x1f\x8b"
 _BOMB_BYTES, _BOMB_RATIO = 2**24, 100  # gzip packs MNIST 5 : 1
 
 
@@ -117,7 +117,7 @@ def _read_idx(path: Path, dimensions: int) -> Shaped[Tensor, "*dims"]:
 # ---- CIFAR
 
 _CIFAR_SHAPE = (3, 32, 32)
-_CIFAR_LARGEST = 2**28  # bytes of a member; CIFAR-100's largest has 155 million
+_CIFAR_LARGEST = 2**28  # bytes of all members; those of CIFAR-100 have 187 million
 
 
 # folder: (files of images, key of their labels, file of class names, key of the names)
@@ -140,12 +140,17 @@ class CifarArchive(ImageSource):
         if folder is None:
             raise ValueError(f"{path}: holds no folder {' or '.join(_CIFAR)}; other archives are not supported")
         batches, labels_key, names_file, names_key = _CIFAR[folder]
-        images, labels = [], []
+        images: list[Tensor] = []
+        labels: list[int] = []
         for batch in batches:
             content = _cifar_dictionary(path, members, f"{folder}/{batch}")
             images.append(_cifar_pixels(path / folder / batch, content.get("data")))
             numbers = content.get(labels_key)
-            if not isinstance(numbers, list) or len(numbers) != len(images[-1]):
+            if (
+                not isinstance(numbers, list)
+                or len(numbers) != len(images[-1])
+                or not all(type(n) is int and 0 <= n < 100 for n in numbers)
+            ):
                 raise ValueError(f"{path / folder / batch}: {labels_key}: expected {len(images[-1])} numbers")
             labels += numbers
         names = _cifar_dictionary(path, members, f"{folder}/{names_file}").get(names_key)
@@ -157,17 +162,18 @@ class CifarArchive(ImageSource):
 def _read_cifar_members(path: Path) -> dict[str, bytes]:
     """The files of an archive that are needed."""
     needed = {f"{folder}/{name}" for folder, (batches, _, names, _) in _CIFAR.items() for name in (*batches, names)}
-    found = {}
-    with reading(path, "an archive of CIFAR"), tarfile.open(path, "r:*") as archive:
-        for member in archive:
-            if member.size > _CIFAR_LARGEST:
-                raise ValueError(f"member {member.name!r} claims {member.size} bytes, more than {_CIFAR_LARGEST}")
-            if member.name not in needed:
-                continue
-            file = archive.extractfile(member) if member.isfile() else None
-            if file is None or member.name in found:
-                raise ValueError(f"member {member.name!r}: expected one file of that name")
-            found[member.name] = file.read()
+    found: dict[str, bytes] = {}
+    with reading(path, "an archive of CIFAR"), path.open("rb") as plain:
+        packed = plain.read(2) == _GZIP
+        plain.seek(0)
+        file: Any = gzip.GzipFile(fileobj=plain) if packed else plain
+        # of a packed archive no more than this is unpacked, whatever members claim
+        for member in tar_files(path, file, _CIFAR_LARGEST if packed else None, "an archive of CIFAR"):
+            if member.name in found:
+                raise ValueError(f"holds member {member.name!r} twice")
+            if member.name in needed:
+                file.seek(member.offset_data)
+                found[member.name] = file.read(member.size)
     return found
 
 
@@ -178,9 +184,8 @@ def _cifar_dictionary(path: Path, members: Mapping[str, bytes], name: str) -> di
         content = read_pickle(members[name])
     except PickleError as error:
         raise ValueError(f"{path / name}: cannot be read: it {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path / name}: holds no dictionary")
-    return content
+    with reading(path / name):
+        return check_entries(content)
 
 
 def _cifar_pixels(path: Path, stored: object) -> Shaped[Tensor, "n 3 32 32"]:

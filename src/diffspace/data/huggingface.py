@@ -20,10 +20,11 @@ from diffspace.checks import check_integer, require_package
 from diffspace.data.dataset import DataSet, InMemory, holdout_size, shuffled
 from diffspace.data.identity import MOST_BYTES, Fingerprint
 from diffspace.data.stored_images import ImageRows, ImageSource, NumberedImages, StoredImages
-from diffspace.files import reading
+from diffspace.files import check_file, read_bytes, reading
 
 _IMAGES = ("image", "img")
 _LABELS = ("label", "labels", "fine_label")
+_LARGEST = 2**30  # bytes of an image
 _EXAMINED = 64  # samples at the beginning of a stream
 
 
@@ -133,6 +134,8 @@ def _open_table(datasets: Any, spec: str, streaming: bool) -> tuple[Any, int | N
         splits = getattr(getattr(table, "info", None), "splits", None) or {}
         return table, getattr(splits.get(split or "train"), "num_examples", None) or None
     files = [str(path)] if path.is_file() else sorted(map(str, path.glob("*.parquet")))
+    for file in files:
+        check_file(Path(file))
     if files:
         count = sum(require_package("pyarrow.parquet", "a Parquet file").read_metadata(file).num_rows for file in files)
         return datasets.load_dataset("parquet", data_files=files, split="train", **options), count
@@ -153,7 +156,7 @@ def _row_keys(table: Any, column: str, numbers: Sequence[int]) -> Iterator[bytes
 
 def _content(image: Any) -> bytes:
     content = image["bytes"]
-    return Path(image["path"]).read_bytes() if content is None else bytes(content)
+    return read_bytes(Path(image["path"]), _LARGEST) if content is None else bytes(content)
 
 
 class StreamedSample(NamedTuple):

@@ -30,6 +30,7 @@ Label: TypeAlias = int | list[float]
 
 _MEASURED = 256  # images whose pixels settle a transform
 _MANY, _SAMPLE = 10_000, 1000  # of more images than the first number, the headers of a sample are read
+_LARGEST_SIDE = 2**13  # 200 megabytes an image
 _SMALL = 96 * 96  # pixels: threads decode larger images; for smaller ones they only wait for the interpreter's lock
 _STEP = 1024  # images given to the threads at a time, and between two reports of progress
 _FORMATS = re.compile(r"(\.(zip|npy|npz|tar|gz|tgz))+$", re.IGNORECASE)
@@ -161,7 +162,7 @@ class ImageSource(ABC):
         if len(sides) != 2:
             raise ValueError(f"size: expected (height, width) or one number, got {self.size}")
         for side in sides:
-            check_integer("size", side, 1)
+            check_integer("size", side, 1, _LARGEST_SIDE)
         if self.crop == "wide" and sides[0] > sides[1]:
             raise ValueError(f"size: crop='wide' expects a width no less than the height, got {self.size}")
 

@@ -94,7 +94,7 @@ def convert(source: str | Path, **options: Any) -> tuple[Model, Report]:
         return _build(reader(content, **given), path)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError) as error:
+    except Exception as error:
         # the file has names and shapes of a known code base but other content
         reason = f"{type(error).__name__} {error}".splitlines()[0]
         raise ValueError(f"{path}: cannot be interpreted: {reason}") from None
@@ -129,9 +129,6 @@ def _reader(content: Any) -> Callable[..., ModelParts]:
 
 def _build(parts: ModelParts, path: Path) -> tuple[Model, Report]:
     """The model with its report; ValueError unless the weights are exactly those of the network."""
-    blocks = parts.network["num_blocks"] * len(parts.network["channel_mult"])
-    if blocks > len(parts.state):
-        raise ValueError(f"num_blocks, channel_mult: make {blocks} blocks from {len(parts.state)} tensors")
     # the filters follow from the architecture, and some formats do not store them
     network = fit_network(parts.network, parts.state, optional="resample_filter")
     with path.open("rb") as file:
@@ -147,7 +144,7 @@ def fit_network(config: Mapping[str, Any], state: Mapping[str, Tensor], optional
 
     Names that end in `optional` may be missing.
     """
-    expected = make_skeleton(config).state_dict()
+    expected = make_skeleton(config, state).state_dict()
     missing = [name for name in expected if name not in state and not (optional and name.endswith(optional))]
     unknown = [name for name in state if name not in expected]
     if missing or unknown:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,8 @@ import torch
 
 from diffspace._shapes import Tensor
 from diffspace.config import from_config
+from diffspace.networks import without_weights
 from diffspace.preconditioning import Preconditioning
-from diffspace.tensors import plain_defaults
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class ModelParts:
     assumed: tuple[str, ...] = ()
 
 
-def make_skeleton(config: Mapping[str, Any]) -> torch.nn.Module:
-    """The network of a config on the meta device, without weights, because the config of a file may be absurd."""
-    with plain_defaults("meta"):
+def make_skeleton(config: Mapping[str, Any], state: Collection[Any]) -> torch.nn.Module:
+    """The network of a config without its weights; ValueError where it has far more tensors than `state`."""
+    with without_weights(len(state)):
         network: torch.nn.Module = from_config("network", config)
     return network

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from diffspace._shapes import Tensor
-from diffspace.checks import check_choice, check_integer
+from diffspace.checks import MOST_LEVELS, check_choice, check_integer
 from diffspace.interop.model_parts import ModelParts, make_skeleton
 from diffspace.pickles import short_repr
 from diffspace.preconditioning import EpsilonPrediction, IDDPMPreconditioning, LevelIndex, Preconditioning
@@ -86,7 +86,7 @@ def read(
     return ModelParts(
         format=f"OpenAI {architecture.code_base}",
         network=network,
-        state=_weights(state, _our_blocks(make_skeleton(network), state), channels, options),
+        state=_weights(state, _our_blocks(make_skeleton(network, state), state), channels, options),
         preconditioning=_preconditioning(options["betas"], options["num_steps"]),
         ignored=(f"the second half of out.2: {channels} channels of a learned variance",) * (outputs > channels),
         assumed=assumed,
@@ -213,6 +213,7 @@ def _interleaved(name: str, value: Tensor, heads: int, order: str) -> Tensor:
 def _preconditioning(betas: str, num_steps: int) -> Preconditioning:
     """The noise levels of a training; of more than 1000 steps, those whose time is a whole number."""
     check_choice("betas", betas, ("cosine", "linear"))
+    check_integer("num_steps", num_steps, _TIMES, MOST_LEVELS)
     stride, rest = divmod(num_steps, _TIMES)
     if rest or stride < 1:
         raise ValueError(f"num_steps: expected a multiple of {_TIMES}, got {num_steps}")

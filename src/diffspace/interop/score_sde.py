@@ -96,8 +96,8 @@ def _network(modules: list[dict[str, Tensor]], side: int) -> tuple[dict[str, Any
         "num_blocks": num_blocks,
         "attn_resolutions": tuple(side >> level for level in range(levels) if level in attended),
     }
-    names = [name for name in make_skeleton(network).state_dict() if not name.endswith("resample_filter")]
     tensors = [tensor for module in modules for tensor in _in_order(module)]
+    names = [name for name in make_skeleton(network, tensors).state_dict() if not name.endswith("resample_filter")]
     if len(names) != len(tensors):
         raise ValueError(f"all_modules: expected {len(names)} tensors, as in {network['kind']}, got {len(tensors)}")
     return network, dict(zip(names, tensors, strict=True))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from diffspace._shapes import Float, Tensor
-from diffspace.checks import check_integer, check_number
+from diffspace.checks import MOST_LEVELS, check_integer, check_number
 from diffspace.process import FlowSchedule, IDDPMLevels, NoiseLevels, VPSchedule, nearest_level, round_to_levels
 from diffspace.protocols import Schedule
 
@@ -269,7 +269,7 @@ class VPPreconditioning(_Epsilon):
 
     def __post_init__(self) -> None:
         check_number("epsilon_t", self.epsilon_t, "[0, 1)")
-        check_integer("M", self.M, 2)
+        check_integer("M", self.M, 2, MOST_LEVELS)
         times = ContinuousTime(VPSchedule(self.beta_d, self.beta_min), self.M - 1, self.epsilon_t)
         object.__setattr__(self, "times", times)
 

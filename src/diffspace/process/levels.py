@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from diffspace._shapes import Float, Int, Tensor
-from diffspace.checks import check_integer, check_number
+from diffspace.checks import MOST_LEVELS, check_integer, check_number
 
 
 @runtime_checkable
@@ -33,7 +33,7 @@ class IDDPMLevels:
     C_2: float = 0.008
 
     def __post_init__(self) -> None:
-        check_integer("M", self.M, 1)
+        check_integer("M", self.M, 1, MOST_LEVELS)
         check_number("C_1", self.C_1, "(0, inf)")
         check_number("C_2", self.C_2, "(0, inf)")
 

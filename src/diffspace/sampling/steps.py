@@ -16,7 +16,7 @@ from typing import ClassVar, Literal, TypeVar
 import torch
 
 from diffspace._shapes import Float, Tensor
-from diffspace.checks import check_choice, check_integer, check_number
+from diffspace.checks import MOST_LEVELS, check_choice, check_integer, check_number
 from diffspace.process import IDDPMLevels, NoiseLevels, VPSchedule
 from diffspace.protocols import PAPER_RANGE, Schedule, data_scale, sampling_range, sigma_range
 from diffspace.sampling.beta_distribution import beta_quantile
@@ -52,7 +52,7 @@ class RangedSteps(ABC):
     """Whether the default range is that of the paper's data."""
 
     def __post_init__(self) -> None:
-        check_integer("num_steps", self.num_steps, 1)
+        check_integer("num_steps", self.num_steps, 1, MOST_LEVELS)
         for name, value in (("sigma_min", self.sigma_min), ("sigma_max", self.sigma_max)):
             if value is not None:
                 check_number(name, value, "(0, inf)")

@@ -9,6 +9,7 @@ import torch
 from diffspace.averages.ema import EMA, HalfLife, PowerFunction, Profile
 from diffspace.checks import first_line
 from diffspace.data import DataSet
+from diffspace.networks import without_weights
 from diffspace.objective import AdaptiveNoise, DenoisingLoss, NoiseDistribution, Uncertainty
 from diffspace.preconditioning import Preconditioned
 from diffspace.tensors import plain_defaults
@@ -35,7 +36,8 @@ def check_data(recipe: Recipe, data: DataSet) -> None:
     if recipe.augment is not None:
         recipe.augment.check_shape(data.sample_shape)
     try:
-        make_denoiser(recipe, data, "meta")  # without memory and time
+        with without_weights():
+            make_denoiser(recipe, data, "meta")
     except RuntimeError as error:
         raise ValueError(f"network: {first_line(error)}") from None
 

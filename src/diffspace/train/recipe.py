@@ -17,6 +17,7 @@ from diffspace.config import build, complete, from_config, is_none, option_names
 from diffspace.data import DataSet, make_source
 from diffspace.data.augmentation import Augmentation
 from diffspace.model import former_range
+from diffspace.networks import without_weights
 from diffspace.objective import NoiseDistribution
 from diffspace.preconditioning import Preconditioning
 from diffspace.train.accumulate import Precision
@@ -32,9 +33,10 @@ _OWN = ("source", "holdout", "split", "mirror")  # keys of the data that are not
 # options that have an effect only with another one
 _NEEDS = {"sigma_min": "sigma_max", "sigma_max": "sigma_min"}
 _NEEDS |= {"ema_widths": "snapshot_images", "snapshot_images": "ema_widths", "patience_images": "held_out_images"}
-_LEAST = {"images": 1, "batch_size": 1, "micro_batch": 1, "max_skipped": 1, "keep_last": 1}
+_LEAST = {"images": 1, "micro_batch": 1, "max_skipped": 1, "keep_last": 1}
 _LEAST |= {f"{name}_images": 0 for name in ("ramp", "decay", "snapshot", "preview", "held_out", "score", "patience")}
 _LEAST |= {"checkpoint_images": 0, "keep_every_images": 0}
+_MOST_SAMPLES, _MOST_WIDTHS = 2**20, 64  # a batch is a list of places, and each width a copy of the weights
 _WITHIN = {"learning_rate": "(0, inf)", "eps": "(0, inf)", "max_grad_norm": "(0, inf)"}
 _WITHIN |= {"sigma_min": "(0, inf)", "sigma_max": "(0, inf)"}
 _MAY_LACK = ("max_grad_norm", "ema_ramp_ratio", "sigma_min", "sigma_max")
@@ -126,6 +128,9 @@ class Recipe:
             if name != "micro_batch" or self.micro_batch is not None:
                 check_integer(name, getattr(self, name), minimum)
         check_seed("seed", self.seed)
+        check_integer("batch_size", self.batch_size, 1, _MOST_SAMPLES)
+        if len(self.ema_widths) > _MOST_WIDTHS:
+            raise ValueError(f"ema_widths: expected at most {_MOST_WIDTHS}, got {len(self.ema_widths)}")
         for name, interval in _WITHIN.items():
             if getattr(self, name) is not None or name not in _MAY_LACK:
                 check_number(name, getattr(self, name), interval)
@@ -186,7 +191,7 @@ def _check_network(config: Mapping[str, Any]) -> None:
     trial = {name: value for name, value in config.items() if defaults.get(name, 0) is not None}
     examples = {name: value for name, value in FROM_DATA.items() if name in defaults}
     try:
-        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        with without_weights(), torch.random.fork_rng(devices=[]):
             from_config("network", {**trial, **examples})
     except ValueError as error:
         if re.split(r"[,:]", str(error).removeprefix("network."), maxsplit=1)[0] in trial:
@@ -232,7 +237,10 @@ def changes(old: str, new: Recipe) -> list[str]:
 
     ValueError with both values for a key that cannot change within a run.
     """
-    now, before = _flatten(new.as_dict()), _flatten(_in_full(read_yaml(old)))
+    former = read_yaml(old)
+    if not isinstance(former, dict):
+        raise ValueError("recipe: that of the checkpoint is no mapping of keys to values")
+    now, before = _flatten(new.as_dict()), _flatten(_in_full(former))
     fixed = _FIXED | ({"noise"} if new.adaptive_noise else set())
     lines = []
     for key in sorted(now.keys() | before.keys()):

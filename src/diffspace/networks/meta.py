@@ -1,0 +1,35 @@
+"""Networks without weights, to look at before they are made: what a file or a recipe asks for may be absurd."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from diffspace.tensors import plain_defaults
+
+
+@contextlib.contextmanager
+def without_weights(tensors: int = 20_000) -> Iterator[None]:
+    """Make networks on the meta device, without memory; ValueError for one of far more than this many tensors."""
+    with plain_defaults("meta"), _Counting(2 * tensors + 1000):
+        yield
+
+
+class _Counting(TorchFunctionMode):
+    """Lets only so many tensors be made."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = self._left = most
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        self._left -= not (args and isinstance(args[0], torch.Tensor))  # of none given, one is made
+        if self._left < 0:
+            raise ValueError(f"it is made of more than {self._most} tensors")
+        return func(*args, **(kwargs or {}))
