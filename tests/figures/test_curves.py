@@ -153,3 +153,9 @@ def test_several_runs_lie_over_each_other():
     assert "second, held-out" in drawn
     with pytest.raises(ValueError, match="runs: expected at least one"):
         curves_figure([])
+
+
+def test_names_of_others_are_no_formulas():
+    records = [{**r, "$odd": 1.0} for r in log(20)]
+    figure = curves_figure([Curves.of("a$b", records), Curves.of("c$_{", records)])
+    figure.canvas.draw()  # which reads formulas

@@ -269,10 +269,10 @@ def _options(row: Measurement) -> str:
 def _picture(comparison: SolverComparison, source: str) -> Figure:
     """The errors over the evaluations."""
     from diffspace.figures import draw_pareto
-    from diffspace.figures.style import new_figure
+    from diffspace.figures.style import new_figure, plain
 
     figure = new_figure(8, 4.6)
     ax = figure.subplots()
     draw_pareto(ax, comparison)
-    ax.set_title(f"{source}: error of the end points, {comparison.samples} samples", loc="left", fontsize=10)
+    ax.set_title(f"{plain(source)}: error of the end points, {comparison.samples} samples", loc="left", fontsize=10)
     return figure

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from diffspace.figures.curves import Curves, Line, Panel, levels_panel, loss_panel, short, shrinking_error, small_panels
-from diffspace.figures.style import GRAY, INK, PALETTE, new_figure, tidy
+from diffspace.figures.style import GRAY, INK, PALETTE, new_figure, plain, tidy
 
 _SLICES = 48
 _STYLES: dict[str, dict[str, Any]] = {
@@ -53,8 +53,8 @@ def curves_figure(runs: Sequence[Curves]) -> Figure:
 def draw_panel(ax: Axes, panel: Panel) -> None:
     """The lines of a panel, with axes that what is compared with does not widen."""
     for line in panel.lines:
-        ax.plot(line.x, line.y, color=_colour(line), label=line.label or None, **_STYLES[line.style])
-    ax.set_title(panel.title, loc="left")
+        ax.plot(line.x, line.y, color=_colour(line), label=plain(line.label) or None, **_STYLES[line.style])
+    ax.set_title(plain(panel.title), loc="left")
     values = [y for line in panel.lines if line.style not in ("faint", "dashed") for y in line.y]
     if panel.by_sigma:
         ax.set_xlabel("noise level σ")

@@ -38,7 +38,7 @@ p { margin: .4rem 0 .8rem; max-width: 46rem; }
 .parts { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: flex-start; }
 figure { margin: .5rem 0; flex: 1 1 20rem; min-width: 0; }
 figure img { max-width: 100%; height: auto; display: block; }
-figure.pixels img { image-rendering: pixelated; width: 100%; }
+figure.pixels img { width: 100%; }
 figcaption { font-size: .86rem; color: #616e7c; margin-top: .35rem; }
 table { border-collapse: collapse; font-size: .92rem; margin: .6rem 0; }
 th, td { text-align: left; padding: .38rem 1.1rem .38rem 0; border-bottom: 1px solid #e4e7eb; vertical-align: top; }
@@ -212,7 +212,7 @@ def render_report(
 
 
 def _picture(source: Figure | np.ndarray, caption: str) -> str:
-    """A figure, or a picture of small images, whose squares stay sharp, with a caption below."""
+    """A figure, or a picture, with a caption below."""
     png = io.BytesIO()
     if isinstance(source, Figure):
         source.savefig(png, format="png", dpi=160)

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from diffspace._shapes import Int, Shaped, Tensor
-from diffspace.figures.style import INK, PALETTE, new_figure, tidy
+from diffspace.figures.style import INK, PALETTE, new_figure, plain, tidy
 from diffspace.sampling import Samples
 from diffspace.transform import Transform
 
@@ -172,7 +172,7 @@ def draw_samples(
         tidy(ax)
     if classes and 0 < len(names) <= len(PALETTE):
         for k in sorted(set(classes)):
-            ax.plot([], [], "o", ms=4, color=PALETTE[k], label=names[k].replace("$", r"\$"))
+            ax.plot([], [], "o", ms=4, color=PALETTE[k], label=plain(names[k]))
         ax.legend(fontsize=8)
 
 

@@ -15,6 +15,11 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=110, layout="constrained")
 
 
+def plain(text: str) -> str:
+    """Text of others, which may hold the sign that begins a formula."""
+    return text.replace("$", r"\$")
+
+
 def tidy(ax: Axes) -> None:
     """Drop the frame's upper and right sides and draw a quiet grid behind the data."""
     ax.spines[["top", "right"]].set_visible(False)
