@@ -107,6 +107,13 @@ def test_a_model_that_may_know_what_is_held_out_is_told(digits_run, tmp_path):
         assert any("--transfer: the model was trained on another part of these data" in text for text in told) == known
 
 
+def test_a_transfer_to_other_classes_says_that_they_go_by_number(tmp_path, capsys):
+    save_classes(tmp_path / "model", ("cat", "dog"))
+    options = ["images=32", "batch_size=32", "--transfer", str(tmp_path / "model"), "--out", str(tmp_path / "run")]
+    assert main(["train", "two-moons", "data.n=64", *options]) == 0
+    assert "go by their numbers: cat, dog, … and upper, lower, …" in " ".join(capsys.readouterr().err.split())
+
+
 def test_half_precision_is_near_single(digits_run, tmp_path):
     # images of the digits run are far from converged: what counts is that the same ones are made
     arrays = []

@@ -75,6 +75,10 @@ class Plan:
         same = isinstance(known, Mapping) and known.get("held-out") == self.data[1].fingerprint()
         if notes.get("data") == run.data.name and not same:
             warn("--transfer: the model was trained on another part of these data, and may know what is held out now")
+        here, there = run.data.class_names, () if self.transfer is None else self.transfer.class_names
+        if here and there and here != there and there != tuple(map(str, range(len(there)))):
+            first = " and ".join(f"{', '.join(names[:3])}, …" for names in (there, here))
+            warn(f"--transfer: the classes of the model and of the data differ, and go by their numbers: {first}")
         run.begin()
         used = {name: getattr(self.recipe.noise, name, None) for name in ("P_mean", "P_std")}
         used |= {"sigma_data": getattr(self.recipe.preconditioning, "sigma_data", None)}
