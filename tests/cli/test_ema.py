@@ -57,7 +57,8 @@ def test_width_writes_a_model_of_those_weights(run, capsys):
     folder = run / "ema" / f"{LAST:012d}-0.07"
     assert str(folder) in capsys.readouterr().out
     model = ds.load(folder)
-    assert model.notes == {"data": "swissroll", "images": LAST, "ema_width": 0.07}
+    known = ds.load(run).notes["fingerprint"]
+    assert model.notes == {"data": "swissroll", "images": LAST, "ema_width": 0.07, "fingerprint": known}
     expected = reconstruct(run, 0.07)
     state = model.denoiser.state_dict()
     assert state.keys() == expected.keys()
