@@ -88,7 +88,7 @@ def sampled(denoiser, exact, num_steps):
 
     def run(z):
         x = exact.mean + z * (exact.variances + 80.0**2).sqrt() @ exact.axes.T
-        return sample_from(denoiser, x, 80.0, sampler=Sampler(EDMSteps(num_steps))).x
+        return sample_from(denoiser, x, 80.0, sampler=Sampler(EDMSteps(num_steps, 0.002))).x
 
     return affine_ends(run, D)
 
@@ -314,7 +314,7 @@ Y = torch.zeros(1, 3, dtype=torch.float64)
         (lambda: MMPS(PRIOR, LINE, Y * torch.nan, 0.1), "y: expected finite measurements"),
         (lambda: MMPS(PRIOR, LINE, Y, 0.1, iterations=0), "iterations: .* got 0"),
         (lambda: DPS(PRIOR, LINE, Y, 0.1, iterations=3), "iterations: has no effect on DPS"),
-        (lambda: PiGDM(PRIOR, LINE, Y, 0.1), "sigma_data: the denoiser does not state"),
+        (lambda: PiGDM(lambda x, sigma, cond=None: x, LINE, Y, 0.1), "sigma_data: the denoiser does not state"),
         (lambda: PiGDM(PRIOR, LINE, Y, 0.1, sigma_data=0.0), "sigma_data: .* got 0.0"),
         (lambda: DPS(PRIOR, LINE, Y, 0.0), "sigma_y: .* got 0.0"),
         (lambda: DPS(PRIOR, LINE, Y, 0.1, weight=math.inf), "weight: .* got inf"),

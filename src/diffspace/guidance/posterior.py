@@ -25,7 +25,6 @@ import torch
 from diffspace._shapes import Batch, Bool, Float, Tensor
 from diffspace.checks import check_callable, check_integer, check_number
 from diffspace.guidance.wrapper import Guidance, GuidanceWeight, Rows, as_factor, column, record, tracked
-from diffspace.preconditioning import Preconditioned
 from diffspace.protocols import Cond, Denoiser
 
 LinearOperator: TypeAlias = Callable[[Tensor], Tensor]
@@ -184,9 +183,7 @@ class PiGDM(_Posterior):
     ) -> None:
         super().__init__(denoiser, operator, y, sigma_y, weight=weight, iterations=iterations)
         if sigma_data is None:
-            modules = denoiser.modules() if isinstance(denoiser, torch.nn.Module) else ()
-            inner = next((m for m in modules if isinstance(m, Preconditioned)), None)
-            sigma_data = getattr(inner and inner.preconditioning, "sigma_data", None)
+            sigma_data = getattr(denoiser, "sigma_data", None)
             if sigma_data is None:
                 raise ValueError("sigma_data: the denoiser does not state one; pass sigma_data")
         check_number("sigma_data", sigma_data, "(0, inf)")

@@ -17,8 +17,9 @@ class AnalyticalFirstStep(Solver):
     """Another solver, whose first request in a run is answered by a Gaussian, without an evaluation.
 
     D = μ + σ_d²/(σ² + σ_d²)·(x − μ) is the exact denoiser of N(μ, σ_d²·I), and accurate at high noise for any data with
-    the same mean, to the order of σ_d²/σ. A run takes one evaluation fewer than with the solver alone. (The AFS of
-    Dockhorn et al. 2022 takes x/√(1 + σ²) for ε; here, with μ = 0 and σ_d = 1, it is x·σ/(1 + σ²).)
+    the same mean, to the order of σ_d²/σ. `sigma_data` must be that of the data: a wrong one falsifies the start. A run
+    takes one evaluation fewer than with the solver alone. (The AFS of Dockhorn et al. 2022 takes x/√(1 + σ²) for ε;
+    here, with μ = 0 and σ_d = 1, it is x·σ/(1 + σ²).)
     """
 
     solver: Solver = field(default_factory=Heun)
