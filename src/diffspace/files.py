@@ -21,7 +21,7 @@ from diffspace.checks import first_line
 if TYPE_CHECKING:
     from torch import Tensor
 
-LARGEST_TEXT = 2**24
+LARGEST_TEXT = 2**22
 """Bytes of a file of JSON: as values of Python they take some twenty times as much."""
 _DEEPEST = 64  # lists and mappings within each other
 _SPECIAL = (

@@ -29,12 +29,13 @@ def evaluate_command(
     """
     from diffspace.cli.console import Stages, err, out as stdout, progress_bar, table, warn
     from diffspace.cli.options import load_model
-    from diffspace.cli.output import write_json
+    from diffspace.cli.output import check_place, write_json
     from diffspace.cli.runs import Scoring, load_data_of, open_recipe
     from diffspace.figures import render_report
     from diffspace.files import write_text
 
     recipe = open_recipe(run)
+    check_place("RUN", run / SCORES)
     model = load_model(str(run), device)
     scoring = Scoring(load_data_of(run, recipe, model, warn), n, sets, steps, first_seed, batch)
     headings = ("score", "samples", "real data", "how")

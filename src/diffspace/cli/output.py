@@ -35,15 +35,20 @@ def check_target(option: str, path: Path, suffix: str, overwrite: bool) -> None:
         raise ValueError(f"{option}: expected a name that ends in {suffix}, got {path}")
     if suffix and not path.parent.is_dir():
         raise ValueError(f"{option}: there is no folder {path.parent}")
-    try:
-        check_writable(path)
-    except OSError as error:
-        raise ValueError(f"{option}: {path} cannot be written: {error.strerror}") from None
+    check_place(option, path)
     if path.exists():
         if path.is_dir() == bool(suffix):
             raise ValueError(f"{option}: {path} is a {'folder' if suffix else 'file'}; choose another name")
         if not overwrite and (suffix or any(path.iterdir())):
             raise ValueError(f"{option}: {path} exists already; add --overwrite to replace it")
+
+
+def check_place(option: str, path: Path) -> None:
+    """ValueError, before any work is done, where the file or folder `path` cannot be written."""
+    try:
+        check_writable(path)
+    except OSError as error:
+        raise ValueError(f"{option}: {path} cannot be written: {error.strerror}") from None
 
 
 def check_model_folder(option: str, folder: Path, overwrite: bool) -> None:

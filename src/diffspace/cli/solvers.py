@@ -158,9 +158,12 @@ def _fit(
 ) -> dict[str, ds.Sampler]:
     """Fit a solver to each budget and keep those of a model in its folder; ValueError first, where one exists."""
     from diffspace.cli.console import err
+    from diffspace.cli.output import check_place
 
     source, denoiser, execution = problem.source, problem.denoiser, problem.execution
     keep = problem.model is not None and Path(source).exists()
+    if keep:
+        check_place("--fit", Path(source))
     names = {budget: f"fitted-{budget}" for budget in budgets}
     taken = sorted(set(names.values()) & set(ds.load_samplers(source))) if keep else []
     if taken and not overwrite:

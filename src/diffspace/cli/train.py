@@ -49,6 +49,7 @@ def train_command(
     """Train a model. Ctrl-C and SIGTERM save the run after the current step, then stop."""
     from diffspace.cli import console
     from diffspace.cli.launch import is_launched, launch
+    from diffspace.cli.output import check_place
     from diffspace.cli.runs import open_run, plan_run, read_run
     from diffspace.config import from_text
     from diffspace.train import Processes, check_measurements, choose_device, started_together
@@ -78,6 +79,8 @@ def train_command(
         full = read_run(resume, words)
         start = functools.partial(open_run, full, resume)
     else:
+        if rank == 0 and not dry_run:
+            check_place("--out", Path("runs") if out is None else out)
         plan = plan_run(data, words, recipe, transfer, choose_device(device, local_rank))
         full, start = plan.recipe, functools.partial(plan.start, out)
     if dry_run:
