@@ -87,7 +87,7 @@ def test_mistakes_are_named(digits_run, points_run, tmp_path, capsys):
         ((points_run, "--probes", 2, "--exact"), "--probes: has no effect with --exact"),
         ((points_run, "--first-seed", -1), "--first-seed: expected an integer from 0 to 4294967295, got -1"),
         ((points_run, "--sigma-max", 0.001), " is not below sigma_max = 0.001"),
-        ((points_run, "--steps", 0), "num_steps: expected an integer of at least 1, got 0"),
+        ((points_run, "--steps", 0), "num_steps: expected an integer from 1 to 100000, got 0"),
         ((points_run, "swissroll", "a.b=1"), "data.a: swissroll has no such option"),
         ((points_run, "swissroll", "size=3"), "size"),
         ((points_run, "--solver", "magic"), "magic"),
