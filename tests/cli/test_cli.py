@@ -401,7 +401,7 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            (["--steps", "0"], "num_steps: expected an integer of at least 1, got 0"),
+            (["--steps", "0"], "num_steps: expected an integer from 1 to 100000, got 0"),
             (["--rho", "3", "--disc", "vp"], "rho"),
             (["--alpha", "0.5", "--solver", "euler"], "alpha"),
             (["--alpha", "0.5", "--solver", "heun:alpha=0.7"], "'heun:alpha=0.7' has alpha, which"),
