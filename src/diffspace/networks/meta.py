@@ -13,7 +13,7 @@ from diffspace.tensors import plain_defaults
 
 
 @contextlib.contextmanager
-def without_weights(tensors: int = 20_000) -> Iterator[None]:
+def without_weights(tensors: int = 4_000) -> Iterator[None]:
     """Make networks on the meta device, without memory; ValueError for one of far more than this many tensors."""
     with plain_defaults("meta"), _Counting(2 * tensors + 1000):
         yield
