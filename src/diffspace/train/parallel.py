@@ -6,6 +6,7 @@ What they share is torch's own: `DistributedDataParallel`, `fully_shard`, and th
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import re
 import threading
@@ -148,9 +149,9 @@ class Processes:
         from torch.nn.parallel import DistributedDataParallel
 
         devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(
-            module, device_ids=devices, gradient_as_bucket_view=True, broadcast_buffers=False
-        )
+        new = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # of torch 2.13
+        quiet: Any = {"forward_sync_buffers" if new else "broadcast_buffers": False}
+        return DistributedDataParallel(module, device_ids=devices, gradient_as_bucket_view=True, **quiet)
 
     def accumulating(self, module: torch.nn.Module, last: bool) -> contextlib.AbstractContextManager[Any]:
         """Around the passes of a micro-batch: gradients are exchanged in the last one only."""
