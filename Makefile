@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup demo test test-slow coverage lint bench clean
+.PHONY: setup demo test test-hostile test-slow coverage lint bench clean
 
 setup: $(INSTALLED)
 
@@ -23,6 +23,10 @@ runs/digits/model.safetensors: | $(INSTALLED)
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+
+# Broken and malicious input to every command, each with limits of time and memory; for Linux.
+test-hostile: $(INSTALLED)
+	$(BIN)/python tests/hostile/hostile.py
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
