@@ -263,6 +263,11 @@ def _curve(pairs: Any) -> Curve:
     return Curve([x for x, _ in kept], [y for _, y in kept])
 
 
+def _drawn(name: str) -> str:
+    """A name from a log as fonts have it: matplotlib prints characters that they lack."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+
+
 def _has_levels(value: Any, *names: str) -> bool:
     """Whether a mapping has lists of numbers (or None) of one length by "sigma" and by each name."""
     if not isinstance(value, Mapping):
@@ -281,5 +286,5 @@ def _measured(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Curve
             value = record[name]
             for label, number in value.items() if isinstance(value, Mapping) else [("", value)]:
                 if _is_number(number):
-                    points.setdefault(name, {}).setdefault(label, []).append((record["images"], number))
+                    points.setdefault(_drawn(name), {}).setdefault(_drawn(label), []).append((record["images"], number))
     return {name: {label: _curve(pairs) for label, pairs in lines.items()} for name, lines in sorted(points.items())}
