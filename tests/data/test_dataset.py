@@ -65,7 +65,7 @@ def test_inconsistent_labels_are_refused() -> None:
 @given(
     sizes=st.lists(st.integers(0, 30), min_size=1, max_size=8).filter(lambda s: sum(s) > sum(k > 0 for k in s)),
     data=st.data(),
-    seed=st.integers(0, 2**70),
+    seed=st.integers(0, 2**32 - 1),
 )
 def test_the_split_is_exact_stratified_and_complete(sizes: list[int], data: st.DataObject, seed: int) -> None:
     n, kept = sum(sizes), sum(size > 0 for size in sizes)
@@ -106,7 +106,7 @@ def test_every_class_stays_in_training() -> None:
     with pytest.raises(ValueError, match="one sample of each class left to train"):
         make([5, 5]).split(9)
     assert len(make([5, 5]).split(8)[1]) == 8
-    with pytest.raises(ValueError, match="seed: expected an integer of at least 0, got -1"):
+    with pytest.raises(ValueError, match="seed: expected an integer from 0 to 4294967295, got -1"):
         make().split(0.5, seed=-1)
 
 
