@@ -58,9 +58,10 @@ def test_the_command_that_is_recommended_runs(points_run, tmp_path, capsys, monk
 def test_samplers_that_were_found_take_part(points_run, capsys, monkeypatch):
     from diffspace.sampler_files import save_sampler
     from diffspace.sampling import GivenSteps, Sampler
+    from diffspace.sampling.steps import steps_for
 
     monkeypatch.setenv("COLUMNS", "300")
-    levels = tuple(EDMSteps(5).sigmas().tolist())
+    levels = tuple(steps_for(ds.load(points_run), EDMSteps(5)).sigmas().tolist())
     save_sampler(Sampler(GivenSteps(levels), AdamsBashforth(2)), points_run, "quick")
     assert main(["solvers", str(points_run), *SMALL, "--solvers", "heun", "--steps", "edm"]) == 0
     assert f"diffspace sample {points_run} --sampler quick" in capsys.readouterr().out

@@ -16,7 +16,9 @@ LATENTS = initial_latents(range(16), (2,)).double()
 @pytest.fixture(scope="module")
 def gaussian():
     mean = torch.tensor([0.3, -0.5], dtype=torch.float64)
-    return Gaussian(mean, COVARIANCE)
+    found = Gaussian(mean, COVARIANCE)
+    found.sigma_data = 0.5  # whose range is the paper's
+    return found
 
 
 def distance(x, reference):
