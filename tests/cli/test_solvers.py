@@ -22,7 +22,7 @@ def test_an_oracle_end_to_end(tmp_path, capsys, monkeypatch):
     captured = capsys.readouterr()
     record = json.loads(figures.read_text(encoding="utf-8"))
     assert record["budgets"] == [5, 9]
-    assert (record["samples"], record["reference"]["nfe"]) == (8, 60)
+    assert (record["samples"], record["reference"]["nfe"]) == (8, 70)
     assert len(record["rows"]) == 3 * 2 * 2
     assert {row["nfe"] for row in record["rows"] if row["solver"] == "heun"} == {5, 9}
     for choice in record["recommended"]:
@@ -36,7 +36,7 @@ def test_an_oracle_end_to_end(tmp_path, capsys, monkeypatch):
         assert choice["command"] in captured.out
         assert choice["reason"] in captured.out
     assert re.search(r"about \d+ (s|min)\b", captured.err)
-    assert "12 runs, 84 evaluations of 8 samples: at the speed of the 60 for the reference" in captured.err
+    assert "12 runs, 84 evaluations of 8 samples: at the speed of the 70 for the reference" in captured.err
     with Image.open(out) as picture:
         assert picture.width > 600
 
