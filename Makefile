@@ -22,7 +22,7 @@ runs/digits/model.safetensors: | $(INSTALLED)
 	$(BIN)/diffspace train digits --out runs/digits
 
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 # Broken and malicious input to every command, each with limits of time and memory; for Linux.
 test-hostile: $(INSTALLED)
@@ -33,7 +33,7 @@ test-slow: $(INSTALLED)
 
 # Not timed and not part of .ci/run; what runs in other processes is not counted.
 coverage: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow" --cov --cov-report=term --cov-report=html
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --cov --cov-report=term --cov-report=html
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

@@ -122,8 +122,8 @@ class TestMistakes:
             (["--list", "--images", "1024"], "--images: has no effect without --width or --sweep"),
             (["--sweep", "0.05,narrow"], "--sweep: expected widths such as 0.03,0.05,0.1, got '0.05,narrow'"),
             (["--sweep", "0.05,0.01"], "width: 0.01 is outside of what the snapshots allow"),
-            (["--sweep", "0.05", "--n", "1"], "--n: expected an integer of at least 2, got 1"),
-            (["--sweep", "0.05", "--sets", "0"], "--sets: expected an integer of at least 1, got 0"),
+            (["--sweep", "0.05", "--n", "1"], "--n: expected an integer from 2 to 1000000, got 1"),
+            (["--sweep", "0.05", "--sets", "0"], "--sets: expected an integer from 1 to 1000, got 0"),
             (["--sweep", "0.05", "--device", "abacus"], "'abacus' is not available"),
         ],
     )

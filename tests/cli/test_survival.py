@@ -198,7 +198,7 @@ def test_processes_from_one_command(tmp_path, capfd):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--processes", "0"], "--processes: expected an integer of at least 1, got 0"),
+        (["--processes", "0"], "--processes: expected an integer from 1 to 1024, got 0"),
         (["strategy=fsdp"], "strategy: 'fsdp' has no effect on one process"),
         (["precision=float16", "--device", "cpu"], "precision: float16 is not supported on a CPU"),
         (["precision=tf32", "--device", "cpu"], "precision: tf32 has no effect on cpu"),

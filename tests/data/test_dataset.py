@@ -113,7 +113,6 @@ def test_every_class_stays_in_training() -> None:
 def test_permutations_are_the_same_for_ever() -> None:
     # from a separate implementation of SeedSequence and PCG64 (O'Neill 2014, XSL-RR 128/64) in pure Python
     assert permutation(10, 0).tolist() == [3, 2, 1, 8, 6, 0, 7, 4, 5, 9]
-    assert permutation(12, 2**70 + 3, 0).tolist() == [11, 5, 6, 3, 9, 1, 2, 8, 7, 0, 10, 4]
     order = permutation(1000, 12345, 1, 7)
     assert torch.equal(order.sort().values, torch.arange(1000))
     assert hashlib.sha256(order.numpy().tobytes()).hexdigest()[:16] == "2ce07a5503881339"

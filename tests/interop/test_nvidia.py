@@ -95,7 +95,7 @@ def test_defaults_of_the_reference_are_filled_in(tmp_path):
         ({"embedding_type": "fourier"}, "channel_mult_noise: expected 2 as in ncsnpp, got 1"),
         ({"decoder_type": "skip"}, "decoder_type"),
         ({"unheard_of": 1}, "unheard_of"),
-        ({"num_blocks": 10**9}, "num_blocks"),
+        ({"num_blocks": 10**9}, "made of more than .* tensors"),
         ({"model_channels": 10**7}, "shape"),
         ({"model_channels": 16}, "shape"),
         ({"num_blocks": 2}, "missing"),

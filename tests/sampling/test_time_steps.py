@@ -177,7 +177,7 @@ def test_given_levels_are_used_unchanged():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_steps": 0}, "num_steps: expected an integer of at least 1, got 0"),
+        ({"num_steps": 0}, "num_steps: expected an integer from 1 to 100000, got 0"),
         ({"num_steps": -3}, "num_steps: .* got -3"),
         ({"sigma_min": 0.0}, r"sigma_min: expected a number in \(0, inf\), got 0.0"),
         ({"sigma_max": math.inf}, "sigma_max: .* got inf"),

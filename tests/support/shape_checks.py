@@ -11,7 +11,7 @@ from typing import Any
 import jaxtyping
 from beartype import BeartypeConf, beartype
 
-CALLS = 2000  # in one test
+CALLS = 500  # in one test
 
 _left = CALLS
 

@@ -85,9 +85,11 @@ def test_a_model_is_saved_with_its_labels_and_sampled_without(tmp_path):
     model = load(tmp_path / "run")
     x, sigma = torch.randn(3, 1, 8, 8), torch.tensor(0.5)
     assert model.denoiser.network.augment_dim == 9
-    without = model(x, sigma)
-    torch.testing.assert_close(without, model(x, sigma, {"augment": torch.zeros(3, 9)}), rtol=0, atol=0)
-    assert not torch.equal(without, model(x, sigma, {"augment": torch.ones(3, 9)}))
+    labels = torch.tensor([0, 3, 7])
+    without = model(x, sigma, {"labels": labels})
+    zeros, ones = ({"labels": labels, "augment": augment} for augment in (torch.zeros(3, 9), torch.ones(3, 9)))
+    torch.testing.assert_close(without, model(x, sigma, zeros), rtol=0, atol=0)
+    assert not torch.equal(without, model(x, sigma, ones))
 
 
 def test_the_denoiser_gets_the_labels_of_what_was_done(tmp_path):

@@ -98,8 +98,8 @@ def test_losses_and_weights_are_those_of_one_process(alone, tmp_path, count, str
     for part in ("denoiser", "averages"):
         assert apart(first[part], second[part]) < 1e-5
     assert second["optimizer"].keys() == first["optimizer"].keys()
-    x, sigma = torch.randn(4, 1, 8, 8), torch.tensor(0.7)
-    torch.testing.assert_close(ds.load(folder)(x, sigma), ds.load(alone)(x, sigma), rtol=0, atol=1e-5)
+    inputs = (torch.randn(4, 1, 8, 8), torch.tensor(0.7), {"labels": torch.arange(4)})
+    torch.testing.assert_close(ds.load(folder)(*inputs), ds.load(alone)(*inputs), rtol=0, atol=1e-5)
 
 
 TORCHRUN = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}

@@ -17,8 +17,8 @@ def test_a_run_leaves_a_model_that_loads(tmp_path):
     reports = begin_and_train(run)
     assert reports[-1].images == 1000
     model = load(tmp_path / "run")
-    x = torch.randn(5, 2)
-    torch.testing.assert_close(model(x, torch.tensor(0.3)), run.model()(x, torch.tensor(0.3)))
+    inputs = (torch.randn(5, 2), torch.tensor(0.3), {"labels": torch.arange(5)})
+    torch.testing.assert_close(model(*inputs), run.model()(*inputs))
     assert model.notes["images"] == 1000
     logged = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert logged[-1]["images"] == 1000
