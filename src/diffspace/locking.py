@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from diffspace.files import open_in_place
+from diffspace.files import open_in_place, parse_json
 
 LOCK = "run.lock"
 _NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
@@ -112,9 +112,9 @@ def _owner(descriptor: int) -> dict[str, Any]:
     """What the file says of its owner; empty where it says nothing that can be understood."""
     os.lseek(descriptor, 0, os.SEEK_SET)
     try:
-        owner = json.loads(os.read(descriptor, 4096))
+        owner = parse_json(os.read(descriptor, 4096))
         return owner if type(owner["pid"]) is int and owner["pid"] > 0 and {"host", "since"} <= owner.keys() else {}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         return {}
 
 

@@ -16,8 +16,8 @@ from image_files import pixels, png
 
 from diffspace.cli.app import main
 from diffspace.data import ImageFolder, TarShards, batches, load_data, make_source, prepare
-from diffspace.data.archives import tar_files
 from diffspace.data.formats import CifarArchive
+from diffspace.data.tar_shards import tar_files
 
 IMAGES = pixels(12, 4, 5, 3)
 LABELS = [3, 0, 5, 5, 1, 0, 3, 3, 2, 1, 0, 5]

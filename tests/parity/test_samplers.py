@@ -84,7 +84,8 @@ def test_a_vp_schedule_spans_what_the_model_knows():
     narrow.sigma_min, narrow.sigma_max = 0.01, 50.0
     process = build_sampler({"schedule": "vp"}, denoiser=narrow).process
     assert process == Process(VPSchedule.spanning(0.01, 50.0), NoScaling())
-    assert math.isclose(process.sigma(1e-3), 0.01) and math.isclose(process.sigma(1.0), 50.0)  # noqa: PT018
+    assert math.isclose(process.sigma(1e-3), 0.01)
+    assert math.isclose(process.sigma(1.0), 50.0)
     levels = build_sampler({"schedule": "vp", "steps": "given:levels=[9,3,0.01,0]"}, denoiser=narrow).process
     assert levels == Process(VPSchedule.spanning(0.01, 9.0), NoScaling())
     with pytest.raises(ValueError, match="--process, --schedule: expected one of the two"):

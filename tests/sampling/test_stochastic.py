@@ -305,3 +305,11 @@ def test_steps_that_would_leave_far_too_much_noise_are_refused(solver):
     assert 3 <= refused <= 7
     with pytest.raises(ValueError, match=r"^steps: from σ = \S+ to \S+ is too far for \w+, which leaves"):
         Run(constant, make_start(constant, seeds=[0], shape=(2,)), Sampler(steps(6), AnalyticalFirstStep(solver)))
+
+
+@pytest.mark.parametrize(("stages", "least"), [(1, 18), (2, 23)])
+def test_the_papers_range_takes_as_many_steps_as_the_docs_say(stages, least):
+    start = make_start(constant, seeds=[0], shape=(2,))
+    Run(constant, start, Sampler(EDMSteps(least), GeneralSDE(stages=stages)))
+    with pytest.raises(ValueError, match="is too far for GeneralSDE"):
+        Run(constant, start, Sampler(EDMSteps(least - 1), GeneralSDE(stages=stages)))

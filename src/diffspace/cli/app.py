@@ -116,7 +116,8 @@ def app() -> Any:
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; the exit code is 0, 2 for a mistake in what was given, 1 for a failure on the way, 130 for Ctrl-C.
 
-    Whatever can happen is told in one line. Any other exception is a fault of the program, and is raised.
+    Errors of input, files, memory and arithmetic are printed on one line. Any other exception is a fault of the
+    program, and is raised.
     """
     if "_DIFFSPACE_COMPLETE" in os.environ:
         # typer would check values with pydantic and draw help with rich; it does without what is not installed

@@ -4,7 +4,7 @@
 `batches` feeds it to training; `diffspace.inspection.inspect` measures it.
 """
 
-from diffspace.data.archives import ImageFolder as ImageFolder, ImageZip as ImageZip, TarShards as TarShards
+from diffspace.data.archives import ImageFolder as ImageFolder, ImageZip as ImageZip
 from diffspace.data.arrays import ArrayFile as ArrayFile
 from diffspace.data.augmentation import Augmentation as Augmentation
 from diffspace.data.builtin import (
@@ -36,4 +36,5 @@ from diffspace.data.sources import (
     named_oracle as named_oracle,
 )
 from diffspace.data.stored_images import ImageSource as ImageSource
+from diffspace.data.tar_shards import TarShards as TarShards
 from diffspace.transform import PIXELS as PIXELS

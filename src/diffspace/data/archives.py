@@ -1,4 +1,4 @@
-"""Image files in folders, in ZIP archives, and in tar archives as WebDataset writes them.
+"""Image files in folders and in ZIP archives.
 
 Archives are not trusted: nothing is unpacked to disk, and a member that leads out of the archive, is a link, or claims
 an impossible size is an error. A member is read at its offset from a file that is opened for it, so that any
@@ -10,18 +10,15 @@ from __future__ import annotations
 import collections
 import contextlib
 import hashlib
-import itertools
 import os
-import re
 import stat
 import struct
-import tarfile
 import warnings
 import zipfile
 import zlib
 from abc import abstractmethod
 from array import array
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -38,13 +35,8 @@ _ENCRYPTED = 1
 _BOMB_BYTES, _BOMB_RATIO = 2**24, 100
 _LARGEST = 2**30  # bytes of a member
 _MOST_SIZES = 100_000  # files whose sizes a fingerprint looks up
-_HEADER = 2**20  # bytes of a header of a tar archive, which holds no more than names
 _MOST_REPEATS = 1000  # folders that links lead to more than once
-_MOST_CLASSES = 2**20
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_MOST_SHARDS = 10**5
-_LABEL_FILES = {"cls": 2**6, "json": 2**20}  # suffixes in order of preference, and the most bytes of such a file
-_SAMPLE = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)", re.DOTALL)  # folder/stem, then what follows the first dot
+MOST_CLASSES = 2**20
 
 
 def most_text(names: Collection[str]) -> int:
@@ -59,7 +51,7 @@ def version(path: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def _open(path: Path, expected: tuple[int, int]) -> IO[bytes]:
+def open_version(path: Path, expected: tuple[int, int]) -> IO[bytes]:
     """A file to read; ValueError if it cannot be read, or is no longer of the expected version."""
     if version(path) != expected:
         raise ValueError(f"{path}: has changed since it was opened")
@@ -104,7 +96,7 @@ class _IndexedImages(StoredImages):
         if given is None:
             return None, ()
         if missing := [name for name in names if name not in given]:
-            raise _no_label(self.path / INDEX, missing, len(names))
+            raise no_label(self.path / INDEX, missing, len(names))
         return [given[name] for name in names], class_names
 
     def _labels_from_folders(self, names: Sequence[str]) -> tuple[list[Label] | None, tuple[str, ...]]:
@@ -139,7 +131,7 @@ def _parse_index(path: Path, content: bytes) -> tuple[dict[str, Any] | None, tup
     ):
         raise ValueError(f"{path}: expected {{\"labels\": [[name, label], …] or null}}; classes='none' ignores it")
     for name, label in pairs:
-        number = type(label) is int and 0 <= label < _MOST_CLASSES
+        number = type(label) is int and 0 <= label < MOST_CLASSES
         if not number and not (isinstance(label, list) and all(isinstance(v, int | float) for v in label)):
             raise ValueError(f"{path}: label of {name!r}: expected a class number or a vector, got {label!r:.80}")
     names = index.get("class_names") or []
@@ -148,7 +140,7 @@ def _parse_index(path: Path, content: bytes) -> tuple[dict[str, Any] | None, tup
     return None if labels is None else dict(pairs), tuple(names)
 
 
-def _no_label(path: Path, missing: Sequence[str], count: int) -> ValueError:
+def no_label(path: Path, missing: Sequence[str], count: int) -> ValueError:
     return ValueError(
         f"{path}: has no label for {len(missing)} of {count} images, {missing[0]!r} among them; "
         "classes='none' ignores labels"
@@ -272,7 +264,7 @@ class ZipImages(_IndexedImages):
         """The content of a member, numbered as in `members`, checked against its length and CRC-32."""
         offset, packed, size, crc, method = self._table[5 * member : 5 * member + 5]
         damaged = ValueError(f"{self.path}: member {self.members[member]!r} is damaged or cut short")
-        with _open(self.path, self._version) as file:
+        with open_version(self.path, self._version) as file:
             file.seek(offset)
             try:
                 signature, *_, name_length, extra_length = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
@@ -293,7 +285,7 @@ def _checked_members(path: Path) -> list[zipfile.ZipInfo]:
         infos = [info for info in archive.infolist() if not info.is_dir()]
         end = archive.start_dir
     for info in infos:
-        _check_name(path, info.filename)
+        check_name(path, info.filename)
         if problem := _zip_problem(info):
             raise ValueError(f"{path}: member {info.filename!r} {problem}")
     counts = collections.Counter(info.filename for info in infos)
@@ -307,7 +299,7 @@ def _checked_members(path: Path) -> list[zipfile.ZipInfo]:
     return infos
 
 
-def _check_name(archive: Path, name: str) -> None:
+def check_name(archive: Path, name: str) -> None:
     """ValueError for a name in an archive that leads out of the folder into which it would be unpacked."""
     if not name or name[0] == "/" or "\\" in name or name[1:2] == ":" or ".." in name.split("/"):
         raise ValueError(f"{archive}: member {name!r}: expected a name inside the archive, with parts joined by /")
@@ -325,170 +317,3 @@ def _zip_problem(info: zipfile.ZipInfo) -> str | None:
     if info.file_size > min(_LARGEST, max(_BOMB_BYTES, _BOMB_RATIO * info.compress_size)):
         return f"claims {info.file_size} bytes out of {info.compress_size}: a decompression bomb, or no image"
     return None
-
-
-@dataclass(frozen=True)
-class TarShards(ImageSource):
-    """Images in tar archives: x.tar, a folder of such, or names with a range, data/{000..099}.tar; see `ImageSource`.
-
-    A sample is files that follow each other with one name up to its first dot: 000.jpg, 000.cls. Labels are an integer
-    in .cls, or "label" in .json. Samples come in the order of the archives. Headers are read at the start; an archive
-    must not be compressed.
-    """
-
-    @property
-    def name(self) -> str:
-        path = Path(self.path).expanduser()
-        stem = _RANGE.sub("", path.name.removesuffix(".tar")).strip("-_.")
-        return path.resolve().name if path.is_dir() else stem or path.resolve().parent.name
-
-    def open(self) -> StoredImages:
-        return _TarImages(_shard_paths(Path(self.path).expanduser()), labelled=self.classes == "auto")
-
-
-class _TarImages(StoredImages):
-    def __init__(self, shards: list[Path], labelled: bool) -> None:
-        from diffspace.data.images import image_suffixes
-
-        self.path = Path(os.path.commonpath([shard.parent for shard in shards]))
-        self._shards, self._versions = shards, [version(shard) for shard in shards]
-        self._table = array("q")  # three numbers an image: its shard, offset and size
-        self.names: list[str] = []
-        self._labels: list[int | None] = []
-        suffixes = {suffix[1:] for suffix in image_suffixes()}
-        for number, shard in enumerate(shards):
-            folder = shard.relative_to(self.path).as_posix()
-            with reading(shard), open(shard, "rb") as file:
-                for sample in _tar_samples(shard, file):
-                    images = [member for suffix, member in sample.items() if suffix in suffixes]
-                    if len(images) > 1:
-                        names = ", ".join(repr(member.name) for member in images)
-                        raise ValueError(f"{shard}: expected one image a sample, got {len(images)}, {names}")
-                    if not images:
-                        self.others += len(sample)
-                        continue
-                    self.others += len(sample) - 1 - any(suffix in sample for suffix in _LABEL_FILES)
-                    self._labels.append(_tar_label(shard, sample, file) if labelled else None)
-                    self._table.extend((number, images[0].offset_data, images[0].size))
-                    self.names.append(f"{folder}/{images[0].name}")
-        missing = [name for name, label in zip(self.names, self._labels, strict=True) if label is None]
-        if 0 < len(missing) < len(self.names):
-            raise _no_label(self.path, missing, len(self.names))
-
-    def open(self, number: int) -> bytes:
-        shard, offset, size = self._table[3 * number : 3 * number + 3]
-        with _open(self._shards[shard], self._versions[shard]) as file:
-            file.seek(offset)
-            return file.read(size)
-
-    def versions(self, numbers: Sequence[int]) -> Iterator[int]:
-        """The sizes of the images."""
-        return (self._table[3 * i + 2] for i in numbers)
-
-    def fingerprint(self) -> str:
-        state = [(shard.name, *found) for shard, found in zip(self._shards, self._versions, strict=True)]
-        return hashlib.sha256(repr(state).encode()).hexdigest()
-
-    def labels(self, numbers: Sequence[int]) -> tuple[list[Label] | None, tuple[str, ...]]:
-        labels: list[Label] = [label for i in numbers if (label := self._labels[i]) is not None]
-        return labels or None, ()
-
-
-def _tar_samples(path: Path, file: IO[bytes]) -> Iterator[dict[str, tarfile.TarInfo]]:
-    """The files of each sample by what follows the first dot of their names, in lower case."""
-    named = ((match, member) for member in tar_files(path, file) if (match := _SAMPLE.fullmatch(member.name)))
-    for _, members in itertools.groupby(named, key=lambda item: item[0][1]):
-        sample: dict[str, tarfile.TarInfo] = {}
-        for match, member in members:
-            if sample.setdefault(match[2].lower(), member) is not member:
-                raise ValueError(f"{path}: holds member {member.name!r} twice")
-        yield sample
-
-
-class _Headers:
-    """A file of which the headers of a tar archive are read: what they claim is not believed before it is read."""
-
-    def __init__(self, file: Any, end: int) -> None:
-        self._file, self._end = file, end
-
-    def read(self, size: int) -> bytes:
-        if size > _HEADER:
-            raise ValueError(f"a header claims {size} bytes")
-        content: bytes = self._file.read(size)
-        return content
-
-    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
-        if whence == os.SEEK_SET and place > self._end:
-            raise ValueError(f"it claims more than {self._end} bytes")
-        return int(self._file.seek(place, whence))
-
-    def tell(self) -> int:
-        return int(self._file.tell())
-
-
-def tar_files(
-    path: Path, file: Any, end: int | None = None, kind: str = "a tar archive that is not compressed"
-) -> Iterator[tarfile.TarInfo]:
-    """The files in a tar archive, all checked, no byte after `end`; the place in `file` may be moved meanwhile."""
-    end = os.fstat(file.fileno()).st_size if end is None else end
-    headers: Any = _Headers(file, end)
-    with reading(path, kind), tarfile.open(fileobj=headers, mode="r:") as archive:
-        while (member := archive.next()) is not None:
-            archive.members.clear()  # type: ignore[attr-defined]  # otherwise it keeps all of them
-            member.name = member.name.removeprefix("./")
-            if not (member.isdir() and member.name in ("", ".")):
-                _check_name(path, member.name)
-            if not (member.isdir() or member.isfile()) or member.issparse():
-                what = "a link" if member.issym() or member.islnk() else "not a plain file or folder"
-                raise ValueError(f"{path}: member {member.name!r} is {what}")
-            if not 0 <= member.size <= end - member.offset_data:
-                raise ValueError(f"{path}: member {member.name!r} claims {member.size} bytes, which is impossible")
-            if member.isfile():
-                yield member
-        # tarfile ends quietly at a header that is damaged: at the true end there is a block of zeros
-        file.seek(archive.offset)
-        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise ValueError(f"{path}: is damaged or cut short at byte {archive.offset}")
-
-
-def _tar_label(path: Path, sample: Mapping[str, tarfile.TarInfo], file: IO[bytes]) -> int | None:
-    """The class number of a sample; None if it has no file for it, or one of JSON without a label."""
-    suffix = next((suffix for suffix in _LABEL_FILES if suffix in sample), None)
-    if suffix is None:
-        return None
-    member = sample[suffix]
-    file.seek(member.offset_data)
-    content = file.read(member.size) if member.size <= _LABEL_FILES[suffix] else b""
-    try:
-        value: Any = int(content) if suffix == "cls" else parse_json(content)
-        value = value.get("label") if isinstance(value, dict) else value
-    except ValueError:
-        value = content
-    if value is None:
-        return None
-    if type(value) is not int or not 0 <= value < _MOST_CLASSES:
-        raise ValueError(
-            f"{path}: member {member.name!r}: expected a class number, got {value!r:.80}; classes='none' ignores labels"
-        )
-    return value
-
-
-def _shard_paths(path: Path) -> list[Path]:
-    if path.is_dir():
-        return sorted(found for found in path.iterdir() if found.name.endswith(".tar") and found.name[0] != ".")
-    parts = _RANGE.split(str(path))  # text, first, last, text, first, last, …, text
-    choices: list[list[str]] = [parts[:1]]
-    total = 1
-    for first, last, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
-        count = int(last) + 1 - int(first)
-        total *= count
-        if count < 1 or total > _MOST_SHARDS:
-            raise ValueError(f"{path}: {{{first}..{last}}}: expected 1 to {_MOST_SHARDS} names in all, got {total}")
-        numbers = range(int(first), int(last) + 1)
-        choices += [[f"{number:0{len(first)}d}" for number in numbers], [text]]
-    return [Path("".join(text)) for text in itertools.product(*choices)]
-
-
-def is_shard_range(spec: str | Path) -> bool:
-    """Whether a path is a range of names of tar archives."""
-    return str(spec).endswith(".tar") and _RANGE.search(str(spec)) is not None

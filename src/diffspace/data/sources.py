@@ -15,13 +15,14 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from diffspace.config import build
-from diffspace.data.archives import MANIFEST, ImageFolder, ImageZip, TarShards, is_shard_range
+from diffspace.data.archives import MANIFEST, ImageFolder, ImageZip
 from diffspace.data.arrays import ArrayFile
 from diffspace.data.dataset import DataSet
 from diffspace.data.formats import ArrayImages, CifarArchive, IdxImages, LmdbImages
 from diffspace.data.huggingface import HuggingFaceImages
 from diffspace.data.latents import LATENTS, Latents
 from diffspace.data.stored_images import ImageSource
+from diffspace.data.tar_shards import TarShards, is_shard_range
 from diffspace.oracles import FiniteData, GaussianMixture, Oracle
 from diffspace.parts import MODULE_CLASS, find, kinds
 

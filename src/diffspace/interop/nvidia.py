@@ -81,7 +81,8 @@ def read(content: Mapping[str, Any]) -> ModelParts:
 def _preconditioning(kind: str, settings: Mapping[str, Any], u: object) -> Preconditioning:
     """The preconditioning of these settings, but of iDDPM with the levels u_0 > … > u_M = 0 that the file holds."""
     if kind != "iddpm":
-        return from_config("preconditioning", {"kind": kind, **settings})  # type: ignore[no-any-return]
+        made: Preconditioning = from_config("preconditioning", {"kind": kind, **settings})
+        return made
     if not isinstance(u, Tensor) or u.shape != (settings["M"] + 1,) or u[-1] != 0:
         raise ValueError(f"u: expected a tensor of the M + 1 = {settings['M'] + 1} levels, the last 0")
     return EpsilonPrediction(LevelIndex(DiscreteLevels(tuple(u[:-1].flip(0).to(torch.float64).tolist()))))

@@ -20,7 +20,7 @@ def without_weights(tensors: int = 4_000) -> Iterator[None]:
 
 
 class _Counting(TorchFunctionMode):
-    """Lets only so many tensors be made."""
+    """Counts the tensors that are made, and refuses more than `most`."""
 
     def __init__(self, most: int) -> None:
         super().__init__()

@@ -106,7 +106,7 @@ Steps = TypeVar("Steps")
 def steps_for(denoiser: object, steps: Steps) -> Steps:
     """The steps with their σ range for a denoiser: given, else stated by it, else the paper's moved to its σ_data.
 
-    Steps whose levels are given one by one are returned as they are.
+    Steps whose levels are given one by one are returned unchanged.
     """
     if not isinstance(steps, RangedSteps):
         return steps

@@ -202,7 +202,7 @@ class GeneralSDE(_StochasticSolver):
     dx = (σ̇/σ + β)·(x − D) dt + √(2β)·σ dω, backward in t, in the unscaled state. `beta` is a function of t; None is
     η·σ̇/σ, so that η = 1 is Song's reverse SDE and η = 0 the ODE. Two stages take the mean of both ends for drift and
     noise, and two evaluations. Weak order 1, or 2 with two stages. Steps are in t: the error depends on the process.
-    The paper's range takes at least 18 EDM steps, or 22 with two stages; ValueError for longer ones.
+    The paper's range takes at least 18 EDM steps, or 23 with two stages; ValueError for longer ones.
     """
 
     eta: float = 1.0
