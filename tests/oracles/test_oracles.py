@@ -64,7 +64,9 @@ def test_each_sample_has_its_own_sigma(oracle):
     for method in (oracle, oracle.score, oracle.log_prob):
         together = method(x, sigma)
         alone = torch.cat([method(x[i : i + 1], level) for i, level in enumerate(sigma)])
-        torch.testing.assert_close(together, alone, rtol=1e-9, atol=1e-9)
+        # the score divides the rounding of a whole state by σ², so that it is a part of the largest element
+        bound = 1e-9 * (1 + alone.reshape(len(x), -1).abs().amax(1))
+        assert ((together - alone).reshape(len(x), -1).abs().amax(1) <= bound).all()
 
 
 @each
