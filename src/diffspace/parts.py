@@ -40,9 +40,10 @@ FAMILIES: Mapping[str, dict[str, Part | str]] = {
         "beta=BetaSteps given=GivenSteps levels=LevelSteps",
     ),
     "schedule": _family(
-        "process", "edm=EDMSchedule vp=VPSchedule ve=VESchedule cosine=CosineSchedule flow=FlowSchedule"
+        "process",
+        "edm=EDMSchedule vp=VPSchedule ve=VESchedule cosine=CosineSchedule flow=FlowSchedule formula=FormulaSchedule",
     ),
-    "scaling": _family("process", "none=NoScaling vp=VariancePreserving flow=Interpolating"),
+    "scaling": _family("process", "none=NoScaling vp=VariancePreserving flow=Interpolating formula=FormulaScaling"),
     "process": _family("process", "process=Process"),
     "levels": _family("process", "iddpm=IDDPMLevels discrete=DiscreteLevels"),
     "times": _family("preconditioning", "continuous=ContinuousTime levels=LevelIndex interpolated=InterpolatedIndex"),

@@ -1,6 +1,11 @@
 """The noise process: σ(t), s(t) and the quantities that follow (Section 2 of the paper)."""
 
 from diffspace.process.diffusion import Process as Process
+from diffspace.process.formula import (
+    Formula as Formula,
+    FormulaScaling as FormulaScaling,
+    FormulaSchedule as FormulaSchedule,
+)
 from diffspace.process.levels import (
     DiscreteLevels as DiscreteLevels,
     IDDPMLevels as IDDPMLevels,
