@@ -175,7 +175,7 @@ def baseline(variant: str) -> str:
 
 
 def draw(runs: list[dict[str, Any]], path: Path) -> None:
-    from diffspace.figures.style import GRAY, PALETTE, new_figure, tidy
+    from diffspace.figures.style import new_figure, theme, tidy
 
     figure = new_figure(11, 3.3)
     axes = figure.subplots(1, 3)
@@ -186,14 +186,17 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
     ):
         for variant in options:
             for i, line in enumerate(ratios(runs, variant)):
-                colour = PALETTE[0 if variant == "uncertainty" else 1]
+                colour = theme().palette[0 if variant == "uncertainty" else 1]
                 ax.plot(sigma, line, color=colour, lw=1.3, label=variant.split()[-1] if i == 0 else None)
-        ax.axhline(1, color=GRAY, lw=1)
+        ax.axhline(1, color=theme().gray, lw=1)
         ax.set(title=title, xlabel="noise level σ", xscale="log")
         ax.legend()
     moment = next(r["gradients"][-1] for r in runs if r["gradients"])
     weights = moment["weight"]
-    for name, colour, scale in (("1/c_out²", PALETTE[0], [1.0] * len(weights)), ("1", PALETTE[1], weights)):
+    for name, colour, scale in (
+        ("1/c_out²", theme().palette[0], [1.0] * len(weights)),
+        ("1", theme().palette[1], weights),
+    ):
         for key, style, what in (("gradient", "-", "gradient"), ("loss", "--", "loss")):
             root = [math.sqrt(v) / w for v, w in zip(moment[key], scale, strict=True)]
             mean = statistics.fmean(root)

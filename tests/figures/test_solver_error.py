@@ -5,7 +5,7 @@ import torch
 
 from diffspace.data import named_oracle
 from diffspace.figures import draw_pareto, draw_solver_error
-from diffspace.figures.style import PALETTE, new_figure
+from diffspace.figures.style import new_figure, theme
 from diffspace.sampling import AdamsBashforth, EDMSteps, Euler, Heun, Sampler
 from diffspace.solverlab import REFERENCE_SAMPLER, compare_solvers, pareto, reference
 
@@ -33,7 +33,7 @@ def test_the_front_is_emphasised_and_named(comparison):
     draw_pareto(ax, comparison)
     front = pareto(comparison, margin=0.05)
     thick = max(ax.get_lines(), key=lambda line: line.get_linewidth())
-    assert thick.get_color() == PALETTE[0]
+    assert thick.get_color() == theme().palette[0]
     assert thick.get_xydata().tolist() == [[row.nfe, row.error.rms] for row in front]
     texts = [text.get_text() for text in ax.texts]
     assert "heun, edm" in texts

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from diffspace._shapes import Float, Tensor
 from diffspace.data.augmentation import Augmentation
 from diffspace.figures.samples import to_pixels
-from diffspace.figures.style import GRAY, INK, new_figure
+from diffspace.figures.style import new_figure, theme
 from diffspace.transform import Transform
 
 _STEPS = (-2, -1, 0, 1, 2)
@@ -45,7 +45,9 @@ def augmentation_figure(
                 title = f"{step}".replace("-", "−") if step else "0: unchanged"
                 ax.set_title(title, fontsize=7.5, loc="center", fontweight="normal", pad=3)
             if column == 0:
-                ax.text(-0.12, 0.5, name, transform=ax.transAxes, fontsize=8.5, ha="right", va="center", color=INK)
+                ax.text(
+                    -0.12, 0.5, name, transform=ax.transAxes, fontsize=8.5, ha="right", va="center", color=theme().ink
+                )
             w = _parameter(augmentation, name, step)
             if w is not None:
                 _draw(ax, image, transform, augmentation, {name: w})
@@ -76,5 +78,5 @@ def _draw(
     pixels = to_pixels(transform.inverse(x), transform)[0]
     ax.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     text = ", ".join(f"{value:.3g}".replace("-", "−") for value in (0.0 if abs(v) < 5e-4 else v for v in own))
-    colour = INK if any(own) else GRAY
+    colour = theme().ink if any(own) else theme().gray
     ax.text(0.5, -0.03, text, transform=ax.transAxes, fontsize=6.5, ha="center", va="top", color=colour)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from diffspace.figures.curves import Curves, Line, Panel, levels_panel, loss_panel, short, shrinking_error, small_panels
-from diffspace.figures.style import GRAY, INK, PALETTE, new_figure, plain, tidy
+from diffspace.figures.style import new_figure, plain, theme, tidy
 
 _SLICES = 48
 _STYLES: dict[str, dict[str, Any]] = {
@@ -46,7 +46,7 @@ def curves_figure(runs: Sequence[Curves]) -> Figure:
             draw_map(axes.pop(0), first)
         for ax, panel in zip(axes, small, strict=True):
             draw_panel(ax, panel)
-    figure.suptitle(_heading(first), x=0.01, ha="left", fontsize=11, fontweight="bold", color=INK)
+    figure.suptitle(_heading(first), x=0.01, ha="left", fontsize=11, fontweight="bold", color=theme().ink)
     return figure
 
 
@@ -63,7 +63,7 @@ def draw_panel(ax: Axes, panel: Panel) -> None:
         _over_images(ax)
     tidy(ax)
     if not values:
-        ax.text(0.5, 0.5, "nothing logged yet", transform=ax.transAxes, ha="center", va="center", color=GRAY)
+        ax.text(0.5, 0.5, "nothing logged yet", transform=ax.transAxes, ha="center", va="center", color=theme().gray)
         return
     if panel.by_sigma:
         ax.set_xscale("log")
@@ -77,10 +77,10 @@ def draw_panel(ax: Axes, panel: Panel) -> None:
 
 def _colour(line: Line) -> Any:
     if line.colour is None:
-        return INK if line.style == "dotted" else GRAY
+        return theme().ink if line.style == "dotted" else theme().gray
     if line.age < 1:
         return matplotlib.colormaps["viridis_r"](0.08 + 0.92 * line.age)
-    return PALETTE[line.colour % len(PALETTE)]
+    return theme().palette[line.colour % len(theme().palette)]
 
 
 def draw_map(ax: Axes, run: Curves) -> None:

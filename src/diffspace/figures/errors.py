@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from diffspace.figures.style import GRAY, INK, PALETTE, tidy
+from diffspace.figures.style import theme, tidy
 from diffspace.metrics import FrechetScore
 from diffspace.objective import LossBySigma, NoiseDistribution
 from diffspace.solverlab import Measurement, SolverComparison, pareto
@@ -23,7 +23,7 @@ def draw_loss_by_sigma(ax: Axes, curves: Mapping[str, LossBySigma], noise: Noise
     The dotted line is the trivial denoiser of the first curve, the dashed one the attainable minimum if a curve has
     one. The band marks the levels between the 5 % and 95 % quantiles of the training noise.
     """
-    for (name, curve), colour in zip(curves.items(), PALETTE, strict=False):
+    for (name, curve), colour in zip(curves.items(), theme().palette, strict=False):
         sigma, mse, error = curve.sigma.numpy(), curve.mse.numpy(), curve.standard_error.numpy()
         ax.plot(sigma, mse, color=colour, label=name, zorder=3)
         ax.fill_between(sigma, (mse - 2 * error).clip(min=mse * 1e-2), mse + 2 * error, color=colour, alpha=0.18, lw=0)
@@ -32,11 +32,11 @@ def draw_loss_by_sigma(ax: Axes, curves: Mapping[str, LossBySigma], noise: Noise
             ax.plot(sigma, curve.attainable.numpy(), color=colour, ls="--", lw=1.1, label=ideal)
     first = next(iter(curves.values()))
     sigma = first.sigma.numpy()
-    ax.plot(sigma, first.trivial.numpy(), color=INK, ls=":", lw=1.1, label="trivial: answers the mean")
-    ax.plot(sigma, sigma**2, color=GRAY, ls=":", lw=1.1, label="identity: answers x")
+    ax.plot(sigma, first.trivial.numpy(), color=theme().ink, ls=":", lw=1.1, label="trivial: answers the mean")
+    ax.plot(sigma, sigma**2, color=theme().gray, ls=":", lw=1.1, label="identity: answers x")
     if noise is not None:
         low, high = noise.quantile(first.sigma.new_tensor([0.05, 0.95])).tolist()
-        ax.axvspan(low, high, color=GRAY, alpha=0.15, lw=0, label="90 % of training noise")
+        ax.axvspan(low, high, color=theme().gray, alpha=0.15, lw=0, label="90 % of training noise")
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_xlim(float(first.sigma[0]), float(first.sigma[-1]))
@@ -81,7 +81,7 @@ def draw_solver_error(ax: Axes, comparison: SolverComparison, unit: str = "RMS d
 
 def draw_errors(ax: Axes, curves: Mapping[str, tuple[Sequence[int], Sequence[float]]], unit: str) -> None:
     """A line for each name through (evaluations, errors); both axes logarithmic."""
-    for (name, curve), colour in zip(curves.items(), PALETTE, strict=False):
+    for (name, curve), colour in zip(curves.items(), theme().palette, strict=False):
         ax.plot(*curve, color=colour, marker="o", ms=3.5, label=name)
     _axes(ax, [nfe for nfes, _ in curves.values() for nfe in nfes], unit)
     ax.legend(fontsize=8)
@@ -102,23 +102,23 @@ def draw_pareto(
     lines = _lines(comparison)
     for key, line in lines.items():
         if key != beside:
-            ax.plot(*_curve(line), color=GRAY, alpha=0.35, linewidth=0.7, zorder=1)
+            ax.plot(*_curve(line), color=theme().gray, alpha=0.35, linewidth=0.7, zorder=1)
     if beside in lines:
-        ax.plot(*_curve(lines[beside]), color=PALETTE[1], linewidth=1.4, marker="o", ms=3, zorder=3)
+        ax.plot(*_curve(lines[beside]), color=theme().palette[1], linewidth=1.4, marker="o", ms=3, zorder=3)
         last = lines[beside][-1].nfe, lines[beside][-1].error.rms
-        clear = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1}
-        ax.annotate(", ".join(beside), last, (4, 9), color=PALETTE[1], ha="right", bbox=clear, **_NOTE)
+        clear = {"facecolor": theme().paper, "alpha": 0.8, "linewidth": 0, "pad": 1}
+        ax.annotate(", ".join(beside), last, (4, 9), color=theme().palette[1], ha="right", bbox=clear, **_NOTE)
     best = pareto(comparison, margin=0.05)  # a step of less would have a number for nothing
     front = [row for row in best if row.error.rms > 0]
-    ax.plot(*_curve(front), color=PALETTE[0], linewidth=2, marker="o", ms=11, zorder=4)
+    ax.plot(*_curve(front), color=theme().palette[0], linewidth=2, marker="o", ms=11, zorder=4)
     for i, row in enumerate(best):
         if row.error.rms > 0:
-            bold: Any = {"color": "white", "ha": "center", "va": "center", "fontweight": "bold"}
+            bold: Any = {"color": theme().paper, "ha": "center", "va": "center", "fontweight": "bold"}
             ax.annotate(str(i + 1), (row.nfe, row.error.rms), (0, -0.5), **bold, **_NOTE)
         key_text = f"{i + 1}  NFE {row.nfe}" + ("" if row.error.rms > 0 else ": no error")
         key_text += f"\n    {row.solver.replace(':', ' ')}\n    {row.steps.replace(':', ' ')}"
         place = 1.02, 1 - i / max(8, len(best))
-        ax.annotate(key_text, place, (0, 0), "axes fraction", color=PALETTE[0], va="top", **_NOTE)
+        ax.annotate(key_text, place, (0, 0), "axes fraction", color=theme().palette[0], va="top", **_NOTE)
     rows = [row for line in lines.values() for row in line]
     _axes(ax, [row.nfe for row in rows], unit)
     if front:  # what is far above it says nothing
@@ -126,7 +126,7 @@ def draw_pareto(
         ax.set_ylim(low / 2, min(high, 10 * front[0].error.rms) * 1.5)
     floor = comparison.reference_error.rms
     if front and floor > ax.get_ylim()[0]:
-        ax.axhline(floor, color=INK, linewidth=0.8, linestyle=":")
+        ax.axhline(floor, color=theme().ink, linewidth=0.8, linestyle=":")
         ax.text(0.99, floor, "the reference's own error", transform=ax.get_yaxis_transform(), ha="right", fontsize=7)
 
 
@@ -140,12 +140,12 @@ def draw_ema_sweep(
     """
     values = [score.value for score in scores]
     errors = [score.standard_error for score in scores]
-    ax.errorbar(widths, values, errors, color=PALETTE[0], marker="o", ms=4, elinewidth=1, zorder=3)
+    ax.errorbar(widths, values, errors, color=theme().palette[0], marker="o", ms=4, elinewidth=1, zorder=3)
     best = values.index(min(values))
-    ax.plot(widths[best], values[best], "o", ms=10, mfc="none", mec=PALETTE[1], mew=1.6, zorder=4)
-    lines = [(scores[0].real, "real data", ":", INK)]
+    ax.plot(widths[best], values[best], "o", ms=10, mfc="none", mec=theme().palette[1], mew=1.6, zorder=4)
+    lines = [(scores[0].real, "real data", ":", theme().ink)]
     if own is not None:
-        lines.append((own.value, "the run's own average", "--", GRAY))
+        lines.append((own.value, "the run's own average", "--", theme().gray))
     for value, name, style, colour in lines:
         ax.axhline(value, color=colour, ls=style, lw=1.1, label=name, zorder=1)
     ax.set_xscale("log")

@@ -14,7 +14,7 @@ import torch
 from matplotlib.axes import Axes
 
 from diffspace._shapes import Float, Tensor
-from diffspace.figures.style import GRAY, INK, PALETTE, tidy
+from diffspace.figures.style import theme, tidy
 from diffspace.metrics import FeatureStatistics, frechet_distance
 from diffspace.oracles import Gaussian
 from diffspace.protocols import Denoiser
@@ -92,8 +92,8 @@ def draw_normals(ax: Axes, normals: Mapping[str, tuple[float, float]], exact: tu
     def density(mean: float, variance: float) -> Tensor:
         return (-0.5 * (x - mean) ** 2 / variance).exp() / math.sqrt(2 * math.pi * variance)
 
-    ax.fill_between(x.numpy(), density(*exact).numpy(), color=GRAY, alpha=0.35, lw=0, label="exact")
-    for (name, normal), colour in zip(normals.items(), (*PALETTE, INK), strict=False):
+    ax.fill_between(x.numpy(), density(*exact).numpy(), color=theme().gray, alpha=0.35, lw=0, label="exact")
+    for (name, normal), colour in zip(normals.items(), (*theme().palette, theme().ink), strict=False):
         ax.plot(x.numpy(), density(*normal).numpy(), color=colour, label=name)
     ax.set_xlim(float(x[0]), float(x[-1]))
     ax.set_ylim(bottom=0)

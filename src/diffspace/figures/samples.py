@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from diffspace._shapes import Int, Shaped, Tensor
-from diffspace.figures.style import INK, PALETTE, new_figure, plain, tidy
+from diffspace.figures.style import new_figure, plain, theme, tidy
 from diffspace.sampling import Samples
 from diffspace.transform import Transform
 
@@ -116,7 +116,7 @@ def _names_of_rows(names: Sequence[str], height: int) -> np.ndarray:
     size = min(16.0, 0.7 * height / len(names))
     figure, pixels = Figure(dpi=72), io.BytesIO()  # 72 dpi: a pixel is a point
     texts = [
-        figure.text(0, 0, name if len(name) <= 24 else name[:23] + "…", ha="right", va="center", color=INK)
+        figure.text(0, 0, name if len(name) <= 24 else name[:23] + "…", ha="right", va="center", color=theme().ink)
         for name in names
     ]
     for text in texts:
@@ -133,7 +133,9 @@ def _names_of_rows(names: Sequence[str], height: int) -> np.ndarray:
 
 def draw_points(ax: Axes, points: np.ndarray, labels: Sequence[int] | None = None) -> None:
     """Points in a plane, coloured by class."""
-    colours = PALETTE[0] if labels is None else [PALETTE[label % len(PALETTE)] for label in labels]
+    colours = (
+        theme().palette[0] if labels is None else [theme().palette[label % len(theme().palette)] for label in labels]
+    )
     ax.scatter(points[:, 0], points[:, 1], s=3, c=colours, alpha=0.6, lw=0)
     ax.set_aspect("equal")
     tidy(ax)
@@ -164,15 +166,27 @@ def draw_samples(
         edges = np.linspace(values.min(), values.max(), 61).tolist()
         for k in sorted(set(classes or [0])):
             group = values[:, 0] if classes is None else values[[c == k for c in classes], 0]
-            ax.hist(group, edges, density=True, histtype="stepfilled", color=PALETTE[k % len(PALETTE)], alpha=0.5)
+            ax.hist(
+                group,
+                edges,
+                density=True,
+                histtype="stepfilled",
+                color=theme().palette[k % len(theme().palette)],
+                alpha=0.5,
+            )
         tidy(ax)
     else:
         for k, line in enumerate(values[:32]):
-            ax.plot(line, color=INK if classes is None else PALETTE[classes[k] % len(PALETTE)], lw=0.6, alpha=0.5)
+            ax.plot(
+                line,
+                color=theme().ink if classes is None else theme().palette[classes[k] % len(theme().palette)],
+                lw=0.6,
+                alpha=0.5,
+            )
         tidy(ax)
-    if classes and 0 < len(names) <= len(PALETTE):
+    if classes and 0 < len(names) <= len(theme().palette):
         for k in sorted(set(classes)):
-            ax.plot([], [], "o", ms=4, color=PALETTE[k], label=plain(names[k]))
+            ax.plot([], [], "o", ms=4, color=theme().palette[k], label=plain(names[k]))
         ax.legend(fontsize=8)
 
 
@@ -232,7 +246,7 @@ def trajectory_figure(samples: Samples, transform: Transform, *, count: int = 3,
                 if is_image(raw.shape[1:]):
                     ax.imshow(to_pixels(raw, transform)[0], cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
                 else:
-                    ax.plot(raw.flatten().cpu().to(torch.float64), color=INK, lw=0.7)
+                    ax.plot(raw.flatten().cpu().to(torch.float64), color=theme().ink, lw=0.7)
                     if ax is not axes[0, 0]:
                         ax.sharey(axes[0, 0])
                 if row == 0 and offset == 0:
@@ -249,15 +263,15 @@ def _paths_figure(x: np.ndarray, levels: Sequence[float], shrink: Sequence[float
     if x.shape[2] == 1:
         # the end, at σ = 0, stands one step after the last level
         sigmas = [*levels, levels[-1] ** 2 / levels[-2] if len(levels) > 1 else levels[-1] / 10]
-        ax.plot(sigmas, x[:, :64, 0] * np.asarray(shrink)[:, None], color=PALETTE[0], lw=0.5, alpha=0.5)
-        ax.scatter([sigmas[-1]] * x.shape[1], x[-1, :, 0], s=3, color=INK, lw=0, zorder=3)
+        ax.plot(sigmas, x[:, :64, 0] * np.asarray(shrink)[:, None], color=theme().palette[0], lw=0.5, alpha=0.5)
+        ax.scatter([sigmas[-1]] * x.shape[1], x[-1, :, 0], s=3, color=theme().ink, lw=0, zorder=3)
         ax.set_xscale("log")
         ax.invert_xaxis()
         ax.set_xlabel("noise level σ; the last points are at 0")
         ax.set_ylabel("x / √(1 + σ²/σ_data²)")
     else:
-        ax.plot(x[:, :64, 0], x[:, :64, 1], color=PALETTE[0], lw=0.5, alpha=0.5)
-        ax.scatter(x[-1, :, 0], x[-1, :, 1], s=3, color=INK, lw=0, zorder=3)
+        ax.plot(x[:, :64, 0], x[:, :64, 1], color=theme().palette[0], lw=0.5, alpha=0.5)
+        ax.scatter(x[-1, :, 0], x[-1, :, 1], s=3, color=theme().ink, lw=0, zorder=3)
         spread = 1.6 * float(np.abs(x[-1]).max())
         ax.set_xlim(-spread, spread)
         ax.set_ylim(-spread, spread)
