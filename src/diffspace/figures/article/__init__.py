@@ -1,0 +1,13 @@
+"""Every figure of the article and those of the paper that it points to, by name: `diffspace figures`."""
+
+from diffspace.figures.article.entry import (
+    Animation as Animation,
+    Entry as Entry,
+    Picture as Picture,
+    Subject as Subject,
+    write_picture as write_picture,
+)
+from diffspace.figures.article.flows import ENTRIES as _FLOWS
+
+ENTRIES: tuple[Entry, ...] = (*_FLOWS,)
+"""The figures in the order of the article."""

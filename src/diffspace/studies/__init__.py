@@ -1,0 +1,22 @@
+"""What the article and the paper show, as numbers: each function measures one statement on a small exact problem.
+
+Pictures of them are in `diffspace.figures.article`.
+"""
+
+from diffspace.studies.flows import (
+    FlowLines as FlowLines,
+    ScheduledLines as ScheduledLines,
+    SteppedLines as SteppedLines,
+    Tangents as Tangents,
+    flow_lines as flow_lines,
+    lines_under as lines_under,
+    octave_errors as octave_errors,
+    stepped_lines as stepped_lines,
+    tangents as tangents,
+)
+from diffspace.studies.problems import (
+    processes as processes,
+    quantiles as quantiles,
+    strange_process as strange_process,
+    three_modes as three_modes,
+)

@@ -1,0 +1,77 @@
+"""The small problems on which the article's statements are shown, and what is known about them in closed form."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from diffspace._shapes import Float, Tensor
+from diffspace.oracles import GaussianMixture
+from diffspace.process import CosineSchedule, FlowSchedule, Formula, Process, VESchedule, VPSchedule
+
+
+def three_modes() -> GaussianMixture:
+    """Numbers around −1, 0.2 and 1.2, on which flow lines part twice: samples of shape (1,)."""
+    means = torch.tensor([[-1.0], [0.2], [1.2]], dtype=torch.float64, device="cpu")
+    stds = torch.tensor([0.12, 0.08, 0.15], dtype=torch.float64, device="cpu")
+    return GaussianMixture(means, stds, weights=torch.tensor([0.4, 0.25, 0.35], dtype=torch.float64, device="cpu"))
+
+
+def strange_process() -> Process:
+    """An unusual process that works: σ(t) rises and falls on its way, and s(t) swings around a fading signal."""
+    return Process(
+        sigma=Formula("3 t (1 + 0.55 sin(14 t))", "sigma"),
+        s=Formula("(1 + 0.35 sin(11 t)) / sqrt(1 + 4 t^2)", "s"),
+        t_max=1.0,
+    )
+
+
+def processes() -> dict[str, tuple[Process, float]]:
+    """The processes of Table 1 and of two later papers by name, each with the time where σ(t) is 80."""
+    named = {
+        "VP": Process(VPSchedule()),
+        "VE": Process(VESchedule()),
+        "EDM": Process(),
+        "cosine": Process(CosineSchedule()),
+        "rectified flow": Process(FlowSchedule()),
+    }
+    return {name: (process, process.sigma_inv(80.0)) for name, process in named.items()}
+
+
+def cumulative(
+    data: GaussianMixture, x: Float[Tensor, "*points"], sigma: Float[Tensor, "*levels"]
+) -> Float[Tensor, "*points"]:
+    """P(x₀ + σε ≤ x) of a mixture of single numbers; σ is broadcast against x."""
+    std = (data.variances[:, 0] + sigma[..., None] ** 2).sqrt()
+    shares: Tensor = torch.special.ndtr((x[..., None] - data.means[:, 0]) / std)
+    return (data.weights * shares).sum(-1)
+
+
+def quantiles(
+    data: GaussianMixture, u: Float[Tensor, "lines"], sigma: Float[Tensor, "times"]
+) -> Float[Tensor, "times lines"]:
+    """The x with P(x₀ + σε ≤ x) = u of a mixture of single numbers, at each σ, by bisection.
+
+    In one dimension flow lines do not cross, so each of them joins the points of one u at all σ: this is the exact
+    solution of the ODE, without a solver.
+    """
+    level = sigma[:, None]
+    spread = 9 * (float(data.variances.max()) + level**2).sqrt()
+    low = float(data.means.min()) - spread + 0 * u
+    high = float(data.means.max()) + spread + 0 * u
+    for _ in range(52):
+        middle = 0.5 * (low + high)
+        below = cumulative(data, middle, level) < u
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return 0.5 * (low + high)
+
+
+def even(count: int) -> Float[Tensor, "{count}"]:
+    """The middles (i + ½)/n of n equal parts of (0, 1)."""
+    return (torch.arange(count, dtype=torch.float64, device="cpu") + 0.5) / count
+
+
+def log_space(low: float, high: float, count: int) -> Float[Tensor, "{count}"]:
+    """Numbers at equal ratios, both ends included."""
+    return torch.linspace(math.log(low), math.log(high), count, dtype=torch.float64, device="cpu").exp()
