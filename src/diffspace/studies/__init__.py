@@ -20,3 +20,4 @@ from diffspace.studies.problems import (
     strange_process as strange_process,
     three_modes as three_modes,
 )
+from diffspace.studies.training import Stages as Stages, small_network as small_network, train_small as train_small
