@@ -14,12 +14,15 @@ from diffspace.averages import EMA, PowerFunction
 from diffspace.checks import check_integer, check_number, check_seed
 from diffspace.networks import MLP
 from diffspace.objective import DenoisingLoss, NoiseDistribution
-from diffspace.oracles import Oracle
+from diffspace.oracles import FiniteData, Gaussian, GaussianMixture
 from diffspace.preconditioning import Preconditioned, Preconditioning
 from diffspace.tensors import check_floating, plain_defaults
 
 _RATE, _RAMP, _WIDTH = 2e-3, 0.05, 0.08  # of Adam; the share of the steps over which it rises; σ_rel of the average
 _REPORTS = 20
+
+Known = Gaussian | GaussianMixture | FiniteData
+"""The oracles that draw samples."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ def small_network(shape: Sequence[int]) -> torch.nn.Module:
 
 
 def train_small(
-    data: Oracle | Float[Tensor, "n *dims"],
+    data: Known | Float[Tensor, "n *dims"],
     preconditioning: Preconditioning,
     *,
     noise: NoiseDistribution | None = None,
@@ -65,7 +68,8 @@ def train_small(
         network: makes the network from the shape of a sample; called with torch's random numbers seeded.
         steps: how many steps.
         batch: samples of a step.
-        shares: rising shares of the steps after which the denoiser is kept, 0 for the start, 1 for the end.
+        shares: of the steps, after which the denoiser is kept: 0 for the start, 1 for the end. Those that are the same
+            step count once.
         seed: of the weights and of everything drawn.
         progress: called with a line twenty times on the way.
     """
@@ -74,10 +78,10 @@ def train_small(
     check_seed("seed", seed)
     for share in shares:
         check_number("shares", share, "[0, 1]")
-    kept = tuple(round(share * steps) for share in shares)
-    if not kept or list(kept) != sorted(set(kept)):
-        raise ValueError(f"shares: expected one or more that rise by a step at least, got {tuple(shares)}")
-    shape = data.sample_shape if isinstance(data, Oracle) else tuple(data.shape[1:])
+    if not shares:
+        raise ValueError("shares: expected at least one")
+    kept = tuple(sorted({round(share * steps) for share in shares}))
+    shape = data.sample_shape if isinstance(data, Known) else tuple(data.shape[1:])
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]), plain_defaults():
         torch.manual_seed(seed)
@@ -101,9 +105,9 @@ def train_small(
     return Stages(kept, tuple(stages))
 
 
-def _draw(data: Oracle | Tensor, batch: int, generator: torch.Generator) -> Tensor:
+def _draw(data: Known | Tensor, batch: int, generator: torch.Generator) -> Tensor:
     """Samples for one step, in float32."""
-    if isinstance(data, Oracle):
+    if isinstance(data, Known):
         return data.sample(batch, generator=generator).float()
     check_floating("data", data)
     return data[torch.randint(len(data), (batch,), generator=generator, dtype=torch.int64, device="cpu")].float()
