@@ -20,4 +20,17 @@ from diffspace.studies.problems import (
     strange_process as strange_process,
     three_modes as three_modes,
 )
+from diffspace.studies.steps import (
+    RHOS as RHOS,
+    SOLVERS as SOLVERS,
+    LocalErrors as LocalErrors,
+    OneStep as OneStep,
+    StepSizes as StepSizes,
+    TruncationErrors as TruncationErrors,
+    even_levels as even_levels,
+    local_errors as local_errors,
+    one_step as one_step,
+    step_sizes as step_sizes,
+    truncation_errors as truncation_errors,
+)
 from diffspace.studies.training import Stages as Stages, small_network as small_network, train_small as train_small
