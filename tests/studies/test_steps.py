@@ -137,3 +137,9 @@ def test_truncation_errors_are_those_against_200_smaller_steps() -> None:
 def test_a_step_that_does_not_end_above_0_is_explained(h: float) -> None:
     with pytest.raises(ValueError, match="h: expected"):
         one_step(three_modes(), sigma=1.0, h=h)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_share_that_is_no_line_is_explained(share: float) -> None:
+    with pytest.raises(ValueError, match="share: expected"):
+        local_errors(three_modes(), share=share)

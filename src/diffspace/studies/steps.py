@@ -14,7 +14,7 @@ from types import MappingProxyType
 import torch
 
 from diffspace._shapes import Float, Tensor
-from diffspace.checks import check_number
+from diffspace.checks import check_integer, check_number
 from diffspace.oracles import GaussianMixture
 from diffspace.protocols import Cond, Denoiser
 from diffspace.sampling import EDMSteps, Euler, Execution, GivenSteps, Heun, RungeKutta4, Sampler, sample_from
@@ -44,8 +44,9 @@ def _ends(
     return sample_from(denoiser, x, sigma, sampler=Sampler(GivenSteps((sigma, end)), solver), cond=cond).x
 
 
-def _check_step(sigma: float, h: float) -> None:
+def _check_step(sigma: float, h: float, share: float) -> None:
     check_number("sigma", sigma, "(0, inf)")
+    check_number("share", share, "(0, 1)")
     check_number("h", h, "(0, inf)")
     if not h < sigma:
         raise ValueError(f"h: expected a step of less than sigma = {sigma:g}, which leads above 0, got {h:g}")
@@ -91,7 +92,7 @@ class OneStep:
 
 
 def one_step(data: GaussianMixture, *, sigma: float = 1.0, h: float = 0.7, share: float = 0.35) -> OneStep:
-    """Follow one flow line of single numbers for one step (Algorithm 1 of the paper, lines 3 to 8).
+    """Follow one flow line of single numbers for one step (Algorithm 1 of the paper, lines 4 to 8).
 
     Args:
         data: a mixture of single numbers.
@@ -99,7 +100,7 @@ def one_step(data: GaussianMixture, *, sigma: float = 1.0, h: float = 0.7, share
         h: its size, less than `sigma`.
         share: which line: that with the share P(x₀ + σε ≤ x) of the noisy data below it.
     """
-    _check_step(sigma, h)
+    _check_step(sigma, h, share)
     low = sigma - h
     fine = torch.linspace(max(low - 0.12 * h, 0.0), sigma + 0.12 * h, 160, dtype=torch.float64, device="cpu")
     u = torch.tensor([share], dtype=torch.float64, device="cpu")
@@ -155,16 +156,17 @@ def local_errors(
     sizes: int = 13,
     solvers: Mapping[str, Solver] = SOLVERS,
 ) -> LocalErrors:
-    """The local error of one step of each solver from σ to σ − h, for h from `largest` down to a 1/256 of it.
+    """The local error of one step of each solver from σ to σ − h, for h from `largest` down to 1/256 of it.
 
     Args:
         data: a mixture of single numbers.
         sigma, share: the start of the steps, as in `one_step`.
         largest: the largest h, less than `sigma`.
-        sizes: how many h, at equal ratios.
+        sizes: how many h, at equal ratios; slopes are fitted to the smaller half of them.
         solvers: by name.
     """
-    _check_step(sigma, largest)
+    _check_step(sigma, largest, share)
+    check_integer("sizes", sizes, 3)
     h = log_space(largest / 256, largest, sizes)
     u = torch.tensor([share], dtype=torch.float64, device="cpu")
     line = quantiles(data, u, torch.cat([h.new_tensor([sigma]), sigma - h]))
@@ -244,11 +246,12 @@ def truncation_errors(
         denoiser: D(x, sigma, cond).
         latents: unit-variance noise (B, *dims), from which the trajectories start.
         rhos: exponents of Eq. 5.
-        num_steps: N.
+        num_steps: N, at least 2.
         sigma_min, sigma_max: the range of the levels. Default: that of the denoiser.
         solvers: by name.
         cond: named conditions, one row for each sample.
     """
+    check_integer("num_steps", num_steps, 2)
     ranged = steps_for(denoiser, EDMSteps(num_steps, sigma_min, sigma_max))
     levels = torch.stack([replace(ranged, rho=rho).sigmas()[:-1] for rho in rhos])
     smooth = Continuous(denoiser)

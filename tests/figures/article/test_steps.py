@@ -9,8 +9,13 @@ import pytest
 from diffspace.figures.article import ENTRIES, Subject, write_picture
 from diffspace.figures.article.steps import draw_local_errors, draw_one_step, draw_stepped
 from diffspace.figures.style import THEMES, new_figure, using
-from diffspace.sampling import EDMSteps, Heun
-from diffspace.studies import local_errors, one_step, stepped_lines, three_modes
+from diffspace.model import Model
+from diffspace.networks import MLP
+from diffspace.preconditioning import EDMPreconditioning, Preconditioned
+from diffspace.sampling import EDMSteps, Heun, initial_latents
+from diffspace.studies import local_errors, one_step, stepped_lines, three_modes, truncation_errors
+from diffspace.tensors import plain_defaults
+from diffspace.transform import Transform
 
 _MAKE = {entry.name: entry.make for entry in ENTRIES}
 
@@ -78,3 +83,25 @@ def test_the_written_errors_are_those_of_the_written_states(tmp_path):
         kind = row["steps"].lower().replace(" ", "-")
         ends = np.array([float(x) for x in list(_read(tmp_path / f"{name}-{kind}.csv")[-1].values())[1:]])
         assert float(row["rms_error"]) == pytest.approx(np.sqrt(np.mean((ends - exact) ** 2)), rel=1e-12)
+
+
+def test_truncation_errors_of_a_model_with_classes_are_drawn_beside_those_of_the_oracle():
+    with plain_defaults():
+        network = MLP((2,), width=8, depth=1, label_dim=2)
+    model = Model(Preconditioned(network, EDMPreconditioning()), Transform(), ("a", "b"))
+    picture = _MAKE["truncation-error"](Subject(model=model, model_name="a $model"))
+    cond = {"labels": model.random_labels(range(16))}
+    found = truncation_errors(model, initial_latents(range(16), (2,)), cond=cond)
+    assert picture.tables["network"] == found.columns()
+    # equal steps make nearly all of their error in the last one
+    oracle = picture.tables["oracle"]
+    for solver in ("Euler", "Heun"):
+        *others, last = (error for rho, error in zip(oracle["rho"], oracle[solver], strict=True) if rho == 1)
+        assert last > 20 * sum(others)
+    figure = new_figure(6, 4.8)
+    picture.draw(figure)
+    _, above, _, below = figure.axes
+    assert above.get_title() == r"a \$model"
+    for ax, solver in ((above, "Euler"), (below, "Heun")):
+        drawn = np.array([line.get_xydata() for line in ax.get_lines()]).reshape(-1, 2)
+        assert np.array_equal(drawn, np.stack([found.sigma.flatten(), found.errors[solver].flatten()], 1))
