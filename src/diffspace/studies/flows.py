@@ -20,7 +20,7 @@ from diffspace.sampling.solvers.base import Solver
 from diffspace.studies.problems import even, quantiles
 
 _FINE = 2048
-_SPAN = 3.5  # standard deviations of the state that a picture shows on either side of 0
+_MARGIN = 1.08  # between the outermost line and the edge of the density
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class FlowLines:
     s: Float[Tensor, "times"]
     x: Float[Tensor, "times lines"]
     at: Float[Tensor, "columns"]
-    """The times of the columns of `density`, rising."""
-    positions: Float[Tensor, "columns rows"]
-    """The x of each row of `density`: ±3.5 standard deviations of x_t."""
+    """The times of the columns of `density`, rising from 0."""
+    reach: float
+    """The rows of `density` are at equal distances from −reach to reach."""
     density: Float[Tensor, "columns rows"]
     f: Float[Tensor, "columns"]
     """The drift coefficient of dx = f·x dt + g dω at `at`, NaN where it is not defined."""
@@ -89,9 +89,9 @@ def flow_lines(
     t_max: float,
     *,
     lines: int = 25,
-    num_steps: int = 72,
+    num_steps: int = 48,
     columns: int = 160,
-    rows: int = 96,
+    rows: int = 160,
     solver: Solver | None = None,
 ) -> FlowLines:
     """Integrate the ODE of Algorithm 1 on single numbers in the process's own time, from t_max to 0.
@@ -118,22 +118,20 @@ def flow_lines(
     t = torch.tensor(times, dtype=torch.float64, device="cpu")
     s = process.s(t)
     unscaled = torch.stack([run.x]) if run.trajectory is None else run.trajectory.x
+    x = s[:, None] * unscaled[:, :, 0]
     at = torch.linspace(0, t_max, columns, dtype=torch.float64, device="cpu")
-    positions, density = marginal(data, process.sigma(at), process.s(at), rows)
-    return FlowLines(
-        t, process.sigma(t), s, s[:, None] * unscaled[:, :, 0], at, positions, density, *coefficients(process, at)
-    )
+    reach = _MARGIN * float(x.abs().max())
+    density = marginal(data, process.sigma(at), process.s(at), reach, rows)
+    return FlowLines(t, process.sigma(t), s, x, at, reach, density, *coefficients(process, at))
 
 
 def marginal(
-    data: GaussianMixture, sigma: Float[Tensor, "times"], s: Float[Tensor, "times"], rows: int
-) -> tuple[Float[Tensor, "times rows"], Float[Tensor, "times rows"]]:
-    """x and p_t(x) = p(x/s; σ)/s (Eq. 20) of single numbers at some (σ, s), over ±3.5 standard deviations of x_t."""
-    mean, variance = data.moments()
-    std = (variance + sigma**2).sqrt()
-    unscaled = mean + _SPAN * std[:, None] * torch.linspace(-1, 1, rows, dtype=torch.float64, device="cpu")
-    log = data.log_prob(unscaled.reshape(-1, 1), sigma.repeat_interleave(rows)).reshape(unscaled.shape)
-    return s[:, None] * unscaled, log.exp() / s[:, None]
+    data: GaussianMixture, sigma: Float[Tensor, "times"], s: Float[Tensor, "times"], reach: float, rows: int
+) -> Float[Tensor, "times rows"]:
+    """p_t(x) = p(x/s; σ)/s of single numbers (Eq. 20) at some (σ, s), for x at equal distances from −reach to reach."""
+    x = reach * torch.linspace(-1, 1, rows, dtype=torch.float64, device="cpu") / s[:, None]
+    log = data.log_prob(x.reshape(-1, 1), sigma.repeat_interleave(rows)).reshape(x.shape)
+    return log.exp() / s[:, None]
 
 
 def coefficients(process: Process, t: Float[Tensor, "times"]) -> tuple[Float[Tensor, "times"], Float[Tensor, "times"]]:
@@ -151,8 +149,9 @@ class ScheduledLines:
     s: Float[Tensor, "times"]
     x: Float[Tensor, "times lines"]
     """Scaled, x_t = s(t)·x(σ(t))."""
-    positions: Float[Tensor, "times rows"]
+    reach: float
     density: Float[Tensor, "times rows"]
+    """p_t(x) for x at equal distances from −reach to reach."""
     deviation: float
     """How far the lines are from straight ones in x and t, as a part of the distances that they go: 0 is straight."""
 
@@ -173,7 +172,7 @@ def lines_under(
     share: float = 0.0,
     lines: int = 25,
     columns: int = 160,
-    rows: int = 96,
+    rows: int = 160,
 ) -> ScheduledLines:
     """The exact flow lines of single numbers, scaled, as a process shows them.
 
@@ -196,10 +195,11 @@ def lines_under(
         s = s ** (1 - share) * other.s(u * end) ** share
         t_max = t_max ** (1 - share) * end**share
     x = s[:, None] * quantiles(data, even(lines), sigma)
-    positions, density = marginal(data, sigma, s, rows)
+    reach = _MARGIN * float(x.abs().max())
+    density = marginal(data, sigma, s, reach, rows)
     chord = x[0] + (x[-1] - x[0]) * u[:, None]
     deviation = (x - chord).square().mean().sqrt() / (x[-1] - x[0]).square().mean().sqrt()
-    return ScheduledLines(t_max, sigma, s, x, positions, density, float(deviation))
+    return ScheduledLines(t_max, sigma, s, x, reach, density, float(deviation))
 
 
 def octave_errors(
@@ -231,7 +231,7 @@ class Tangents:
 
 
 def tangents(
-    data: GaussianMixture, *, sigma_max: float = 3.0, lines: int = 6, at: Sequence[float] = (2.6, 1.6, 0.8, 0.35)
+    data: GaussianMixture, *, sigma_max: float = 2.5, lines: int = 4, at: Sequence[float] = (2.1, 1.0, 0.4)
 ) -> Tangents:
     """Flow lines of σ = t, s = 1 and their tangents, which a step of Euler's method to σ = 0 follows to D(x; σ)."""
     sigma = sigma_max * torch.linspace(0, 1, 160, dtype=torch.float64, device="cpu") ** 2
