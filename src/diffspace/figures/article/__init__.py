@@ -8,6 +8,7 @@ from diffspace.figures.article.entry import (
     write_picture as write_picture,
 )
 from diffspace.figures.article.flows import ENTRIES as _FLOWS
+from diffspace.figures.article.page import render_page as render_page
 from diffspace.figures.article.steps import ENTRIES as _STEPS
 
 ENTRIES: tuple[Entry, ...] = (*_FLOWS, *_STEPS)
