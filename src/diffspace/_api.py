@@ -3,6 +3,7 @@
 from diffspace.likelihood import *
 from diffspace.loading import load as load
 from diffspace.model import Model as Model
+from diffspace.notebook import ProgressBar as ProgressBar
 from diffspace.objective import *
 from diffspace.parts import register as register
 from diffspace.preconditioning import *

@@ -18,6 +18,7 @@ from diffspace._shapes import Batch, Float, Int, Shaped, Sigma, Tensor
 from diffspace.checks import check_integer, first_line, nearest
 from diffspace.config import to_config
 from diffspace.files import atomic_paths, save_tensors, write_text, writing
+from diffspace.notebook import Shown
 from diffspace.preconditioning import Preconditioned
 from diffspace.protocols import PAPER_RANGE, PAPER_SIGMA_DATA, Cond
 from diffspace.sampling.streams import random_labels
@@ -27,7 +28,7 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = "diffspace model 1"
 
 
-class Model(torch.nn.Module):
+class Model(Shown, torch.nn.Module):
     """A denoiser with the transform of its data, the names of its classes and notes.
 
     It is a `Denoiser` in the model's space; `decode` converts samples to raw values.

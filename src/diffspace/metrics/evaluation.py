@@ -16,6 +16,7 @@ from diffspace.checks import check_integer, check_seed
 from diffspace.metrics.features import FeatureExtractor, FeatureStatistics, default_extractor, frechet_distance
 from diffspace.metrics.neighbours import Memorisation, memorisation
 from diffspace.metrics.recognition import Classifier
+from diffspace.notebook import Shown
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class RecognisedScore:
 
 
 @dataclass(frozen=True)
-class Scores:
+class Scores(Shown):
     """The results of `evaluate`, with what is needed to measure them again."""
 
     samples_n: int

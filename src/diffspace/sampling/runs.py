@@ -8,13 +8,14 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 
 from diffspace._shapes import Batch, Float, Sigma, Tensor
 from diffspace.checks import check_callable, check_number, check_type
+from diffspace.notebook import Shown
 from diffspace.process import Process
 from diffspace.protocols import Cond, Denoiser, Request, TimeSteps, check_cond
 from diffspace.sampling.driver import as_tensor, make_grid, run_steps
@@ -33,7 +34,7 @@ class Trajectory(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Samples:
+class Samples(Shown):
     """The result of a run.
 
     `x` is unscaled, at the last of `sigmas`, the N+1 noise levels used; `num_steps` is N and `nfe` the number of
@@ -46,6 +47,8 @@ class Samples:
     nfe: int
     seeds: tuple[int, ...] | None = None
     trajectory: Trajectory | None = None
+    transform: object = field(default=None, repr=False)
+    """The denoiser's, where it has one, with which pictures are drawn."""
 
     @classmethod
     def concatenate(cls, batches: Sequence[Samples]) -> Samples:
@@ -182,6 +185,7 @@ class Run:
                 num_steps=state.num_steps,
                 nfe=state.nfe,
                 seeds=self.start.slice(rows).seeds,
+                transform=getattr(self.denoiser, "transform", None),
                 trajectory=Trajectory(torch.stack(path), torch.stack(denoised)) if options.trajectory else None,
             )
 

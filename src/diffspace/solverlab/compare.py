@@ -14,6 +14,7 @@ import torch
 from diffspace._shapes import Float, Tensor
 from diffspace.checks import check_number
 from diffspace.config import from_text, to_text
+from diffspace.notebook import Shown
 from diffspace.parts import find, kinds
 from diffspace.protocols import Denoiser
 from diffspace.sampling import Execution, Sampler, sample
@@ -98,7 +99,7 @@ class Measurement:
 
 
 @dataclass(frozen=True, eq=False)
-class SolverComparison:
+class SolverComparison(Shown):
     """Every sampler at every budget, and the error of the end points that they were measured against."""
 
     rows: tuple[Measurement, ...]

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from diffspace.figures.style import COLUMN, THEMES, new_figure, using
 from diffspace.files import atomic_path
 from diffspace.model import Model
+from diffspace.notebook import Shown
 from diffspace.oracles import GaussianMixture
 from diffspace.process import Process
 from diffspace.studies import three_modes
@@ -50,7 +51,7 @@ class Animation:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Picture(Shown):
     """A figure, computed and ready to be drawn in any theme; its size is in inches."""
 
     draw: Callable[[Figure], None]
