@@ -54,6 +54,8 @@ def test_states_between_the_levels_are_on_the_exact_path(truth, sigma):
 def test_below_the_last_level_are_the_end_points(truth):
     assert torch.equal(truth.at(0.0), truth.x)
     assert torch.equal(truth.at(0.001), truth.x)
+    least = float(truth.sigmas[-2])
+    assert torch.equal(truth.at(least * (1 - 1e-15)), truth.at(least))  # a rounding below the lowest level is at it
 
 
 def test_the_error_is_taken_over_elements_and_samples():

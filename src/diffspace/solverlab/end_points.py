@@ -67,15 +67,17 @@ class Reference:
     def at(self, sigma: float) -> Float[Tensor, "batch *dims"]:
         """The states on the exact paths at a level, by cubic Hermite interpolation in ln σ of the fine run.
 
-        The slopes are those of the ODE, dx/d ln σ = x − D. Below the last level before 0 it is the end points.
+        The slopes are those of the ODE, dx/d ln σ = x − D. Below the last level before 0 it is the end points; a level
+        that is one of the reference's up to rounding (1e-9) is that level.
         """
         if self.path is None:
             raise ValueError("path: the reference has no trajectory; make it with execution=Execution(trajectory=True)")
         levels: list[float] = self.sigmas[:-1].tolist()
-        if sigma < levels[-1]:
+        if sigma < levels[-1] * (1 - 1e-9):
             return self.x
         if not sigma <= self.sigma_max * (1 + 1e-9):
             raise ValueError(f"sigma: {sigma:g} is above {self.sigma_max:g}, where the reference starts")
+        sigma = min(max(sigma, levels[-1]), levels[0])
         right = min(max(sum(level >= sigma for level in levels), 1), len(levels) - 1)
         h = math.log(levels[right] / levels[right - 1])
         u = math.log(sigma / levels[right - 1]) / h
