@@ -61,6 +61,21 @@ def test_every_architecture_with_classes_and_augmentation(tmp_path, network):
     assert "classes          3, trained without labels too" in report.lines()
 
 
+@pytest.mark.parametrize("network", [ds.networks.DDPMpp, ds.networks.NCSNpp])
+@pytest.mark.parametrize("encoder", ["standard", "skip", "residual"])
+@pytest.mark.parametrize("decoder", ["standard", "skip"])
+def test_every_encoder_and_decoder(tmp_path, network, encoder, decoder):
+    types = {"encoder_type": encoder, "decoder_type": decoder}
+    denoiser = make_denoiser(network, ds.IDDPMPreconditioning(100), (3, 16, 16), channel_mult=(1, 2, 1), **types)
+    model, report = convert(write_snapshot(tmp_path / "x.pkl", denoiser, options=types))
+    assert {name: model.denoiser.network.config[name] for name in types} == types
+    x, c_noise = torch.randn(2, 3, 16, 16), torch.tensor([3.0, 70.0])
+    with torch.no_grad():
+        assert torch.equal(model.denoiser.network(x, c_noise), denoiser.network(x, c_noise))
+    variances = [line for line in report.ignored if "learned variance" in line]
+    assert len(variances) == (6 if decoder == "skip" else 2)  # of each output, weight and bias
+
+
 def test_the_model_is_in_the_space_of_pixels_and_samples(tmp_path):
     model, _ = convert(write_snapshot(tmp_path / "x.pkl", make_denoiser()))
     samples = ds.sample(model, seeds=range(2), steps=ds.EDMSteps(2))
@@ -90,10 +105,13 @@ def test_defaults_of_the_reference_are_filled_in(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"encoder_type": "skip"}, "encoder_type: expected 'standard' as in ddpmpp, got 'skip'"),
+        ({"encoder_type": "skip"}, "4x4_aux_down.resample_filter|4x4_aux_skip"),
+        ({"encoder_type": "both"}, "encoder_type: expected standard or skip or residual, got 'both'"),
+        ({"encoder_type": ["skip"]}, "encoder_type: expected standard or skip or residual, got"),
         ({"resample_filter": [1, 3, 3, 1]}, "resample_filter"),
         ({"embedding_type": "fourier"}, "channel_mult_noise: expected 2 as in ncsnpp, got 1"),
-        ({"decoder_type": "skip"}, "decoder_type"),
+        ({"decoder_type": "skip"}, "4 missing, 'dec.4x4_aux_norm.weight' first"),
+        ({"decoder_type": "residual"}, "decoder_type: expected standard or skip, got 'residual'"),
         ({"unheard_of": 1}, "unheard_of"),
         ({"num_blocks": 10**9}, "made of more than .* tensors"),
         ({"model_channels": 10**7}, "shape"),

@@ -19,13 +19,14 @@ CASES: dict[str, dict[str, Any]] = GOLDEN["cases"]
 NETWORKS = {"ddpmpp": DDPMpp, "ncsnpp": NCSNpp, "adm": ADM}
 PRECONDITIONING = {"edm": EDMPreconditioning, "vp": VPPreconditioning, "ve": VEPreconditioning}
 OPTIONS = ("label_dim", "augment_dim", "model_channels", "channel_mult", "num_blocks", "attn_resolutions", "dropout")
+SONG_OPTIONS = ("encoder_type", "decoder_type")
 
 
 def golden_denoiser(case: str) -> Preconditioned:
-    network, preconditioning = case.split("/")
+    network, preconditioning = case.partition("-")[0].partition("/")[0], CASES[case]["precond"]
     config = CASES[case]["config"]
     shape = (config["img_channels"], config["img_resolution"], config["img_resolution"])
-    made = NETWORKS[network](shape, **{name: config[name] for name in OPTIONS})
+    made = NETWORKS[network](shape, **{name: config[name] for name in (*OPTIONS, *SONG_OPTIONS) if name in config})
     return Preconditioned(made, PRECONDITIONING[preconditioning]()).eval()
 
 

@@ -200,6 +200,84 @@ def test_conv_resample_stands_convolutions_between_the_levels() -> None:
     assert network(x, c_noise).shape == x.shape
 
 
+def silenced(network: UNet) -> UNet:
+    """The network with blocks that do nothing but keep as many channels as their output has."""
+    for part in (network.enc, network.dec):
+        for name in part:
+            if name.endswith(("_down", "_up")) and "aux" not in name:
+                part[name] = Scaled(name.endswith("_down"))
+            elif "_block" in name or "_in" in name:
+                part[name] = First(part[name].conv1.weight.shape[0])
+    return network
+
+
+class First(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, : self.channels]
+
+
+class Scaled(nn.Module):
+    def __init__(self, down: bool) -> None:
+        super().__init__()
+        self.down = down
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, 2) if self.down else x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
+def test_a_skip_encoder_adds_the_shrunk_input_to_every_level() -> None:
+    """Without blocks, the bottom has pool²(conv(x)) + pool(skip₁(pool(x))) + skip₂(pool²(x)), nothing scaled by √½."""
+    network = silenced(random_network((2, 8, 8), channel_mult=(1, 1, 1), encoder_type="skip"))
+    x, _ = inputs(3, 2, 8, 8)
+    pool = lambda y: F.avg_pool2d(y, 2)  # noqa: E731
+    skips = [network.enc[f"{side}x{side}_aux_skip"] for side in (4, 2)]
+    assert [tuple(skip.weight.shape) for skip in skips] == [(8, 2, 1, 1)] * 2
+    first, second = (
+        F.conv2d(y, skip.weight, skip.bias) for skip, y in zip(skips, (pool(x), pool(pool(x))), strict=True)
+    )
+    top = network.enc["8x8_conv"](x)
+    bottom, kept = network._encode(x, torch.zeros(3, 32))
+    torch.testing.assert_close(bottom, pool(pool(top) + first) + second, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(kept[2], pool(top) + first, rtol=1e-5, atol=1e-5)  # what the way up gets of 4×4
+
+
+def test_a_skip_decoder_sums_the_enlarged_outputs_of_all_levels() -> None:
+    network = silenced(random_network((2, 8, 8), channel_mult=(1, 1, 1), decoder_type="skip"))
+    x, _ = inputs(3, 8, 2, 2)
+    skips = [torch.zeros(3, 8, side, side) for side in (8, 8, 4, 4, 2, 2)]
+    double, expected = Scaled(down=False), torch.zeros(3, 2, 1, 1)
+    for side in (2, 4, 8):
+        norm, conv = (network.dec[f"{side}x{side}_aux_{name}"] for name in ("norm", "conv"))
+        h = F.silu(F.group_norm(x, 2, norm.weight, norm.bias, 1e-6))
+        expected = (double(expected) if side > 2 else expected) + F.conv2d(h, conv.weight, conv.bias, padding=1)
+        x = double(x)
+    torch.testing.assert_close(network._decode(inputs(3, 8, 2, 2)[0], skips, torch.zeros(3, 32)), expected)
+
+
+@pytest.mark.parametrize("kind", [DDPMpp, NCSNpp])
+@pytest.mark.parametrize("shape", [(2, 37), (1, 3, 4, 6)])
+def test_skips_in_any_dimension_have_a_gradient_at_every_parameter(kind: type[UNet], shape: tuple[int, ...]) -> None:
+    network = random_network(shape, kind, encoder_type="skip", decoder_type="skip", image_channels=1)
+    x, c_noise = inputs(2, *shape)
+    output = network(x, c_noise, {"image": torch.ones(2, 1, *shape[1:])})
+    assert output.shape == x.shape
+    output.square().sum().backward()
+    assert [name for name, p in network.named_parameters() if p.grad is None or not bool(p.grad.any())] == []
+
+
+def test_the_encoder_of_an_architecture_is_stated_in_its_config() -> None:
+    assert random_network((1, 8, 8), NCSNpp).config["encoder_type"] == "residual"
+    assert random_network((1, 8, 8), DDPMpp).config["encoder_type"] == "standard"
+    assert "encoder_type" not in random_network((1, 8, 8), ADM).config
+    for name, words in (("encoder_type", "'standard', 'skip' or 'residual'"), ("decoder_type", "'standard' or 'skip'")):
+        with pytest.raises(ValueError, match=f"{name}: expected {words}, got 'both'"):
+            random_network((1, 8, 8), **{name: "both"})
+
+
 @pytest.mark.parametrize("name", PAPER_NETWORKS)
 def test_the_networks_of_the_paper_are_made_by_name(name: str) -> None:
     small = {"model_channels": 8, "num_blocks": 1, "channel_mult": (1, 1)}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from diffspace._shapes import Tensor
 from diffspace.config import from_config
 from diffspace.interop.model_parts import ModelParts
+from diffspace.networks.unet import DecoderType, EncoderType
 from diffspace.pickles import Record, short_repr
 from diffspace.preconditioning import EpsilonPrediction, LevelIndex, Preconditioning
 from diffspace.process import DiscreteLevels
@@ -24,17 +25,17 @@ _PRECONDITIONING: Mapping[str, tuple[str, tuple[str, ...]]] = {
 _COMMON = {"label_dim": 0, "augment_dim": 0, "channel_mult_emb": 4, "dropout": 0.1, "label_dropout": 0.0}
 _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "SongUNet": _COMMON
-    | {"model_channels": 128, "channel_mult": (1, 2, 2, 2), "num_blocks": 4, "attn_resolutions": (16,)},
+    | {"model_channels": 128, "channel_mult": (1, 2, 2, 2), "num_blocks": 4, "attn_resolutions": (16,)}
+    | {"encoder_type": "standard", "decoder_type": "standard"},
     "DhariwalUNet": _COMMON
     | {"model_channels": 192, "channel_mult": (1, 2, 3, 4), "num_blocks": 3, "attn_resolutions": (32, 16, 8)},
 }
 """The options that the networks share with ours, with their defaults for a file without them."""
+_WORDS = {"encoder_type": get_args(EncoderType), "decoder_type": get_args(DecoderType)}
 _SHAPE = ("img_resolution", "in_channels", "out_channels")
 _FIXED: Mapping[str, Mapping[str, Any]] = {
-    "ddpmpp": {"embedding_type": "positional", "channel_mult_noise": 1, "encoder_type": "standard"}
-    | {"decoder_type": "standard", "resample_filter": (1, 1)},
-    "ncsnpp": {"embedding_type": "fourier", "channel_mult_noise": 2, "encoder_type": "residual"}
-    | {"decoder_type": "standard", "resample_filter": (1, 3, 3, 1)},
+    "ddpmpp": {"embedding_type": "positional", "channel_mult_noise": 1, "resample_filter": (1, 1)},
+    "ncsnpp": {"embedding_type": "fourier", "channel_mult_noise": 2, "resample_filter": (1, 3, 3, 1)},
     "adm": {},
 }
 """The other options, fixed in each of our networks; the defaults of a SongUNet are those of ddpmpp."""
@@ -63,10 +64,9 @@ def read(content: Mapping[str, Any]) -> ModelParts:
     ignored.append("the source code of the classes, which is not executed")
     if whole.state.get("use_fp16"):
         ignored.append("use_fp16: the weights are float32; set the precision of the network as needed")
-    channels, height, width = config["shape"]
-    last = "out_conv" if config["kind"] == "adm" else f"dec.{height}x{width}_aux_conv"
-    for name in (f"{last}.weight", f"{last}.bias"):
-        if name in state and len(state[name]) == 2 * channels:
+    channels = config["shape"][0]
+    for name in state:
+        if name.rpartition(".")[0].endswith(("out_conv", "_aux_conv")) and len(state[name]) == 2 * channels:
             state[name] = state[name][:channels]
             ignored.append(f"the second half of {name}: a learned variance")
     return ModelParts(
@@ -99,12 +99,7 @@ def _config(unet: Record) -> dict[str, Any]:
         got = short_repr(given.get("out_channels"))
         raise ValueError(f"out_channels: expected {channels} or {2 * channels}, got {got}")
     defaults = _OPTIONS[unet.class_name]
-    options = {
-        name: _integers(name, given.get(name, default))
-        if isinstance(default, tuple)
-        else _number(name, given.get(name, default), type(default))
-        for name, default in defaults.items()
-    }
+    options = {name: _option(name, given.get(name, default), default) for name, default in defaults.items()}
     options["attn_resolutions"] = tuple(
         side for side in options["attn_resolutions"] if side in [size >> i for i in range(len(options["channel_mult"]))]
     )
@@ -153,6 +148,15 @@ def _part(state: Mapping[str, Any], name: str) -> dict[str, Any]:
     if type(part) is not dict:
         raise ValueError(f"{name}: is missing in an object of the file")
     return part
+
+
+def _option(name: str, value: Any, default: Any) -> Any:
+    """A value of the kind of the default."""
+    if name in _WORDS:
+        if type(value) is not str or value not in _WORDS[name]:
+            raise ValueError(f"{name}: expected {' or '.join(_WORDS[name])}, got {short_repr(value)}")
+        return value
+    return _integers(name, value) if isinstance(default, tuple) else _number(name, value, type(default))
 
 
 def _number(name: str, value: Any, kind: type) -> Any:

@@ -32,7 +32,7 @@ class Style:
     endpoint: bool = True  # the geometric series includes 1/10000
     late_labels: bool = False  # labels are added after the layers of the embedding, without a bias
     wide_input: bool = False  # the first convolution has as many channels as the first level
-    residual_input: bool = False  # the input, resampled by convolutions, is added to every level on the way down
+    encoder_type: Literal["standard", "skip", "residual"] = "standard"  # how the input reaches lower levels
     attended_side: int = 16  # by default levels whose longest side is at most this have attention
     attend_last: bool = True  # of these levels only the finest, and on the way up only its last block
     separate_output: bool = False  # the last normalisation and convolution are not part of `dec`
@@ -47,7 +47,7 @@ DDPMPP = Style(
 )
 """Song et al. 2021, for VP."""
 
-NCSNPP = dataclasses.replace(DDPMPP, filter=(1, 3, 3, 1), fourier=True, residual_input=True)
+NCSNPP = dataclasses.replace(DDPMPP, filter=(1, 3, 3, 1), fourier=True, encoder_type="residual")
 """Song et al. 2021, for VE."""
 
 ADM = Style(

@@ -45,7 +45,7 @@ def check_classes(indices: Int[Tensor, "batch"], classes: int) -> None:
 def config_of(network: type[nn.Module], arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a network's constructor, taken from `arguments`, with sequences as lists."""
     values = ((name, arguments[name]) for name in inspect.signature(network).parameters)
-    return {name: list(value) if isinstance(value, Sequence) else value for name, value in values}
+    return {name: list(v) if isinstance(v, Sequence) and not isinstance(v, str) else v for name, v in values}
 
 
 UNTRAINED_NULL = "it was trained with labels only (label_dropout 0): pass them, or train with network.label_dropout=0.1"

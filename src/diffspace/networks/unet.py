@@ -16,10 +16,12 @@ from diffspace.checks import check_choice, check_integer, check_number
 from diffspace.networks import blocks
 from diffspace.networks.blocks import Style, UNetBlock
 from diffspace.networks.embedding import ConditionedNetwork, check_shape, check_sizes, config_of
-from diffspace.networks.layers import Conv, FourierEmbedding, PositionalEmbedding, group_norm, largest_divisor
+from diffspace.networks.layers import Conv, FourierEmbedding, PositionalEmbedding, Resample, group_norm, largest_divisor
 from diffspace.protocols import Cond
 
 _CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
+EncoderType = Literal["standard", "skip", "residual"]
+DecoderType = Literal["standard", "skip"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,10 @@ class UNet(ConditionedNetwork):
         augment_dim: length of the condition "augment", (B, augment_dim).
         image_channels: channels of the condition "image", (B, image_channels, *sides), which is required and
             concatenated to x.
+        encoder_type: what every level on the way down is told of the input: "standard" nothing; "skip" the input
+            itself, resampled, by a 1×1 convolution; "residual" the features of the level above, by a resampling
+            convolution. None for that of the architecture: "residual" for NCSN++, else "standard".
+        decoder_type: "standard" for an output of the finest level; "skip" for the sum of those of all, resampled.
         checkpointing: compute the activations within blocks again in the backward pass, to save memory.
     """
 
@@ -71,8 +77,14 @@ class UNet(ConditionedNetwork):
         label_dropout: float = 0.0,
         augment_dim: int = 0,
         image_channels: int = 0,
+        encoder_type: EncoderType | None = None,
+        decoder_type: DecoderType = "standard",
         checkpointing: bool = False,
     ) -> None:
+        style = self.style
+        encoder_type = style.encoder_type if encoder_type is None else encoder_type
+        check_choice("encoder_type", encoder_type, EncoderType)
+        check_choice("decoder_type", decoder_type, DecoderType)
         check_sizes("shape", shape)
         check_integer("model_channels", model_channels, 4)
         check_sizes("channel_mult", channel_mult)
@@ -84,7 +96,6 @@ class UNet(ConditionedNetwork):
             raise ValueError(f"shape: expected channels and one, two or three sides, got {tuple(shape)}")
         if model_channels % 2:
             raise ValueError(f"model_channels: expected an even number, got {model_channels}")
-        style = self.style
         noise_channels = model_channels * (2 if style.fourier else 1)
         super().__init__(
             FourierEmbedding(noise_channels) if style.fourier else PositionalEmbedding(noise_channels, style.endpoint),
@@ -102,6 +113,7 @@ class UNet(ConditionedNetwork):
             self.required["image"] = f'pass cond={{"image": (B, {image_channels}, *sides)}}, zeros where there is none'
         self.dims, self.channels, self.image_channels = len(shape) - 1, shape[0], image_channels
         self.dropout, self.checkpointing = dropout, checkpointing
+        self.encoder_type, self.decoder_type = encoder_type, decoder_type
         self.multiple = 2 ** (len(channel_mult) - 1)
 
         sides = [side + -side % self.multiple for side in shape[1:]]
@@ -113,12 +125,8 @@ class UNet(ConditionedNetwork):
         first_channels = levels[0].channels if style.wide_input else model_channels
         self.enc, skips = self._make_encoder(levels, first_channels, num_blocks)
         self.dec = self._make_decoder(levels, skips, num_blocks)
-        norm = group_norm(levels[0].channels, style.eps)
-        conv = style.init_last(Conv(self.dims, levels[0].channels, self.channels, 3))
         if style.separate_output:
-            self.out_norm, self.out_conv = norm, conv
-        else:
-            self.dec[f"{levels[0].name}_aux_norm"], self.dec[f"{levels[0].name}_aux_conv"] = norm, conv
+            self.out_norm, self.out_conv = self._output(levels[0])
         if self.dims in _CHANNELS_LAST:
             for parameter in self.parameters():
                 if parameter.ndim == self.dims + 2:
@@ -143,7 +151,10 @@ class UNet(ConditionedNetwork):
             if level is not levels[0]:
                 enc[f"{level.name}_down"] = self._resampler("down", n)
                 skips.append(n)
-                if style.residual_input:
+                if self.encoder_type == "skip":
+                    enc[f"{level.name}_aux_down"] = Resample(self.dims, "down", style.filter)
+                    enc[f"{level.name}_aux_skip"] = style.init(Conv(self.dims, inputs, n, 1))
+                elif self.encoder_type == "residual":
                     down = Conv(self.dims, inputs, n, 3, resample="down", filter=style.filter, fused=True)
                     enc[f"{level.name}_aux_residual"] = style.init(down)
                     inputs = n
@@ -166,7 +177,16 @@ class UNet(ConditionedNetwork):
                 attention = level.attended and (k == num_blocks or not self.style.attend_last)
                 dec[f"{level.name}_block{k}"] = self._block(n + skips.pop(), level.channels, attention=attention)
                 n = level.channels
+            if self.decoder_type == "skip" and level is not bottom:
+                dec[f"{level.name}_aux_up"] = Resample(self.dims, "up", self.style.filter)
+            if self.decoder_type == "skip" or (level is levels[0] and not self.style.separate_output):
+                dec[f"{level.name}_aux_norm"], dec[f"{level.name}_aux_conv"] = self._output(level)
         return dec
+
+    def _output(self, level: _Level) -> tuple[nn.Module, nn.Module]:
+        """The last normalisation and convolution of a level."""
+        conv = Conv(self.dims, level.channels, self.channels, 3)
+        return group_norm(level.channels, self.style.eps), self.style.init_last(conv)
 
     def _block(
         self, n: int, out: int, *, resample: Literal["up", "down"] | None = None, attention: bool = False
@@ -203,23 +223,41 @@ class UNet(ConditionedNetwork):
         if self.dims in _CHANNELS_LAST:
             x = x.contiguous(memory_format=_CHANNELS_LAST[self.dims])
 
-        residual = x
+        y = self._decode(*self._encode(x, emb), emb)
+        for axis, side in enumerate(sides, start=2):
+            y = y.narrow(axis, 0, side)
+        return y.contiguous()
+
+    def _encode(self, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The features at the end of the way down, and those on it that the way up uses."""
+        aux = x
         skips: list[Tensor] = []
         for name, layer in self.enc.items():
-            if name.endswith("_aux_residual"):
-                x = residual = skips[-1] = (x + layer(residual)) * self.style.skip_scale
+            if name.endswith("_aux_down"):
+                aux = layer(aux)
+            elif name.endswith("_aux_skip"):
+                x = skips[-1] = x + layer(aux)
+            elif name.endswith("_aux_residual"):
+                x = aux = skips[-1] = (x + layer(aux)) * self.style.skip_scale
             else:
                 x = self._apply_layer(layer, x, emb)
                 skips.append(x)
+        return x, skips
+
+    def _decode(self, x: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:
+        """The output from the features at the bottom of the U."""
+        h, y = x, None
         for name, layer in self.dec.items():
-            if "_block" in name:
-                x = torch.cat([x, skips.pop()], dim=1)
-            x = F.silu(layer(x)) if name.endswith("_aux_norm") else self._apply_layer(layer, x, emb)
-        if self.style.separate_output:
-            x = self.out_conv(F.silu(self.out_norm(x)))
-        for axis, side in enumerate(sides, start=2):
-            x = x.narrow(axis, 0, side)
-        return x.contiguous()
+            if name.endswith("_aux_up"):
+                y = layer(y)
+            elif name.endswith("_aux_norm"):
+                h = F.silu(layer(x))
+            elif name.endswith("_aux_conv"):
+                y = layer(h) if y is None else y + layer(h)
+            else:
+                x = self._apply_layer(layer, torch.cat([x, skips.pop()], dim=1) if "_block" in name else x, emb)
+        output: Tensor = self.out_conv(F.silu(self.out_norm(x))) if y is None else y
+        return output
 
     def _apply_layer(self, layer: Callable[..., Tensor], x: Tensor, emb: Tensor) -> Tensor:
         inputs = (x, emb) if isinstance(layer, UNetBlock) else (x,)
@@ -248,7 +286,7 @@ class NCSNpp(UNet):
     """NCSN++ of Song et al. 2021, a `UNet` with the paper's CIFAR-10 settings as defaults.
 
     It is DDPM++ with random Fourier features of c_noise, the resampling filter [1, 3, 3, 1], and its input, resampled
-    by convolutions, added to the features of every level on the way down.
+    by convolutions, added to the features of every level on the way down (`encoder_type` "residual").
     """
 
     style = blocks.NCSNPP
