@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -12,17 +13,18 @@ from diffspace.objective import LogNormal
 from diffspace.train.recipe import DataRecipe
 
 _SMALL = 20_000
+_SHORT, _ATTENDED = 8, 256
 
 
 def _network(sample_shape: tuple[int, ...], count: int) -> tuple[dict[str, Any], float]:
-    """(network, probability of augmentation): a DDPM++ for images, an MLP for other data.
+    """(network, probability of augmentation): a DDPM++ for images, signals and volumes, an MLP for vectors.
 
     Dropout and augmentation follow the number of images, as in Table 7 (15,000 of AFHQv2, 50,000 of CIFAR-10, 1.28
     million of ImageNet). Images of at most 16 pixels have little dropout and no augmentation: on digits, the one such
     set that was tried, the transforms of photographs do not apply.
     """
-    if len(sample_shape) != 3:
-        return {"kind": "mlp", "width": 64 if sample_shape == (2,) else 128}, 0.0
+    if len(sample_shape) != 3 or max(sample_shape[1:]) < _SHORT:
+        return _other_network(sample_shape, count), 0.0
     side = max(sample_shape[1:])
     if side <= 16:
         small = {"model_channels": 32, "channel_mult": [1, 2], "num_blocks": 1, "dropout": 0.05}
@@ -31,6 +33,30 @@ def _network(sample_shape: tuple[int, ...], count: int) -> tuple[dict[str, Any],
     channels, mults = 64 if side <= 32 else 96, [1, 2, 2] if side <= 64 else [1, 2, 2, 2]
     options = {"model_channels": channels, "channel_mult": mults, "num_blocks": 2, "dropout": dropout}
     return {"kind": "ddpmpp", **options}, augmentation
+
+
+def _other_network(sample_shape: tuple[int, ...], count: int) -> dict[str, Any]:
+    """An MLP for vectors and what is about as small; a U-Net in one or three dimensions for signals and volumes.
+
+    The U-Net has levels down to about eight values a side, and attention at the first one below its input that has at
+    most as many positions as the 16×16 of the paper's.
+    """
+    sides = sample_shape[1:]
+    if len(sides) not in (1, 3) or max(sides) < _SHORT:
+        return {"kind": "mlp", "width": 64 if sample_shape == (2,) else 128}
+    levels = max(2, min(4, max(sides).bit_length() - 3))
+    positions = [math.prod(-(-side // 2**i) for side in sides) for i in range(levels)]
+    attended = next((i for i in range(1, levels) if positions[i] <= _ATTENDED), None)
+    multiple = 2 ** (levels - 1)
+    longest = max(sides) + -max(sides) % multiple
+    return {
+        "kind": "ddpmpp",
+        "model_channels": 32,
+        "channel_mult": [1, 2, 2, 2][:levels],
+        "num_blocks": 1,
+        "dropout": 0.05 if count < _SMALL else 0.0,
+        "attn_resolutions": [] if attended is None else [longest >> attended],
+    }
 
 
 def _rounded(value: float) -> float:
