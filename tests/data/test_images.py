@@ -116,6 +116,15 @@ def test_gray_with_alpha(tmp_path: Path) -> None:
     assert pixels(load(tmp_path, channels="RGBA")) == [[[100, 100, 100, 255], [100, 100, 100, 51]]]
 
 
+def test_transparency_that_is_lost_is_told(tmp_path: Path) -> None:
+    for name, colour in (("x", (1, 2, 3, 0)), ("y", (1, 2, 3, 255))):
+        Image.new("RGBA", (1, 1), colour).save(tmp_path / f"{name}.png")
+    Image.new("RGB", (1, 1)).save(tmp_path / "z.png")
+    note = "images with transparency, laid on white: 2; channels=RGBA keeps it"
+    assert ImageFolder(tmp_path).load().notes == (note,)
+    assert ImageFolder(tmp_path, channels="RGBA").load().notes == ()
+
+
 def test_opaque_images_in_rgba(tmp_path: Path) -> None:
     Image.new("RGB", (1, 1), (1, 2, 3)).save(tmp_path / "x.png")
     assert pixels(load(tmp_path, channels="RGBA")) == [[[1, 2, 3, 255]]]

@@ -61,6 +61,7 @@ class Header(NamedTuple):
     gray: bool
     depth: Depth
     several: bool  # pages or frames
+    transparent: bool
 
 
 def read_header(images: EncodedImages, number: int, rounded: bool = False) -> Header:
@@ -70,7 +71,8 @@ def read_header(images: EncodedImages, number: int, rounded: bool = False) -> He
     """
     with _opened(images, number) as (file, image):
         several = bool(getattr(image, "is_animated", False))
-        return Header(*_upright_size(image), _is_gray(image), _depth(file, image, rounded), several)
+        depth = _depth(file, image, rounded)
+        return Header(*_upright_size(image), _is_gray(image), depth, several, image.has_transparency_data)
 
 
 @dataclass(frozen=True)

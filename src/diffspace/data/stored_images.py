@@ -259,9 +259,12 @@ class ImageSource(ABC):
             depth=min(depths),  # by name, so that 16 bits come before 8
             rounded=rounded,
         )
+        among = f" of {len(examined)}" if sampled else ""
+        clear = sum(header.transparent for header in headers.values())
+        if clear and reader.channels != "RGBA":
+            notes.append(f"images with transparency, laid on white: {clear}{among}; channels=RGBA keeps it")
         small = sum(h.height < size[0] or h.width < size[1] for h in headers.values())
         if small and reader.crop in ("center", "square", "none"):
-            among = f" of {len(examined)}" if sampled else ""
             notes.append("images smaller than {}×{}, enlarged: {}{}".format(*size, small, among))
         large = max(header.height * header.width for header in headers.values()) > _SMALL
         threads = self.workers or (available_processors() if large else 1)
