@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.measure import Measurement
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
@@ -27,6 +38,7 @@ class _Console(Console):
 # without markup, since names may contain brackets
 out = _Console(highlight=False, markup=False, soft_wrap=True)
 err = _Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+_SILENCE = 30.0  # seconds between two lines of progress where there is no terminal
 _LAST_COLUMN = 40  # characters that the last column of a table has at least, if it needs them
 
 
@@ -35,9 +47,32 @@ def warn(text: str) -> None:
     err.print(f"warning: {text}", style="yellow")
 
 
+class _Bar(Progress):
+    """A bar in a terminal; elsewhere, as in a pipe or the log of a job, a line from time to time."""
+
+    def __init__(self, *columns: ProgressColumn, unit: str, shown: bool) -> None:
+        super().__init__(*columns, console=err, transient=True, disable=not (shown and err.is_terminal))
+        self._unit, self._lines, self._last = unit, shown and not err.is_terminal, time.monotonic()
+
+    def update(self, task_id: TaskID, **fields: Any) -> None:
+        super().update(task_id, **fields)
+        if self._lines and time.monotonic() - self._last >= _SILENCE:
+            self._last = time.monotonic()
+            self._line(next(task for task in self.tasks if task.id == task_id))
+
+    def _line(self, task: Task) -> None:
+        of = f" of {task.total:,.0f}" if task.total else ""
+        left = f", {duration(task.time_remaining)} left" if task.time_remaining else ""
+        info = f", {task.fields['info']}" if task.fields.get("info") else ""
+        err.print(f"{task.description}: {task.completed:,.0f}{of} {self._unit}{info}{left}")
+
+
 def progress_bar(unit: str, shown: bool = True) -> Progress:
-    """A bar on standard error with counts, a line of figures and the time left; it disappears when done."""
-    return Progress(
+    """A bar on standard error with counts, a line of figures and the time left; it disappears when done.
+
+    Where there is no terminal, a line every half minute.
+    """
+    return _Bar(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
@@ -45,9 +80,8 @@ def progress_bar(unit: str, shown: bool = True) -> Progress:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        console=err,
-        transient=True,
-        disable=not shown,
+        unit=unit,
+        shown=shown,
     )
 
 
