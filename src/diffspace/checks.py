@@ -11,13 +11,36 @@ from collections.abc import Collection, Iterable, Sequence
 from numbers import Real
 from typing import Any, get_args
 
+# what people call these keys elsewhere, in one spelling
+_ALSO_CALLED = {
+    "lr": "learning_rate",
+    "batch": "batch_size",
+    "bs": "batch_size",
+    "epoch": "epochs",
+    "ema": "ema_halflife_images",
+    "gradclip": "max_grad_norm",
+    "gradnorm": "max_grad_norm",
+    "clip": "max_grad_norm",
+    "warmup": "ramp_images",
+    "duration": "images",
+    "steps": "images",
+    "amp": "precision",
+    "fp16": "precision",
+    "bf16": "precision",
+    "channels": "model_channels",
+    "cond": "conditional",
+    "pmean": "P_mean",
+    "pstd": "P_std",
+}
+
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A phrase for an error message: the known name most similar to `name`, and all known names."""
+    """A phrase for an error message: the known name that is meant by `name` or most similar, and all known names."""
     names = sorted(known)
     if not names:
         return "there are none"
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    also = _ALSO_CALLED.get(re.sub(r"[\W_]", "", name).lower())
+    close = [also] if also in names else difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}known: {', '.join(names)}"
 

@@ -120,7 +120,8 @@ def _arguments(
                 arguments[name] = _convert(value, hint, start + name)
             except _Misfit:
                 expected = f"a {name}" if is_part else _phrase(hint)
-                raise ValueError(f"{start}{name}: expected {expected}, got {value!r}") from None
+                remedy = f"; write [{value}]" if isinstance(value, str) and "," in value and "list" in expected else ""
+                raise ValueError(f"{start}{name}: expected {expected}, got {value!r}{remedy}") from None
         elif name not in omit and parameter.default is parameter.empty:
             raise ValueError(f"{start}{name}: is missing; expected {_phrase(hint)}")
     return arguments
@@ -196,6 +197,22 @@ def option_names(family: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a config's kind, with their defaults."""
     parameters, _ = _signature(find(family, str(config.get("kind")), str(config.get("class", ""))))
     return {name: parameter.default for name, parameter in parameters.items()}
+
+
+def explanations(make: Part) -> dict[str, str]:
+    """What the docstrings of a part and of its bases say of each option in their sections `Args:`, in one line each."""
+    found: dict[str, str] = {}
+    for documented in reversed(inspect.getmro(make) if isinstance(make, type) else (make,)):
+        names: list[str] = []
+        for line in inspect.cleandoc(documented.__doc__ or "").partition("Args:\n")[2].splitlines():
+            if start := re.match(r"    (\w[\w, ]*): (.*)", line):
+                names = [name.strip() for name in start[1].split(",")]
+                found |= dict.fromkeys(names, start[2].strip())
+            elif line.startswith("        "):
+                found |= {name: f"{found[name]} {line.strip()}" for name in names}
+            elif line.strip():
+                break
+    return found
 
 
 def to_config(family: str, thing: Any) -> dict[str, Any]:

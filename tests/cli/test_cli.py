@@ -260,7 +260,7 @@ def test_a_run_goes_on(tmp_path, capsys):
 
 def test_epochs_are_turned_into_images(capsys):
     assert main(["train", "two-moons", "data.n=500", "epochs=3", "--dry-run"]) == 0
-    assert "images: 1200\n" in capsys.readouterr().out  # a fifth of 500 is held out
+    assert "images: 1200 " in capsys.readouterr().out  # a fifth of 500 is held out
 
 
 @pytest.mark.parametrize(
@@ -350,6 +350,39 @@ def test_names_of_others_send_no_command_to_the_terminal(tmp_path, capsys):
     for text in captured:
         assert text.isprintable() or set(text) - set(filter(str.isprintable, text)) == {"\n"}
         assert r"a\x1b]0;x\x9b\u202e" in text.replace(r"\x07", "")  # which rich leaves out
+
+
+def test_progress_in_a_pipe_is_a_line_from_time_to_time(capsys, monkeypatch):
+    monkeypatch.setattr("diffspace.cli.console._SILENCE", 0.0)
+    with progress_bar("images") as bar:
+        task = bar.add_task("training", total=2000, info="")
+        bar.update(task, completed=1500, info="loss 1.5")
+    with progress_bar("images", shown=False) as bar:
+        bar.update(bar.add_task("hidden", total=1, info=""), completed=1)
+    assert capsys.readouterr().err.splitlines() == ["training: 1,500 of 2,000 images, loss 1.5"]
+    monkeypatch.setattr("diffspace.cli.console._SILENCE", 30.0)
+    with progress_bar("images") as bar:
+        bar.update(bar.add_task("quick", total=1, info=""), completed=1)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("lr=0.1", "lr: there is no such key; did you mean 'learning_rate'?"),
+        ("batch=64", "batch: there is no such key; did you mean 'batch_size'?"),
+        ("noise.p_mean=0", "noise.p_mean: 'lognormal' has no such option; did you mean 'P_mean'?"),
+        ("betas=0.9,0.99", "betas: expected a list of 2 (a number each), got '0.9,0.99'; write [0.9,0.99]"),
+        ("network.foo=1", "network.foo: no network has such an option; known: attn_resolutions"),
+        ("network.channel_mult=1,2", "network.channel_mult: expected a list (an integer each), got '1,2'; write [1,2]"),
+    ],
+)
+def test_a_wrong_key_is_reported_before_data_are_read(word, message, tmp_path, capsys):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/x.png").write_bytes(b"no image")
+    words = ["network.kind=ddpmpp"] if word.startswith("network.channel") else []
+    assert main(["train", str(tmp_path / "images"), word, *words, "--out", str(tmp_path / "run")]) == 2
+    assert message in capsys.readouterr().err
 
 
 class TestMistakes:

@@ -1,9 +1,14 @@
+import re
+
 import pytest
 import yaml
 
 import diffspace as ds
+from diffspace.config import from_config
 from diffspace.data import Augmentation
+from diffspace.networks import without_weights
 from diffspace.train import apply_overrides, changes, make_recipe, read_recipe
+from diffspace.train.defaults import _network
 
 MINIMAL = {
     "data": {"source": "digits"},
@@ -203,3 +208,38 @@ def test_a_recipe_that_left_options_at_their_defaults_is_not_a_change():
     old = yaml.safe_load(new.to_yaml())
     old["preconditioning"], old["network"] = {"kind": "epsilon"}, {"kind": "ddpmpp", "model_channels": 16}
     assert changes(yaml.safe_dump(old), new) == []
+
+
+def test_every_key_of_a_proposed_recipe_is_explained():
+    config = {"data": {"source": "digits"}, "network": {"kind": "ddpmpp"}, "preconditioning": "edm"}
+    text = make_recipe({**config, "noise": "lognormal", "images": 10}).to_yaml(comments=True)
+    assert make_recipe(yaml.safe_load(text)) == make_recipe({**config, "noise": "lognormal", "images": 10})
+    unexplained = [line for line in text.splitlines() if re.match(r" *\w+:", line) and "  # " not in line]
+    assert {line.split(":")[0].strip() for line in unexplained} == {"kind"}
+    assert "dropout: 0.1" in text
+    assert next(line for line in text.splitlines() if "P_mean" in line).endswith("# the mean of ln σ")
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "mults", "attended"),
+    [
+        ((2,), "mlp", None, None),
+        ((100,), "mlp", None, None),
+        ((1, 1, 2), "mlp", None, None),
+        ((3, 5), "mlp", None, None),
+        ((1, 64), "ddpmpp", [1, 2, 2, 2], [32]),
+        ((2, 1000), "ddpmpp", [1, 2, 2, 2], [250]),
+        ((1, 8, 8, 8), "ddpmpp", [1, 2], [4]),
+        ((1, 16, 16, 16), "ddpmpp", [1, 2], []),
+        ((1, 32, 32, 32), "ddpmpp", [1, 2, 2], []),
+        ((1, 8, 8), "ddpmpp", [1, 2], [4]),
+    ],
+)
+def test_the_network_follows_the_kind_of_data(shape, kind, mults, attended):
+    """Attention only where a level has at most as many positions as the paper's 16×16; every proposal can be made."""
+    proposed, _ = _network(shape, 2000)
+    assert proposed["kind"] == kind
+    assert proposed.get("channel_mult") == mults
+    assert proposed.get("attn_resolutions") == attended
+    with without_weights():
+        from_config("network", {**proposed, "shape": list(shape)})

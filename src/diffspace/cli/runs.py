@@ -16,7 +16,7 @@ from diffspace._shapes import Tensor
 from diffspace.checks import check_number, nearest
 from diffspace.cli.console import Stages, progress_bar
 from diffspace.cli.options import MOST_SAMPLES
-from diffspace.config import to_config
+from diffspace.config import option_names, to_config
 from diffspace.data import DataSet, differences, fingerprints
 from diffspace.figures import save_samples
 from diffspace.files import atomic_path, reading
@@ -24,7 +24,7 @@ from diffspace.inspection import Inspection, inspect
 from diffspace.loading import load
 from diffspace.metrics import Classifier, Scores, evaluate, train_classifier
 from diffspace.model import Model
-from diffspace.parts import import_typed
+from diffspace.parts import import_typed, kinds
 from diffspace.presets import IDDPM, VE, VP
 from diffspace.sampling import EDMSteps, Execution, Sampler, sample
 from diffspace.train import (
@@ -182,6 +182,7 @@ def plan_run(
     words = overrides
     if recipe is None and not parts and "kind" not in (apply_overrides({"network": {}}, overrides)["network"] or {}):
         words = [word for word in overrides if not word.startswith("network.")]  # the kind depends on the data
+        _check_some_network(overrides)
     make(given if recipe else _EXAMPLE | parts, words, 10**12 if epochs else images)
 
     training, held_out = read_as.load()
@@ -200,6 +201,17 @@ def plan_run(
         _check_transfer(model, training, planned.conditional)
     check_data(planned, training)
     return Plan(planned, (training, held_out), inspection, model)
+
+
+def _check_some_network(overrides: Sequence[str]) -> None:
+    """ValueError for a key network.NAME that is an option of no network, whichever the data will propose."""
+    names = [
+        word.partition("=")[0].strip().removeprefix("network.") for word in overrides if word.startswith("network.")
+    ]
+    known = {name for kind in kinds("network") for name in option_names("network", {"kind": kind})} - set(FROM_DATA)
+    for name in names:
+        if "." not in name and name not in known:
+            raise ValueError(f"network.{name}: no network has such an option; {nearest(name, known)}")
 
 
 def _length(config: Mapping[str, Any]) -> tuple[int | None, float | None] | None:

@@ -44,7 +44,7 @@ def train_command(
     processes: Annotated[
         int | None, integer_option("Processes. Default: one for each GPU, else one.", maximum=1024)
     ] = None,
-    dry_run: Annotated[bool, Option("--dry-run", help="Print the recipe in full and stop.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Print the recipe in full, with comments, and stop.")] = False,
 ) -> None:
     """Train a model. Ctrl-C and SIGTERM save the run after the current step, then stop."""
     from diffspace.cli import console
@@ -84,7 +84,7 @@ def train_command(
         plan = plan_run(data, words, recipe, transfer, choose_device(device, local_rank))
         full, start = plan.recipe, functools.partial(plan.start, out)
     if dry_run:
-        console.out.print(full.to_yaml(), end="")
+        console.out.print(full.to_yaml(comments=True), end="")
         return
     with Processes.join(device, full.strategy, warn) as group:
         run = start(group, warn)
@@ -153,6 +153,8 @@ def _train(run: Run, resumed: bool) -> None:
         stdout.print(f"{run.folder}: {how}{report.images:,} images seen, loss {report.loss:.4g}{skipped}; model saved")
         if report.images < recipe.images:
             stdout.print(f"continue with: diffspace train --resume {run.folder}")
+        if not received:
+            stdout.print(f"next: diffspace sample {run.folder}, diffspace evaluate {run.folder}")
     code = group.max(128 + received[0] if received else 0)  # processes that got no signal end like the others
     if code:
         raise typer.Exit(code)

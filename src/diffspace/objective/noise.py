@@ -74,7 +74,12 @@ class NoiseDistribution(ABC):
 
 @dataclass(frozen=True)
 class LogNormal(NoiseDistribution):
-    """ln σ ~ N(P_mean, P_std²) (Table 1, EDM). The defaults are for σ_data = 0.5; see `for_data`."""
+    """ln σ ~ N(P_mean, P_std²) (Table 1, EDM). The defaults are for σ_data = 0.5; see `for_data`.
+
+    Args:
+        P_mean: the mean of ln σ.
+        P_std: the standard deviation of ln σ.
+    """
 
     P_mean: float = -1.2
     P_std: float = 1.2

@@ -161,6 +161,10 @@ class EDMPreconditioning(_Ranged):
     """The paper's, from the standard deviation σ_d of the data: unit variance in and out (Table 1, Appendix B.6).
 
     c_skip = σ_d²/(σ² + σ_d²), c_out = σ·σ_d/√(σ² + σ_d²), c_in = 1/√(σ² + σ_d²), c_noise = ¼·ln σ.
+
+    Args:
+        sigma_data: σ_d, the standard deviation of the data in the model's space.
+        sigma_min, sigma_max: the noise levels on which the denoiser is defined.
     """
 
     sigma_data: float = 0.5

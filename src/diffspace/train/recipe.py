@@ -13,12 +13,13 @@ import yaml
 
 from diffspace.averages.ema import PowerFunction
 from diffspace.checks import check_choice, check_integer, check_number, check_range, check_seed
-from diffspace.config import build, complete, from_config, is_none, option_names, to_config, to_options
+from diffspace.config import build, complete, explanations, from_config, is_none, option_names, to_config, to_options
 from diffspace.data import DataSet, make_source
 from diffspace.data.augmentation import Augmentation
 from diffspace.model import former_range
 from diffspace.networks import without_weights
 from diffspace.objective import NoiseDistribution
+from diffspace.parts import find
 from diffspace.preconditioning import Preconditioning
 from diffspace.train.accumulate import Precision
 from diffspace.train.overrides import read_yaml
@@ -47,8 +48,12 @@ _WITHIN |= {"ema_halflife_images": "[0, inf)", "ema_ramp_ratio": "[0, inf)", "ch
 class DataRecipe:
     """The data: a source with its options (`diffspace.data.make_source`), and the share or number to hold out.
 
-    `split` says how held-out samples are chosen (`DataSet.split`); "position" is that of runs of version 0.1. `mirror`
-    adds the mirror image of every image to the training part.
+    Args:
+        source: a name, a folder, a file or an address.
+        holdout: share or number of samples that are held out; null: a fifth, at most 10,000.
+        split: how they are chosen: by hashes of names or content, or by position, as version 0.1 did.
+        mirror: whether the mirror image of every image is added to the training part.
+        options: of the source.
     """
 
     source: str
@@ -80,6 +85,47 @@ class Recipe:
     `network` is a config without what follows from the data (`FROM_DATA`), with every default filled in. `sigma_min`
     and `sigma_max` are the noise levels between which the model will be sampled; None: the paper's, moved to σ_data.
     `measure` has the user's measurements as words, which are looked up when a `Run` is made.
+
+    Args:
+        data: the source, and what to hold out.
+        network: the raw network F.
+        preconditioning: the coefficients c of D = c_skip·x + c_out·F(c_in·x; c_noise).
+        noise: the distribution of σ in training.
+        sigma_min, sigma_max: noise levels between which the model is sampled; null: the paper's, moved to σ_data.
+        reduction: of the squared error of a sample: its sum, as in the paper, or its mean.
+        conditional: whether the network is told what the data say of each sample, such as its class.
+        augment: transforms of the training samples, of which the network is told.
+        precision: float32, tf32, bfloat16 or float16 for the network; weights, averages and loss are float32.
+        compile: compile the network; the first steps take minutes.
+        strategy: of several processes: ddp, or fsdp, which divides the weights among them.
+        images: length of training, in samples seen.
+        batch_size: samples of a step, on all processes together.
+        micro_batch: samples of a pass; null: all, halved until a pass fits the memory.
+        learning_rate: of Adam, after the rise and before the fall.
+        betas: of Adam.
+        eps: of Adam.
+        ramp_images: the learning rate rises linearly over these samples.
+        decay_images: it falls to 0 over the last of these samples.
+        max_grad_norm: gradients are scaled down to this norm; null: they are not.
+        max_skipped: the run ends after so many steps in a row whose gradient is not finite.
+        uncertainty: learn the uncertainty of each noise level, and weight by it.
+        adaptive_noise: draw the noise levels where the gradients are large.
+        ema_halflife_images: half-life of the average of the weights, which is the model.
+        ema_ramp_ratio: the half-life is at most this share of the samples seen; null: no bound.
+        ema_widths: widths of power-function averages of which snapshots are kept, for `diffspace ema`.
+        snapshot_images: samples between two snapshots of them; 0: none.
+        seed: of everything that is random.
+        preview_images: samples between two pictures of samples; 0: only at the end.
+        held_out_images: samples between two measurements of the held-out loss; 0: none.
+        score_images: samples between two Fréchet distances; 0: none.
+        patience_images: training ends when the held-out loss has not fallen for so many samples; 0: never.
+        checkpoint_images: samples between two checkpoints; 0: by time alone.
+        checkpoint_minutes: minutes between two checkpoints; 0: by samples alone.
+        keep_last: the newest checkpoints that are kept.
+        keep_every_images: checkpoints at multiples of this are kept too; 0: none.
+        measure: measurements of your own, module:Class:every=N.
+        tensorboard: log for TensorBoard too.
+        wandb: a project of Weights & Biases to log to; null: it does not.
     """
 
     data: DataRecipe
@@ -161,10 +207,29 @@ class Recipe:
         augment = None if self.augment is None else to_config("augmentation", self.augment)
         return to_options(self) | {"augment": augment}
 
-    def to_yaml(self) -> str:
-        """The recipe with every value, as YAML for `read_recipe`."""
-        text: str = yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True)
-        return text
+    def to_yaml(self, *, comments: bool = False) -> str:
+        """The recipe with every value, as YAML for `read_recipe`; with `comments`, what each key is."""
+        config = self.as_dict()
+        text: str = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+        return _commented(text, config) if comments else text
+
+
+def _commented(text: str, config: Mapping[str, Any]) -> str:
+    """YAML of a recipe with a comment at each key that its part explains."""
+    parts: dict[str, Any] = {"": Recipe, "data": DataRecipe}
+    for key, family in (("network", "network"), ("preconditioning", "preconditioning"), ("noise", "noise")):
+        parts[key] = find(family, config[key]["kind"], config[key].get("class", ""))
+    if config["augment"]:
+        parts["augment"] = Augmentation
+    known = {key: explanations(part) for key, part in parts.items()}
+    lines, section = [], ""
+    for line in text.splitlines():
+        said = None
+        if found := re.match(r"( *)(\w+):", line):
+            section = section if found[1] else found[2]
+            said = known.get(section if found[1] else "", {}).get(found[2])
+        lines.append(f"{line:<30} # {said.rstrip('.')}" if said else line)
+    return "\n".join(lines) + "\n"
 
 
 def make_network(config: Mapping[str, Any], **from_data: Any) -> torch.nn.Module:
