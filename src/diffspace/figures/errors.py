@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from diffspace.figures.style import theme, tidy
+from diffspace.figures.style import DASHES, theme, tidy
 from diffspace.metrics import FrechetScore
 from diffspace.objective import LossBySigma, NoiseDistribution
 from diffspace.solverlab import Measurement, SolverComparison, pareto
@@ -81,8 +81,8 @@ def draw_solver_error(ax: Axes, comparison: SolverComparison, unit: str = "RMS d
 
 def draw_errors(ax: Axes, curves: Mapping[str, tuple[Sequence[int], Sequence[float]]], unit: str) -> None:
     """A line for each name through (evaluations, errors); both axes logarithmic."""
-    for (name, curve), colour in zip(curves.items(), theme().palette, strict=False):
-        ax.plot(*curve, color=colour, marker="o", ms=3.5, label=name)
+    for (name, curve), colour, dash in zip(curves.items(), theme().palette, DASHES, strict=False):
+        ax.plot(*curve, color=colour, ls=dash, marker="o", ms=3.5, label=name)
     _axes(ax, [nfe for nfes, _ in curves.values() for nfe in nfes], unit)
     ax.legend(fontsize=8)
 

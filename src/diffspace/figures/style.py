@@ -21,6 +21,16 @@ from matplotlib.figure import Figure
 COLUMN = 6.0
 """The width of a thesis column in inches."""
 
+DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
+    "-",
+    (0, (4, 1.5)),
+    (0, (1, 1.2)),
+    (0, (5, 1.2, 1, 1.2)),
+    (0, (2, 1)),
+    (0, (7, 2)),
+)
+"""The dash of a line beside the colour of the same place in the palette."""
+
 
 @dataclass(frozen=True)
 class Theme:
