@@ -1,6 +1,9 @@
 """Pictures: each function draws on axes that the caller owns, from data that another function computed."""
 
-from diffspace.figures.augmentation import augmentation_figure as augmentation_figure
+from diffspace.figures.augmentation import (
+    augmentation_figure as augmentation_figure,
+    draw_augmentation as draw_augmentation,
+)
 from diffspace.figures.curves import Curves as Curves
 from diffspace.figures.draw_curves import curves_figure as curves_figure
 from diffspace.figures.errors import (

@@ -22,18 +22,34 @@ _ANGLES = {"rotate_frac": "rotate_frac_max", "hue": "hue_max"}
 def augmentation_figure(
     image: Float[Tensor, "channels height width"], transform: Transform, augmentation: Augmentation
 ) -> Figure:
+    """The picture of `draw_augmentation`, with two transforms in a row."""
+    rows = -(-len(augmentation.enabled) // 2)
+    figure = new_figure(10.5, (0.84 * image.shape[1] / image.shape[2] + 0.12) * rows + 0.3)
+    draw_augmentation(figure, image, transform, augmentation, blocks=2)
+    return figure
+
+
+def draw_augmentation(
+    figure: Figure,
+    image: Float[Tensor, "channels height width"],
+    transform: Transform,
+    augmentation: Augmentation,
+    *,
+    blocks: int = 1,
+) -> None:
     """The image, given in the model's space, under each transform that is on, with the labels below each picture.
 
     A row is a transform, a column a step of its parameter from −2 to 2, 0 leaving the image unchanged: a standard
-    deviation, a third of the largest angle, half of the largest shift, a quarter turn.
+    deviation, a third of the largest angle, half of the largest shift, a quarter turn. There are `blocks` transforms
+    beside each other.
     """
     augmentation.check_shape(image.shape)
     names = augmentation.enabled
-    rows = -(-len(names) // 2)
+    rows = -(-len(names) // blocks)
     width = len(_STEPS)
     aspect = image.shape[1] / image.shape[2]
-    figure = new_figure(10.5, (0.84 * aspect + 0.12) * rows + 0.3)
-    axes = figure.subplots(rows, 2 * width + 1, squeeze=False, width_ratios=[1] * width + [0.2] + [1] * width)
+    ratios = ([1.0] * width + [0.2]) * blocks
+    axes = figure.subplots(rows, len(ratios) - 1, squeeze=False, width_ratios=ratios[:-1])
     for ax in axes.flat:
         ax.set_axis_off()
         ax.set_box_aspect(aspect)
@@ -51,7 +67,6 @@ def augmentation_figure(
             w = _parameter(augmentation, name, step)
             if w is not None:
                 _draw(ax, image, transform, augmentation, {name: w})
-    return figure
 
 
 def _parameter(augmentation: Augmentation, name: str, step: int) -> Tensor | None:
