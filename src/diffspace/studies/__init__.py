@@ -3,6 +3,16 @@
 Pictures of them are in `diffspace.figures.article`.
 """
 
+from diffspace.studies.coefficients import (
+    COLUMNS as COLUMNS,
+    CoefficientCurves as CoefficientCurves,
+    TargetCurves as TargetCurves,
+    coefficient_curves as coefficient_curves,
+    column as column,
+    predictions as predictions,
+    target_curves as target_curves,
+    training_density as training_density,
+)
 from diffspace.studies.flows import (
     FlowLines as FlowLines,
     ScheduledLines as ScheduledLines,
@@ -14,12 +24,15 @@ from diffspace.studies.flows import (
     stepped_lines as stepped_lines,
     tangents as tangents,
 )
+from diffspace.studies.losses import LossStages as LossStages, WeightedLoss as WeightedLoss, loss_stages as loss_stages
+from diffspace.studies.outputs import DenoiserOutputs as DenoiserOutputs, denoiser_outputs as denoiser_outputs
 from diffspace.studies.problems import (
     processes as processes,
     quantiles as quantiles,
     strange_process as strange_process,
     three_modes as three_modes,
 )
+from diffspace.studies.profiles import ProfileCurve as ProfileCurve, profile_curve as profile_curve
 from diffspace.studies.steps import (
     RHOS as RHOS,
     SOLVERS as SOLVERS,
