@@ -16,6 +16,8 @@ from diffspace.figures.errors import (
 from diffspace.figures.guidance import (
     affine_ends as affine_ends,
     draw_normals as draw_normals,
+    inpainted_normals as inpainted_normals,
+    measured_errors as measured_errors,
     posterior_error as posterior_error,
 )
 from diffspace.figures.report import render_report as render_report
