@@ -12,7 +12,7 @@ from diffspace.studies import loss_stages, three_modes
 def test_loss_of_a_training_on_the_spot():
     data = three_modes()
     points = data.sample(4000, generator=torch.Generator().manual_seed(1)).float()
-    found = loss_stages(data, points, steps=300)
+    found = loss_stages(data, points, steps=200)
     start, way, end = found.stages
     # F = 0 has the loss λ·σ²σ_d²/(σ² + σ_d²) = 1
     assert start.loss.tolist() == pytest.approx([1.0] * len(start.loss), abs=0.05)

@@ -51,6 +51,10 @@ def test_too_many_sigma_data():
 
 
 def test_pictures_are_drawn_in_both_themes(tmp_path):
-    files = write_picture(_MAKE["variances"](Subject()), tmp_path, "variances", formats=("svg",))
-    assert [file.name for file in files] == ["variances.csv", "variances-light.svg", "variances-dark.svg"]
+    files = write_picture(_MAKE["preconditioning"](Subject()), tmp_path, "preconditioning", formats=("svg",))
+    assert [file.name for file in files] == [
+        "preconditioning.csv",
+        "preconditioning-light.svg",
+        "preconditioning-dark.svg",
+    ]
     assert files[1].read_text(encoding="utf-8") != files[2].read_text(encoding="utf-8")
