@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+USABLE := $(VENV)/.usable
 
 .PHONY: setup demo test test-hostile test-slow coverage lint bench clean
 
@@ -13,12 +14,17 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+# What using diffspace takes; the tools of its tests, which $(INSTALLED) adds, are several times as large.
+$(USABLE): pyproject.toml constraints.txt
+	test -e $(INSTALLED) || { $(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cli]'; }
+	touch $@
+
 # Trains once; the pictures, the scores and the report are made anew each time.
 demo: runs/digits/model.safetensors
 	$(BIN)/diffspace sample runs/digits --class 0,1,2,3,4,5,6,7,8,9 --seeds 0-99 --columns 10 --out runs/digits/samples.png --overwrite
 	$(BIN)/diffspace evaluate runs/digits
 
-runs/digits/model.safetensors: | $(INSTALLED)
+runs/digits/model.safetensors: | $(USABLE)
 	$(BIN)/diffspace train digits --out runs/digits
 
 test: $(INSTALLED)
