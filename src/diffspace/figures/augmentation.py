@@ -66,7 +66,22 @@ def draw_augmentation(
                 )
             w = _parameter(augmentation, name, step)
             if w is not None:
-                _draw(ax, image, transform, augmentation, {name: w})
+                _draw(ax, image, transform, augmentation, name, w)
+
+
+def augmentation_labels(
+    image: Float[Tensor, "channels height width"], augmentation: Augmentation
+) -> dict[str, list[float | str]]:
+    """The labels below the pictures of `draw_augmentation`; NaN for the second of a transform that has one."""
+    table: dict[str, list[float | str]] = {"transform": [], "step": [], "label_1": [], "label_2": []}
+    for name in augmentation.enabled:
+        for step in _STEPS:
+            w = _parameter(augmentation, name, step)
+            if w is not None:
+                row: list[float | str] = [name, float(step), *_apply(image, augmentation, name, w)[1], math.nan]
+                for column, value in zip(table.values(), row, strict=False):
+                    column.append(value)
+    return table
 
 
 def _parameter(augmentation: Augmentation, name: str, step: int) -> Tensor | None:
@@ -83,13 +98,17 @@ def _parameter(augmentation: Augmentation, name: str, step: int) -> Tensor | Non
     return torch.tensor([pairs.get(name, float(step))], dtype=torch.float64, device="cpu")
 
 
-def _draw(
-    ax: Axes, image: Tensor, transform: Transform, augmentation: Augmentation, parameters: dict[str, Tensor]
-) -> None:
-    x, labels = augmentation.apply(image[None], parameters)
-    (name,) = parameters
+def _apply(image: Tensor, augmentation: Augmentation, name: str, w: Tensor) -> tuple[Tensor, list[float]]:
+    """The image, as a batch of one, under one transform, and the labels of this transform."""
+    x, labels = augmentation.apply(image[None], {name: w})
     place = sum(augmentation.label_dims[other] for other in augmentation.enabled[: augmentation.enabled.index(name)])
-    own = labels[0, place : place + augmentation.label_dims[name]].tolist()
+    return x, labels[0, place : place + augmentation.label_dims[name]].tolist()
+
+
+def _draw(
+    ax: Axes, image: Tensor, transform: Transform, augmentation: Augmentation, name: str, parameter: Tensor
+) -> None:
+    x, own = _apply(image, augmentation, name, parameter)
     pixels = to_pixels(transform.inverse(x), transform)[0]
     ax.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     text = ", ".join(f"{value:.3g}".replace("-", "−") for value in (0.0 if abs(v) < 5e-4 else v for v in own))

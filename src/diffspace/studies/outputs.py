@@ -61,9 +61,11 @@ def denoiser_outputs(
     nearest = sorted(set((levels.log() - wanted.log()[:, None]).abs().argmin(1).tolist()))
     sigma, clean = levels[nearest], run.x[0]
     noise = step_noise([seed], 0, clean.shape)[0].to(clean)
-    noisy = clean + sigma.to(clean).reshape(-1, *[1] * clean.ndim) * noise
-    rows = cond and {name: value.expand(len(sigma), *value.shape[1:]) for name, value in cond.items()}
+    level = sigma.to(clean)
+    noisy = clean + level.reshape(-1, *[1] * clean.ndim) * noise
+    rows = cond and {name: value.to(clean.device).expand(len(sigma), *value.shape[1:]) for name, value in cond.items()}
     with torch.no_grad():
-        denoised = denoiser(noisy, sigma.to(noisy), rows)
+        denoised = denoiser(noisy, level, rows)
     path = run.trajectory
-    return DenoiserOutputs(sigma, clean, noisy, denoised, path.x[nearest, 0], path.denoised[nearest, 0])
+    found = (clean, noisy, denoised, path.x[nearest, 0], path.denoised[nearest, 0])
+    return DenoiserOutputs(sigma, *(values.cpu() for values in found))

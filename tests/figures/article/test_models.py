@@ -1,6 +1,7 @@
 """Figures of models: what is drawn are the numbers of the study, the log and the exact answers."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from diffspace.figures.guidance import inpainted_normals, measured_errors
 from diffspace.figures.style import new_figure, theme, using
 from diffspace.oracles import FiniteData
 from diffspace.studies import denoiser_outputs
+from diffspace.transform import Transform
 
 _MAKE = {entry.name: entry.make for entry in ENTRIES}
 
@@ -58,6 +60,13 @@ def test_rows_of_pictures_are_the_states_and_answers():
     assert abs(ends[1] - last[0].numpy()).max() < 1
 
 
+def test_samples_that_are_not_images_are_lines():
+    found = denoiser_outputs(FiniteData(torch.tensor([[0.5, -1.0, 0.25]])), seed=1)
+    figure = new_figure(6, 2.3)
+    models.draw_outputs(figure, found, Transform(), 0.5)
+    assert figure.axes[-1].get_lines()[0].get_ydata() == pytest.approx([0.5, -1.0, 0.25])
+
+
 def test_guidance_against_the_exact_answer():
     normals, (mean, variance) = inpainted_normals()
     # of two numbers with variance ¼ and covariance 0.2, the first 0.6
@@ -80,7 +89,10 @@ def test_pictures_are_drawn(name):
     assert figure.axes
     (table,) = picture.tables.values()
     if name == "augmentation":
-        assert table["transform"].count("translate_frac") == 2
+        labels = {key[:2]: key[2:] for key in zip(*table.values(), strict=True)}
+        assert labels["rotate_frac", 1.0] == pytest.approx((math.cos(math.pi / 3) - 1, math.sin(math.pi / 3)))
+        assert labels["scale", -2.0][0] == -2
+        assert labels["translate_frac", 2.0] == (2, 1)
     elif name == "ema-profiles":
         step = table["images"][1] - table["images"][0]
         assert sum(table["sigma_rel 0.05"]) * step == pytest.approx(1, abs=0.02)

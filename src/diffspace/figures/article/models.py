@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from diffspace.averages import HalfLife, PowerFunction, Profile
 from diffspace.data import Augmentation, Digits, named_oracle
 from diffspace.figures.article.entry import Entry, Picture, Subject
-from diffspace.figures.augmentation import draw_augmentation
+from diffspace.figures.augmentation import augmentation_labels, draw_augmentation
 from diffspace.figures.curves import Curves, Levels, short
 from diffspace.figures.errors import draw_errors, draw_pareto
 from diffspace.figures.guidance import draw_normals, inpainted_normals, measured_errors
@@ -71,7 +71,8 @@ def _run_stages(run: Path, model: Model, name: str) -> LossStages:
     stages = tuple(weighted(slices[k], f"{short(slices[k].images)} images") for k in chosen)
     held_out = curves.held_out_by_sigma
     last = weighted(held_out[-1], "held-out data") if held_out else None
-    sigma = data_scale(model) * log_space(0.002, 80.0, 81)
+    ends = noise.quantile(torch.tensor([1e-3, 1 - 1e-3], dtype=torch.float64, device="cpu")).tolist()
+    sigma = log_space(ends[0] / 2, ends[1] * 2, 81)
     return LossStages(name, stages, last, sigma, training_density(noise, sigma))
 
 
@@ -103,6 +104,8 @@ def _loss_by_sigma(subject: Subject) -> Picture:
         "behind it. What can be learnt is in the middle: at low σ the noise is hardly to be seen, at high σ the answer "
         "is the mean of the data; there training is wasted."
     )
+    if subject.model is not None and subject.run is None:
+        text += f" {subject.model_name} has no log of a training, so small networks were trained instead."
     tables = {}
     for number, stages in enumerate(found):
         rows = [*stages.stages, *([stages.attainable] if stages.attainable else [])]
@@ -117,7 +120,8 @@ def _loss_by_sigma(subject: Subject) -> Picture:
 def draw_outputs(figure: Figure, found: DenoiserOutputs, transform: Transform, sigma_data: float) -> None:
     """Four rows of pictures over falling σ: a noisy sample and D of it, a solution's states and D of them.
 
-    States are divided by √(1 + σ²/σ_data²), which keeps them in the range of the data.
+    Points are drawn in their plane, with the way to them, and other samples as lines over the index. States are divided
+    by √(1 + σ²/σ_data²), which keeps them in the range of the data.
     """
     shrink = (1 + (found.sigma / sigma_data) ** 2).rsqrt().reshape(-1, *[1] * (found.noisy.ndim - 1))
     rows = {
@@ -128,11 +132,21 @@ def draw_outputs(figure: Figure, found: DenoiserOutputs, transform: Transform, s
     }
     bare = {"xticks": [], "yticks": [], "frame_on": False}
     axes = figure.subplots(4, len(found.sigma), squeeze=False, subplot_kw=bare)
+    reach = 1.1 * max(float(values.abs().max()) for values in rows.values())
     for row, (name, values) in enumerate(rows.items()):
-        pixels = to_pixels(transform.inverse(values.float()), transform)
+        images = is_image(values.shape[1:])
+        shown = to_pixels(transform.inverse(values.float()), transform) if images else values.flatten(1).numpy()
         for k, ax in enumerate(axes[row]):
-            colours = "gray_r" if theme().name == "light" else "gray"
-            ax.imshow(pixels[k], cmap=colours, vmin=0, vmax=255, interpolation="nearest")
+            if images:
+                colours = "gray_r" if theme().name == "light" else "gray"
+                ax.imshow(shown[k], cmap=colours, vmin=0, vmax=255, interpolation="nearest")
+            elif shown.shape[1] == 2:
+                ax.plot(shown[: k + 1, 0], shown[: k + 1, 1], color=theme().gray, lw=0.7)
+                ax.plot(*shown[k], "o", ms=4, color=theme().palette[row % 2])
+                ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", frame_on=True)
+            else:
+                ax.plot(shown[k], color=theme().palette[row % 2], lw=0.8)
+                ax.set_ylim(-reach, reach)
             if row == 0:
                 ax.set_title(f"{float(found.sigma[k]):.2g}" if k else f"$\\sigma = {float(found.sigma[0]):.3g}$")
         axes[row, 0].set_ylabel(name, rotation=0, ha="right", va="center")
@@ -140,7 +154,7 @@ def draw_outputs(figure: Figure, found: DenoiserOutputs, transform: Transform, s
 
 def _denoiser_outputs(subject: Subject) -> Picture:
     model = subject.model
-    if model is not None and is_image(model.sample_shape):
+    if model is not None:
         cond: Cond | None = {"labels": model.random_labels([0])} if model.class_names else None
         found, transform = denoiser_outputs(model, cond=cond), model.transform
         sigma_data, of = 0.5 * data_scale(model), subject.model_name or "the model"
@@ -165,25 +179,24 @@ def _denoiser_outputs(subject: Subject) -> Picture:
 
 
 def _augmentation(subject: Subject) -> Picture:
-    augmentation, digits = Augmentation.edm(), Digits().load()
-    image, transform = digits.batch(torch.tensor([3], dtype=torch.int64, device="cpu"))[0], digits.transform
-    if subject.run is not None:
-        recipe = make_recipe(of_run(read_recipe(subject.run / RECIPE)))
-        training, _ = recipe.data.load()
-        if is_image(training.sample_shape):
-            image = training.batch(torch.tensor([0], dtype=torch.int64, device="cpu"))[0]
-            transform, augmentation = training.transform, recipe.augment or augmentation
-
-    def draw(figure: Figure) -> None:
-        draw_augmentation(figure, image, transform, augmentation)
-
+    augmentation, data, place = Augmentation.edm(), Digits().load(), 3
     text = (
         "One image under each transform of the augmentation, with the labels that tell the network what was done "
         "below it. Sampling passes zeros, so that nothing leaks into what is generated (Appendix F.2)."
     )
-    names = [name for name, dims in augmentation.label_dims.items() for _ in range(dims)]
-    rows = len(augmentation.enabled)
-    return Picture(draw, {"": {"transform": names}}, 0.3 + 0.82 * rows, text, width=5.0)
+    if subject.run is not None:
+        recipe = make_recipe(of_run(read_recipe(subject.run / RECIPE)))
+        training, _ = recipe.data.load()
+        if is_image(training.sample_shape):
+            data, place, augmentation = training, 0, recipe.augment or augmentation
+            text += "" if recipe.augment else " The run has none; the transforms are the paper's."
+    image = data.batch(torch.tensor([place], dtype=torch.int64, device="cpu"))[0]
+
+    def draw(figure: Figure) -> None:
+        draw_augmentation(figure, image, data.transform, augmentation)
+
+    table = augmentation_labels(image, augmentation)
+    return Picture(draw, {"": table}, 0.3 + 0.82 * len(augmentation.enabled), text, width=5.0)
 
 
 def _solver_errors(subject: Subject) -> Picture:
