@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 
 def check_floating(name: str, value: object) -> None:
@@ -17,16 +18,31 @@ def check_floating(name: str, value: object) -> None:
         raise ValueError(f"{name}: expected floating-point numbers, got {value.dtype}")
 
 
+def are_values_hidden() -> bool:
+    """Whether the values of tensors cannot be read, because torch.compile, torch.export or torch.func is at work."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+
+
+def is_transformed(x: Tensor) -> bool:
+    """Whether x goes through torch.func or forward differentiation, for which some fused kernels lack rules."""
+    if torch.compiler.is_compiling():
+        return False
+    if torch._C._are_functorch_transforms_active():
+        return True
+    dual = unpack_dual(x)  # type: ignore[no-untyped-call]
+    return dual.tangent is not None
+
+
 def check_sigma(sigma: Tensor, batch: int, who: str = "sigma") -> None:
     """Check that σ has shape () or (batch,), and that no level is negative or not finite.
 
-    The levels are read where that does not wait for a device; on others, `Preconditioned` returns NaN for such a σ.
+    The levels are read where that does not wait for a device; elsewhere `Preconditioned` returns NaN for such a σ.
     """
     if not isinstance(sigma, Tensor):
         raise ValueError(f"{who}: expected a tensor, got {type(sigma).__name__}; convert it with torch.tensor")
-    if sigma.ndim > 1 or (sigma.ndim == 1 and len(sigma) != batch):
+    if sigma.ndim > 1 or (sigma.ndim == 1 and sigma.shape[0] != batch):
         raise ValueError(f"{who}: expected shape () or ({batch},), one for each sample, got {tuple(sigma.shape)}")
-    if sigma.device.type != "cpu" or not sigma.numel() or torch.compiler.is_compiling():
+    if sigma.device.type != "cpu" or not sigma.numel() or are_values_hidden():
         return
     levels = (sigma.item(),) if sigma.ndim == 0 else tuple(end.item() for end in sigma.detach().aminmax())
     for level in levels:

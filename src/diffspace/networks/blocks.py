@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from diffspace._shapes import Float, Tensor
 from diffspace.networks.layers import Conv, Init, Resample, group_norm, uniform, xavier, zeros
+from diffspace.tensors import is_transformed
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,13 @@ ADM = Style(
     separate_output=True,
 )
 """Dhariwal and Nichol 2021."""
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q·kᵀ/√d)·v."""
+    if is_transformed(q):
+        return (q @ k.mT / math.sqrt(q.shape[-1])).softmax(-1) @ v
+    return F.scaled_dot_product_attention(q, k, v)
 
 
 class UNetBlock(nn.Module):
@@ -131,5 +139,5 @@ class UNetBlock(nn.Module):
         pixels = self.norm2(y).flatten(2).mT  # no copy where channels are last
         qkv = F.linear(pixels, ordered(self.qkv.weight), ordered(self.qkv.bias).flatten())
         q, k, v = qkv.reshape(*qkv.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        mixed = _attention(q, k, v).transpose(1, 2).flatten(2)
         return F.linear(mixed, self.proj.weight.flatten(1), self.proj.bias).mT.reshape(y.shape)

@@ -15,6 +15,7 @@ from diffspace._shapes import Float, Int, Tensor
 from diffspace.checks import check_integer, check_number
 from diffspace.networks.layers import Init, xavier
 from diffspace.protocols import Cond, check_cond
+from diffspace.tensors import are_values_hidden
 
 
 def check_sizes(name: str, values: Sequence[int]) -> None:
@@ -35,7 +36,7 @@ def check_classes(indices: Int[Tensor, "batch"], classes: int) -> None:
 
     On other devices the embedding itself fails.
     """
-    if indices.device.type == "cpu" and indices.numel() and not torch.compiler.is_compiling():
+    if indices.device.type == "cpu" and indices.numel() and not are_values_hidden():
         low, high = (int(index) for index in indices.aminmax())
         if low < 0 or high >= classes:
             wrong = low if low < 0 else high
@@ -128,7 +129,7 @@ class ConditionedNetwork(nn.Module):
 
     def _label_vectors(self, cond: Cond, emb: Tensor) -> Tensor:
         """The labels as vectors (B, label_dim) in the dtype of emb, zeros if they are missing or dropped."""
-        batch = len(emb)
+        batch = emb.shape[0]
         if "labels" not in cond:
             return emb.new_zeros(batch, self.label_dim)
         labels = cond["labels"]
@@ -147,4 +148,6 @@ class ConditionedNetwork(nn.Module):
     def one_hot(self, indices: Int[Tensor, "batch"]) -> Int[Tensor, "batch label_dim"]:
         """Class indices as one-hot vectors; ValueError for an index that is out of range."""
         check_classes(indices, self.label_dim)
-        return F.one_hot(indices, self.label_dim)
+        # not F.one_hot, which reads the indices
+        zeros = torch.zeros(indices.shape[0], self.label_dim, dtype=torch.int64, device=indices.device)
+        return zeros.scatter(1, indices.unsqueeze(1), 1)

@@ -11,15 +11,29 @@ from torch import nn
 from torch.nn import functional as F
 
 from diffspace._shapes import Float, Tensor
+from diffspace.tensors import is_transformed
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 _AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
-def group_norm(channels: int, eps: float = 1e-6) -> nn.GroupNorm:
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation, which torch.func and forward differentiation transform whatever the layout of memory."""
+
+    def forward(self, x: Float[Tensor, "batch channels *sides"]) -> Float[Tensor, "batch channels *sides"]:
+        if not is_transformed(x):
+            return super().forward(x)
+        groups = x.reshape(x.shape[0], self.num_groups, -1)
+        variance, mean = torch.var_mean(groups, dim=2, correction=0, keepdim=True)
+        y = ((groups - mean) * (variance + self.eps).rsqrt()).reshape(x.shape)
+        weight, bias = (p.reshape(-1, *[1] * (x.ndim - 2)) for p in (self.weight, self.bias))
+        return weight * y + bias
+
+
+def group_norm(channels: int, eps: float = 1e-6) -> GroupNorm:
     """Group normalisation in as many equal groups as possible: at most 32, each of at least 4 channels, or one."""
-    return nn.GroupNorm(largest_divisor(channels, min(32, channels // 4)), channels, eps=eps)
+    return GroupNorm(largest_divisor(channels, min(32, channels // 4)), channels, eps=eps)
 
 
 def largest_divisor(n: int, maximum: int) -> int:

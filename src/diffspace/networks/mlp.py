@@ -65,8 +65,8 @@ class MLP(ConditionedNetwork):
 
     def forward(self, x: Batch, c_noise: Float[Tensor, "batch"], cond: Cond | None = None) -> Batch:
         """F(x; c_noise) for x scaled by c_in."""
-        check_shape("x", x, (len(x), *self.shape))
-        emb = self.embed(len(x), c_noise, self.check_cond(cond))
+        check_shape("x", x, (x.shape[0], *self.shape))
+        emb = self.embed(x.shape[0], c_noise, self.check_cond(cond))
         h = self.input(x.flatten(1))
         for block in self.blocks:
             h = block(h, emb)

@@ -18,6 +18,7 @@ from diffspace.networks.blocks import Style, UNetBlock
 from diffspace.networks.embedding import ConditionedNetwork, check_shape, check_sizes, config_of
 from diffspace.networks.layers import Conv, FourierEmbedding, PositionalEmbedding, Resample, group_norm, largest_divisor
 from diffspace.protocols import Cond
+from diffspace.tensors import is_transformed
 
 _CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 EncoderType = Literal["standard", "skip", "residual"]
@@ -215,14 +216,13 @@ class UNet(ConditionedNetwork):
         if x.ndim != self.dims + 2 or x.shape[1] != self.channels:
             raise ValueError(f"x: expected shape (B, {self.channels}) and {self.dims} sides, got {tuple(x.shape)}")
         cond = self.check_cond(cond)
-        emb = self.embed(len(x), c_noise, cond)
+        emb = self.embed(x.shape[0], c_noise, cond)
         sides = x.shape[2:]
         if self.image_channels:
             x = torch.cat([x, self._image(x, cond)], dim=1)
         x = F.pad(x, [n for side in reversed(sides) for n in (0, -side % self.multiple)])
-        if self.dims in _CHANNELS_LAST:
-            x = x.contiguous(memory_format=_CHANNELS_LAST[self.dims])
-
+        if self.dims in _CHANNELS_LAST:  # the layout of `torch.channels_last`, by operations that torch.func transforms
+            x = x.movedim(1, -1).contiguous().movedim(-1, 1)
         y = self._decode(*self._encode(x, emb), emb)
         for axis, side in enumerate(sides, start=2):
             y = y.narrow(axis, 0, side)
@@ -261,14 +261,14 @@ class UNet(ConditionedNetwork):
 
     def _apply_layer(self, layer: Callable[..., Tensor], x: Tensor, emb: Tensor) -> Tensor:
         inputs = (x, emb) if isinstance(layer, UNetBlock) else (x,)
-        if self.checkpointing and torch.is_grad_enabled():
+        if self.checkpointing and torch.is_grad_enabled() and not is_transformed(x):
             y: Tensor = checkpoint(layer, *inputs, use_reentrant=False)
             return y
         return layer(*inputs)
 
     def _image(self, x: Tensor, cond: Cond) -> Tensor:
         """The spatial condition in the dtype of x."""
-        check_shape("image", cond["image"], (len(x), self.image_channels, *x.shape[2:]))
+        check_shape("image", cond["image"], (x.shape[0], self.image_channels, *x.shape[2:]))
         return cond["image"].to(x.dtype)
 
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from diffspace._shapes import Float, Tensor
 from diffspace.networks.layers import Conv
+from diffspace.tensors import is_transformed
 
 _Matrix: TypeAlias = list[list[float]]
 
@@ -111,7 +112,8 @@ class WinogradConv(Conv):
 
     def _convolve(self, x: Tensor, more_padding: int = 0) -> Tensor:
         other_type = x.device.type != "cpu" or x.dtype != torch.float32 or self.weight.dtype != torch.float32
-        if other_type or more_padding or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+        plain = other_type or more_padding or torch.is_autocast_enabled("cpu") or is_transformed(x)
+        if plain or torch.is_grad_enabled():
             return super()._convolve(x, more_padding)
         y: Tensor = convolve(x, self._kernels(), self.bias)
         return y

@@ -60,10 +60,10 @@ class Preconditioned(torch.nn.Module):
         On a device other than the CPU, where a check would wait, a negative σ gives NaN.
         """
         check_floating("x", x)
-        check_sigma(sigma, len(x))
+        check_sigma(sigma, x.shape[0])
         dtype = torch.promote_types(x.dtype, torch.float32)
         # the coefficients are a few numbers: float64, if the device supports it, costs nothing
-        levels = sigma.to(x.device, dtype if x.device.type == "mps" else torch.float64).expand(len(x))
+        levels = sigma.to(x.device, dtype if x.device.type == "mps" else torch.float64).expand(x.shape[0])
         if levels.device.type != "cpu":
             levels = torch.where(levels < 0, torch.nan, levels)
         shape = (-1,) + (1,) * (x.ndim - 1)
