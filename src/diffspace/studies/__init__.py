@@ -20,11 +20,21 @@ from diffspace.studies.flows import (
     Tangents as Tangents,
     flow_lines as flow_lines,
     lines_under as lines_under,
+    marginal as marginal,
     octave_errors as octave_errors,
     stepped_lines as stepped_lines,
     tangents as tangents,
 )
 from diffspace.studies.losses import LossStages as LossStages, WeightedLoss as WeightedLoss, loss_stages as loss_stages
+from diffspace.studies.noise import (
+    AlgorithmSteps as AlgorithmSteps,
+    Diffused as Diffused,
+    algorithm_steps as algorithm_steps,
+    churning as churning,
+    diffused as diffused,
+    distances as distances,
+    kolmogorov_smirnov as kolmogorov_smirnov,
+)
 from diffspace.studies.outputs import DenoiserOutputs as DenoiserOutputs, denoiser_outputs as denoiser_outputs
 from diffspace.studies.problems import (
     processes as processes,
