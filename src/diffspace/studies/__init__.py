@@ -36,6 +36,16 @@ from diffspace.studies.noise import (
     kolmogorov_smirnov as kolmogorov_smirnov,
 )
 from diffspace.studies.outputs import DenoiserOutputs as DenoiserOutputs, denoiser_outputs as denoiser_outputs
+from diffspace.studies.pretrained import (
+    DDPMComparison as DDPMComparison,
+    UniformLevels as UniformLevels,
+    classes_oracle as classes_oracle,
+    compare_ddpm as compare_ddpm,
+    ddpm_samplers as ddpm_samplers,
+    ddpm_table as ddpm_table,
+    exact_ddpm as exact_ddpm,
+    trained_ddpm as trained_ddpm,
+)
 from diffspace.studies.problems import (
     processes as processes,
     quantiles as quantiles,
