@@ -9,7 +9,7 @@ import torch
 from diffspace._shapes import Tensor
 from diffspace.checks import check_callable
 from diffspace.guidance.wrapper import Guidance, GuidanceWeight, Rows, as_factor
-from diffspace.networks.embedding import UNTRAINED_NULL, ConditionedNetwork
+from diffspace.networks.embedding import ConditionedNetwork
 from diffspace.protocols import Cond, Denoiser, check_cond, sigma_range
 
 _NO_NULL = "requires the denoiser's null condition, which is unknown"
@@ -65,8 +65,8 @@ class ClassifierFree(_Extrapolation):
     Both branches are one evaluation on a batch of up to 2·B samples; samples whose w is 1 have no second branch.
 
     The second branch has the conditions `negative` (1 or B rows; by default none) and those named in `keep`, such as a
-    low-resolution image. In a batch a missing condition still needs rows: for the library's networks these are zeros.
-    ValueError for such a network that was trained without `label_dropout`, unless it has labels in both branches.
+    low-resolution image. In a batch a missing condition still needs rows: the library's networks have null rows.
+    ValueError for such a network that was trained without `label_dropout`, unless its conditions are in both branches.
     For another denoiser pass its null condition as `negative`, or use `batched=False`, which evaluates twice.
     """
 
@@ -87,13 +87,17 @@ class ClassifierFree(_Extrapolation):
         self.batched = batched
         modules = denoiser.modules() if isinstance(denoiser, torch.nn.Module) else ()
         network = next((m for m in modules if isinstance(m, ConditionedNetwork)), None)
-        # a bound method and a mapping, because the network itself would be registered here a second time
+        # bound methods and a mapping, because the network itself would be registered here a second time
         self._one_hot = None if network is None else network.one_hot
+        self._null_rows = None if network is None else network.null_rows
         self._required = {} if network is None else network.required
         if batched and not self.negative and network is None:
             raise ValueError(f"batched: True {_NO_NULL}; pass negative={{…}}, or batched=False to evaluate twice")
-        if network is not None and not network.null_trained and "labels" not in (*self.negative, *self.keep):
-            raise ValueError(f"negative: the network requires 'labels' in both branches; {UNTRAINED_NULL}")
+        if network is not None and not network.null_trained:
+            own = [name for name in network.required if name == "labels" or name in network.conditioning]
+            if missing := [name for name in own if name not in (*self.negative, *self.keep)]:
+                name = missing[0]
+                raise ValueError(f"negative: the network requires {name!r} in both branches; {network.required[name]}")
 
     def _second(self, x: Tensor, cond: Cond | None) -> dict[str, Tensor]:
         """The conditions of the second branch, one row for each sample."""
@@ -112,17 +116,19 @@ class ClassifierFree(_Extrapolation):
         return own
 
     def _pair(self, name: str, first: Tensor | None, second: Tensor | None, counts: tuple[int, int]) -> Tensor:
-        """One condition of the rows of both branches; zeros where a branch does not have it."""
-        one_hot = self._one_hot
+        """One condition of the rows of both branches; null rows where a branch does not have it."""
+        one_hot, null_rows = self._one_hot, self._null_rows
         given = [value for value in (first, second) if value is not None]
-        if len(given) == 1 and one_hot is None:
+        if len(given) == 1 and null_rows is None:
             raise ValueError(f"negative: {name!r} in one branch {_NO_NULL}; pass it in both, or batched=False")
         if name == "labels" and one_hot is not None and not (len(given) == 2 and all(v.ndim == 1 for v in given)):
             # an index has no zero
             first, second = (v if v is None or v.ndim > 1 else one_hot(v.long()) for v in (first, second))
             given = [value for value in (first, second) if value is not None]
-        pairs = zip((first, second), counts, strict=True)
-        return torch.cat([given[0].new_zeros(n, *given[0].shape[1:]) if v is None else v for v, n in pairs])
+        if null_rows is not None:
+            first = null_rows(name, given[0], counts[0]) if first is None else first
+            second = null_rows(name, given[0], counts[1]) if second is None else second
+        return torch.cat([value for value in (first, second) if value is not None])
 
     def _both(self, x: Tensor, sigma: Tensor, cond: Cond | None, rows: Rows) -> tuple[Tensor, Tensor]:
         second = _part(self._second(x, cond), rows) or {}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import torch
 from torch import nn
 from torch.nn import functional as F
 
@@ -27,8 +29,9 @@ class MLP(ConditionedNetwork):
         depth: number of residual blocks.
         dropout: probability in the blocks.
         label_dim: number of classes; the condition "labels" is class indices (B,) or vectors (B, label_dim).
-        label_dropout: probability that a label is dropped in training.
+        label_dropout: probability that a condition is dropped in training.
         augment_dim: length of the condition "augment", (B, augment_dim).
+        conditioning: further conditions by name, each a `Condition`; images are flattened beside x.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class MLP(ConditionedNetwork):
         label_dim: int = 0,
         label_dropout: float = 0.0,
         augment_dim: int = 0,
+        conditioning: Mapping[str, Any] | None = None,
     ) -> None:
         check_sizes("shape", shape)
         check_integer("width", width, 4)
@@ -55,10 +59,12 @@ class MLP(ConditionedNetwork):
             label_dim=label_dim,
             augment_dim=augment_dim,
             label_dropout=label_dropout,
+            conditioning=conditioning,
         )
         self.config = config_of(MLP, locals())
         self.shape = tuple(shape)
-        self.input = xavier(nn.Linear(math.prod(shape), width))
+        beside = sum(math.prod(each.shape) + (label_dropout > 0) for _, each in self._of_kind(image=True))
+        self.input = xavier(nn.Linear(math.prod(shape) + beside, width))
         self.blocks = nn.ModuleList(_Block(width, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.output = zeros(nn.Linear(width, math.prod(shape)))
@@ -66,8 +72,10 @@ class MLP(ConditionedNetwork):
     def forward(self, x: Batch, c_noise: Float[Tensor, "batch"], cond: Cond | None = None) -> Batch:
         """F(x; c_noise) for x scaled by c_in."""
         check_shape("x", x, (x.shape[0], *self.shape))
-        emb = self.embed(x.shape[0], c_noise, self.check_cond(cond))
-        h = self.input(x.flatten(1))
+        given = self.receive(x, cond)
+        emb = self.embed(x.shape[0], c_noise, given)
+        flat = [x, *(part for pair in self.images(x, given) for part in pair if part is not None)]
+        h = self.input(torch.cat([part.flatten(1) for part in flat], dim=1))
         for block in self.blocks:
             h = block(h, emb)
         y: Tensor = self.output(F.silu(self.norm(h)))

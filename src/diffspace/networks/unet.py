@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from diffspace._shapes import Float, Tensor
 from diffspace.checks import check_choice, check_integer, check_number
+from diffspace.conditions import divisors
 from diffspace.networks import blocks
 from diffspace.networks.blocks import Style, UNetBlock
 from diffspace.networks.embedding import ConditionedNetwork, check_shape, check_sizes, config_of
@@ -51,7 +52,7 @@ class UNet(ConditionedNetwork):
         attn_resolutions: longest sides of the levels whose blocks have self-attention; None for the paper's choice.
         dropout: probability in the blocks.
         label_dim: number of classes; the condition "labels" is class indices (B,) or vectors (B, label_dim).
-        label_dropout: probability that a label is dropped in training.
+        label_dropout: probability that a condition is dropped in training.
         augment_dim: length of the condition "augment", (B, augment_dim).
         image_channels: channels of the condition "image", (B, image_channels, *sides), which is required and
             concatenated to x.
@@ -59,6 +60,8 @@ class UNet(ConditionedNetwork):
             itself, resampled, by a 1×1 convolution; "residual" the features of the level above, by a resampling
             convolution. None for that of the architecture: "residual" for NCSN++, else "standard".
         decoder_type: "standard" for an output of the finest level; "skip" for the sum of those of all, resampled.
+        conditioning: further conditions by name, each a `Condition`. Images are concatenated to x, enlarged to its
+            size by repetition.
         checkpointing: compute the activations within blocks again in the backward pass, to save memory.
     """
 
@@ -80,6 +83,7 @@ class UNet(ConditionedNetwork):
         image_channels: int = 0,
         encoder_type: EncoderType | None = None,
         decoder_type: DecoderType = "standard",
+        conditioning: Mapping[str, Any] | None = None,
         checkpointing: bool = False,
     ) -> None:
         style = self.style
@@ -105,11 +109,15 @@ class UNet(ConditionedNetwork):
             label_dim=label_dim,
             augment_dim=augment_dim,
             label_dropout=label_dropout,
+            conditioning=conditioning,
             init=style.init,
             late_labels=style.late_labels,
         )
         self.config = config_of(UNet, locals())
+        self._factors = {name: divisors(name, each.shape, shape) for name, each in self._of_kind(image=True)}
         if image_channels:
+            if "image" in self.conditioning:
+                raise ValueError(f"conditioning: 'image' is that of image_channels = {image_channels}; use one of them")
             self.conditions += ("image",)
             self.required["image"] = f'pass cond={{"image": (B, {image_channels}, *sides)}}, zeros where there is none'
         self.dims, self.channels, self.image_channels = len(shape) - 1, shape[0], image_channels
@@ -133,6 +141,13 @@ class UNet(ConditionedNetwork):
                 if parameter.ndim == self.dims + 2:
                     parameter.data = parameter.data.contiguous(memory_format=_CHANNELS_LAST[self.dims])
 
+    def value_shape(self, name: str, x: Tensor) -> tuple[int, ...]:
+        """The shape of one value of a condition for samples x; an image has the sides of x over its factors."""
+        if name not in self._factors:
+            return super().value_shape(name, x)
+        sides = (side // factor for side, factor in zip(x.shape[2:], self._factors[name], strict=True))
+        return (self.conditioning[name].channels, *sides)
+
     def _attended_levels(self, longest: list[int], resolutions: Sequence[int] | None) -> set[int]:
         """The indices of the levels with attention, given the longest side of every level."""
         if resolutions is None:
@@ -145,7 +160,7 @@ class UNet(ConditionedNetwork):
 
     def _make_encoder(self, levels: list[_Level], n: int, num_blocks: int) -> tuple[nn.ModuleDict, list[int]]:
         """The way down, which begins with n channels, and the channels of each output that the way up uses."""
-        style, inputs = self.style, self.channels + self.image_channels
+        style, inputs = self.style, self.channels + self.image_channels + self.image_inputs
         enc = nn.ModuleDict({f"{levels[0].name}_conv": style.init(Conv(self.dims, inputs, n, 3))})
         skips = [n]
         for level in levels:
@@ -215,11 +230,13 @@ class UNet(ConditionedNetwork):
         """F(x; c_noise) for x scaled by c_in."""
         if x.ndim != self.dims + 2 or x.shape[1] != self.channels:
             raise ValueError(f"x: expected shape (B, {self.channels}) and {self.dims} sides, got {tuple(x.shape)}")
-        cond = self.check_cond(cond)
-        emb = self.embed(x.shape[0], c_noise, cond)
-        sides = x.shape[2:]
+        sides, given = x.shape[2:], self.receive(x, cond)
+        emb = self.embed(x.shape[0], c_noise, given)
         if self.image_channels:
-            x = torch.cat([x, self._image(x, cond)], dim=1)
+            x = torch.cat([x, self._image(x, given)], dim=1)
+        for values, present in self.images(x, given):
+            beside = [values] if present is None else [values, present.expand(-1, 1, *values.shape[2:])]
+            x = torch.cat([x, *(F.interpolate(part, size=sides, mode="nearest") for part in beside)], dim=1)
         x = F.pad(x, [n for side in reversed(sides) for n in (0, -side % self.multiple)])
         if self.dims in _CHANNELS_LAST:  # the layout of `torch.channels_last`, by operations that torch.func transforms
             x = x.movedim(1, -1).contiguous().movedim(-1, 1)
@@ -322,6 +339,7 @@ class ADM(UNet):
         label_dropout: float = 0.0,
         augment_dim: int = 0,
         image_channels: int = 0,
+        conditioning: Mapping[str, Any] | None = None,
         conv_resample: bool = False,
         checkpointing: bool = False,
     ) -> None:
