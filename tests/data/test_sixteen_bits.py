@@ -150,7 +150,7 @@ def test_prepare_writes_sixteen_bits(tmp_path: Path, destination: str) -> None:
 def test_samples_are_written_with_sixteen_bits(tmp_path: Path) -> None:
     data = load_data(folder_of(tmp_path / "x", SCANS))
     with SampleWriter(tmp_path / "out", data.transform, data.sample_shape) as writer:
-        writer.add(data.transform.inverse(data.batch()), range(12), None)
+        writer.add(data.transform.inverse(data.batch()), range(12))
     assert torch.equal(load_data(tmp_path / "out").raw(), data.raw())
     for transform, shape in ((data.transform, (3, 6, 8)), (Transform(), (1, 6, 8))):
         with pytest.raises(ValueError, match=r"--out: PNGs would lose bits of samples of \w+; write them to an \.npz"):

@@ -97,9 +97,9 @@ def test_one_hot_vectors_are_classes(place) -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([[0.5, 0.5]] * 12, "labels: expected class numbers or one-hot vectors; classes='none'"),
-        ([[1, 1]] * 12, "labels: expected"),
-        ([[0, 0]] * 12, "labels: expected"),
+        ([[0.5, 0.5]] * 12, "labels: number 0 is 0.5 in every row, which conditions nothing; classes='none'"),
+        ([[1, 1]] * 12, "labels: number 0 is 1 in every row"),
+        ([[0, 0]] * 12, "labels: number 0 is 0 in every row"),
         ([[]] * 12, "labels: expected"),
         ([[1, 0]] * 11 + [[1, 0, 0]], "labels: expected"),
         ([[1, 0]] * 11 + [1], "labels: expected"),
@@ -109,7 +109,7 @@ def test_one_hot_vectors_are_classes(place) -> None:
         ([None] * 12, "label of .* got None"),
         ([1.0] * 12, "label of .* got 1.0"),
         ([2**40] * 12, "label of .* got 1099511627776"),
-        ([[float("nan"), 1.0]] * 12, "label of .*nan|labels: expected"),
+        ([[float("nan"), 1.0]] * 12, "label of .*nan|labels: 12 of 12 rows are not finite"),
     ],
 )
 def test_labels_that_are_no_classes_are_named(place, labels: list, message: str) -> None:

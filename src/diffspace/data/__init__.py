@@ -4,8 +4,8 @@
 `batches` feeds it to training; `diffspace.inspection.inspect` measures it.
 """
 
-from diffspace.data.archives import ImageFolder as ImageFolder, ImageZip as ImageZip
-from diffspace.data.arrays import ArrayFile as ArrayFile
+from diffspace.data.archives import ImageFile as ImageFile, ImageFolder as ImageFolder, ImageZip as ImageZip
+from diffspace.data.arrays import ArrayFile as ArrayFile, read_arrays as read_arrays
 from diffspace.data.augmentation import Augmentation as Augmentation
 from diffspace.data.builtin import (
     Checkerboard as Checkerboard,
@@ -15,17 +15,11 @@ from diffspace.data.builtin import (
     SwissRoll as SwissRoll,
     TwoMoons as TwoMoons,
 )
-from diffspace.data.dataset import (
-    Batch as Batch,
-    DataSet as DataSet,
-    InMemory as InMemory,
-    Rows as Rows,
-    batches as batches,
-    fingerprints as fingerprints,
-)
+from diffspace.data.dataset import Batch as Batch, DataSet as DataSet, batches as batches, fingerprints as fingerprints
 from diffspace.data.identity import Fingerprint as Fingerprint, differences as differences
 from diffspace.data.latents import Encoded as Encoded, Latents as Latents, encode_dataset as encode_dataset
 from diffspace.data.preparation import Prepared as Prepared, prepare as prepare, verify as verify
+from diffspace.data.rows import ConditionRows as ConditionRows, InMemory as InMemory, Rows as Rows
 from diffspace.data.sources import (
     ORACLES as ORACLES,
     Source as Source,

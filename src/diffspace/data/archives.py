@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from diffspace.data.stored_images import ImageSource, Label, StoredImages
+from diffspace.data.stored_images import ImageSource, Label, NumberedImages, StoredImages
 from diffspace.files import LARGEST_TEXT, check_file, parse_json, read_bytes, reading
 
 INDEX, MANIFEST = "dataset.json", "manifest.json"
@@ -153,6 +153,15 @@ class ImageFolder(ImageSource):
 
     def open(self) -> StoredImages:
         return FolderImages(Path(self.path).expanduser())
+
+
+@dataclass(frozen=True)
+class ImageFile(ImageSource):
+    """One image in a file of its own; see `ImageSource` for the options."""
+
+    def open(self) -> StoredImages:
+        path = Path(self.path).expanduser()
+        return NumberedImages(path, range(1), lambda _: read_bytes(path, _LARGEST), str(version(path)))
 
 
 class FolderImages(_IndexedImages):

@@ -7,14 +7,16 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import torch
 
 from diffspace._shapes import Int, Shaped, Tensor
-from diffspace.checks import check_choice
+from diffspace.checks import check_choice, nearest
+from diffspace.data.condition_values import class_numbers, image_rows, vector_rows
 from diffspace.data.dataset import DataSet
 from diffspace.data.identity import content_keys
+from diffspace.data.rows import ConditionRows
 from diffspace.files import reading
 from diffspace.transform import Transform, channel_moments, standardising
 
@@ -33,6 +35,18 @@ _BOMB_BYTES, _BOMB_RATIO = 2**28, 100  # of an array in a .npz file, which may w
 _EXACT = 2**53  # integers beyond it are not exact in float64
 
 
+def read_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """The arrays of a .npz file by name, or that of a .npy file under the name "x"."""
+    import numpy as np
+
+    with reading(path):
+        with path.open("rb") as file:
+            if file.read(2) == b"PK":
+                with zipfile.ZipFile(file) as archive:
+                    return {info.filename.removesuffix(".npy"): _member(archive, info) for info in archive.infolist()}
+        return {"x": np.lib.format.open_memmap(path, mode="r")}
+
+
 @dataclass(frozen=True)
 class ArrayFile:
     """The samples in an array (n, *dims) of integers or real numbers, from a .npy or .npz file.
@@ -41,8 +55,7 @@ class ArrayFile:
 
     Args:
         path: The file.
-        key: The array in a .npz file. None: "x", "images" or "arr_0", the first that exists; arrays that are used for
-            nothing are then an error, and a note where the key is given.
+        key: The array in a .npz file. None: "x", "images" or "arr_0", the first that exists.
         layout: Where the channels are: "channels-first" (n, C, …), "channels-last" (n, …, C), or "no-channels" (n, …),
             which adds one. "auto": of three or more dimensions the last holds the channels if its length is 1, 3 or 4
             and that of the first is not (if both are, that is an error); two dimensions of bytes are grayscale images;
@@ -52,7 +65,11 @@ class ArrayFile:
             paper), whatever its unit. "none": unchanged. Samples are clipped to the range of their type, if they are
             integers of at most 16 bits, and reals not at all.
         classes: "auto" takes class labels, integers or strings of shape (n,), from "labels" or "y" in a .npz file, with
-            the names of the classes 0, 1, … from "class_names", if it is there.
+            the names of the classes 0, 1, … from "class_names", if it is there; vectors (n, k) that are not one-hot,
+            such as several labels at once, are the condition "labels", and real numbers are a condition too.
+        conditions: Which arrays of a .npz file are conditions, names between commas: numbers (n,), vectors (n, k), or
+            images in the layout of the data whose sides are those of the data or whole divisors. "auto": all others
+            if there is no `key`, and it is an error if one does not fit; "none": those of no name.
     """
 
     path: str | Path
@@ -60,6 +77,7 @@ class ArrayFile:
     layout: Layout = "auto"
     normalize: Literal["auto", "standardize", "none"] = "auto"
     classes: Literal["auto", "none"] = "auto"
+    conditions: str = "auto"
 
     def __post_init__(self) -> None:
         check_choice("layout", self.layout, Layout)
@@ -70,7 +88,7 @@ class ArrayFile:
         """Open the file, look through its values, and settle the transform."""
         path = Path(self.path).expanduser()
         notes: list[str] = []
-        array, labels, names = self._open(path, notes)
+        array, labels, names, beside = self._open(path, notes)
         if array.ndim == 0 or array.size == 0:
             raise ValueError(f"{path}: expected an array (n, *dims) with no length of 0, got shape {array.shape}")
         layout = self._layout(path, array)
@@ -81,11 +99,20 @@ class ArrayFile:
             notes.append(f"array of shape {array.shape} read as {layout} (option layout)")
         if array.dtype.kind == "f" and rows.dtype.itemsize < array.dtype.itemsize:
             notes.append(f"{array.dtype} values are read as {rows.dtype}, the widest that torch has")
-        class_numbers, class_names = (None, ()) if labels is None else _classes(path, labels, len(array), names)
-        return DataSet(path.stem, rows, transform, class_numbers, class_names, tuple(notes))
+        numbers: Tensor | None = None
+        class_names: tuple[str, ...] = ()
+        conditions = {name: _condition(path, name, each, array, rows.sample_shape, layout) for name, each in beside}
+        if labels is not None:
+            found = _classes(path, labels, len(array), names)
+            if isinstance(found, ConditionRows):
+                conditions = {"labels": found} | conditions
+            else:
+                numbers, class_names = found
+        notes += [f"condition {name!r}: {given.condition}" for name, given in conditions.items()]
+        return DataSet(path.stem, rows, transform, numbers, class_names, tuple(notes), conditions=conditions)
 
-    def _open(self, path: Path, notes: list[str]) -> tuple[_Array, _Array | None, _Array | None]:
-        """The samples, their labels and the names of classes."""
+    def _open(self, path: Path, notes: list[str]) -> _Members:
+        """The samples, their labels, the names of classes, and further conditions by name."""
         import numpy as np
 
         with reading(path):
@@ -95,9 +122,11 @@ class ArrayFile:
                         return self._members(archive, notes)
             if self.key is not None:
                 raise ValueError(f"key={self.key!r} has no effect on a .npy file, which holds one array")
-            return np.lib.format.open_memmap(path, mode="r"), None, None
+            if self.conditions not in ("auto", "none"):
+                raise ValueError(f"conditions={self.conditions!r} has no effect on a .npy file, which holds one array")
+            return _Members(np.lib.format.open_memmap(path, mode="r"), None, None, ())
 
-    def _members(self, archive: zipfile.ZipFile, notes: list[str]) -> tuple[_Array, _Array | None, _Array | None]:
+    def _members(self, archive: zipfile.ZipFile, notes: list[str]) -> _Members:
         files = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         keys = _KEYS if self.key is None else (self.key,)
         key = next((key for key in keys if key in files), None)
@@ -105,14 +134,21 @@ class ArrayFile:
             there = ", ".join(map(repr, files))
             raise ValueError(f"there is no array {' or '.join(map(repr, keys))}, but {there}; pass key=")
         label_key = next((k for k in _LABEL_KEYS if k in files and k != key), None)
-        if unused := sorted(files.keys() - {key, label_key, *_BESIDE}):
-            which = ", ".join(map(repr, unused))
-            if self.key is None:
-                raise ValueError(f"holds {which}, which nothing uses, beside {key!r}; pass key={key} to leave it out")
-            notes.append(f"arrays that nothing uses: {which}")
-        beside = () if label_key is None or self.classes == "none" else (label_key, _NAMES)
-        labels, names = (_member(archive, files[k]) if k in files else None for k in (*beside, "", "")[:2])
-        return _member(archive, files[key]), labels, names
+        others = [name for name in files if name not in (key, label_key, *_BESIDE)]
+        chosen = [word.strip() for word in self.conditions.split(",")]
+        if self.conditions in ("auto", "none"):
+            chosen = others if self.conditions == "auto" and self.key is None else []
+        for name in chosen:
+            if name not in others:
+                raise ValueError(f"conditions: there is no array {name!r}; {nearest(name, others)}")
+        if unused := sorted(set(others) - set(chosen)):
+            notes.append(f"arrays that nothing uses: {', '.join(map(repr, unused))}")
+        named = () if label_key is None or self.classes == "none" else (label_key, _NAMES)
+        labels, names = (_member(archive, files[k]) if k in files else None for k in (*named, "", "")[:2])
+        beside = [(name, _member(archive, files[name])) for name in chosen]
+        if label_key is not None and labels is not None and labels.dtype.kind == "f" and labels.ndim == 1:
+            beside, labels = [(label_key, labels), *beside], None
+        return _Members(_member(archive, files[key]), labels, names, tuple(beside))
 
     def _layout(self, path: Path, array: np.ndarray[Any, Any]) -> Layout:
         if self.layout != "auto":
@@ -153,6 +189,15 @@ class ArrayFile:
         clipped = "are not clipped" if lowest is None else f"are clipped to the range of {stored}"
         note = f"each channel is standardised to mean 0 and standard deviation 0.5, and samples {clipped}"
         return Transform(*standardising(moments), lowest, highest, kind, name, (least, most)), note
+
+
+class _Members(NamedTuple):
+    """The arrays of a file that are used."""
+
+    samples: _Array
+    labels: _Array | None
+    class_names: _Array | None
+    conditions: tuple[tuple[str, _Array], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,8 +297,36 @@ def _not_finite(path: Path, array: np.ndarray[Any, Any]) -> ValueError:
     return ValueError(f"{path}: {count} of {array.size} values are not finite; the first is at index {first}")
 
 
-def _classes(path: Path, labels: _Array, n: int, names: _Array | None) -> tuple[Tensor, tuple[str, ...]]:
-    """Class numbers and names from integers, booleans or strings; `names` are those of the classes 0, 1, …."""
+def _condition(
+    path: Path, name: str, values: _Array, samples: _Array, sample_shape: tuple[int, ...], layout: Layout
+) -> ConditionRows:
+    """The condition of an array beside the samples; ValueError for one that cannot be one."""
+    import numpy as np
+
+    n, kind = len(samples), values.dtype.kind
+    if kind not in "biuf" or values.ndim == 0 or len(values) != n or values.size == 0:
+        raise ValueError(
+            f"{path}: {name}: expected numbers in {n} rows like the samples, got {values.dtype} of shape "
+            f"{values.shape}; conditions= names those to use, and 'none' leaves all out"
+        )
+    if values.ndim <= 2:
+        return vector_rows(str(path), name, torch.from_numpy(values.astype(np.float64)))
+    if values.ndim != samples.ndim:
+        raise ValueError(
+            f"{path}: {name}: expected numbers (n,), vectors (n, k), or images of as many dimensions as the samples of "
+            f"{samples.shape}, got shape {values.shape}"
+        )
+    stored = np.dtype("u1") if kind == "b" or values.dtype == np.uint8 else np.dtype("f4")
+    return image_rows(str(path), name, ArrayRows(_channels_first(values, layout), stored), sample_shape)
+
+
+def _classes(
+    path: Path, labels: _Array, n: int, names: _Array | None
+) -> tuple[Tensor, tuple[str, ...]] | ConditionRows:
+    """Class numbers and names from integers, booleans or strings; `names` are those of the classes 0, 1, ….
+
+    Of vectors that are not one-hot, the condition "labels".
+    """
     import numpy as np
 
     if labels.ndim == 2 and labels.shape[1] == 1:
@@ -261,11 +334,15 @@ def _classes(path: Path, labels: _Array, n: int, names: _Array | None) -> tuple[
     if labels.dtype.kind == "S":
         with reading(path):
             labels = np.char.decode(labels, "utf-8")
-    if labels.shape != (n,) or labels.dtype.kind not in "biuU":
+    if labels.shape[:1] != (n,) or labels.dtype.kind not in ("biuU" if labels.ndim == 1 else "biuf") or labels.ndim > 2:
         raise ValueError(
-            f"{path}: labels: expected integers or strings of shape ({n},), got {labels.dtype} of shape "
-            f"{labels.shape}; classes='none' ignores them"
+            f"{path}: labels: expected integers or strings of shape ({n},), or vectors of shape ({n}, k), got "
+            f"{labels.dtype} of shape {labels.shape}; classes='none' ignores them"
         )
+    if labels.ndim == 2:
+        strings = names is not None and names.ndim == 1 and names.dtype.kind == "U"
+        called = tuple(names.tolist()) if names is not None and strings else ()
+        return class_numbers(str(path), labels.astype(np.float64).tolist(), called)
     if names is not None and labels.dtype.kind in "iu":
         if names.ndim != 1 or names.dtype.kind != "U" or labels.min() < 0 or labels.max() >= len(names):
             least, most = labels.min(), labels.max()

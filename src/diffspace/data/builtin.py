@@ -16,7 +16,8 @@ import torch
 
 from diffspace._shapes import Float, Tensor
 from diffspace.checks import check_integer, check_number, check_seed
-from diffspace.data.dataset import DataSet, InMemory
+from diffspace.data.dataset import DataSet
+from diffspace.data.rows import InMemory
 from diffspace.transform import Transform
 
 _MOST = 10_000_000  # points, which are made all at once

@@ -13,16 +13,19 @@ import itertools
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import torch
 
 from diffspace._shapes import Bool, Float, Int, Shaped, Tensor
-from diffspace.checks import check_choice, check_integer, check_seed
-from diffspace.data.identity import Fingerprint, content_keys, hashes, sampled_content
+from diffspace.checks import check_choice, check_integer, check_seed, nearest
+from diffspace.conditions import Condition
+from diffspace.data.identity import Fingerprint, hashes, sampled_content
+from diffspace.data.rows import ConditionRows, InMemory, Mirrored, Repeated, Rows
+from diffspace.protocols import Cond
 from diffspace.transform import Transform
 
 if TYPE_CHECKING:
@@ -32,77 +35,17 @@ _SPLIT, _EPOCHS = 0, 1  # separate streams of random numbers, whatever the seed
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
-Batch: TypeAlias = tuple[Tensor, Tensor | None]
-"""x in the model's space, (B, *dims), and the class numbers (B,) or None."""
-
-
-@runtime_checkable
-class Rows(Protocol):
-    """Stored samples of one shape, read by number.
-
-    A method `mirrored()`, where there is one, returns these rows followed by their mirror images. A method
-    `keys(numbers)` gives what tells each row from others wherever it stands, as bytes: its name, or its content; None
-    if that is too much to read. `versions(numbers)` gives integers that change with the content of rows with names.
-    """
-
-    @property
-    def sample_shape(self) -> tuple[int, ...]: ...
-
-    def __len__(self) -> int: ...
-
-    def read(self, indices: Int[Tensor, "batch"]) -> Shaped[Tensor, "batch *dims"]:
-        """The samples with these numbers, each from 0 to len − 1."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class InMemory:
-    """Rows held in a tensor (n, *dims); `origin` are the rows that they were read from, where those have names."""
-
-    values: Shaped[Tensor, "n *dims"]
-    origin: Rows | None = None
-
-    @property
-    def sample_shape(self) -> tuple[int, ...]:
-        return tuple(self.values.shape[1:])
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def read(self, indices: Int[Tensor, "batch"]) -> Shaped[Tensor, "batch *dims"]:
-        return self.values[indices.to(self.values.device, non_blocking=True)]
-
-    def keys(self, numbers: Int[Tensor, "n"]) -> Iterator[bytes] | None:
-        return content_keys(self.read, numbers, self.values.nbytes)
-
-
-@dataclass(frozen=True, eq=False)
-class _Mirrored:
-    """Rows of images, followed by their mirror images."""
-
-    origin: Rows
-
-    @property
-    def sample_shape(self) -> tuple[int, ...]:
-        return self.origin.sample_shape
-
-    def __len__(self) -> int:
-        return 2 * len(self.origin)
-
-    def read(self, indices: Int[Tensor, "batch"]) -> Shaped[Tensor, "batch *dims"]:
-        n = len(self.origin)
-        images = self.origin.read(indices % n)
-        flip = (indices >= n).reshape(-1, *[1] * (images.ndim - 1))
-        return torch.where(flip.to(images.device), images.flip(-1), images)
+Batch: TypeAlias = tuple[Tensor, Tensor | Cond | None]
+"""x in the model's space, (B, *dims), and its conditions by name; the class numbers (B,) where there are no others."""
 
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """Samples with their class labels, if any, and the transform to a model's space.
+    """Samples with their class labels and other conditions, if any, and the transform to a model's space.
 
     `labels` are class numbers, one for each sample, and `class_names` names the classes; without classes they are None
     and empty. `notes` are sentences on how the data were read, printed by `inspect`. `selection` holds the numbers of
-    the rows that belong to the set, in order; None means all.
+    the rows that belong to the set, in order; None means all. `conditions` have a value for each row.
     """
 
     name: str
@@ -112,8 +55,12 @@ class DataSet:
     class_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     selection: Int[Tensor, "n"] | None = field(default=None, repr=False)
+    conditions: Mapping[str, ConditionRows] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
+        for name, given in self.conditions.items():
+            if len(given.rows) != len(self.rows):
+                raise ValueError(f"conditions: {name!r} has {len(given.rows)} rows for {len(self.rows)} samples")
         if len(self) == 0:
             raise ValueError(f"{self.name}: holds no samples")
         if self.labels is None:
@@ -151,6 +98,35 @@ class DataSet:
     def classes(self, indices: Int[Tensor, "batch"]) -> Int[Tensor, "batch"] | None:
         """The class numbers of the samples with these numbers; None if there are no classes."""
         return None if self.labels is None else self.labels[indices]
+
+    @property
+    def conditioning(self) -> dict[str, Condition]:
+        """The conditions other than the class by name, for the option `conditioning` of a network."""
+        return {name: given.condition for name, given in self.conditions.items()}
+
+    def cond(self, indices: Int[Tensor, "batch"], names: Collection[str] | None = None) -> Cond | None:
+        """The conditions of the samples with these numbers by name, raw; None if there are none.
+
+        Args:
+            indices: the numbers of the samples.
+            names: which; "labels" is the class. None: all. ValueError for one that the data do not have.
+        """
+        there = [*(["labels"] if self.class_names else []), *self.conditions]
+        for name in names or ():
+            if name not in there:
+                raise ValueError(f"{self.name}: has no condition {name!r}; {nearest(name, there)}")
+        found: dict[str, Tensor] = {}
+        if self.class_names and (names is None or "labels" in names):
+            labels = self.classes(indices)
+            if labels is not None:
+                found["labels"] = labels
+        rows = self._row_numbers(indices) if self.conditions else indices
+        chosen = {name: given for name, given in self.conditions.items() if names is None or name in names}
+        return (found | {name: given.rows.read(rows) for name, given in chosen.items()}) or None
+
+    def unconditional(self) -> DataSet:
+        """The same samples without classes and other conditions."""
+        return dataclasses.replace(self, labels=None, class_names=(), conditions={})
 
     def training_order(self, seed: int, begin: int, end: int) -> Int[Tensor, "batch"]:
         """The numbers of the samples at places begin … end − 1 of the endless order in which training sees them."""
@@ -191,7 +167,7 @@ class DataSet:
 
     def keys(self) -> Iterable[bytes] | None:
         """What tells each sample from the others wherever it stands: its name, or its content; None if not known."""
-        rows, numbers = self._stored()
+        rows, numbers = _origin(self.rows, self._row_numbers(None))
         return rows.keys(numbers) if hasattr(rows, "keys") else None
 
     def fingerprint(self) -> Fingerprint:
@@ -200,32 +176,27 @@ class DataSet:
         Files are not read. Content without names is read as far as the split does; of more, rows evenly spaced.
         """
         digest = hashlib.blake2b(repr((self.sample_shape, self.class_names)).encode(), digest_size=16)
+        for name, given in self.conditions.items():
+            stored, chosen = _origin(given.rows, self._row_numbers(None))
+            digest.update(f"{name} {given.condition.shape}".encode())
+            for key in _identity(stored, chosen):
+                digest.update(key + b"\0")
         if self.labels is not None:
             digest.update(self.labels.cpu().numpy().tobytes())
-        rows, numbers = self._stored()
-        keys = self.keys()
-        for key in sampled_content(rows.read, numbers) if keys is None else keys:
+        for key in _identity(*_origin(self.rows, self._row_numbers(None))):
             digest.update(key + b"\0")
-        for version in rows.versions(numbers) if hasattr(rows, "versions") else ():
-            digest.update(b"%d\0" % version)
         return {"count": len(self), "digest": digest.hexdigest()}
-
-    def _stored(self) -> tuple[Any, Tensor]:
-        """The rows that the samples were made from, and the numbers of the samples there."""
-        rows, numbers = self.rows, self._row_numbers(None)
-        while isinstance(rows, InMemory | _Mirrored) and rows.origin is not None:
-            rows = rows.origin
-            numbers = numbers % len(rows)
-        return rows, numbers
 
     def mirrored(self) -> DataSet:
         """These images followed by their mirror images, left and right exchanged, with the same labels."""
         if len(self.sample_shape) != 3:
             raise ValueError(f"mirror: expected images (channels, height, width), got samples of {self.sample_shape}")
         own = self._row_numbers(None)
-        rows = self.rows.mirrored() if hasattr(self.rows, "mirrored") else _Mirrored(self.rows)
+        rows = self.rows.mirrored() if hasattr(self.rows, "mirrored") else Mirrored(self.rows)
         labels = None if self.labels is None else self.labels.repeat(2)
-        return dataclasses.replace(self, rows=rows, selection=torch.cat([own, own + len(self.rows)]), labels=labels)
+        selection = torch.cat([own, own + len(self.rows)])
+        conditions = {name: given.mirrored() for name, given in self.conditions.items()}
+        return dataclasses.replace(self, rows=rows, selection=selection, labels=labels, conditions=conditions)
 
     def _row_numbers(self, indices: Tensor | None) -> Tensor:
         if indices is None:
@@ -237,6 +208,21 @@ class DataSet:
             if low < 0 or high >= len(self):
                 raise ValueError(f"indices: expected 0 to {len(self) - 1}, got numbers in [{low}, {high}]")
         return indices if self.selection is None else self.selection[indices]
+
+
+def _origin(rows: Any, numbers: Tensor) -> tuple[Any, Tensor]:
+    """The rows that others were made from, and the numbers there."""
+    while isinstance(rows, InMemory | Mirrored | Repeated) and rows.origin is not None:
+        rows = rows.origin
+        numbers = numbers % len(rows)
+    return rows, numbers
+
+
+def _identity(rows: Any, numbers: Tensor) -> Iterator[bytes]:
+    """What tells rows from others: names and sizes, or content, of much content a part."""
+    keys = rows.keys(numbers) if hasattr(rows, "keys") else None
+    yield from sampled_content(rows.read, numbers) if keys is None else keys
+    yield from (b"%d" % version for version in (rows.versions(numbers) if hasattr(rows, "versions") else ()))
 
 
 def fingerprints(training: DataSet, held_out: DataSet | None = None) -> dict[str, Fingerprint]:
@@ -354,7 +340,7 @@ def batches(
 
     def batch(number: int) -> Batch:
         indices = data.training_order(seed, number * batch_size + begin, number * batch_size + end)
-        return data.batch(indices), data.classes(indices)
+        return data.batch(indices), data.cond(indices) if data.conditions else data.classes(indices)
 
     numbers = itertools.count(start)
     return ordered_map(batch, numbers, threads=1, ahead=prefetch) if prefetch else map(batch, numbers)

@@ -19,7 +19,7 @@ from diffspace._shapes import Shaped, Tensor
 from diffspace.checks import require_package
 from diffspace.data.archives import version
 from diffspace.data.arrays import ArrayFile
-from diffspace.data.dataset import InMemory, Rows
+from diffspace.data.rows import InMemory, Rows
 from diffspace.data.stored_images import ImageSource, NumberedImages, StoredImages
 from diffspace.data.tar_shards import tar_files
 from diffspace.files import check_entries, reading

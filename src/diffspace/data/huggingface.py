@@ -17,8 +17,9 @@ import torch
 
 from diffspace._shapes import Int, Shaped, Tensor
 from diffspace.checks import check_integer, require_package
-from diffspace.data.dataset import DataSet, InMemory, holdout_size, shuffled
+from diffspace.data.dataset import DataSet, holdout_size, shuffled
 from diffspace.data.identity import MOST_BYTES, Fingerprint
+from diffspace.data.rows import InMemory
 from diffspace.data.stored_images import ImageRows, ImageSource, NumberedImages, StoredImages
 from diffspace.files import check_file, read_bytes, reading
 
@@ -53,6 +54,8 @@ class HuggingFaceImages(ImageSource):
         check_integer("window", self.window, 1)
         if self.count is not None:
             check_integer("count", self.count, 1)
+        if self.streaming and self.conditions:
+            raise ValueError("conditions: are not supported with a stream, whose samples have no names")
         if self.streaming and self.on_error == "skip":
             raise ValueError("on_error: 'skip' has no effect on a stream")
         if not self.streaming and (self.count is not None or self.window != type(self).window):

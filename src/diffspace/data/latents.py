@@ -17,8 +17,9 @@ from diffspace._shapes import Tensor
 from diffspace.checks import check_choice, check_integer
 from diffspace.data.archives import MANIFEST
 from diffspace.data.arrays import ArrayRows
-from diffspace.data.dataset import DataSet, Rows, ordered_map
+from diffspace.data.dataset import DataSet, ordered_map
 from diffspace.data.preparation import PartialWork, check_destination, file_sha256, versions
+from diffspace.data.rows import Rows
 from diffspace.data.stored_images import ImageSource
 from diffspace.files import (
     atomic_path,
@@ -98,6 +99,11 @@ def encode_dataset(
     check_destination(target, Path(source.path).expanduser(), overwrite)
     contents = source.open().fingerprint()
     data = dataclasses.replace(source, cache_mb=0).load()
+    if data.conditions:
+        raise ValueError(
+            f"conditions: latents keep class labels alone, not {', '.join(data.conditions)}; "
+            "pass classes='none' and no conditions"
+        )
     if data.transform.kind == "real":
         raise ValueError(f"{source.path}: images of real numbers have no range from which an encoder could be fed")
     middle = ((data.transform.highest or 0) / 2,)  # of 8 or 16 bits

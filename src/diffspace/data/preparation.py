@@ -88,6 +88,8 @@ def prepare(
     """
     if max_images is not None:
         check_integer("max_images", max_images, 1)
+    if source.conditions:
+        raise ValueError("conditions: have no effect here; name them where the prepared images are read")
     target = Path(destination).expanduser()
     if target.suffix.lower() not in ("", ".zip"):
         raise ValueError(f"destination: expected .zip or a folder, got {target}")

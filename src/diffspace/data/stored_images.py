@@ -17,7 +17,9 @@ import torch
 
 from diffspace._shapes import Int, Shaped, Tensor
 from diffspace.checks import check_choice, check_integer
-from diffspace.data.dataset import DataSet, InMemory, Rows, available_processors, ordered_map, permutation
+from diffspace.data.condition_values import class_numbers
+from diffspace.data.dataset import DataSet, available_processors, ordered_map, permutation
+from diffspace.data.rows import ConditionRows, InMemory, Rows
 from diffspace.transform import PIXELS, Transform, channel_moments, standardising
 
 if TYPE_CHECKING:
@@ -127,7 +129,11 @@ class ImageSource(ABC):
             pixels are composited on white.
         classes: "auto" takes labels from the source; for folders and archives from a dataset.json as the reference
             writes it (class numbers or one-hot vectors), or else the first level of sub-folders are the classes, if
-            there are two or more. "none" reads no labels.
+            there are two or more. Vectors that are not one-hot are the condition "labels". "none" reads no labels.
+        conditions: What else the model is given, paths between commas: a .csv whose first column has the names of the
+            images and the others numbers, each column a condition; a folder or a .zip with an image of the same name
+            for each, whatever its suffix, a condition named after the folder. Those images have the sides of the data
+            or whole divisors of them; with `size` they come to that size like the data.
         on_error: "raise" names an image that cannot be read; "skip" leaves it out and warns once.
         cache_mb: Pixels are kept in memory if all of them take at most this many megabytes (2²⁰ bytes). Otherwise
             images are decoded whenever they are read, and "skip" decodes all of them once to find the broken ones.
@@ -140,6 +146,7 @@ class ImageSource(ABC):
     crop: Crop | None = None
     channels: Channels = "auto"
     classes: Literal["auto", "none"] = "auto"
+    conditions: str | None = None
     on_error: Literal["raise", "skip"] = "raise"
     cache_mb: int = 2048
     workers: int | None = None
@@ -193,9 +200,25 @@ class ImageSource(ABC):
             notes.append(f"unreadable images left out: {len(skipped)}")
             warnings.warn(f"{images.path}: {notes[-1]}: {', '.join(images.names[i] for i in skipped)}", stacklevel=2)
         transform = self.transform(images.path, rows, undecoded.reader, notes)
+        labels, class_names, conditions = self._conditions(images, numbers, rows.sample_shape, notes)
+        return DataSet(self.name, rows, transform, labels, class_names, tuple(notes), conditions={**conditions})
+
+    def _conditions(
+        self, images: StoredImages, numbers: Sequence[int], shape: tuple[int, ...], notes: list[str]
+    ) -> tuple[Int[Tensor, "n"] | None, tuple[str, ...], dict[str, ConditionRows]]:
+        """The classes of these images with their names, and the other conditions by name."""
+        from diffspace.data.paired import conditions_beside
+
         found, class_names = images.labels(numbers) if self.classes == "auto" else (None, ())
-        labels, class_names = (None, ()) if found is None else _class_numbers(images.path, found, class_names)
-        return DataSet(self.name, rows, transform, labels, class_names, tuple(notes))
+        classes = None if found is None else class_numbers(str(images.path), found, class_names)
+        conditions = {"labels": classes} if isinstance(classes, ConditionRows) else {}
+        labels, names = (None, ()) if classes is None or isinstance(classes, ConditionRows) else classes
+        for name, given in conditions_beside(self, [images.names[i] for i in numbers], shape, notes).items():
+            if name in conditions or (name == "labels" and labels is not None):
+                raise ValueError(f"conditions: {name!r} is given twice; rename one, or pass classes='none'")
+            conditions[name] = given
+        notes += [f"condition {name!r}: {given.condition}" for name, given in conditions.items()]
+        return labels, names, conditions
 
     def transform(self, path: Path, rows: Rows, reader: ImageReader, notes: list[str]) -> Transform:
         """The transform of pixels; one that is measured, on some images, is noted."""
@@ -370,22 +393,3 @@ def _common_size(images: StoredImages, headers: dict[int, Header]) -> tuple[int,
                 "(height×width); pass the size that all should have"
             )
     return height, width
-
-
-def _class_numbers(
-    path: Path, labels: Sequence[Label], class_names: tuple[str, ...]
-) -> tuple[Int[Tensor, "n"], tuple[str, ...]]:
-    """Labels as class numbers, with a name for each class; vectors must be one-hot."""
-    vectors = [label for label in labels if isinstance(label, list)]
-    if vectors:
-        length = len(vectors[0])
-        if len(vectors) < len(labels) or any(sorted(vector) != [0] * (length - 1) + [1] for vector in vectors):
-            raise ValueError(f"{path}: labels: expected class numbers or one-hot vectors; classes='none' ignores them")
-        numbers, count = [vector.index(1) for vector in vectors], length
-    else:
-        numbers = [label for label in labels if isinstance(label, int)]
-        count = max(numbers) + 1
-    names = class_names or tuple(map(str, range(count)))
-    if count > len(names):
-        raise ValueError(f"{path}: labels up to {count - 1} with {len(names)} class_names")
-    return torch.tensor(numbers, dtype=torch.int64, device="cpu"), names
