@@ -16,6 +16,7 @@ import torch
 
 from diffspace._shapes import Batch, Float, Int, Shaped, Sigma, Tensor
 from diffspace.checks import check_integer, first_line, nearest
+from diffspace.conditions import Condition
 from diffspace.config import to_config
 from diffspace.files import atomic_paths, save_tensors, write_text, writing
 from diffspace.notebook import Shown
@@ -80,6 +81,16 @@ class Model(Shown, torch.nn.Module):
     def weight(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """The training weight λ(σ)."""
         return self.denoiser.weight(sigma)
+
+    @property
+    def conditioning(self) -> dict[str, Condition]:
+        """The conditions of the network other than the class, by name, with their shapes and statistics."""
+        return dict(getattr(self.denoiser.network, "conditioning", {}))
+
+    @property
+    def condition_names(self) -> tuple[str, ...]:
+        """The names of all conditions; "labels" is the class."""
+        return (*(("labels",) if self.class_names else ()), *self.conditioning)
 
     @property
     def sampled_classes(self) -> tuple[int, ...]:
@@ -166,6 +177,7 @@ def _card(model: Model, repo_id: str) -> str:
     facts = [f"network: {network}", f"preconditioning: {choice}", f"shape of a sample: {model.sample_shape}"]
     low, high = model.sampling_range or (model.sigma_min, model.sigma_max)
     facts += [f"σ range: {low:g} to {high:g}", f"classes: {len(model.class_names) or 'none'}"]
+    facts += [f"condition {name!r}: {condition}" for name, condition in model.conditioning.items()]
     listed = "\n".join(f"- {fact}" for fact in facts)
     return f"""---
 library_name: diffspace

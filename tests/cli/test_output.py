@@ -18,7 +18,7 @@ def write(path, seeds, *, overwrite=False, value=0, **options):
     labels = torch.arange(len(seeds))
     with SampleWriter(path, PIXELS, (1, 4, 4), overwrite=overwrite, **options) as writer:
         for seed, label in zip(seeds, labels, strict=True):
-            writer.add(torch.full((1, 1, 4, 4), value, dtype=torch.uint8), [seed], label[None])
+            writer.add(torch.full((1, 1, 4, 4), value, dtype=torch.uint8), [seed], {"labels": label[None]})
 
 
 def content(folder):

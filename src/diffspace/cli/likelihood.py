@@ -70,10 +70,10 @@ def likelihood_command(
     run = open_recipe(Path(model)) if data in (None, _source_of(Path(model))) else None
     loaded = load_model(model, device)
     sampler = build_sampler(sampling, model, default, loaded)
-    held_out = _held_out(loaded, Path(model), run, data, options or [])
+    held_out = _fitting(loaded, _held_out(loaded, Path(model), run, data, options or []))
     by_probes = not exact and (probes is not None or math.prod(loaded.sample_shape) > _EXACT)
     trace = ds.Hutchinson(probes or 2) if by_probes else ds.ExactTrace()
-    problem = _Problem(loaded, held_out, _labels(loaded, held_out), trace, draws, first_seed, batch)
+    problem = _Problem(loaded, held_out, trace, draws, first_seed, batch)
     if draws > 1 and not problem.whole:
         raise ValueError("--draws: has no effect on data that are not whole numbers, which need no dequantisation")
 
@@ -92,11 +92,10 @@ def likelihood_command(
 
 
 class _Problem(NamedTuple):
-    """A model with held-out data and their classes, and how their likelihoods are computed."""
+    """A model with held-out data, and how their likelihoods are computed."""
 
     model: ds.Model
     held_out: DataSet
-    labels: Tensor | None
     trace: ds.ExactTrace | ds.Hutchinson
     draws: int
     first_seed: int
@@ -110,9 +109,10 @@ class _Problem(NamedTuple):
     def measure(self, chosen: Tensor, sampler: ds.Sampler, stage: Stages) -> Figures:
         """The likelihoods of the samples with these numbers."""
         raw, seeds = self.held_out.raw(chosen), range(self.first_seed, self.first_seed + len(chosen))
+        names = [name for name in self.model.condition_names if name != "labels" or self.held_out.class_names]
         common: dict[str, Any] = {
             "trace": self.trace,
-            "cond": None if self.labels is None else {"labels": self.labels[chosen]},
+            "cond": self.held_out.cond(chosen, names),
             "sampler": sampler,
             "execution": ds.Execution(self.batch, progress=stage.steps(len(chosen) * self.draws, self.batch)),
         }
@@ -169,14 +169,14 @@ def _held_out(model: ds.Model, folder: Path, run: Recipe | None, data: str | Non
     return held_out
 
 
-def _labels(model: ds.Model, held_out: DataSet) -> Tensor | None:
-    """The model's numbers of the classes of the data, if it knows classes; ValueError where the data do not fit."""
+def _fitting(model: ds.Model, held_out: DataSet) -> DataSet:
+    """The data with the model's numbers of their classes, if it knows classes; ValueError where they do not fit."""
     from diffspace.cli.runs import with_classes_of
 
     if model.sample_shape != held_out.sample_shape:
         there, here = ("×".join(map(str, shape)) for shape in (model.sample_shape, held_out.sample_shape))
         raise ValueError(f"data: samples are of {here}, the model's of {there}")
-    return with_classes_of(model, held_out).labels if model.class_names else None
+    return with_classes_of(model, held_out)
 
 
 def _row(name: str, values: Tensor, errors: Tensor | None, of_steps: float) -> tuple[str, ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import json
 import os
 import secrets
@@ -14,16 +16,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from diffspace._shapes import Int, Shaped, Tensor
+from diffspace._shapes import Shaped, Tensor
 from diffspace.figures.samples import fits_png, is_image, save_image, save_samples, to_stored
 from diffspace.files import atomic_path, check_writable, write_text, writing
 from diffspace.model import CONFIG, WEIGHTS
+from diffspace.protocols import Cond
 from diffspace.transform import Transform
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_SUBDIR, _LABELS = 1000, "labels.json"
+_SUBDIR, _LABELS, _CONDITIONS = 1000, "labels.json", "conditions.csv"
 
 
 def check_target(option: str, path: Path, suffix: str, overwrite: bool) -> None:
@@ -93,7 +96,7 @@ class SampleWriter:
         self._class_names = tuple(class_names)
         self.is_folder = path.suffix == ""
         self._seeds: list[int] = []
-        self._labels: list[Tensor] = []
+        self._cond: dict[str, list[Tensor]] = {}
         self._raw: list[Tensor] = []
         if path.suffix not in ("", ".png", ".npz"):
             raise ValueError(f"--out: expected a name that ends in .png or .npz, or a folder, got {path}")
@@ -106,18 +109,17 @@ class SampleWriter:
         if columns is not None and path.suffix != ".png":
             raise ValueError(f"--columns: has no effect on {path}; use it with a grid")
         check_target("--out", path, path.suffix, overwrite)
-        former = (*path.glob("[0-9]*.png"), *path.glob("[0-9]*/[0-9]*.png"), path / _LABELS)
+        pictures = (*path.glob("[0-9]*.png"), *path.glob("[0-9]*/[0-9]*.png"))
+        former = (*pictures, path / _LABELS, path / _CONDITIONS)
         self._former = [file for file in former if os.path.lexists(file)] if self.is_folder else []
         # nobody could distinguish the pictures of two runs in one folder
         self._place = path / f".{secrets.token_hex(4)}" if self._former else path
 
-    def add(
-        self, raw: Shaped[Tensor, "batch *dims"], seeds: Sequence[int], labels: Int[Tensor, "batch"] | None
-    ) -> None:
-        """Take raw samples, with their seeds and class numbers."""
+    def add(self, raw: Shaped[Tensor, "batch *dims"], seeds: Sequence[int], cond: Cond | None = None) -> None:
+        """Take raw samples, with their seeds and conditions, of which "labels" are class numbers."""
         self._seeds += seeds
-        if labels is not None:
-            self._labels.append(labels.cpu())
+        for name, value in (cond or {}).items():
+            self._cond.setdefault(name, []).append(value.cpu())
         if not self.is_folder:
             self._raw.append(raw.cpu())
             return
@@ -132,13 +134,11 @@ class SampleWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        labels = torch.cat(self._labels) if self._labels else None
+        cond = {name: torch.cat(values) for name, values in self._cond.items()}
         if self.is_folder:
             try:
-                if labels is not None:  # also after an error: the pictures that exist need their labels
-                    named = [self._class_names[k] if self._class_names else k for k in labels.tolist()]
-                    with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
-                        write_json(self._place / _LABELS, dict(zip(map(self._name, self._seeds), named, strict=True)))
+                with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
+                    self._write_conditions(cond)  # also after an error: the pictures that exist need their labels
                 if kind is None and self._former:
                     self._replace_former()
             finally:
@@ -153,11 +153,29 @@ class SampleWriter:
                 save_samples(temporary, raw, self.transform, self.columns)
                 return
             arrays: dict[str, Any] = {"x": raw.numpy(), "seeds": np.asarray(self._seeds)}
-            if labels is not None:
-                arrays["labels"] = labels.numpy()
-                if self._class_names:
-                    arrays["class_names"] = np.asarray(self._class_names)
+            arrays |= {name: value.numpy() for name, value in cond.items()}
+            if "labels" in cond and self._class_names:
+                arrays["class_names"] = np.asarray(self._class_names)
             np.savez_compressed(temporary, **arrays)
+
+    def _write_conditions(self, cond: Cond) -> None:
+        """Write the classes of the pictures by name, and numbers and vectors as a CSV, as training reads it."""
+        names = [self._name(seed) for seed in self._seeds]
+        labels, vectors = cond.get("labels"), {name: value for name, value in cond.items() if value.ndim == 2}
+        if labels is not None and labels.ndim == 1:
+            named = [self._class_names[k] if self._class_names else k for k in labels.tolist()]
+            write_json(self._place / _LABELS, dict(zip(names, named, strict=True)))
+        if vectors:
+            columns = [
+                f"{name}{k}" if value.shape[1] > 1 else name
+                for name, value in vectors.items()
+                for k in range(value.shape[1])
+            ]
+            text = io.StringIO()
+            rows = torch.cat([value.float() for value in vectors.values()], dim=1).tolist()
+            table = csv.writer(text, lineterminator="\n")
+            table.writerows([["file", *columns], *([name, *row] for name, row in zip(names, rows, strict=True))])
+            write_text(self._place / _CONDITIONS, text.getvalue())
 
     def _replace_former(self) -> None:
         """Put the new pictures in the place of the old ones."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from diffspace.metrics import Classifier, Scores, evaluate, train_classifier
 from diffspace.model import Model
 from diffspace.parts import import_typed, kinds
 from diffspace.presets import IDDPM, VE, VP
+from diffspace.protocols import Cond
 from diffspace.sampling import EDMSteps, Execution, Sampler, sample
 from diffspace.train import (
     FROM_DATA,
@@ -98,16 +100,29 @@ def _make_run(
         return {"frechet": found.value, "real": found.real}
 
     return Run(
-        recipe, data[0], folder, held_out=data[1], preview=_draw_preview, score=score, processes=processes, warn=warn
+        recipe,
+        data[0],
+        folder,
+        held_out=data[1],
+        preview=functools.partial(_draw_preview, data[1]),
+        score=score,
+        processes=processes,
+        warn=warn,
     )
 
 
-def _draw_preview(model: Model, path: Path) -> None:
-    """Eight columns of samples from the seeds 0, 1, …, with a row for each of up to ten classes that had data."""
-    classes = model.sampled_classes
+def _draw_preview(held_out: DataSet, model: Model, path: Path) -> None:
+    """Eight columns of samples from the seeds 0, 1, …, with a row for each of up to ten classes that had data.
+
+    Where there are other conditions than the class, they are those of held-out data.
+    """
+    classes = () if model.conditioning else model.sampled_classes
     count = 2000 if len(model.sample_shape) == 1 else 8 * min(len(classes), 10) or 64
     labels = [classes[k // 8 % len(classes)] for k in range(count)] if classes else None
-    cond = None if labels is None else {"labels": torch.tensor(labels, dtype=torch.int64, device="cpu")}
+    cond: Cond | None = None if labels is None else {"labels": torch.tensor(labels, dtype=torch.int64, device="cpu")}
+    if model.conditioning:
+        chosen = torch.arange(count, dtype=torch.int64, device="cpu") % len(held_out)
+        cond = held_out.cond(chosen, model.condition_names)
     samples = sample(model, seeds=range(count), cond=cond, execution=Execution(batch_size=256))
     with atomic_path(path) as temporary:
         names = [model.class_names[k] for k in classes[: count // 8]]
@@ -265,19 +280,24 @@ def open_run(recipe: Recipe, folder: Path, processes: Processes, warn: Callable[
 def with_classes_of(model: Model, data: DataSet) -> DataSet:
     """The data with the class numbers of a model that knows classes, which go by name.
 
-    ValueError for a class that the model does not have. Where the model has numbers for names, as converted ones have,
-    the numbers of the data are meant.
+    ValueError for a class that the model does not have, and for a condition that the data do not have. Where the model
+    has numbers for names, as converted ones have, the numbers of the data are meant.
     """
+    for name, condition in model.conditioning.items():
+        found = data.conditioning.get(name)
+        if found is None or found.shape != condition.shape:
+            has = "have none of this name" if found is None else f"have {found}"
+            raise ValueError(f"data: the model has the condition {name!r}, {condition}; the data {has}")
     there, here = model.class_names, data.class_names
     if data.labels is None or not there or here == there:
         return data
     if there == tuple(map(str, range(len(there)))) and len(here) == len(there):
         return dataclasses.replace(data, class_names=there)
-    found = {k: here[k] for k in sorted(set(data.labels.tolist()))}
-    for name in found.values():
+    used = {k: here[k] for k in sorted(set(data.labels.tolist()))}
+    for name in used.values():
         if name not in there:
             raise ValueError(f"data: the model does not have the class {name!r}; {nearest(name, there)}")
-    numbers = [there.index(found[k]) if k in found else 0 for k in range(len(here))]
+    numbers = [there.index(used[k]) if k in used else 0 for k in range(len(here))]
     labels = torch.tensor(numbers, dtype=torch.int64, device="cpu")[data.labels]
     return dataclasses.replace(data, labels=labels, class_names=there)
 
@@ -308,8 +328,13 @@ class Scoring:
     @cached_property
     def _data(self) -> list[tuple[Tensor, Tensor | None]]:
         """The samples of both parts, in order, and their classes; of large data, some."""
-        chosen = [(part, part.sample_numbers(_MOST).sort().values) for part in (self.training, self.held_out)]
+        chosen = zip((self.training, self.held_out), self._numbers, strict=True)
         return [(part.batch(numbers), part.classes(numbers)) for part, numbers in chosen]
+
+    @cached_property
+    def _numbers(self) -> list[Tensor]:
+        """The numbers of these samples in each part."""
+        return [part.sample_numbers(_MOST).sort().values for part in (self.training, self.held_out)]
 
     @cached_property
     def _classifier(self) -> Classifier | None:
@@ -317,18 +342,20 @@ class Scoring:
         return None if labels is None else train_classifier(real, labels, len(self.training.class_names))
 
     def __call__(self, model: Model, stage: Stages) -> Scores:
-        """Sample, the classes of the held-out data in turn, train the classifier where there are some, and measure."""
+        """Sample with the conditions of held-out data in turn, train a classifier where there are classes, measure."""
         stage("sampling")
         (real, real_labels), (new, new_labels) = self._data
+        rows = torch.arange(self.n, dtype=torch.int64, device="cpu").remainder(len(new)).repeat(self.sets)
+        names = [name for name in model.condition_names if name != "labels" or self.held_out.class_names]
         labels = classes = None
         if model.class_names and real_labels is not None and new_labels is not None:
-            labels = new_labels[torch.arange(self.n, dtype=torch.int64, device="cpu") % len(new)].repeat(self.sets)
+            labels = new_labels[rows]
             classes = (labels, real_labels, new_labels)
         samples = sample(
             model,
             seeds=self.seeds,
             sampler=Sampler(EDMSteps(self.steps)),
-            cond=None if labels is None else {"labels": labels},
+            cond=self.held_out.cond(self._numbers[1][rows], names),
             execution=Execution(self.batch, progress=stage.steps(len(self.seeds), self.batch)),
         ).x.to(torch.float32)
         # clipped and rounded like the data, as samples are stored

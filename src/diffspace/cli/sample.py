@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Option
 
 import diffspace as ds
+from diffspace.cli.conditions import Conditions
 from diffspace.cli.options import AnyModel, Batch, Classes, Device, Overwrite, Parts, Proportions, integer_option
 from diffspace.cli.sampler_options import build_sampler, with_sampler_options
 
@@ -28,6 +29,7 @@ def sample_command(
     seeds: Annotated[str, Option(help="Seeds of the samples, such as 0-63,100.")] = "0-63",
     classes: Classes = None,
     proportions: Proportions = False,
+    conditions: Conditions = None,
     batch: Batch = 64,
     columns: Annotated[int | None, integer_option("Columns of the grid.")] = None,
     subdirs: Annotated[bool, Option("--subdirs", help="One folder for every 1000 seeds.")] = False,
@@ -41,8 +43,9 @@ def sample_command(
     sampling: dict[str, Any],
 ) -> None:
     """Draw samples from a trained model."""
-    from diffspace.cli.console import Stages, out as stdout, progress_bar
-    from diffspace.cli.options import choose_labels, load_model, parse_seeds
+    from diffspace.cli.conditions import choose_cond
+    from diffspace.cli.console import Stages, out as stdout, progress_bar, warn
+    from diffspace.cli.options import load_model, parse_seeds
     from diffspace.cli.output import SampleWriter
 
     seed_list = parse_seeds(seeds)
@@ -60,15 +63,16 @@ def sample_command(
     )
     if writer.is_folder and len(set(seed_list)) < len(seed_list):
         raise ValueError(f"--seeds: {seeds!r} names a seed twice, but a folder has one picture for each")
-    labels = choose_labels(loaded, classes, seed_list, proportions)
+    cond = choose_cond(loaded, conditions, classes, seed_list, proportions, warn)
     _prepare(loaded.denoiser.network, precision, compile, winograd)
 
-    cond, done = None if labels is None else {"labels": labels}, 0
+    done = 0
     with writer, progress_bar("steps") as bar:
         execution = ds.Execution(batch, progress=Stages(bar, "sampling").steps(len(seed_list), batch))
         for samples in ds.sample_batches(loaded, seeds=seed_list, sampler=sampler, cond=cond, execution=execution):
             rows = slice(done, done + len(samples.x))
-            writer.add(loaded.decode(samples.x), seed_list[rows], None if labels is None else labels[rows])
+            own = {name: value[rows] for name, value in (cond or {}).items()}
+            writer.add(loaded.decode(samples.x), seed_list[rows], own)
             done = rows.stop
     stdout.print(
         f"{out}: {len(seed_list)} samples, {samples.num_steps} steps, NFE {samples.nfe}, "

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 from typer import Argument, Option
 
 import diffspace as ds
+from diffspace.cli.conditions import Conditions
 from diffspace.cli.options import Classes, Device, Overwrite, Parts, Proportions, integer_option
 from diffspace.cli.sampler_options import FAMILY_FLAGS
 
@@ -30,6 +31,7 @@ def solvers_command(
     seeds: Annotated[str, Option(help="Seeds of the samples that are measured, such as 0-63.")] = "0-63",
     classes: Classes = None,
     proportions: Proportions = False,
+    conditions: Conditions = None,
     solvers: Annotated[str | None, Option(help="Solvers, such as heun,ab:k=4,prediction=x0. Default: all.")] = None,
     steps: Annotated[
         str | None,
@@ -65,9 +67,9 @@ def solvers_command(
         raise ValueError("--fit-seeds: expected other seeds than --seeds, on which the result is judged")
     chosen = _parse_choice(solvers, steps, budgets)
 
-    denoiser = _load(source, classes, proportions, device)
+    denoiser = _load(source, classes, proportions, conditions, device)
     problem = _Problem(
-        source, denoiser, classes, proportions, ds.Execution(batch, choose_device(device)), reference_steps
+        source, denoiser, classes, proportions, conditions, ds.Execution(batch, choose_device(device)), reference_steps
     )
     with progress_bar("evaluations") as bar:
         stage = Stages(bar)
@@ -110,15 +112,17 @@ def _parse_choice(
     return names, families
 
 
-def _load(source: str, classes: list[str] | None, proportions: bool, device: str | None) -> ds.Denoiser:
+def _load(
+    source: str, classes: list[str] | None, proportions: bool, conditions: list[str] | None, device: str | None
+) -> ds.Denoiser:
     from diffspace.cli.options import load_model
     from diffspace.data import is_oracle, named_oracle
 
     if not is_oracle(source):
         return load_model(source, device)
-    if classes or proportions:
-        option = "--class" if classes else "--class-proportions"
-        raise ValueError(f"{option}: has no effect on {source}, which has no classes")
+    for option, given in (("--class", classes), ("--class-proportions", proportions), ("--cond", conditions)):
+        if given:
+            raise ValueError(f"{option}: has no effect on {source}, which has no classes and no other conditions")
     return named_oracle(source)
 
 
@@ -129,6 +133,7 @@ class _Problem(NamedTuple):
     denoiser: ds.Denoiser
     classes: list[str] | None
     proportions: bool
+    conditions: list[str] | None
     execution: ds.Execution
     reference_steps: int
 
@@ -138,16 +143,17 @@ class _Problem(NamedTuple):
         return self.denoiser if isinstance(self.denoiser, ds.Model) else None
 
     def reference(self, seeds: list[int], stage: Stages, *, trajectory: bool = False) -> ds.Reference:
-        from diffspace.cli.options import choose_labels
+        from diffspace.cli.conditions import choose_cond
         from diffspace.solverlab import REFERENCE_SAMPLER
 
         stage("reference")
-        labels = None if self.model is None else choose_labels(self.model, self.classes, seeds, self.proportions)
+        options = (self.conditions, self.classes, seeds, self.proportions)
+        cond = None if self.model is None else choose_cond(self.model, *options)
         progress = stage.steps(len(seeds), self.execution.batch_size or len(seeds))
         return ds.reference(
             self.denoiser,
             seeds=seeds,
-            cond=None if labels is None else {"labels": labels},
+            cond=cond,
             sampler=REFERENCE_SAMPLER.with_num_steps(self.reference_steps),
             execution=dataclasses.replace(self.execution, trajectory=trajectory, progress=progress),
         )

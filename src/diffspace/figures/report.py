@@ -58,9 +58,21 @@ def _as_cond(labels: Tensor | None) -> Cond | None:
     return None if labels is None else {"labels": labels}
 
 
+def _drawn(model: Model, held_out: DataSet, count: int, step: int = 1) -> Cond | None:
+    """Conditions to sample with: those of held-out data in turn, or every `step`-th class where there are no others."""
+    if not model.conditioning:
+        labels = _in_turn(model, step * count)
+        return _as_cond(None if labels is None else labels[::step])
+    return held_out.cond(_turns(count, held_out), model.condition_names)
+
+
+def _turns(count: int, data: DataSet) -> Tensor:
+    return torch.arange(count, dtype=torch.int64, device="cpu") % len(data)
+
+
 def _samples_section(model: Model, held_out: DataSet) -> str:
     images, names = is_image(model.sample_shape), model.class_names
-    real = held_out.labels if names else None
+    real = held_out.labels if names and not model.conditioning else None
     chosen = torch.arange(min(_UNLABELLED if images else _POINTS, len(held_out)), dtype=torch.int64, device="cpu")
     drawn = _in_turn(model, len(chosen)) if real is None else real[chosen]
     rows: tuple[str, ...] = ()
@@ -84,7 +96,10 @@ def _samples_section(model: Model, held_out: DataSet) -> str:
         return samples_figure(raw, model.transform, labels, names)
 
     count = len(chosen) if drawn is None else len(drawn)
-    samples = sample(model, seeds=range(count), cond=_as_cond(drawn), execution=Execution(batch_size=256))
+    cond = _drawn(model, held_out, count) if model.conditioning else _as_cond(drawn)
+    if model.conditioning:
+        text = "Each sample has the conditions of the held-out item at its place. Nothing was selected."
+    samples = sample(model, seeds=range(count), cond=cond, execution=Execution(batch_size=256))
     return _section(
         "Samples beside real data",
         text,
@@ -93,22 +108,21 @@ def _samples_section(model: Model, held_out: DataSet) -> str:
     )
 
 
-def _subset(data: DataSet, count: int, conditional: bool) -> tuple[Tensor, Cond | None]:
+def _subset(data: DataSet, count: int, names: Sequence[str]) -> tuple[Tensor, Cond | None]:
     # every k-th sample, so that sorted classes are all there
     places = torch.linspace(0, len(data) - 1, min(count, len(data)), dtype=torch.float32, device="cpu").round().long()
-    labels = data.classes(places) if conditional else None
-    return data.batch(places), None if labels is None else {"labels": labels}
+    return data.batch(places), data.cond(places, names)
 
 
 def _loss_section(model: Model, training: DataSet, held_out: DataSet, noise: NoiseDistribution | None) -> str:
-    conditional = bool(model.class_names)
+    names = [name for name in model.condition_names if name != "labels" or training.class_names]
     sigmas = data_scale(model) * torch.logspace(-2.5, 1.5, 17, dtype=torch.float64, device="cpu")
     sigmas = sigmas[(sigmas >= model.sigma_min) & (sigmas <= model.sigma_max)]
-    seen, seen_cond = _subset(training, _LOSS_SAMPLES, conditional)
-    new, new_cond = _subset(held_out, _LOSS_SAMPLES, conditional)
-    known, known_cond = _subset(training, 20_000, conditional)
-    ideal: Oracle = FiniteData(known)
-    if known_cond is not None:
+    seen, seen_cond = _subset(training, _LOSS_SAMPLES, names)
+    new, new_cond = _subset(held_out, _LOSS_SAMPLES, names)
+    known, known_cond = _subset(training, 20_000, names)
+    ideal: Oracle | None = None if model.conditioning else FiniteData(known)  # given all of a sample, it knows which
+    if known_cond is not None and ideal is not None:
         of_class = [known[known_cond["labels"] == c] for c in range(len(model.class_names))]
         # a class without data is not asked for
         ideal = ByClass([FiniteData(part if len(part) else known) for part in of_class])
@@ -118,22 +132,23 @@ def _loss_section(model: Model, training: DataSet, held_out: DataSet, noise: Noi
     }
     figure = new_figure(6.6, 4.2)
     draw_loss_by_sigma(figure.subplots(), curves, noise)
-    text = (
-        "Where the solid lines lie far below the dotted ones, the model has learnt something. The dashed line is the "
-        "denoiser that knows the training data by heart: a model that comes down to it where it falls copies them, and "
-        "the gap between training and held-out data is what it has over-fitted."
-    )
+    text = "Where the solid lines lie far below the dotted ones, the model has learnt something. "
+    if ideal is not None:
+        text += (
+            "The dashed line is the denoiser that knows the training data by heart: a model that comes down to it "
+            "where it falls copies them. "
+        )
+    text += "The gap between training and held-out data is what it has over-fitted."
     return _section("Loss by noise level", text, _picture(figure, "bands: ±2 standard errors"))
 
 
-def _trajectory_section(model: Model) -> str:
+def _trajectory_section(model: Model, held_out: DataSet) -> str:
     few = math.prod(model.sample_shape) <= 2
     count = 256 if few else 3
-    labels = _in_turn(model, 3 * count)
     run = sample(
         model,
         seeds=range(count),
-        cond=_as_cond(None if labels is None else labels[::3]),  # classes that are not neighbours
+        cond=_drawn(model, held_out, count, step=3),  # classes that are not neighbours
         execution=Execution(batch_size=256, trajectory=True),
     )
     figure = trajectory_figure(run, model.transform)
@@ -146,9 +161,9 @@ def _trajectory_section(model: Model) -> str:
     return _section("On the way", text, _picture(figure, f"Heun, N = {run.num_steps}, NFE {run.nfe}"))
 
 
-def _solver_section(model: Model) -> str:
+def _solver_section(model: Model, held_out: DataSet) -> str:
     seeds, sampler = range(8), REFERENCE_SAMPLER.with_num_steps(200)
-    truth = reference(model, seeds=seeds, cond=_as_cond(_in_turn(model, len(seeds))), sampler=sampler)
+    truth = reference(model, seeds=seeds, cond=_drawn(model, held_out, len(seeds)), sampler=sampler)
     multistep = AdamsBashforth(3, "epsilon", "log_sigma")
     solvers: dict[str, Solver] = {"Euler": Euler(), "Heun": Heun(), "Adams–Bashforth 3": multistep}
     samplers = {name: Sampler(solver=solver) for name, solver in solvers.items()}
@@ -186,8 +201,8 @@ def render_report(
     parts: Mapping[str, Callable[[], str]] = {
         "samples": lambda: _samples_section(model, held_out),
         "loss by noise level": lambda: _loss_section(model, training, held_out, noise),
-        "trajectories": lambda: _trajectory_section(model),
-        "solver error": lambda: _solver_section(model),
+        "trajectories": lambda: _trajectory_section(model, held_out),
+        "solver error": lambda: _solver_section(model, held_out),
     }
     sections = []
     for name, make in parts.items():

@@ -27,6 +27,7 @@ def make_denoiser(recipe: Recipe, data: DataSet, device: str = "cpu") -> Precond
             shape=data.sample_shape,
             label_dim=len(data.class_names) if recipe.conditional else 0,
             augment_dim=0 if recipe.augment is None else recipe.augment.label_dim,
+            conditioning=(data.conditioning or None) if recipe.conditional else None,
         )
     return Preconditioned(network, recipe.preconditioning, recipe.sampling_range)
 
@@ -35,6 +36,9 @@ def check_data(recipe: Recipe, data: DataSet) -> None:
     """ValueError if the augmentation or the network of a recipe does not fit the shape of the data."""
     if recipe.augment is not None:
         recipe.augment.check_shape(data.sample_shape)
+        images = [name for name, each in data.conditioning.items() if each.is_image and recipe.conditional]
+        if images:
+            raise ValueError(f"augment: would move the samples but not the condition {images[0]!r}; set augment=none")
     try:
         with without_weights():
             make_denoiser(recipe, data, "meta")

@@ -109,6 +109,8 @@ def default_config(
     images = max(100 * len(data), 220_000) if images is None else images
     measured = max(1, images // 10)
     network, augmentation = _network(data.sample_shape, len(data))
+    if any(condition.is_image for condition in data.conditioning.values()):
+        augmentation = 0.0  # which would move the samples alone
     return {
         "data": read_as.config,
         "network": network,

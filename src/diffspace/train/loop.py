@@ -176,6 +176,8 @@ class Trainer:
         x = x.to(self.device, non_blocking=True)
         cond = {name: value.to(self.device, non_blocking=True) for name, value in given.items()}
         if self.augment is not None:
+            if moved := [name for name, value in cond.items() if value.ndim == x.ndim]:
+                raise ValueError(f"augment: would move the samples but not the condition {moved[0]!r}")
             generator = torch.Generator().manual_seed(random.torch_seed())
             parameters = {name: w[begin:end] for name, w in self.augment.draw(size, generator).items()}
             x, cond["augment"] = self.augment.apply(x, parameters)

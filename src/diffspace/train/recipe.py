@@ -26,7 +26,13 @@ from diffspace.train.overrides import read_yaml
 from diffspace.train.parallel import Strategy
 
 # options that follow from the data, with example values with which the other options of a network are checked
-FROM_DATA: Mapping[str, Any] = {"shape": (3, 64, 64), "label_dim": 10, "augment_dim": 9, "image_channels": 0}
+FROM_DATA: Mapping[str, Any] = {
+    "shape": (3, 64, 64),
+    "label_dim": 10,
+    "augment_dim": 9,
+    "image_channels": 0,
+    "conditioning": None,
+}
 # keys that determine the weights, the order of the data, and the random numbers
 _FIXED = {"data", "network", "preconditioning", "conditional", "augment", "seed", "batch_size"}
 _FIXED |= {"ema_widths", "uncertainty", "adaptive_noise"}
@@ -233,14 +239,15 @@ def _commented(text: str, config: Mapping[str, Any]) -> str:
 
 
 def make_network(config: Mapping[str, Any], **from_data: Any) -> torch.nn.Module:
-    """The network of a recipe for data with this `shape`, `label_dim` and `augment_dim`.
+    """The network of a recipe for data with this `shape`, `label_dim`, `augment_dim` and `conditioning`.
 
-    The network may lack an option whose value here is 0.
+    The network may lack an option whose value here is 0 or empty.
     """
     taken = option_names("network", config)
     for name, value in from_data.items():
         if value and name not in taken:
-            remedy = {"label_dim": "set conditional=false", "augment_dim": "set augment=none"}.get(name, "add it")
+            remedies = dict.fromkeys(("label_dim", "conditioning"), "set conditional=false")
+            remedy = (remedies | {"augment_dim": "set augment=none"}).get(name, "add it")
             raise ValueError(f"network: {config['kind']} has no option {name}; {remedy}")
     known = {name: value for name, value in from_data.items() if name in taken}
     network: torch.nn.Module = from_config("network", {**config, **known})

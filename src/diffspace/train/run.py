@@ -83,8 +83,7 @@ class Run:
                 require_package(name, f"{name}={getattr(recipe, name)}")
         self._fingerprint = fingerprints(data, held_out)
         if not recipe.conditional:
-            data = dataclasses.replace(data, labels=None, class_names=())
-            held_out = held_out and dataclasses.replace(held_out, labels=None, class_names=())
+            data, held_out = data.unconditional(), held_out and held_out.unconditional()
         if recipe.augment is not None:
             recipe.augment.check_shape(data.sample_shape)
         self.processes = processes or Processes(choose_device())
@@ -322,9 +321,10 @@ class Run:
 
     def _batches(self, part: tuple[int, int]) -> Iterator[Batch]:
         """The batches from here on, of data on an accelerator where they are small beside its memory."""
-        data, device, ahead = self.data, self.processes.device, _AHEAD
+        data, device = self.data, self.processes.device
+        stored = [data.rows, *(given.rows for given in data.conditions.values())]
+        ahead = 0 if all(isinstance(rows, InMemory) for rows in stored) else _AHEAD
         if isinstance(data.rows, InMemory):
-            ahead = 0
             free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
             if data.rows.values.nbytes <= _RESIDENT * free:
                 data = dataclasses.replace(data, rows=InMemory(data.rows.values.to(device)))

@@ -39,7 +39,7 @@ class Validation:
         count: samples at each level.
         levels: noise levels.
         reduction: that of the training loss.
-        conditional: whether the denoiser gets the classes of data that have some.
+        conditional: whether the denoiser gets the classes and other conditions of data that have some.
         seed: of the noise.
         batch_size: samples of one pass.
         device: where the samples are kept, that of the denoiser.
@@ -64,8 +64,8 @@ class Validation:
             raise ValueError(f"data: expected at least 2 held-out samples, got {len(data)}")
         places = data.sample_numbers(count)
         self.x0 = data.batch(places).to(device)
-        labels = data.classes(places) if conditional else None
-        self.cond = None if labels is None else {"labels": labels.to(device)}
+        cond = data.cond(places) if conditional else None
+        self.cond = cond and {name: value.to(device) for name, value in cond.items()}
         self.sigmas = noise.quantile((torch.arange(levels, dtype=torch.float64, device="cpu") + 0.5) / levels)
         self.reduction, self.seed, self.batch_size = reduction, seed, batch_size
 
