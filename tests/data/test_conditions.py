@@ -150,7 +150,7 @@ def test_folders_paired_by_name(tmp_path: Path, cache_mb: int) -> None:
     order = [4, 2, 0, 5, 1, 3]
     low = pictures(tmp_path / "low", [f"{k}.bmp" for k in order], side=4)
     (tmp_path / "low" / "9.png").write_bytes((tmp_path / "data" / "0.png").read_bytes())
-    with pytest.raises(ValueError, match="size: .*low/0.bmp is 4×4"):
+    with pytest.raises(ValueError, match=r"size: .*low/0.bmp is 4×4"):
         load_data(tmp_path / "data", conditions=str(tmp_path / "low"))
     (tmp_path / "low" / "9.png").unlink()
     (tmp_path / "low" / "7.bmp").write_bytes((tmp_path / "low" / "0.bmp").read_bytes())
@@ -158,13 +158,13 @@ def test_folders_paired_by_name(tmp_path: Path, cache_mb: int) -> None:
     assert any("images without an image of the data, ignored: 1, '7' among them" in note for note in data.notes)
     training, _ = data.split()
     given = training.cond(torch.arange(len(training)))["low"][:, 0].numpy()
-    places = [int(name) for name in (key.decode().removesuffix(".png") for key in training.keys())]
+    places = [int(name) for name in (key.decode().removesuffix(".png") for key in training.keys() or ())]
     assert np.array_equal(given, [low[order.index(place)] for place in places])
     before = data.fingerprint()
     Image.fromarray(np.zeros((4, 4), np.uint8)).convert("RGB").save(tmp_path / "low" / "2.bmp")
     assert load_data(tmp_path / "data", conditions=str(tmp_path / "low"), cache_mb=cache_mb).fingerprint() != before
     (tmp_path / "low" / "3.bmp").unlink()
-    with pytest.raises(ValueError, match="low: has no image for 1 of 6, '3.png' among them"):
+    with pytest.raises(ValueError, match=r"low: has no image for 1 of 6, '3.png' among them"):
         load_data(tmp_path / "data", conditions=str(tmp_path / "low"))
     with pytest.raises(ValueError, match=r"conditions: expected a .csv, or a folder or .zip of images, got 'no'"):
         load_data(tmp_path / "data", conditions="no")
