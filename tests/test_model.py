@@ -1,6 +1,8 @@
 import json
 import math
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from reference_pickle import write_snapshot
 from small_networks import make_denoiser
 
 import diffspace as ds
+from diffspace.cli.app import main
 
 LABELS = {"labels": torch.tensor([0, 1])}
 
@@ -237,3 +240,158 @@ def test_a_foreign_file_is_loaded_as_a_model(tmp_path):
     assert again.notes == model.notes
     with pytest.raises(ValueError, match="no file"):
         ds.load(tmp_path / "none.pkl")
+
+
+class Plain(torch.nn.Module):
+    """A network of one's own: plain arguments, a module used twice, a whole number in its state."""
+
+    def __init__(self, shape=(2,), width=8):
+        super().__init__()
+        self.config = {"shape": shape, "width": width}
+        self.layers = torch.nn.Sequential(torch.nn.Linear(shape[0] + 1, width), torch.nn.Linear(width, shape[0]))
+        self.again = self.layers
+        self.register_buffer("steps", torch.tensor(3))
+
+    def forward(self, x, c_noise, cond=None):
+        return self.layers(torch.cat([x, c_noise[:, None]], 1))
+
+
+class AnySize(torch.nn.Module):
+    """A network whose config states no shape, and whose constructor reads the values of a tensor."""
+
+    def __init__(self, rates):
+        super().__init__()
+        self.config = {"rates": rates}
+        self.conv = torch.nn.Conv2d(1, 1, 3, padding=int(torch.linspace(0, 1, rates).tolist()[-1]))
+
+    def forward(self, x, c_noise, cond=None):
+        return self.conv(x)
+
+
+class Outer(torch.nn.Module):
+    """A network around another one."""
+
+    def __init__(self, shape, network):
+        super().__init__()
+        self.config = {"shape": shape, "network": network}
+        self.network = network
+
+    def forward(self, x, c_noise, cond=None):
+        return self.network(x, c_noise)
+
+
+class Deeper(ds.networks.MLP):
+    """A network with the options of its base."""
+
+    def __init__(self, shape, gain=1.0, **options):
+        super().__init__(shape, **options)
+        self.config |= {"gain": gain}
+
+
+class Bare(torch.nn.Module):
+    """A network without arguments and without a config."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 2)
+
+    def forward(self, x, c_noise, cond=None):
+        return self.layer(x)
+
+
+class WithMore(Bare):
+    """A network whose state is not of tensors alone."""
+
+    def get_extra_state(self):
+        return {}
+
+
+OWN = [Plain, AnySize, Outer, Deeper, Bare]
+
+
+def own_model(network, **options):
+    return ds.Model(ds.Preconditioned(network, ds.EDMPreconditioning(0.6)), **options).eval()
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (Plain, None),
+        (lambda: AnySize(3), (1, 4, 6)),
+        (lambda: Outer((2,), Plain((2,), 16)), None),
+        (lambda: Deeper((2,), 0.5, width=8, depth=1), None),
+        (Bare, [2]),
+        (lambda: torch.compile(Plain()), None),
+    ],
+    ids=["plain", "any-size", "nested", "derived", "bare", "compiled"],
+)
+def test_own_networks_come_back_without_a_transform(tmp_path, make, shape):
+    model = own_model(make(), shape=shape)
+    model.save(tmp_path)
+    loaded = ds.load(tmp_path, parts=OWN)
+    assert loaded.transform == ds.Transform()
+    assert loaded.sample_shape == model.sample_shape
+    x = torch.randn(3, *model.sample_shape)
+    network = getattr(model.denoiser.network, "_orig_mod", model.denoiser.network)
+    plain = ds.Preconditioned(network, model.denoiser.preconditioning)
+    assert torch.equal(loaded(x, torch.tensor(0.5)), plain(x, torch.tensor(0.5)))
+    assert torch.equal(loaded.decode(x), x)
+    for name, value in network.state_dict().items():
+        assert torch.equal(loaded.denoiser.network.state_dict()[name], value)
+    with pytest.raises(ValueError, match=r"is not registered, .*pass parts=\[\w+\], or use --part [\w.]*test_model:"):
+        ds.load(tmp_path)
+
+
+def changed(network, **attributes):
+    network.__dict__.update(attributes)
+    return network
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: changed(Plain(width=4), config={"shape": (2,)}),
+            r"in its config 'layers.0.weight' has shape \(8, 3\), but",
+        ),
+        (lambda: changed(Plain(), config={"shape": (2,), "deep": 1}), "network: Plain could not be .*network.deep"),
+        (lambda: changed(Plain(), config={"shape": (2,), "width": torch.tanh}), "width: a .* cannot be saved to a f"),
+        (lambda: changed(AnySize(3), config=object()), "AnySize: cannot be saved; .*`config` to the mapping"),
+        (WithMore, "its state has a dict, '_extra_state'; only tensors"),
+        (lambda: ds.from_ddpm(Bare(), torch.linspace(0.9, 0.1, 5)).network, "function: is missing"),
+    ],
+)
+def test_a_network_that_would_not_come_back_is_not_saved(tmp_path, make, message):
+    network = make()
+    stated = ds.Preconditioned(network, ds.EDMPreconditioning()).sample_shape
+    model = own_model(network, shape=(2,) if stated is None else None)
+    with pytest.raises(ValueError, match=message):
+        model.save(tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_what_cannot_be_a_model_is_said(tmp_path):
+    with pytest.raises(ValueError, match=r"^shape: the config of the network states no shape .*ds.Model\(denoiser, sh"):
+        own_model(AnySize(3))
+    with pytest.raises(ValueError, match=r"^shape: the config of the network states \(2,\), got \(3,\)$"):
+        own_model(Plain(), shape=(3,))
+    with pytest.raises(ValueError, match=r"^shape: expected an integer of at least 1, got 0$"):
+        own_model(AnySize(3), shape=(0, 4))
+    with pytest.raises(ValueError, match=r"^notes: cannot be saved: Object of type Tensor"):
+        own_model(Plain(), notes={"loss": torch.tensor(1.0)}).save(tmp_path)
+
+
+def test_a_class_of_a_script_is_stored_under_the_name_of_its_file(tmp_path, monkeypatch):
+    """`python own.py` calls its module __main__, which nobody else could import."""
+    script = Path(__file__).read_text().partition("class Plain(")[2].partition("\n\n\nclass")[0]
+    body = "model = ds.Model(ds.Preconditioned(Plain(), ds.EDMPreconditioning()))\n    model.save('m')\n"
+    body += "    ds.load('m', parts=[Plain])\n"
+    head = "import torch\nimport diffspace as ds\n\nclass Plain("
+    (tmp_path / "own.py").write_text(f"{head}{script}\n\nif __name__ == '__main__':\n    {body}")
+    subprocess.run([sys.executable, "own.py"], cwd=tmp_path, check=True)
+    assert json.loads((tmp_path / "m/config.json").read_text())["network"]["kind"] == "own:Plain"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("diffspace.parts._unregistered", {})
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    command = ["sample", "m", "--part", "own:Plain", "--seeds", "0-3", "--steps", "2", "--out", "m.npz"]
+    assert main(command) == 0

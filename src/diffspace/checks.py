@@ -120,7 +120,8 @@ def check_choice(name: str, value: object, allowed: Any) -> None:
 def check_type(name: str, value: object, kind: type) -> None:
     """Check that `value` is an instance of `kind`."""
     if not isinstance(value, kind):
-        raise ValueError(f"{name}: expected {kind.__name__}(…), got {value!r}")
+        got = repr(value)
+        raise ValueError(f"{name}: expected {kind.__name__}(…), got {type(value).__name__ if chr(10) in got else got}")
 
 
 def check_callable(name: str, value: object, form: str) -> None:

@@ -86,17 +86,28 @@ def _parse(family: str, config: Any, where: str) -> tuple[str, dict[str, Any], P
 
 
 def _signature(make: Part) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
-    """Parameters and their types; a function's `**options` are the parameters of the dataclass that it returns."""
+    """Parameters and their types.
+
+    A function's `**options` are the parameters of the dataclass that it returns, those of a class of its base's.
+    """
     parameters = dict(inspect.signature(make).parameters)
     try:
         hints = typing.get_type_hints(getattr(make, "__init__") if isinstance(make, type) else make)  # noqa: B009
     except (NameError, TypeError):  # of names that only type checkers import, and of a functools.partial
         hints = {}
     for name in [name for name, p in parameters.items() if p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]:
-        if parameters.pop(name).kind is inspect.Parameter.VAR_KEYWORD and is_dataclass(hints.get("return")):
-            more = _signature(hints["return"])
+        keywords, returned = parameters.pop(name).kind is inspect.Parameter.VAR_KEYWORD, hints.get("return")
+        source = _base(make) if isinstance(make, type) else returned if is_dataclass(returned) else None
+        if keywords and source is not None:
+            more = _signature(typing.cast(Part, source))
             parameters, hints = more[0] | parameters, more[1] | hints
     return parameters, hints
+
+
+def _base(cls: type) -> type | None:
+    """The class whose constructor the constructor of `cls` extends."""
+    own = [base for base in cls.__mro__ if "__init__" in vars(base)]
+    return own[1] if len(own) > 1 and own[1] is not object and own[1].__module__.partition(".")[0] != "torch" else None
 
 
 def _arguments(
@@ -225,8 +236,11 @@ def to_options(thing: Any) -> dict[str, Any]:
     options = getattr(thing, "config", None)
     if options is None and is_dataclass(thing):
         options = {field.name: getattr(thing, field.name) for field in fields(thing) if field.init}
-    if options is None:
-        raise ValueError(f"{type(thing).__name__}: cannot be saved; make it a dataclass or add an attribute `config`")
+    if options is None and not _signature(type(thing))[0]:
+        options = {}
+    if not isinstance(options, Mapping):
+        what = "cannot be saved; make it a dataclass, or set its attribute `config` to the mapping of the arguments of"
+        raise ValueError(f"{type(thing).__name__}: {what} its constructor")
     return {name: _plain(value, name) for name, value in options.items()}
 
 
@@ -257,7 +271,8 @@ def _plain(value: Any, name: str) -> Any:
         return to_config(name, value)
     if is_dataclass(value):
         return to_options(value)
-    raise ValueError(f"{name}: a {type(value).__name__} cannot be saved to a file")
+    what = f"a {type(value).__name__} cannot be saved to a file"
+    raise ValueError(f"{name}: {what}; use a number, a text, or a list or mapping of them")
 
 
 def _parts(text: str) -> list[str]:

@@ -216,12 +216,17 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str,
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file, in place."""
+    """Write a safetensors file, in place; of tensors that share memory, such as tied weights, each is written."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    own, seen = {}, set()
+    for name, value in tensors.items():
+        memory = value.untyped_storage().data_ptr()
+        own[name] = value.clone() if memory in seen else value
+        seen.add(memory)
     try:
-        save_file(dict(tensors), path, None if facts is None else dict(facts))
+        save_file(own, path, None if facts is None else dict(facts))
     except SafetensorError as error:
         raise OSError(errno.EIO, str(error), str(path)) from None
 

@@ -89,6 +89,6 @@ def _load_folder(folder: Path) -> Model:
         names = tuple(config["class_names"])
         if not all(isinstance(name, str) for name in names) or not all(type(count) is int for count in counts):
             raise ValueError("class_names, class_counts: expected texts and integers")
-        return Model(denoiser, transform, names, config["notes"], counts)
+        return Model(denoiser, transform, names, config["notes"], counts, config.get("shape"))
     except Exception as error:  # the constructors of networks, also those of other packages, take what the file says
         raise ValueError(f"source: {folder / CONFIG} and {WEIGHTS} make no model: {first_line(error)}") from None

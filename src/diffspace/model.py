@@ -15,11 +15,13 @@ from typing import Any
 import torch
 
 from diffspace._shapes import Batch, Float, Int, Shaped, Sigma, Tensor
-from diffspace.checks import check_integer, first_line, nearest
+from diffspace.checks import check_integer, check_type, first_line, nearest
 from diffspace.conditions import Condition
-from diffspace.config import to_config
+from diffspace.config import build, to_config
 from diffspace.files import atomic_paths, save_tensors, write_text, writing
+from diffspace.networks import skeleton
 from diffspace.notebook import Shown
+from diffspace.parts import allow_parts
 from diffspace.preconditioning import Preconditioned
 from diffspace.protocols import PAPER_RANGE, PAPER_SIGMA_DATA, Cond
 from diffspace.sampling.streams import random_labels
@@ -36,24 +38,27 @@ class Model(Shown, torch.nn.Module):
     It is a `Denoiser` in the model's space; `decode` converts samples to raw values.
 
     Args:
-        denoiser: with a network whose config states the shape of a sample.
-        transform: from raw values to the model's space.
+        denoiser: with any network; to save it, its `config` holds the arguments of its constructor.
+        transform: from raw values to the model's space. Default: they are the same.
         class_names: a name for each class of the network.
         notes: any JSON-able mapping to save with the model, such as its data set and the length of training.
         class_counts: the training samples of each class; () if they are not known. A class without any is not sampled.
+        shape: of one sample, where the config of the network does not state it.
     """
 
     def __init__(
         self,
         denoiser: Preconditioned,
-        transform: Transform,
+        transform: Transform | None = None,
         class_names: tuple[str, ...] = (),
         notes: Mapping[str, Any] | None = None,
         class_counts: tuple[int, ...] = (),
+        shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
+        check_type("denoiser", denoiser, Preconditioned)
         self.denoiser = denoiser
-        self.transform = transform
+        self.transform = Transform() if transform is None else transform
         self.class_names, self.class_counts = tuple(class_names), tuple(class_counts)
         for count in self.class_counts:
             check_integer("class_counts", count, 0)
@@ -61,9 +66,7 @@ class Model(Shown, torch.nn.Module):
             expected = f"{len(self.class_names)}, one for each class, not all 0"
             raise ValueError(f"class_counts: expected {expected}, got {self.class_counts}")
         self.notes: dict[str, Any] = dict(notes or {})
-        if denoiser.sample_shape is None:
-            raise ValueError("denoiser: its network has no config that states the shape of a sample")
-        self.sample_shape: tuple[int, ...] = denoiser.sample_shape
+        self.sample_shape: tuple[int, ...] = _sample_shape(denoiser, shape)
         self.sigma_min, self.sigma_max = denoiser.sigma_min, denoiser.sigma_max
         self.sigma_data, self.sampling_range = denoiser.sigma_data, denoiser.sampling_range
 
@@ -144,13 +147,17 @@ class Model(Shown, torch.nn.Module):
         return str(address)
 
     def save(self, folder: str | Path) -> None:
-        """Write `config.json` and `model.safetensors`, both or neither, to a folder that is created if missing."""
+        """Write `config.json` and `model.safetensors`, both or neither, to a folder that is created if missing.
+
+        ValueError, before anything is written, where the folder would not load: where the config of the network does
+        not make it again, or where a value has no place in JSON.
+        """
         folder = Path(folder)
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        config = {
+        network = getattr(self.denoiser.network, "_orig_mod", self.denoiser.network)  # which torch.compile wraps
+        state = _state(network)
+        config: dict[str, Any] = {
             "format": FORMAT,
-            "network": to_config("network", self.denoiser.network),
+            "network": to_config("network", network),
             "preconditioning": to_config("preconditioning", self.denoiser.preconditioning),
             "transform": dataclasses.asdict(self.transform),
             "class_names": list(self.class_names),
@@ -158,11 +165,64 @@ class Model(Shown, torch.nn.Module):
             "sampling_range": self.sampling_range,
             "notes": self.notes,
         }
-        text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        state = {name: value.detach().cpu().contiguous() for name, value in self.denoiser.network.state_dict().items()}
+        if self.denoiser.sample_shape is None:
+            config["shape"] = self.sample_shape
+        _check_config(network, config["network"], state)
+        try:
+            text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        except (TypeError, ValueError) as error:  # all but the notes was made above
+            raise ValueError(f"notes: cannot be saved: {first_line(error)}") from None
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         with atomic_paths(folder / CONFIG, folder / WEIGHTS) as (config_file, weights):
             config_file.write_text(text, encoding="utf-8")
             save_tensors(weights, state)
+
+
+def _sample_shape(denoiser: Preconditioned, shape: Sequence[int] | None) -> tuple[int, ...]:
+    """The shape of a sample, as the config of the network or else `shape` states it."""
+    stated = denoiser.sample_shape
+    if shape is None and stated is None:
+        example = "ds.Model(denoiser, shape=(3, 32, 32))"
+        raise ValueError(f"shape: the config of the network states no shape of a sample; pass it, such as {example}")
+    if not isinstance(shape, Sequence | None):
+        raise ValueError(f"shape: expected integers such as (3, 32, 32), got {shape!r}")
+    for side in shape or ():
+        check_integer("shape", side, 1)
+    if shape is not None and stated is not None and tuple(shape) != stated:
+        raise ValueError(f"shape: the config of the network states {stated}, got {tuple(shape)}")
+    return tuple(shape) if stated is None and shape is not None else stated or ()
+
+
+def _state(network: torch.nn.Module) -> dict[str, Tensor]:
+    """The tensors of a network, on the CPU."""
+    state = {}
+    for name, value in network.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"network: its state has a {type(value).__name__}, {name!r}; only tensors can be saved")
+        state[name] = value.detach().cpu().contiguous()
+    return state
+
+
+def _check_config(network: torch.nn.Module, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    """ValueError unless the constructor makes a network with tensors of these names and shapes from the config."""
+    options = {name: value for name, value in config.items() if name not in ("kind", "class")}
+    name = type(network).__name__
+    try:
+        with allow_parts({type(module) for module in network.modules()}):
+            again = skeleton(lambda: build(type(network), options, "network"), len(state)).state_dict()
+    except Exception as error:  # whatever a constructor raises
+        raise ValueError(
+            f"network: {name} could not be loaded, because its config does not make it: {first_line(error)}; "
+            "config is the mapping of the arguments of the constructor"
+        ) from None
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
+    others = {key: tuple(value.shape) for key, value in again.items()}
+    if wrong := next((key for key in (*shapes, *others) if shapes.get(key) != others.get(key)), None):
+        raise ValueError(
+            f"network: {name} could not be loaded, because with the arguments in its config {wrong!r} has shape "
+            f"{others.get(wrong)}, but shape {shapes.get(wrong)} in the network"
+        )
 
 
 def former_range(sigma_data: object) -> tuple[float, float] | None:

@@ -145,7 +145,11 @@ def load_path(path: str) -> Part:
 
 
 def path_of(part: Part | str) -> str:
-    return part if isinstance(part, str) else f"{part.__module__}:{part.__qualname__}"
+    """ "module:Class"; the module of a script that runs is its file's name, under which others import it."""
+    if isinstance(part, str):
+        return part
+    script = getattr(sys.modules["__main__"], "__file__", None) if part.__module__ == "__main__" else None
+    return f"{Path(script).stem if script else part.__module__}:{part.__qualname__}"
 
 
 @functools.cache
@@ -178,7 +182,9 @@ def find(family: str, kind: str, written: str = "", where: str = "") -> Part:
     outside = next(filter(MODULE_CLASS.fullmatch, (written, kind)), None)
     if outside is None:
         raise ValueError(f"{where or family}.kind: {kind!r} is unknown; {nearest(kind, kinds(family))}")
+    module, _, name = outside.partition(":")
+    module = "MODULE" if module == "__main__" else module  # of a notebook: wherever the user keeps it now
     raise ValueError(
         f"{where or family}.kind: {kind!r} is not registered, and a file never imports code; install its package, "
-        f"pass parts=[{outside.rpartition(':')[2]}], or use --part {outside} if you trust that module"
+        f"pass parts=[{name}], or use --part {module}:{name} if you trust that module"
     )

@@ -139,6 +139,11 @@ def _build(parts: ModelParts, path: Path) -> tuple[Model, Report]:
     return model, Report(path.name, parts.format, model, len(parts.state), parts.ignored, parts.assumed)
 
 
+def _alike(one: torch.dtype, other: torch.dtype) -> bool:
+    """Whether two types are both of real numbers, of whatever precision, or else the same."""
+    return one == other or (one.is_floating_point and other.is_floating_point)
+
+
 def fit_network(config: Mapping[str, Any], state: Mapping[str, Tensor], optional: str | None = None) -> torch.nn.Module:
     """The network of a config with these weights; ValueError unless names and shapes match exactly.
 
@@ -154,8 +159,8 @@ def fit_network(config: Mapping[str, Any], state: Mapping[str, Tensor], optional
     for name, value in state.items():
         if value.shape != expected[name].shape:
             raise ValueError(f"{name}: expected shape {tuple(expected[name].shape)}, got {tuple(value.shape)}")
-        if not value.dtype.is_floating_point:
-            raise ValueError(f"{name}: expected floating-point numbers, got {value.dtype}")
+        if not _alike(value.dtype, expected[name].dtype):
+            raise ValueError(f"{name}: expected numbers such as {expected[name].dtype}, got {value.dtype}")
     with plain_defaults():
         network: torch.nn.Module = from_config("network", config)
     network.load_state_dict(state, strict=False)

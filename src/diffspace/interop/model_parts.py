@@ -10,7 +10,7 @@ import torch
 
 from diffspace._shapes import Tensor
 from diffspace.config import from_config
-from diffspace.networks import without_weights
+from diffspace.networks import skeleton
 from diffspace.preconditioning import Preconditioning
 
 
@@ -31,6 +31,4 @@ class ModelParts:
 
 def make_skeleton(config: Mapping[str, Any], state: Collection[Any]) -> torch.nn.Module:
     """The network of a config without its weights; ValueError where it has far more tensors than `state`."""
-    with without_weights(len(state)):
-        network: torch.nn.Module = from_config("network", config)
-    return network
+    return skeleton(lambda: from_config("network", config), len(state))

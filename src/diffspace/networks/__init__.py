@@ -1,6 +1,6 @@
 """Networks F(x; c_noise): an MLP for vectors; the U-Nets DDPM++, NCSN++ and ADM for images (Appendix F.1)."""
 
-from diffspace.networks.meta import without_weights as without_weights
+from diffspace.networks.meta import skeleton as skeleton, without_weights as without_weights
 from diffspace.networks.mlp import MLP as MLP
 from diffspace.networks.unet import (
     ADM as ADM,

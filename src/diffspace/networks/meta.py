@@ -19,6 +19,21 @@ def without_weights(tensors: int = 4_000) -> Iterator[None]:
         yield
 
 
+def skeleton(make: Callable[[], torch.nn.Module], tensors: int = 4_000) -> torch.nn.Module:
+    """The network that `make` makes, without memory for its weights; ValueError for one of far more tensors than these.
+
+    A constructor that reads values of tensors, such as `torch.linspace(0, 1, 3).tolist()`, makes it with weights.
+    """
+    try:
+        with without_weights(tensors):
+            return make()
+    except (RuntimeError, TypeError) as error:
+        if "meta" not in str(error):
+            raise
+    with plain_defaults(), torch.random.fork_rng(devices=[]):
+        return make()
+
+
 class _Counting(TorchFunctionMode):
     """Counts the tensors that are made, and refuses more than `most`."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from diffspace._shapes import Batch, Float, Sigma, Tensor
@@ -37,7 +39,8 @@ class Preconditioned(torch.nn.Module):
     @property
     def sample_shape(self) -> tuple[int, ...] | None:
         """The shape of one sample, if the network states it."""
-        shape = getattr(self.network, "config", {}).get("shape")
+        config = getattr(self.network, "config", None)
+        shape = config.get("shape") if isinstance(config, Mapping) else None
         return None if shape is None else tuple(shape)
 
     @property

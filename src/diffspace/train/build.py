@@ -9,7 +9,7 @@ import torch
 from diffspace.averages.ema import EMA, HalfLife, PowerFunction, Profile
 from diffspace.checks import first_line
 from diffspace.data import DataSet
-from diffspace.networks import without_weights
+from diffspace.networks import skeleton
 from diffspace.objective import AdaptiveNoise, DenoisingLoss, NoiseDistribution, Uncertainty
 from diffspace.preconditioning import Preconditioned
 from diffspace.tensors import plain_defaults
@@ -40,8 +40,7 @@ def check_data(recipe: Recipe, data: DataSet) -> None:
         if images:
             raise ValueError(f"augment: would move the samples but not the condition {images[0]!r}; set augment=none")
     try:
-        with without_weights():
-            make_denoiser(recipe, data, "meta")
+        skeleton(lambda: make_denoiser(recipe, data, torch.get_default_device().type))
     except RuntimeError as error:
         raise ValueError(f"network: {first_line(error)}") from None
 
