@@ -14,6 +14,7 @@ from rich.text import Text
 import diffspace as ds
 from diffspace.cli.app import main
 from diffspace.cli.console import Stages, err, out, progress_bar, table
+from diffspace.cli.drawing import Drawing
 from diffspace.cli.options import parse_seeds
 from diffspace.cli.runs import plan_run, with_classes_of
 from diffspace.data import DataSet, InMemory
@@ -70,18 +71,20 @@ def test_a_folder_that_is_written_anew_holds_one_run(digits_run, tmp_path):
         "000002.png",
         "labels.json",
         "notes.txt",
+        "samples.json",
     ]
 
 
 def test_an_interrupted_folder_has_the_labels_of_its_pictures(digits_run, tmp_path, monkeypatch):
     out = tmp_path / "many"
-    draw = ds.sample_batches
+    draw = Drawing.draw
 
-    def interrupted(*args, **options):
-        yield next(draw(*args, **options))
-        raise KeyboardInterrupt
+    def interrupted(drawing, number, progress):
+        if number:
+            raise KeyboardInterrupt
+        return draw(drawing, number, progress)
 
-    monkeypatch.setattr(ds, "sample_batches", interrupted)
+    monkeypatch.setattr(Drawing, "draw", interrupted)
     options = ["--seeds", "0-5", "--batch", "2", "--class", "3", "--steps", "2"]
     assert main(["sample", str(digits_run), *options, "--out", str(out)]) == 130
     assert json.loads((out / "labels.json").read_text()) == {"000000.png": "3", "000001.png": "3"}
@@ -152,7 +155,7 @@ def test_grid_array_and_folder_hold_the_same_samples(digits_run, tmp_path):
         "001000/001000.png": "2",
     }
     names = sorted(path.name for path in (tmp_path / "singles").iterdir())
-    assert names == ["000003.png", "000004.png", "000005.png", "000009.png", "labels.json"]
+    assert names == ["000003.png", "000004.png", "000005.png", "000009.png", "labels.json", "samples.json"]
     with Image.open(tmp_path / "singles" / "000009.png") as picture:
         single = np.asarray(picture)
     assert np.abs(single.astype(int) - np.round(stored[3, 0] * (255 / 16)).astype(int)).max() <= 16

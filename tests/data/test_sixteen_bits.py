@@ -12,7 +12,8 @@ import torch
 from image_files import pixels, png, write_zip
 from PIL import Image
 
-from diffspace.cli.output import SampleWriter
+import diffspace as ds
+from diffspace.cli.sample_files import sample_writer
 from diffspace.data import ImageFolder, ImageZip, encode_dataset, image_source, load_data, prepare
 from diffspace.figures import to_pixels
 from diffspace.transform import Transform
@@ -149,12 +150,17 @@ def test_prepare_writes_sixteen_bits(tmp_path: Path, destination: str) -> None:
 
 def test_samples_are_written_with_sixteen_bits(tmp_path: Path) -> None:
     data = load_data(folder_of(tmp_path / "x", SCANS))
-    with SampleWriter(tmp_path / "out", data.transform, data.sample_shape) as writer:
-        writer.add(data.transform.inverse(data.batch()), range(12))
+
+    def model(transform: Transform, shape: tuple[int, ...]) -> ds.Model:
+        network = ds.networks.MLP(shape, width=4, depth=1)
+        return ds.Model(ds.Preconditioned(network, ds.EDMPreconditioning(0.5)), transform)
+
+    with sample_writer(tmp_path / "out", model(data.transform, data.sample_shape), range(12)) as writer:
+        writer.add(0, data.transform.inverse(data.batch()))
     assert torch.equal(load_data(tmp_path / "out").raw(), data.raw())
     for transform, shape in ((data.transform, (3, 6, 8)), (Transform(), (1, 6, 8))):
         with pytest.raises(ValueError, match=r"--out: PNGs would lose bits of samples of \w+; write them to an \.npz"):
-            SampleWriter(tmp_path / "colours", transform, shape)
+            sample_writer(tmp_path / "colours", model(transform, shape), range(12))
     picture = to_pixels(data.raw(), data.transform)
     assert (picture.min(), picture.max()) == (0, 255)  # for the eye
 

@@ -14,9 +14,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
+
+import typer
 
 _POLL_SECONDS = 0.1
 _SAVING_SECONDS = 60.0  # what processes without a launcher have to save, before they end without
@@ -28,6 +30,18 @@ _LOST = "lost the connection to the others"
 def is_launched() -> bool:
     """Whether this process is one of several that were started together."""
     return "WORLD_SIZE" in os.environ
+
+
+def start_processes(count: int | None, arguments: Sequence[str]) -> None:
+    """For `--processes`: run the command in `count` processes and exit, unless this is already one of several.
+
+    ValueError where others than `count` were started together.
+    """
+    if is_launched():
+        if str(count or os.environ["WORLD_SIZE"]) != os.environ["WORLD_SIZE"]:
+            raise ValueError(f"--processes: {count}, but {os.environ['WORLD_SIZE']} were started together")
+    elif count is not None and count > 1:
+        raise typer.Exit(launch(count, arguments))
 
 
 def launch(count: int, arguments: Sequence[str]) -> int:
@@ -117,6 +131,26 @@ def follow_launcher() -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
+
+
+@contextlib.contextmanager
+def signals_interrupt() -> Iterator[None]:
+    """End the block at the first SIGINT or SIGTERM, by an exception that lets it clean up; ignore those that follow.
+
+    A process of several gets Ctrl-C twice: from the terminal, and from the one that started it.
+    """
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        for each in previous:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def complain(line: str) -> None:

@@ -25,15 +25,17 @@ MOST_SAMPLES = 1_000_000
 """Samples of one command, whose seeds are a list."""
 
 
-def integer_option(help: str, *flags: str, minimum: int = 1, maximum: int | None = None) -> Any:
-    """An option for an integer from `minimum` to `maximum`."""
+def integer_option(
+    help: str, *flags: str, minimum: int = 1, maximum: int | None = None, panel: str | None = None
+) -> Any:
+    """An option for an integer from `minimum` to `maximum`, in a section of the help."""
 
     def check(context: Any, param: Any, value: int | None) -> int | None:
         if value is not None:
             check_integer(param.opts[0], value, minimum, maximum)
         return value
 
-    return Option(*flags, help=help, callback=check)
+    return Option(*flags, help=help, callback=check, rich_help_panel=panel)
 
 
 def _import(names: list[str] | None) -> list[str] | None:
@@ -68,6 +70,12 @@ Size = Annotated[
 Steps = Annotated[int, integer_option("Steps of the Heun sampler.")]
 FirstSeed = Annotated[int, integer_option("Seed of the first sample; the others follow.", minimum=0, maximum=LAST_SEED)]
 Batch = Annotated[int, integer_option("Samples in a batch.")]
+ProcessCount = Annotated[
+    int | None,
+    integer_option(
+        "Processes on this machine; torchrun starts them on several. Default: one.", "--processes", maximum=1024
+    ),
+]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace what exists already.")]
 Device = Annotated[str | None, Option(help="cpu, cuda, cuda:1 or mps. Default: the best available.")]
 Parts = Annotated[

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -48,7 +47,7 @@ def train_command(
 ) -> None:
     """Train a model. Ctrl-C and SIGTERM save the run after the current step, then stop."""
     from diffspace.cli import console
-    from diffspace.cli.launch import is_launched, launch
+    from diffspace.cli.launch import is_launched, start_processes
     from diffspace.cli.output import check_place
     from diffspace.cli.runs import open_run, plan_run, read_run
     from diffspace.config import from_text
@@ -61,11 +60,9 @@ def train_command(
     for option, value in (("data", data), ("--recipe", recipe), ("--out", out), ("--transfer", transfer)):
         if resume is not None and value is not None:
             raise ValueError(f"--resume: uses the recipe in the folder, changed by key=value; remove {option}")
-    if is_launched() and str(processes or os.environ["WORLD_SIZE"]) != os.environ["WORLD_SIZE"]:
-        raise ValueError(f"--processes: {processes}, but {os.environ['WORLD_SIZE']} were started together")
+    if is_launched() or not dry_run:
+        start_processes(processes if is_launched() or processes is not None else _default_count(device), ctx.obj)
     rank, _, local_rank = started_together()
-    if not is_launched() and not dry_run and (count := _default_count(device) if processes is None else processes) > 1:
-        raise typer.Exit(launch(count, ctx.obj))
 
     check_measurements([from_text("measurement", text) for text in measure or []])
     if measure:

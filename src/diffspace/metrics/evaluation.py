@@ -231,7 +231,7 @@ def evaluate(
         samples_n=len(samples),
         train_n=len(train),
         held_out_n=len(held_out),
-        seeds=_as_ranges(seeds),
+        seeds=as_ranges(seeds),
         subset_seed=subset_seed,
         frechet=tuple(frechet),
         recognised=_recognised(classifier, data, classes) if classifier is not None and classes else None,
@@ -304,7 +304,7 @@ def _first_of_classes(order: Tensor, counts: Tensor, labels: Tensor) -> Tensor:
     return torch.cat([order[labels[order] == c][:count] for c, count in enumerate(counts.tolist())])
 
 
-def _as_ranges(seeds: Sequence[int]) -> str:
+def as_ranges(seeds: Sequence[int]) -> str:
     """Seeds as ranges: "0-63, 70"."""
     breaks = [i for i, (a, b) in enumerate(itertools.pairwise(seeds), 1) if b != a + 1]
     runs = [(seeds[start], seeds[stop - 1]) for start, stop in itertools.pairwise([0, *breaks, len(seeds)])]

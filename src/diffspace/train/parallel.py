@@ -10,10 +10,10 @@ import inspect
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -23,6 +23,8 @@ from diffspace._shapes import Tensor
 from diffspace.checks import check_integer, first_line
 
 Strategy: TypeAlias = Literal["ddp", "fsdp"]
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 _PATIENCE = timedelta(hours=2)  # the others wait while the first process draws and scores
 _MEETING = timedelta(minutes=30)  # which schedulers take to start all processes
 _SILENCE = 10.0  # seconds of waiting for the others, after which it is said
@@ -186,6 +188,23 @@ class Processes:
         box = [value]
         dist.broadcast_object_list(box, device=torch.device("cpu"))
         return box[0]
+
+    def spread(self, work: Callable[[_Item], _Result], items: Sequence[_Item]) -> Iterator[_Result]:
+        """`work` of each item in order, on the first process; the others do their share and yield nothing.
+
+        Each does every `count`-th item. The results travel, so that only the first process needs to reach the files
+        that it writes; they are tensors of the CPU and what else can be pickled.
+        """
+        for first in range(0, len(items), self.count):
+            own = first + self.rank
+            result = work(items[own]) if own < len(items) else None
+            if self.count == 1:
+                results: list[Any] = [result]
+            else:
+                results = [None] * self.count
+                dist.gather_object(result, results if self.first else None)
+            if self.first:
+                yield from results[: len(items) - first]
 
     def barrier(self) -> None:
         """Wait until all processes are here."""
