@@ -125,8 +125,13 @@ def _draw_preview(held_out: DataSet, model: Model, path: Path) -> None:
         cond = held_out.cond(chosen, model.condition_names)
     samples = sample(model, seeds=range(count), cond=cond, execution=Execution(batch_size=256))
     with atomic_path(path) as temporary:
-        names = [model.class_names[k] for k in classes[: count // 8]]
-        save_samples(temporary, model.decode(samples.x), model.transform, columns=8, names=names)
+        save_samples(temporary, model.decode(samples.x), model.transform, 8, classes_of(cond), model.class_names)
+
+
+def classes_of(cond: Cond | None) -> Tensor | None:
+    """The class numbers among conditions; None where there are none."""
+    labels = (cond or {}).get("labels")
+    return labels if labels is not None and labels.ndim == 1 else None
 
 
 def _of_model(model: Model) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from diffspace.cli.options import (
 from diffspace.cli.sampler_options import build_sampler, with_sampler_options
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.nn import Module
 
     from diffspace.cli.drawing import Drawing, Known, Start
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from diffspace.train import Processes
 
 _RESAMPLINGS = 10
+_BEHIND = 2000  # held-out data behind points and lines
 _IMAGES = "From an image, or an array (.npy) of other data"
 
 
@@ -123,9 +125,8 @@ def sample_command(
         request = {"guidance": guidance, "guide": weaker and identity(weaker), **speed, **drawing.facts()}
         writer = None
         if group.first:
-            writer = sample_writer(
-                out, loaded, seed_list, cond, batch, request, columns=columns, subdirs=subdirs, overwrite=overwrite
-            )
+            layout: dict[str, Any] = {"columns": columns, "behind": _held_out(model, loaded, out), "subdirs": subdirs}
+            writer = sample_writer(out, loaded, seed_list, cond, batch, request, overwrite=overwrite, **layout)
         for each in [loaded] if weaker is None else [loaded, weaker]:
             _prepare(each.denoiser.network, precision, compile, winograd)
         told = _draw(drawing, writer, group)
@@ -168,6 +169,20 @@ def _read_images(
         known = read_given("--inpaint", inpaint, model, note)
         return Known(known.raw, read_mask(mask, model, known), resamplings or _RESAMPLINGS)
     return None
+
+
+def _held_out(source: str, model: ds.Model, out: Path) -> Tensor | None:
+    """Held-out data to draw behind points and lines, where the model is that of a run whose data are there."""
+    from diffspace.cli.runs import load_data_of, open_recipe
+
+    if out.suffix != ".png" or len(model.sample_shape) > 2:
+        return None
+    try:
+        recipe = open_recipe(Path(source))
+        held_out = load_data_of(Path(source), recipe, model, lambda text: None)[1]
+        return held_out.raw(held_out.sample_numbers(_BEHIND)) if len(held_out) else None
+    except (ValueError, OSError):  # a model without a run, or data that have moved: the samples are drawn alone
+        return None
 
 
 def _draw(drawing: Drawing, writer: SampleWriter | None, group: Processes) -> str:

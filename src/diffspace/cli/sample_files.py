@@ -23,6 +23,7 @@ import torch
 
 from diffspace._shapes import Shaped, Tensor
 from diffspace.cli.output import check_place, check_target, write_json
+from diffspace.cli.runs import classes_of
 from diffspace.figures.samples import fits_png, is_image, save_image, save_samples, to_stored
 from diffspace.files import atomic_path, read_json, reading, write_text, writing
 from diffspace.locking import FolderLock
@@ -220,12 +221,20 @@ class FileWriter(SampleWriter):
     """A grid (.png) or an array (.npz), written at the end.
 
     If there is more than one batch, they are kept until then in a folder beside the file, `.NAME.parts`, with which the
-    same request goes on. ValueError, before any work is done, where the file cannot be written, or exists.
+    same request goes on. `behind` are data to draw behind lines and points. ValueError, before any work is done, where
+    the file cannot be written, or exists.
     """
 
-    def __init__(self, *args: Any, overwrite: bool = False, columns: int | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        overwrite: bool = False,
+        columns: int | None = None,
+        behind: Tensor | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(*args, **options)
-        self.columns = columns
+        self.columns, self._behind = columns, behind
         if self.path.suffix not in (".png", ".npz"):
             raise ValueError(f"--out: expected a name that ends in .png or .npz, or a folder, got {self.path}")
         if columns is not None and self.path.suffix != ".png":
@@ -276,7 +285,8 @@ class FileWriter(SampleWriter):
     def _write(self, raw: Tensor) -> None:
         with atomic_path(self.path) as temporary:
             if self.path.suffix == ".png":
-                save_samples(temporary, raw, self.transform, self.columns)
+                names, behind = self.class_names, self._behind
+                save_samples(temporary, raw, self.transform, self.columns, classes_of(self.cond), names, behind)
                 return
             arrays: dict[str, Any] = {"x": raw.numpy(), "seeds": np.asarray(self.seeds)}
             arrays |= {name: value.numpy() for name, value in self.cond.items()}
@@ -286,13 +296,19 @@ class FileWriter(SampleWriter):
 
 
 def sample_writer(
-    path: Path, model: Model, *args: Any, columns: int | None = None, subdirs: bool = False, **options: Any
+    path: Path,
+    model: Model,
+    *args: Any,
+    columns: int | None = None,
+    behind: Tensor | None = None,
+    subdirs: bool = False,
+    **options: Any,
 ) -> SampleWriter:
     """The writer of the file or folder that a name asks for; the options are those of the two."""
     if path.suffix:
         if subdirs:
             raise ValueError(f"--subdirs: has no effect on {path}; use it with a folder of pictures")
-        return FileWriter(path, model, *args, columns=columns, **options)
+        return FileWriter(path, model, *args, columns=columns, behind=behind, **options)
     shape = model.sample_shape
     if not is_image(shape):
         raise ValueError(f"--out: samples of shape {tuple(shape)} are not pictures; write them to an .npz")

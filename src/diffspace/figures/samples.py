@@ -19,6 +19,12 @@ from diffspace.sampling import Samples
 from diffspace.transform import Transform
 
 _SEEN = 64  # pixels that the longer side of an image has at least
+_LEAST, _MOST = 192, 4096  # pixels of the longer side of a grid
+_SLICES = 8  # of a volume
+_BEHIND = 100  # data behind samples
+_SQUARES = 8  # of a checkerboard along an image
+_CLASSES = 20  # that have rows of their own
+_CHANNELS = 6  # of a signal that have axes of their own
 
 
 def is_image(sample_shape: Sequence[int]) -> bool:
@@ -44,9 +50,11 @@ def to_pixels(raw: Shaped[Tensor, "batch *dims"], transform: Transform) -> np.nd
 def grid(pixels: np.ndarray, columns: int | None = None) -> np.ndarray:
     """Images of (n, H, W) or (n, H, W, C) in one picture, row by row, with a hair of space between them.
 
-    One-channel images are turned to ink on paper: their highest value is black.
+    One-channel images are turned to ink on paper: their highest value is black. Transparent ones lie on a checkerboard.
     """
     n, height, width = pixels.shape[:3]
+    if pixels.shape[3:] == (4,):
+        pixels = _on_checkerboard(pixels)
     if pixels.ndim == 3:
         pixels = 255 - pixels
     columns = min(columns or math.ceil(math.sqrt(n)), n)
@@ -57,6 +65,17 @@ def grid(pixels: np.ndarray, columns: int | None = None) -> np.ndarray:
         top, left = (k // columns) * (height + gap) + gap, (k % columns) * (width + gap) + gap
         canvas[top : top + height, left : left + width] = image
     return canvas
+
+
+def _on_checkerboard(pixels: np.ndarray) -> np.ndarray:
+    """RGBA images as RGB, on squares of white and gray."""
+    height, width = pixels.shape[1:3]
+    square = max(1, max(height, width) // _SQUARES)
+    rows, columns = np.arange(height) // square, np.arange(width) // square
+    board = np.where((rows[:, None] + columns) % 2, 205.0, 255.0)[..., None]
+    alpha = pixels[..., 3:] / 255
+    over: np.ndarray = (pixels[..., :3] * alpha + board * (1 - alpha)).round().astype(np.uint8)
+    return over
 
 
 def fits_png(transform: Transform, channels: int) -> bool:
@@ -97,18 +116,60 @@ def picture(
 
     `cells` are the places of the images where some of the `columns`·len(names) stay empty.
     """
-    pixels, factor = to_pixels(raw, transform), max(1, _SEEN // max(raw.shape[2:]))
+    pixels = to_pixels(raw, transform)
     if cells is not None:
         blank = 0 if pixels.ndim == 3 else 255
         images = np.full(((columns or 1) * len(names), *pixels.shape[1:]), blank, np.uint8)
         images[list(cells)] = pixels
         pixels = images
-    drawn = grid(pixels, columns).repeat(factor, 0).repeat(factor, 1)
+    drawn = grid(pixels, columns)
+    longest = max(drawn.shape[:2])
+    factor = max(1, min(max(_SEEN // max(raw.shape[2:]), _LEAST // longest), _MOST // longest))
+    drawn = drawn.repeat(factor, 0).repeat(factor, 1)
     if not names:
         return drawn
     if drawn.ndim == 2:
         drawn = np.stack([drawn] * 3, -1)
     return np.concatenate([_names_of_rows(names, len(drawn))[..., : drawn.shape[2]], drawn], 1)
+
+
+def rows_by_class(
+    labels: Sequence[int], names: Sequence[str] = (), columns: int | None = None
+) -> tuple[list[int], list[int], int, tuple[str, ...]] | None:
+    """A grid with the samples of each class in rows of their own: their order, cells, columns, and the names of rows.
+
+    The first row of a class has its name, or #k. None where rows would be many and short: more than 20 classes, or less
+    than two samples in a class.
+    """
+    classes = sorted(set(labels))
+    if len(classes) > _CLASSES or len(labels) < 2 * len(classes):
+        return None
+    members = {c: [k for k, label in enumerate(labels) if label == c] for c in classes}
+    width = columns or min(max(map(len, members.values())), max(8, math.ceil(math.sqrt(1.5 * len(labels)))))
+    order: list[int] = []
+    cells: list[int] = []
+    rows: list[str] = []
+    for c, found in members.items():
+        cells += [len(rows) * width + k for k in range(len(found))]
+        order += found
+        rows += [names[c] if names else f"#{c}"] + [""] * (-(-len(found) // width) - 1)
+    return order, cells, width, tuple(rows)
+
+
+def as_slices(raw: Shaped[Tensor, "batch *dims"]) -> Shaped[Tensor, "rows slices channels height width"] | None:
+    """Up to 8 slices, evenly spaced, of volumes (B, C, D, H, W), or the channels of maps (B, C, H, W); None of others.
+
+    Channels that are no colours have rows of their own.
+    """
+    if raw.ndim == 4:
+        raw = raw[:, None]
+    if raw.ndim != 5:
+        return None
+    if raw.shape[1] not in (1, 3):
+        raw = raw.flatten(0, 1)[:, None]
+    depth = raw.shape[2]
+    chosen = np.unique(np.linspace(0, depth - 1, min(depth, _SLICES)).round().astype(int))
+    return raw[:, :, chosen].transpose(1, 2)
 
 
 def _names_of_rows(names: Sequence[str], height: int) -> np.ndarray:
@@ -149,44 +210,46 @@ def draw_samples(
     columns: int | None = None,
     labels: Int[Tensor, "batch"] | None = None,
     names: Sequence[str] = (),
+    behind: Shaped[Tensor, "data *dims"] | None = None,
 ) -> None:
     """Images in a grid without a frame, points in a plane, other arrays as lines over the index.
 
-    Points and lines have the colours of their classes, and with `names` a key to them.
+    Points and lines have the colours of their classes, and with `names` a key to them. Data `behind` them are gray.
     """
     if is_image(raw.shape[1:]):
         ax.imshow(grid(to_pixels(raw, transform), columns), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         ax.set_axis_off()
         return
     values = raw.to(torch.float64).flatten(1).cpu().numpy()
+    data = None if behind is None else behind.to(torch.float64).flatten(1).cpu().numpy()
     classes = None if labels is None else labels.tolist()
+    palette = theme().palette
     if values.shape[1] == 2:
+        if data is not None:
+            ax.scatter(data[:, 0], data[:, 1], s=3, c=theme().gray, alpha=0.4, lw=0)
         draw_points(ax, values, classes)
     elif values.shape[1] == 1:
-        edges = np.linspace(values.min(), values.max(), 61).tolist()
+        every = values if data is None else np.concatenate([values, data])
+        edges = np.linspace(every.min(), every.max(), 61).tolist()
+        if data is not None:
+            ax.hist(data[:, 0], edges, density=True, histtype="step", color=theme().gray)
         for k in sorted(set(classes or [0])):
             group = values[:, 0] if classes is None else values[[c == k for c in classes], 0]
-            ax.hist(
-                group,
-                edges,
-                density=True,
-                histtype="stepfilled",
-                color=theme().palette[k % len(theme().palette)],
-                alpha=0.5,
-            )
+            ax.hist(group, edges, density=True, histtype="stepfilled", color=palette[k % len(palette)], alpha=0.5)
         tidy(ax)
     else:
+        for line in [] if data is None else data[:_BEHIND]:
+            ax.plot(line, color=theme().gray, lw=0.6, alpha=0.5)
         for k, line in enumerate(values[:32]):
-            ax.plot(
-                line,
-                color=theme().ink if classes is None else theme().palette[classes[k] % len(theme().palette)],
-                lw=0.6,
-                alpha=0.5,
-            )
+            colour = theme().ink if classes is None else palette[classes[k] % len(palette)]
+            ax.plot(line, color=colour, lw=0.6, alpha=0.5 if data is None else 0.8)
         tidy(ax)
-    if classes and 0 < len(names) <= len(theme().palette):
+    if classes and 0 < len(names) <= len(palette):
         for k in sorted(set(classes)):
-            ax.plot([], [], "o", ms=4, color=theme().palette[k], label=plain(names[k]))
+            ax.plot([], [], "o", ms=4, color=palette[k], label=plain(names[k]))
+    if data is not None:
+        ax.plot([], [], "o", ms=4, color=theme().gray, label="held-out data")
+    if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize=8)
 
 
@@ -195,10 +258,21 @@ def samples_figure(
     transform: Transform,
     labels: Int[Tensor, "batch"] | None = None,
     names: Sequence[str] = (),
+    behind: Shaped[Tensor, "data *dims"] | None = None,
 ) -> Figure:
-    """A plot of samples that are not images."""
-    figure = new_figure(4.5, 4.5 if math.prod(raw.shape[1:]) == 2 else 3)
-    draw_samples(figure.subplots(), raw, transform, labels=labels, names=names)
+    """A plot of samples that are not images; each of a few channels of signals has axes of its own."""
+    if not (raw.ndim == 3 and 1 < raw.shape[1] <= _CHANNELS and raw.shape[2] > 2):
+        figure = new_figure(4.5, 4.5 if math.prod(raw.shape[1:]) == 2 else 3)
+        draw_samples(figure.subplots(), raw, transform, labels=labels, names=names, behind=behind)
+        return figure
+    count = raw.shape[1]
+    figure = new_figure(4.5, 1 + 1.6 * count)
+    for c, ax in enumerate(figure.subplots(count, 1, sharex=True)):
+        data = None if behind is None else behind[:, c]
+        draw_samples(ax, raw[:, c], transform, labels=labels, names=names, behind=data)
+        ax.set_ylabel(f"channel {c}")
+        if c and ax.get_legend() is not None:
+            ax.get_legend().remove()
     return figure
 
 
@@ -207,13 +281,42 @@ def save_samples(
     raw: Shaped[Tensor, "batch *dims"],
     transform: Transform,
     columns: int | None = None,
+    labels: Int[Tensor, "batch"] | None = None,
     names: Sequence[str] = (),
+    behind: Shaped[Tensor, "data *dims"] | None = None,
 ) -> None:
-    """A PNG: a plot, or a grid of images (`picture`) with a name for each row."""
+    """A PNG of samples: images in a grid with rows for each class, volumes as a row of slices each, others in a plot.
+
+    Args:
+        path: the file.
+        raw: the samples (B, *dims).
+        transform: of the data.
+        columns: of a grid. Default: as many as make it about square.
+        labels: the class of each sample.
+        names: of the classes.
+        behind: data to draw behind lines and points.
+    """
+    classes = None if labels is None else labels.tolist()
+    slices = None if is_image(raw.shape[1:]) else as_slices(raw)
+    if slices is not None:
+        order = np.argsort(classes, kind="stable").tolist() if classes else list(range(len(raw)))
+        each = len(slices) // len(raw)
+        rows = [k * each + c for k in order for c in range(each)]
+        shown = (
+            [names[classes[k]] if names else f"#{classes[k]}" for k in order for _ in range(each)] if classes else []
+        )
+        pixels = picture(slices[rows].flatten(0, 1), transform, slices.shape[1], names=shown)
+        save_image(path, pixels)
+        return
     if not is_image(raw.shape[1:]):
-        samples_figure(raw, transform).savefig(path, format="png")
-    else:
-        save_image(path, picture(raw, transform, columns, names=names))
+        samples_figure(raw, transform, labels, names, behind).savefig(path, format="png", dpi=160)
+        return
+    found = None if classes is None else rows_by_class(classes, names, columns)
+    if found is None:
+        save_image(path, picture(raw, transform, columns))
+        return
+    order, cells, columns, rows_named = found
+    save_image(path, picture(raw[order], transform, columns, cells=cells, names=rows_named))
 
 
 def trajectory_figure(samples: Samples, transform: Transform, *, count: int = 3, columns: int = 10) -> Figure:
