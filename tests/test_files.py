@@ -1,6 +1,7 @@
 import errno
 import os
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from diffspace.files import (
     read_bytes,
     read_json,
     reading,
+    save_array,
     save_tensors,
     write_text,
     writing,
@@ -182,3 +184,20 @@ def test_entries_and_their_types(tmp_path):
             read_json(path, **entries)
     with pytest.raises(ValueError, match="expected a mapping of names to values, got a list"):
         check_entries([])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")
+def test_an_array_is_written_whole_or_not_at_all(tmp_path):
+    import resource
+
+    array = np.arange(500)
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, former[1]))  # less than a buffer: numpy.save notices nothing
+    try:
+        with pytest.raises(OSError, match=r"x\.npy"), atomic_path(tmp_path / "x.npy") as temporary:
+            save_array(temporary, array)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+    assert not list(tmp_path.iterdir())
+    save_array(tmp_path / "x.npy", array)
+    assert np.array_equal(np.load(tmp_path / "x.npy"), array)

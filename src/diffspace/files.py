@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import errno
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -213,6 +214,15 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str,
     """Write a safetensors file, atomically; OSError if the disk is full or the file cannot be written."""
     with atomic_path(path) as temporary:
         save_tensors(temporary, tensors, facts)
+
+
+def save_array(path: Path, array: Any) -> None:
+    """Write a .npy file, in place. `numpy.save` to a file does not notice that the disk is full."""
+    import numpy as np
+
+    content = io.BytesIO()
+    np.save(content, array, allow_pickle=False)
+    path.write_bytes(content.getbuffer())
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str] | None = None) -> None:

@@ -25,7 +25,7 @@ from diffspace._shapes import Shaped, Tensor
 from diffspace.cli.output import check_place, check_target, write_json
 from diffspace.cli.runs import classes_of
 from diffspace.figures.samples import fits_png, is_image, save_image, save_samples, to_stored
-from diffspace.files import atomic_path, read_json, reading, write_text, writing
+from diffspace.files import atomic_path, read_json, reading, save_array, write_text, writing
 from diffspace.locking import FolderLock
 from diffspace.metrics.evaluation import as_ranges
 from diffspace.model import Model
@@ -267,8 +267,8 @@ class FileWriter(SampleWriter):
         self._raw[number] = raw
         part = self._part(number)
         if part is not None:
-            with atomic_path(part) as temporary, temporary.open("wb") as file:
-                np.save(file, raw.numpy())
+            with atomic_path(part) as temporary:
+                save_array(temporary, raw.numpy())
 
     def _end(self, failed: bool) -> None:
         if failed:

@@ -29,6 +29,7 @@ from diffspace.files import (
     read_bytes,
     read_manifest,
     reading,
+    save_array,
     write_text,
     writing,
 )
@@ -196,7 +197,7 @@ def _describe(folder: Path, data: DataSet, about: Mapping[str, Any]) -> tuple[tu
 
     if data.labels is not None:
         with atomic_path(folder / LABELS) as temporary:
-            np.save(temporary, data.labels.numpy())
+            save_array(temporary, data.labels.numpy())
     stored = _open_array(folder / LATENTS)
     moments = channel_moments(torch.from_numpy(np.array(stored[i : i + _PART])) for i in range(0, len(stored), _PART))
     shift, scale = standardising(moments)
