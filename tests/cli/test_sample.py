@@ -134,6 +134,22 @@ def test_inpainting_keeps_the_rest_to_the_bit(models, tmp_path):
     assert not changed[:, :2].any()
 
 
+def test_held_out_data_lie_behind_lines_and_points(tmp_path, monkeypatch):
+    data = ["swissroll", "data.n=200", "network.width=8", "images=100", "batch_size=50", "ramp_images=0"]
+    assert main(["train", *data, "--out", str(tmp_path / "run")]) == 0
+    seen = []
+    monkeypatch.setattr(
+        "diffspace.cli.sample_files.save_samples", lambda *args: seen.append(args[-1]) or args[0].touch()
+    )
+    for source in ("run", "alone"):
+        words = [str(tmp_path / source), "--steps", "2", "--out", str(tmp_path / f"{source}.png")]
+        assert main(["sample", *words]) == 0
+        ds.load(tmp_path / "run").save(tmp_path / "alone")
+    _, held_out = ds.data.load_data("swissroll", n=200).split()
+    assert torch.equal(seen[0].sort(0).values, held_out.raw().sort(0).values)
+    assert seen[1] is None
+
+
 class TestMistakes:
     @pytest.mark.parametrize(
         ("options", "message"),

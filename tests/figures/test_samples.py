@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import diffspace as ds
 from diffspace.data import DataSet, InMemory
 from diffspace.figures import draw_samples, trajectory_figure
 from diffspace.figures.report import _samples_section
-from diffspace.figures.samples import picture
+from diffspace.figures.samples import picture, rows_by_class, samples_figure, save_samples
 from diffspace.figures.style import new_figure
 from diffspace.transform import PIXELS
 
@@ -102,4 +103,71 @@ def test_paths_in_a_plane_and_signals_on_the_way():
     figure = trajectory_figure(run, ds.Transform(), count=2, columns=5)
     assert len(figure.axes) == 2 * 2 * 5
     np.testing.assert_allclose(figure.axes[9].lines[0].get_ydata(), run.trajectory.denoised[11, 0].flatten(), rtol=1e-5)
+    figure.canvas.draw()
+
+
+def read(path):
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def test_each_class_has_rows_of_its_own(tmp_path):
+    labels = torch.tensor([2, 0, 2, 2, 0, 2, 2])
+    assert rows_by_class(labels.tolist(), ("a", "b", "c"), 3) == (
+        [1, 4, 0, 2, 3, 5, 6],
+        [0, 1, 3, 4, 5, 6, 7],
+        3,
+        ("a", "c", ""),
+    )
+    assert rows_by_class([0, 1, 2, 3, 4]) is None  # rows of one
+    assert rows_by_class(list(range(21)) * 3) is None
+    assert rows_by_class([7] * 1000)[2:] == (39, ("#7", *[""] * 25))
+    raw = (60 * labels).to(torch.uint8).reshape(7, 1, 1, 1).expand(7, 3, 64, 64)
+    save_samples(tmp_path / "x.png", raw, PIXELS, 3, labels, ("a", "b", "c"))
+    drawn = read(tmp_path / "x.png")[..., 0]
+    cells = drawn[36::68, -(3 * 68 + 4) + 36 :: 68]
+    assert cells.tolist() == [[0, 0, 255], [120, 120, 120], [120, 120, 255]]
+
+
+@pytest.mark.parametrize(("count", "side", "expected"), [(1, 8, 190), (64, 8, 584), (10000, 8, 3604), (4, 512, 1117)])
+def test_a_grid_has_a_size_to_look_at(count, side, expected):
+    assert picture(torch.zeros(count, 1, side, side, dtype=torch.uint8), PIXELS).shape == (expected, expected)
+
+
+def test_transparency_lies_on_a_checkerboard():
+    raw = torch.zeros(1, 4, 8, 8, dtype=torch.uint8)
+    raw[0, 0], raw[0, 3, :4], raw[0, 3, 4:, 4:] = 255, 255, 51
+    drawn = picture(raw, PIXELS)[19:-19:19, 19:-19:19]
+    assert drawn.shape == (8, 8, 3)
+    assert (drawn[:4] == [255, 0, 0]).all()
+    light, dark = [255, 255, 255], [205, 205, 205]
+    assert drawn[4, :4].tolist() == [light, dark, light, dark]
+    assert drawn[5, :4].tolist() == [dark, light, dark, light]
+    assert drawn[4, 4].tolist() == [255, 204, 204]
+    assert drawn[4, 5].tolist() == [215, 164, 164]  # a fifth of red, four of gray
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_volume_is_a_row_of_slices_for_each_channel(tmp_path, channels):
+    raw = torch.arange(12.0).reshape(1, 1, 12, 1, 1).expand(2, channels, 12, 64, 64)
+    transform = ds.Transform(lowest=0.0, highest=11.0)
+    save_samples(tmp_path / "x.png", raw, transform, None, torch.tensor([1, 0]), ("a", "b"))
+    drawn = read(tmp_path / "x.png")[..., 0]
+    assert drawn.shape[0] == 2 * channels * 68 + 4
+    cells = drawn[36::68, -(8 * 68 + 4) + 36 :: 68]
+    expected = [255 - round(k / 11 * 255) for k in (0, 2, 3, 5, 6, 8, 9, 11)]
+    assert cells.tolist() == [expected] * (2 * channels)
+
+
+@pytest.mark.parametrize(("shape", "axes"), [((1, 9), 1), ((2, 9), 2), ((7, 9), 1), ((9,), 1), ((2,), 1), ((1,), 1)])
+def test_data_lie_behind_samples(shape, axes):
+    raw, data = torch.zeros(3, *shape), torch.ones(5, *shape)
+    figure = samples_figure(raw, ds.Transform(), torch.tensor([0, 1, 0]), ("one", "two"), data)
+    assert len(figure.axes) == axes
+    told = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert told == ["one", "two", "held-out data"]
+    if len(shape) == 2 or shape == (9,):
+        for ax in figure.axes:
+            lines = [line.get_ydata() for line in ax.lines if len(line.get_xdata())]
+            assert [float(line.mean()) for line in lines] == [1.0] * 5 + [0.0] * 3
     figure.canvas.draw()
