@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -66,8 +67,8 @@ def choose_cond(
     required = getattr(model.denoiser.network, "required", {})
     for name, condition in model.conditioning.items():
         if name not in given and name in required:
-            file = f"{name}={'FILE' if condition.is_image else ','.join(['VALUE'] * condition.channels)}"
-            raise ValueError(f"--cond: the model requires {name!r}, {condition}; pass --cond {file} or --cond FILE.npz")
+            words = example_words(model.denoiser.network).strip()
+            raise ValueError(f"--cond: the model requires {name!r}, {condition}; such as {words}, or --cond FILE.npz")
     _warn_outside(model.conditioning, given, warn)
     if (most := max(map(len, given.values()), default=0)) > len(seeds):
         warn(f"--cond: of {most} rows the first {len(seeds)} are used; --seeds 0-{most - 1} makes a sample for each")
@@ -75,6 +76,19 @@ def choose_cond(
     if "labels" not in cond and (labels := choose_labels(model, classes, seeds, proportional)) is not None:
         cond["labels"] = labels
     return cond or None
+
+
+def example_words(network: object) -> str:
+    """The options of `diffspace sample` for the conditions that a network requires, with the means of the data."""
+    words = []
+    for name, condition in getattr(network, "conditioning", {}).items():
+        if name in getattr(network, "required", {}):
+            means = [f"{mean:.3g}" for mean in condition.shift] * (
+                condition.channels if len(condition.shift) == 1 else 1
+            )
+            value = "FILE" if condition.is_image else condition.names[0] if condition.names else ",".join(means)
+            words.append(f" --cond {shlex.quote(f'{name}={value}')}")
+    return "".join(words)
 
 
 def _in_turn(values: Tensor, count: int) -> Tensor:

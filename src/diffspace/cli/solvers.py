@@ -78,7 +78,8 @@ def solvers_command(
             found |= _fit(problem, calibration, budgets, stage, overwrite)
         comparison = _compare(problem, seed_list, budgets, chosen, found, stage)
     recommended = [(choice, _options(choice.row)) for choice in recommend(comparison)]
-    command = "" if problem.model is None else shlex.join(["diffspace", "sample", source]) + " "
+    words = [word for condition in conditions or () for word in ("--cond", condition)]
+    command = "" if problem.model is None else shlex.join(["diffspace", "sample", source, *words]) + " "
     _print(comparison, recommended, command)
     if figures is not None:
         choices = [{**choice.as_dict(), "command": command + options} for choice, options in recommended]

@@ -128,6 +128,7 @@ def _signals_stop(run: Run) -> Iterator[list[int]]:
 
 def _train(run: Run, resumed: bool) -> None:
     """Train to the end of the recipe or the first signal, and print before and after what happens."""
+    from diffspace.cli.conditions import example_words
     from diffspace.cli.console import err, out as stdout, progress_bar
 
     first, recipe, group = run.processes.first, run.recipe, run.processes
@@ -151,7 +152,8 @@ def _train(run: Run, resumed: bool) -> None:
         if report.images < recipe.images:
             stdout.print(f"continue with: diffspace train --resume {run.folder}")
         if not received:
-            stdout.print(f"next: diffspace sample {run.folder}, diffspace evaluate {run.folder}")
+            words = example_words(run.trainer.denoiser.network)
+            stdout.print(f"next: diffspace sample {run.folder}{words}, diffspace evaluate {run.folder}")
     code = group.max(128 + received[0] if received else 0)  # processes that got no signal end like the others
     if code:
         raise typer.Exit(code)

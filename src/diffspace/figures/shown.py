@@ -110,6 +110,7 @@ def _facts(model: Model) -> list[tuple[str, str]]:
         ("σ range of sampling", f"{low:g} to {high:g}"),
         ("σ_data", "unknown" if model.sigma_data is None else f"{model.sigma_data:g}"),
         ("classes", ", ".join(model.class_names) or "none"),
+        *((f"condition {name!r}", str(condition)) for name, condition in model.conditioning.items()),
         ("data", str(model.notes.get("data", "unknown"))),
     ]
 
