@@ -16,7 +16,7 @@ import torch
 
 from diffspace._shapes import Batch, Float, Int, Shaped, Sigma, Tensor
 from diffspace.checks import check_integer, check_type, first_line, nearest
-from diffspace.conditions import Condition
+from diffspace.conditions import Condition, as_conditions
 from diffspace.config import build, to_config
 from diffspace.files import atomic_paths, save_tensors, write_text, writing
 from diffspace.networks import skeleton
@@ -88,7 +88,8 @@ class Model(Shown, torch.nn.Module):
     @property
     def conditioning(self) -> dict[str, Condition]:
         """The conditions of the network other than the class, by name, with their shapes and statistics."""
-        return dict(getattr(self.denoiser.network, "conditioning", {}))
+        stated = getattr(self.denoiser.network, "conditioning", None)
+        return as_conditions(stated) if isinstance(stated, Mapping) else {}
 
     @property
     def condition_names(self) -> tuple[str, ...]:
