@@ -1,6 +1,7 @@
 """The top level of `diffspace`, imported at first use: all exports of the core packages, and the names below."""
 
 from diffspace.conditions import Condition as Condition
+from diffspace.exporting import export as export
 from diffspace.likelihood import *
 from diffspace.loading import load as load
 from diffspace.model import Model as Model

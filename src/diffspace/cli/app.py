@@ -25,6 +25,7 @@ _COMMANDS = {
     "ema": ("ema:ema_command", "Make averages of the weights of any width after training."),
     "likelihood": ("likelihood:likelihood_command", "Print how likely a model finds held-out data."),
     "convert": ("convert:convert_command", "Convert a checkpoint of another project."),
+    "export": ("export:export_command", "Write a model as a file that runs without diffspace."),
     "figures": ("figures:figures_command", "Draw the figures of the article, and the numbers behind them."),
     "inspect": ("inspect:inspect_command", "Print statistics of a data set and the settings they suggest."),
     "data": ("data:data_app", "Prepare data sets of images, and check them."),
