@@ -154,7 +154,7 @@ def test_the_file_says_what_it_takes_and_gives(tmp_path):
     transform = {name: tuple(v) if isinstance(v, list) else v for name, v in description["transform"].items()}
     assert ds.Transform(**transform) == model.transform
     text = "\n".join(report.lines())
-    for line in ("takes     x: float32 (batch, 5)", "raw data  3·x + 2, within [0.0, 9.0]", "checked   20 inputs"):
+    for line in ("takes     x: float32 (batch, 5)", "raw data  3·x + 2, within [0, 9]", "checked   20 inputs"):
         assert line in text
 
 

@@ -358,13 +358,16 @@ def _draw(model: Model, examples: Mapping[str, Tensor], k: int) -> list[Tensor]:
 
 def _raw(transform: Transform) -> str:
     """How raw values follow from x."""
-    pairs = zip(transform.scale, transform.shift, strict=True)
+    pairs = list(zip(transform.scale, transform.shift, strict=True))
     text = "; ".join(f"{scale:g}·x + {shift:g}" for scale, shift in pairs)
+    text = "x itself" if set(pairs) == {(1, 0)} else text
     text += " for each channel" if len(transform.scale) > 1 else ""
     if transform.kind == "integer":
         text += ", rounded"
-    if transform.lowest is not None or transform.highest is not None:
-        text += f", within [{transform.lowest}, {transform.highest}]"
+    low = -math.inf if transform.lowest is None else transform.lowest
+    high = math.inf if transform.highest is None else transform.highest
+    if low > -math.inf or high < math.inf:
+        text += f", within [{low:g}, {high:g}]"
     return f"{text}, {transform.dtype}"
 
 
