@@ -356,11 +356,12 @@ class Scoring:
         if model.class_names and real_labels is not None and new_labels is not None:
             labels = new_labels[rows]
             classes = (labels, real_labels, new_labels)
+        cond = self.held_out.cond(self._numbers[1][rows], names)
         samples = sample(
             model,
             seeds=self.seeds,
             sampler=Sampler(EDMSteps(self.steps)),
-            cond=self.held_out.cond(self._numbers[1][rows], names),
+            cond=cond,
             execution=Execution(self.batch, progress=stage.steps(len(self.seeds), self.batch)),
         ).x.to(torch.float32)
         # clipped and rounded like the data, as samples are stored
@@ -370,4 +371,19 @@ class Scoring:
             stage("training the classifier of real data")
             classifier = self._classifier
         stage("scoring")
-        return evaluate(samples, real, new, seeds=self.seeds, labels=classes, n=self.n, classifier=classifier)
+        known, own = (
+            part.cond(numbers, list(model.conditioning)) or {}
+            for part, numbers in zip((self.training, self.held_out), self._numbers, strict=True)
+        )
+        conditions = {
+            name: (each.standardise((cond or {})[name]), each.standardise(known[name]), each.standardise(own[name]))
+            for name, each in model.conditioning.items()
+        }
+        return evaluate(
+            *(samples, real, new),
+            seeds=self.seeds,
+            labels=classes,
+            conditions=conditions,
+            n=self.n,
+            classifier=classifier,
+        )

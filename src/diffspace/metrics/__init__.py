@@ -16,6 +16,7 @@ from diffspace.metrics.features import (
     default_extractor as default_extractor,
     frechet_distance as frechet_distance,
 )
+from diffspace.metrics.followed import ConditionScore as ConditionScore
 from diffspace.metrics.neighbours import (
     Closeness as Closeness,
     Memorisation as Memorisation,

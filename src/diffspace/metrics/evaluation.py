@@ -14,6 +14,7 @@ import torch
 from diffspace._shapes import Float, Int, Tensor
 from diffspace.checks import check_integer, check_seed
 from diffspace.metrics.features import FeatureExtractor, FeatureStatistics, default_extractor, frechet_distance
+from diffspace.metrics.followed import ConditionScore, condition_scores
 from diffspace.metrics.neighbours import Memorisation, memorisation
 from diffspace.metrics.recognition import Classifier
 from diffspace.notebook import Shown
@@ -107,6 +108,7 @@ class Scores(Shown):
     recognised: RecognisedScore | None
     memorisation: Memorisation
     notes: tuple[str, ...]
+    conditions: tuple[ConditionScore, ...] = ()
 
     def rows(self) -> list[Row]:
         """The table: what is measured, its value for the samples, for real data, and how it was taken."""
@@ -116,13 +118,16 @@ class Scores(Shown):
         if self.recognised is not None:
             r = self.recognised
             rows.append(Row("recognised as their class", str(r.samples), str(r.held_out), r.classifier))
+        for c in self.conditions:
+            note = f"RMS difference from what was asked for; {c.unrelated:.3g} between unrelated items"
+            rows.append(Row(f"{c.name} of the nearest training item", f"{c.value:.3g}", f"{c.real:.3g}", note))
         m = self.memorisation
         name = "distance to the nearest training item"
         rows.append(Row(name, f"{m.median:.4g}", f"{m.held_out_median:.4g}", "median"))
-        for c in m.closeness:
-            expected = f"{100 * c.expected:.1f} ± {100 * c.standard_error:.1f} %"
-            note = f"the held-out data's {100 * c.quantile:g} % quantile; p = {c.p_value:.2g}"
-            rows.append(Row(f"nearer than {c.threshold:.4g}", f"{100 * c.observed:.1f} %", expected, note))
+        for near in m.closeness:
+            expected = f"{100 * near.expected:.1f} ± {100 * near.standard_error:.1f} %"
+            note = f"the held-out data's {100 * near.quantile:g} % quantile; p = {near.p_value:.2g}"
+            rows.append(Row(f"nearer than {near.threshold:.4g}", f"{100 * near.observed:.1f} %", expected, note))
         rows.append(Row("copies of training items", str(len(m.copies)), str(m.held_out_copies), m.verdict))
         return rows
 
@@ -160,6 +165,7 @@ def evaluate(
     *,
     seeds: Sequence[int],
     labels: tuple[Int[Tensor, "n"], Int[Tensor, "m"], Int[Tensor, "k"]] | None = None,
+    conditions: Mapping[str, tuple[Tensor, Tensor, Tensor]] | None = None,
     classifier: Classifier | None = None,
     extractors: Sequence[FeatureExtractor] = (),
     n: int | None = None,
@@ -178,6 +184,8 @@ def evaluate(
         seeds: the seeds of the samples, in order; they are only recorded.
         labels: the classes of the samples, of the training items and of the held-out items. With them the training
             subsets have as many items of each class as the samples, where the training data have enough.
+        conditions: of the same three, other conditions by name, standardised; measured is that of the nearest training
+            item.
         classifier: a classifier trained on `train` alone, which measures the share of samples that it takes for
             their class; needs labels.
         extractors: give the features; default: the classifier, if there is one, and `default_extractor(train)`.
@@ -237,6 +245,7 @@ def evaluate(
         recognised=_recognised(classifier, data, classes) if classifier is not None and classes else None,
         memorisation=memorisation(samples, train, held_out),
         notes=tuple(notes),
+        conditions=condition_scores(samples, train, held_out, dict(conditions or {})),
     )
 
 
