@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 
 import pytest
 
@@ -59,3 +60,27 @@ def test_a_wrong_request_is_one_line(tmp_path, capsys, words, message):
 def test_all_figures_are_listed(capsys):
     assert main(["figures", "--list"]) == 0
     assert {entry.name for entry in ENTRIES} <= {line.split()[0] for line in capsys.readouterr().out.splitlines()}
+
+
+@pytest.mark.slow
+def test_all_figures_are_drawn_in_both_themes_with_their_numbers(tmp_path):
+    assert main(["figures", "--out", str(tmp_path / "f"), "--format", "svg", "--still"]) == 0
+    page = (tmp_path / "f" / "index.html").read_text(encoding="utf-8")
+    for entry in ENTRIES:
+        assert f'id="{entry.name}"' in page
+        light, dark = ((tmp_path / "f" / f"{entry.name}-{theme}.svg").read_text() for theme in ("light", "dark"))
+        assert light != dark
+        tables = list((tmp_path / "f").glob(f"{entry.name}*.csv"))
+        assert tables
+        for table in tables:
+            with table.open(encoding="utf-8") as file:
+                rows = list(csv.reader(file))
+            assert len(rows) > 1
+            assert {len(row) for row in rows} == {len(rows[0])}
+
+
+def test_the_guide_shows_every_figure():
+    text = (Path(__file__).parents[2] / "docs" / "figures.md").read_text(encoding="utf-8")
+    for entry in ENTRIES:
+        assert f"images/figures/{entry.name}.png" in text
+        assert f"`{entry.name}`" in text
