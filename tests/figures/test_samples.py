@@ -121,6 +121,7 @@ def test_each_class_has_rows_of_its_own(tmp_path):
     )
     assert rows_by_class([0, 1, 2, 3, 4]) is None  # rows of one
     assert rows_by_class(list(range(21)) * 3) is None
+    assert rows_by_class([3] * 14 + [5] * 13)[2:] == (7, ("#3", "", "#5", ""))
     assert rows_by_class([7] * 1000)[2:] == (39, ("#7", *[""] * 25))
     raw = (60 * labels).to(torch.uint8).reshape(7, 1, 1, 1).expand(7, 3, 64, 64)
     save_samples(tmp_path / "x.png", raw, PIXELS, 3, labels, ("a", "b", "c"))

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+import diffspace as ds
 from diffspace import Process, VPSchedule, sample, step_noise
 from diffspace.figures import affine_ends
 from diffspace.guidance import MMPS, Mask, Replacement, repaint
@@ -98,6 +99,17 @@ def test_once_is_the_plain_sampler():
             torch.testing.assert_close(result.x, plain.x, rtol=1e-10, atol=1e-12)
             assert torch.equal(result.sigmas, plain.sigmas)
             assert (result.num_steps, result.nfe, result.seeds) == (18, plain.nfe, (0, 1, 2))
+
+
+def test_once_is_the_plain_sampler_in_the_range_that_a_model_states():
+    network = ds.networks.MLP((2,), width=8, depth=1)
+    for sampling_range in (None, (0.1, 7.0)):
+        model = ds.Preconditioned(network, ds.EDMPreconditioning(0.7), sampling_range)
+        known = Replacement(model, torch.tensor([True, False]), torch.tensor([0.6, 0.0]))
+        once = repaint(known, seeds=range(3), resamplings=1)
+        plain = sample(known, seeds=range(3))
+        assert torch.equal(once.sigmas, plain.sigmas)
+        torch.testing.assert_close(once.x, plain.x, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(("resamplings", "jump", "jumps"), [(1, 1, 0), (3, 1, 10), (4, 2, 9), (3, 4, 4), (2, 9, 1)])

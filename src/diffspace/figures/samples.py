@@ -145,7 +145,8 @@ def rows_by_class(
     if len(classes) > _CLASSES or len(labels) < 2 * len(classes):
         return None
     members = {c: [k for k, label in enumerate(labels) if label == c] for c in classes}
-    width = columns or min(max(map(len, members.values())), max(8, math.ceil(math.sqrt(1.5 * len(labels)))))
+    most, widest = max(map(len, members.values())), max(12, math.ceil(math.sqrt(1.5 * len(labels))))
+    width = columns or math.ceil(most / math.ceil(most / widest))
     order: list[int] = []
     cells: list[int] = []
     rows: list[str] = []

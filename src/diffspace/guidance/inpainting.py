@@ -16,6 +16,7 @@ from diffspace.protocols import Cond, Denoiser, sigma_range
 from diffspace.sampling import Execution, GivenSteps, GivenTimes, Sampler, Samples, sample, sample_from, step_noise
 from diffspace.sampling.driver import round_sigmas
 from diffspace.sampling.start import Noise
+from diffspace.sampling.steps import steps_for
 
 
 class Replacement(Wrapper):
@@ -79,7 +80,8 @@ def repaint(
         raise ValueError("execution: trajectory is not supported here; leave it out")
     if noise is None and seeds is None and resamplings > 1:
         raise ValueError("seeds: are missing, from which jumps draw noise; pass seeds, or noise together with latents")
-    levels: list[float] = round_sigmas(denoiser, sampler.steps.sigmas(sigma_range(denoiser))).tolist()
+    steps = steps_for(denoiser, sampler.steps)
+    levels: list[float] = round_sigmas(denoiser, steps.sigmas(sigma_range(denoiser))).tolist()
     piece: Samples | None = None
     jumps, nfe = 0, 0
     for first in range(0, len(levels) - 1, jump):
