@@ -208,11 +208,13 @@ class TestMistakes:
         out = ["--seeds", "0-3", "--steps", "2", "--out", tmp_path / "x.npz"]
         never = save(tmp_path / "never", label_dropout=0.0)
         message = error_of(capsys, never, "--guidance", 2, *out)
-        assert "--guidance: the model has no null condition to guide from: it was trained with labels only" in message
+        assert "--guidance: there is no null condition to guide from: it was trained with labels only" in message
         assert "train with network.label_dropout=0.1; or use --guide MODEL" in message
         assert main(["sample", never, "--guidance", "2", "--guide", real, *map(str, out)]) == 0
         without = save(tmp_path / "without", names=())
-        assert "it has no conditions; or use --guide" in error_of(capsys, without, "--guidance", 2, *out, "--overwrite")
+        assert "the samples have no condition, such as a class; or use --guide" in error_of(
+            capsys, without, "--guidance", 2, *out, "--overwrite"
+        )
         for guide, told in (
             (
                 save(tmp_path / "wide", shape=(3, 8, 16), attn_resolutions=()),

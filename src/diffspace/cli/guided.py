@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import diffspace as ds
 from diffspace.checks import check_number
 from diffspace.guidance import AutoGuidance, ClassifierFree, GuidanceWeight, Interval
 from diffspace.networks.embedding import ConditionedNetwork
-from diffspace.protocols import Denoiser
+from diffspace.protocols import Cond, Denoiser
 
 
 def parse_weight(text: str) -> GuidanceWeight:
@@ -25,10 +25,12 @@ def parse_weight(text: str) -> GuidanceWeight:
         raise ValueError(f"--guidance: {reason}") from None
 
 
-def guide_model(model: ds.Model, guidance: str | None, guide: ds.Model | None, sigmas: Sequence[float]) -> Denoiser:
+def guide_model(
+    model: ds.Model, guidance: str | None, guide: ds.Model | None, sigmas: Sequence[float], cond: Cond | None
+) -> Denoiser:
     """The model, guided by its null condition or by another model; ValueError where that has no effect.
 
-    `sigmas` are the levels at which samples are drawn.
+    `sigmas` are the levels at which samples are drawn, `cond` their conditions.
     """
     if guidance is None:
         if guide is not None:
@@ -42,12 +44,11 @@ def guide_model(model: ds.Model, guidance: str | None, guide: ds.Model | None, s
         _check_guide(model, guide)
         return AutoGuidance(model, guide, weight)
     network = model.denoiser.network
-    if not isinstance(network, ConditionedNetwork):
-        return ClassifierFree(model, weight, batched=False)
-    if not set(network.conditions) - {"augment", *network.required}:
-        why = next(iter(network.required.values()), "it has no conditions")
-        raise ValueError(f"--guidance: the model has no null condition to guide from: {why}; or use --guide MODEL")
-    return ClassifierFree(model, weight, keep=tuple(network.required))
+    required: Mapping[str, str] = getattr(network, "required", {})
+    if not set(cond or ()) - set(required):
+        why = next(iter(required.values()), "the samples have no condition, such as a class")
+        raise ValueError(f"--guidance: there is no null condition to guide from: {why}; or use --guide MODEL")
+    return ClassifierFree(model, weight, keep=tuple(required), batched=isinstance(network, ConditionedNetwork))
 
 
 def _check_guide(model: ds.Model, guide: ds.Model) -> None:

@@ -120,7 +120,7 @@ def sample_command(
         cond = choose_cond(loaded, conditions, classes, seed_list, proportions, note)
         images = _read_images(loaded, init, sigma_start, inpaint, mask, resamplings, note)
         drawing = Drawing(loaded, loaded, sampler, seed_list, cond, batch, images)
-        drawing = dataclasses.replace(drawing, denoiser=guide_model(loaded, guidance, weaker, drawing.sigmas()))
+        drawing = dataclasses.replace(drawing, denoiser=guide_model(loaded, guidance, weaker, drawing.sigmas(), cond))
         speed = {"precision": precision, "compile": compile, "winograd": winograd}
         request = {"guidance": guidance, "guide": weaker and identity(weaker), **speed, **drawing.facts()}
         writer = None
