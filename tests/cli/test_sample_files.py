@@ -134,3 +134,33 @@ def test_two_commands_do_not_write_one_folder(tmp_path):
     with sample_writer(tmp_path / "many", MODEL, [0]), pytest.raises(ValueError, match="is being written by process"):
         write(tmp_path / "many", [0, 1], overwrite=True)
     assert not list(tmp_path.rglob("*.*"))
+
+
+@pytest.mark.parametrize("name", ["x.npz", "many"])
+def test_what_is_not_of_a_killed_command_is_not_deleted(tmp_path, name):
+    precious, hidden = tmp_path / "precious", tmp_path / (".x.npz.parts" if name == "x.npz" else "many/.new")
+    for folder in (precious, hidden):
+        folder.mkdir(parents=True)
+        (folder / "mine.npy").write_text("mine")
+    before = content(tmp_path)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="is in the way, and not of a killed command"):
+            write(tmp_path / name, [0, 1, 2], overwrite=True)
+        assert content(tmp_path) == before
+        (hidden / "mine.npy").unlink(missing_ok=True)
+        hidden.is_symlink() or hidden.rmdir()
+        hidden.is_symlink() or hidden.symlink_to(precious)
+        before = content(tmp_path)
+
+
+def test_a_damaged_part_is_named(tmp_path):
+    for damage in (b"", None):
+        with pytest.raises(KeyboardInterrupt):
+            write(tmp_path / "x.npz", [0, 1, 2], stop=2)
+        part = tmp_path / ".x.npz.parts" / "000001.npy"
+        part.write_bytes(part.read_bytes()[:-3]) if damage is not None else np.save(part, np.zeros((1, 2)))
+        with pytest.raises(ValueError, match=r"000001\.npy: "):
+            write(tmp_path / "x.npz", [0, 1, 2])
+        part.unlink()
+        assert write(tmp_path / "x.npz", [0, 1, 2]) == [1]
+        (tmp_path / "x.npz").unlink()

@@ -704,6 +704,28 @@ case(
     "x.png",
     prepare=writes("s.json", '{"format": "diffspace/sampler/1"}'),
 )
+INIT = ["sample", MODEL, "--seeds", "0-3", "--out", "x.png", "--sigma-start", "1", "--init"]
+for name, make in (
+    ("none.png", lambda place, base: None),
+    ("text.png", writes("text.png", "text")),
+    ("cut.png", writes("cut.png", png(8, 8, data=b"x"))),
+    ("large.png", writes("large.png", png(60000, 60000))),
+    ("pipe.png", lambda place, base: pipe("pipe.png")(place)),
+    ("pipe.npy", lambda place, base: pipe("pipe.npy")(place)),
+    ("text.npy", writes("text.npy", "text")),
+    ("objects.npy", writes("objects.npy", npy_of(np.array([{}], dtype=object), allow_pickle=True))),
+    ("words.npy", writes("words.npy", npy_of(np.array(["a"] * 64).reshape(1, 8, 8)))),
+    ("nan.npy", writes("nan.npy", npy_of(np.full((1, 8, 8), np.nan)))),
+    ("other.npy", writes("other.npy", npy_of(np.zeros((2, 3))))),
+    ("none.npz", writes("none.npz", "PK")),
+):
+    case(*INIT, name, prepare=make, names=(name,))
+    case(*INIT[:-3], "--inpaint", "BASE/pictures/a/0.png", "--mask", name, prepare=make, what="mask", names=(name,))
+for words in ("--guidance=evil", "--guidance=2:", "--guidance=nan", f"--guidance={NESTED}", "--resamplings=0",
+              "--guide=none", "--processes=0", "--processes=9"):  # fmt: skip
+    case("sample", MODEL, "--out", "x.png", words)
+for content in (NESTED, "[]", "{}", '{"format": 3}', '{"format": "diffspace samples 1", "seeds": null}'):
+    case("sample", MODEL, "--out", "x", "--seeds", "0-3", prepare=writes("x/samples.json", content), names=("x",))
 case("likelihood", MODEL, "--n", "0")
 case("likelihood", MODEL, "none")
 case("likelihood", MODEL, "BASE/points.npy")

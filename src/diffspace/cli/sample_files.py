@@ -12,6 +12,7 @@ import hashlib
 import io
 import itertools
 import json
+import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -37,6 +38,22 @@ _SUBDIR, _LOCK, _NEW = 1000, ".lock", ".new"
 _LONG = 1000  # characters of seeds that are written down; more are hashed
 
 
+def _left_over(folder: Path) -> Any:
+    """The request of a killed command that a hidden folder is of; None where there is nothing in it.
+
+    ValueError for a folder of anything else, in which nothing may be deleted.
+    """
+    if not os.path.lexists(folder):
+        return None
+    with contextlib.suppress(ValueError, OSError):
+        if not folder.is_symlink() and {path.name for path in folder.iterdir()} <= {_LOCK}:
+            return None
+        there = read_json(folder / REQUEST, format=str)
+        if not folder.is_symlink() and there["format"] == FORMAT:
+            return there
+    raise ValueError(f"--out: {folder} is in the way, and not of a killed command; move it elsewhere")
+
+
 class SampleWriter(ABC):
     """Writes the raw samples of a request, a batch at a time, within a `with` block.
 
@@ -59,6 +76,7 @@ class SampleWriter(ABC):
         request: Mapping[str, Any] | None = None,
     ) -> None:
         self.path, self.transform, self.class_names = path, model.transform, model.class_names
+        self.sample_shape = model.sample_shape
         self.seeds, self.cond, self.batch = list(seeds), {k: v.cpu() for k, v in (cond or {}).items()}, batch
         text = as_ranges(self.seeds)
         if len(text) > _LONG:
@@ -152,7 +170,8 @@ class FolderWriter(SampleWriter):
 
     def _begin(self) -> None:
         self._take(self.path)
-        shutil.rmtree(self.path / _NEW, ignore_errors=True)  # of a run that was killed
+        if _left_over(self.path / _NEW) is not None:
+            shutil.rmtree(self.path / _NEW, ignore_errors=True)
         if not self.goes_on:
             with writing(self._place):
                 self._place.mkdir(exist_ok=True)
@@ -247,14 +266,13 @@ class FileWriter(SampleWriter):
     def _begin(self) -> None:
         if self._parts is None:
             return
+        left_over = _left_over(self._parts)
         self._take(self._parts)
-        marker = self._parts / REQUEST
-        with contextlib.suppress(ValueError):  # of a file that is missing or damaged
-            self.goes_on = read_json(marker, format=str) == self.request
+        self.goes_on = left_over == self.request
         if not self.goes_on:
             for part in self._parts.glob("*.npy"):
                 part.unlink()
-            write_json(marker, self.request)
+            write_json(self._parts / REQUEST, self.request)
 
     def _part(self, number: int) -> Path | None:
         return self._parts and self._parts / f"{number:06d}.npy"
@@ -278,6 +296,8 @@ class FileWriter(SampleWriter):
             if number not in self._raw and part is not None:
                 with reading(part):
                     self._raw[number] = torch.from_numpy(np.load(part, allow_pickle=False))
+                    if self._raw[number].shape != (len(self.rows(number)), *self.sample_shape):
+                        raise ValueError("is not of this request; delete it")
         self._write(torch.cat([self._raw[number] for number in sorted(self._raw)]))
         if self._parts is not None:
             shutil.rmtree(self._parts, ignore_errors=True)
