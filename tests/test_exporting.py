@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from pathlib import Path
 
 import jaxtyping
 import pytest
@@ -137,27 +138,6 @@ def test_conditions_are_inputs_by_name(tmp_path, suffix):
     check_equal(path, model, draw)
 
 
-def test_the_file_says_what_it_takes_and_gives(tmp_path):
-    model, path = make(**CLASSES), tmp_path / "x.pt2"
-    report = ds.export(model, path)
-    _, description = reader(path)
-    assert description["inputs"] == [
-        {"name": name, "shape": shape, "dtype": dtype, "meaning": description["inputs"][k]["meaning"]}
-        for k, (name, shape, dtype) in enumerate(
-            [("x", ["batch", 5], "float32"), ("sigma", ["batch"], "float32"), ("labels", ["batch"], "int64")]
-        )
-    ]
-    assert description["inputs"][2]["meaning"] == "the number of the class, 0 to 2, or -1 for none"
-    assert [(each["name"], each["shape"]) for each in description["outputs"]] == [("denoised", ["batch", 5])]
-    assert (description["sigma_min"], description["sigma_max"], description["sigma_data"]) == (0.002, 80.0, 0.5)
-    assert description["class_names"] == ["a", "b", "c"]
-    transform = {name: tuple(v) if isinstance(v, list) else v for name, v in description["transform"].items()}
-    assert ds.Transform(**transform) == model.transform
-    text = "\n".join(report.lines())
-    for line in ("takes     x: float32 (batch, 5)", "raw data  3·x + 2, within [0, 9]", "checked   20 inputs"):
-        assert line in text
-
-
 class Own(nn.Module):
     """A network of one's own."""
 
@@ -200,13 +180,39 @@ def test_what_does_not_give_the_same_is_not_written(tmp_path, how, error, messag
     assert (tmp_path / "x.pt2").read_text() == "old"
 
 
-def test_the_command_writes_and_says_so(tmp_path, capsys, monkeypatch):
+def test_the_command_writes_a_file_that_says_what_it_takes_and_gives(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    make(**CLASSES).save("model")
+    model = make(**CLASSES)
+    model.save("model")
     assert main(["export", "model", "x.pt2"]) == 0
     text = capsys.readouterr().out
-    assert "written   x.pt2, torch.export" in text
-    assert "checked   20 inputs in batches of 1, 2, 7: at most 0 from the model" in text
+    for line in (
+        "written   x.pt2, torch.export",
+        "takes     x: float32 (batch, 5), x₀ + σ·ε, without a scaling s(t)",
+        "takes     sigma: float32 (batch,), σ of each sample; sampling goes from 80 to 0.002",
+        "takes     labels: int64 (batch,), the number of the class, 0 to 2, or -1 for none",
+        "gives     denoised: float32 (batch, 5), D(x; σ), the estimate of x₀",
+        "raw data  3·x + 2, within [0, 9], float32",
+        "checked   20 inputs in batches of 1, 2, 7: at most 0 from the model",
+    ):
+        assert line in text
+    _, description = reader(Path("x.pt2"))
+    ports = [(each["name"], each["shape"], each["dtype"]) for each in description["inputs"] + description["outputs"]]
+    assert ports == [
+        ("x", ["batch", 5], "float32"),
+        ("sigma", ["batch"], "float32"),
+        ("labels", ["batch"], "int64"),
+        ("denoised", ["batch", 5], "float32"),
+    ]
+    assert (description["sigma_min"], description["sigma_max"], description["sigma_data"]) == (0.002, 80.0, 0.5)
+    assert description["class_names"] == ["a", "b", "c"]
+    transform = {name: tuple(v) if isinstance(v, list) else v for name, v in description["transform"].items()}
+    assert ds.Transform(**transform) == model.transform
+
+
+def test_the_command_refuses_before_it_works(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.pt2").touch()
     for out, message in (
         ("x.pt2", "OUT: x.pt2 exists already; add --overwrite to replace it"),
         ("x.pt", "OUT: expected a name that ends in .pt2 or .onnx, got x.pt"),

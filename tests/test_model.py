@@ -1,7 +1,7 @@
 import json
 import math
+import runpy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -388,9 +388,9 @@ def test_a_class_of_a_script_is_stored_under_the_name_of_its_file(tmp_path, monk
     body += "    ds.load('m', parts=[Plain])\n"
     head = "import torch\nimport diffspace as ds\n\nclass Plain("
     (tmp_path / "own.py").write_text(f"{head}{script}\n\nif __name__ == '__main__':\n    {body}")
-    subprocess.run([sys.executable, "own.py"], cwd=tmp_path, check=True)
-    assert json.loads((tmp_path / "m/config.json").read_text())["network"]["kind"] == "own:Plain"
     monkeypatch.chdir(tmp_path)
+    runpy.run_path("own.py", run_name="__main__")
+    assert json.loads((tmp_path / "m/config.json").read_text())["network"]["kind"] == "own:Plain"
     monkeypatch.setattr("diffspace.parts._unregistered", {})
     monkeypatch.setattr(sys, "path", [*sys.path])
     command = ["sample", "m", "--part", "own:Plain", "--seeds", "0-3", "--steps", "2", "--out", "m.npz"]
