@@ -123,6 +123,8 @@ def test_missing_and_damaged_folders_are_named(tmp_path):
             "preconditioning.*M: expected an integer from 1 to 100000",
         ),
         ({"preconditioning": None}, "make no model"),
+        ({"shape": [3]}, r"make no model: shape: the config of the network states \(3, 8, 8\), got \(3,\)"),
+        ({"shape": {"a": 1}}, "make no model"),
         ({"preconditioning": {"kind": "edm", "sigma_data": "x"}}, "make no model"),
         ({"network": {"kind": "mlp", "shape": [2], "width": 2_000_000}}, "the weights are not those of the network"),
         ({"preconditioning": {"kind": "edm", "sigma": 1}}, "preconditioning.sigma"),

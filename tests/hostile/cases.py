@@ -434,6 +434,16 @@ case("convert", "BASE/points/model.safetensors", "model", "--size", "-1")
 case("convert", "BASE/points/model.safetensors", "keep", "--overwrite", prepare=writes("keep/precious.txt", "mine"))
 case("sample", "x.pt", "--out", "x.png", prepare=torch_zip("x.pt", DEEP_KEY), what="a deep key")
 
+# ---- export
+
+for name in ("x.onx", "x", "none/x.pt2", "/dev/null/x.pt2", "x.PT2"):
+    case("export", "BASE/points", name)
+case("export", "none", "x.pt2")
+case("export", "BASE/points", "x.pt2", prepare=writes("x.pt2", "mine"), what="a file that exists")
+case("export", "BASE/points", "x.pt2", "--overwrite", prepare=writes("x.pt2/mine", "mine"), what="a folder")
+case("export", "x.pt2", "y.pt2", prepare=writes("x.pt2", "mine"), what="an exported model")
+case("export", "x.pkl", "y.pt2", prepare=writes("x.pkl", EXPONENTIAL), what="a pickle")
+
 # ---- data
 
 ARRAYS = {
