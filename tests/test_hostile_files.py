@@ -9,7 +9,7 @@ import torch
 
 import diffspace as ds
 from diffspace.files import manifest_text
-from diffspace.networks import MLP
+from diffspace.networks import MLP, DDPMpp
 from diffspace.sampler_files import find_sampler, save_sampler
 from diffspace.transform import Transform
 
@@ -64,6 +64,20 @@ def test_configs_of_models(tmp_path):
     model.save(tmp_path)
     path = tmp_path / "config.json"
     assert read_all(path, json.loads(path.read_text()), lambda: ds.load(tmp_path)) > 75
+
+
+def test_configs_of_conditions(tmp_path):
+    low, v = ds.Condition.of(torch.randn(8, 1, 4, 4)), ds.Condition.of(torch.randn(8, 2), ("a", "b"))
+    network = DDPMpp((1, 8, 8), model_channels=4, channel_mult=(1,), num_blocks=1, conditioning={"low": low, "v": v})
+    ds.Model(ds.Preconditioned(network, ds.EDMPreconditioning())).save(tmp_path)
+    path = tmp_path / "config.json"
+    whole = json.loads(path.read_text())
+    parts = whole["network"]["conditioning"]
+
+    def dump(value):
+        return json.dumps(whole | {"network": whole["network"] | {"conditioning": value}}).encode()
+
+    assert read_all(path, parts, lambda: ds.load(tmp_path), dump=dump) > 75
 
 
 @pytest.mark.parametrize(

@@ -490,6 +490,32 @@ head = npy(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({2400 * 2**20 /
 case("inspect", "x.npz", prepare=bomb("x.npz", "x.npy", head), what="a bomb")
 case("inspect", "x.npz", prepare=bomb("x.npz", "x.npy"), what="a bomb without a header")
 
+CSVS = {
+    "empty": "",
+    "no columns": "file\na/0.png\n",
+    "NUL": "file,v\na/0.png,\0\n",
+    "bytes": bytes(range(256)),
+    "a cell of megabytes": "file,v\na/0.png," + "1" * 2**24,
+    "an open quote": 'file,v\n"a/0.png,1\n' * 10_000,
+    "huge numbers": "file,v\n" + "".join(f"{'ab'[k % 2]}/{k}.png,{k}e400\n" for k in range(6)),
+    "a name of a condition that cannot be": "file,a=b\n" + "".join(f"{'ab'[k % 2]}/{k}.png,{k}\n" for k in range(6)),
+    "many columns": ",".join(map(str, range(10**6))) + "\n" + ",".join(["1"] * 10**6),
+}
+for what, text in CSVS.items():
+    prepare = both(copies("pictures", "p"), writes("v.csv", text))
+    case("inspect", "p", "conditions=v.csv", prepare=prepare, what=f"a CSV, {what}")
+case(
+    "inspect",
+    "p",
+    "conditions=p",
+    prepare=both(copies("pictures", "p"), writes("p/a/0.bmp", "")),
+    what="an empty image beside",
+)
+case("inspect", "p", "conditions=q", prepare=both(copies("pictures", "p"), writes("q", "")), what="no folder")
+for what, text in {"odd labels": npz(labels=np.zeros((3, 10**6))), "noise": b"PKnoise"}.items():
+    prepare = both(copies("digits", "m"), writes("x.npz", text))
+    case("sample", "m", "--cond", "x.npz", prepare=prepare, what=f"{what} as conditions")
+
 IMAGES = {
     "empty": b"",
     "noise": bytes(range(256)) * 10,

@@ -183,7 +183,9 @@ def _class_numbers(path: Path, model: ds.Model, labels: np.ndarray, names: np.nd
     """The model's numbers of classes that a file has by name, or by number where it has no names."""
     import torch
 
-    words: list[Any] = labels.tolist() if labels.ndim == 1 else [None]
+    if labels.ndim != 1:
+        raise ValueError(f"--cond: {path}: labels: expected numbers or names of shape (n,), got {labels.shape}")
+    words: list[Any] = labels.tolist()
     if names is not None and all(type(word) is int and 0 <= word < len(names) for word in words):
         words = [str(names[word]) for word in words]
     known: dict[Any, int] = {name: k for k, name in enumerate(model.class_names)}
