@@ -12,12 +12,12 @@ from typer import Option
 import diffspace as ds
 from diffspace.checks import nearest
 from diffspace.cli.options import choose_labels
+from diffspace.conditions import Condition, as_conditions
 
 if TYPE_CHECKING:
     import numpy as np
 
     from diffspace._shapes import Tensor
-    from diffspace.conditions import Condition
 
 Conditions = Annotated[
     list[str] | None,
@@ -64,9 +64,8 @@ def choose_cond(
         given |= found
     if "labels" in given and model.class_names and (classes or proportional):
         raise ValueError("--class: the classes are given by --cond too; use one of the two")
-    required = getattr(model.denoiser.network, "required", {})
-    for name, condition in model.conditioning.items():
-        if name not in given and name in required:
+    for name, condition in required_conditions(model.denoiser.network).items():
+        if name not in given:
             words = example_words(model.denoiser.network).strip()
             raise ValueError(f"--cond: the model requires {name!r}, {condition}; such as {words}, or --cond FILE.npz")
     _warn_outside(model.conditioning, given, warn)
@@ -81,14 +80,19 @@ def choose_cond(
 def example_words(network: object) -> str:
     """The options of `diffspace sample` for the conditions that a network requires, with the means of the data."""
     words = []
-    for name, condition in getattr(network, "conditioning", {}).items():
-        if name in getattr(network, "required", {}):
-            means = [f"{mean:.3g}" for mean in condition.shift] * (
-                condition.channels if len(condition.shift) == 1 else 1
-            )
-            value = "FILE" if condition.is_image else condition.names[0] if condition.names else ",".join(means)
-            words.append(f" --cond {shlex.quote(f'{name}={value}')}")
+    for name, condition in required_conditions(network).items():
+        means = [f"{mean:.3g}" for mean in condition.shift] * (condition.channels if len(condition.shift) == 1 else 1)
+        value = "FILE" if condition.is_image else condition.names[0] if condition.names else ",".join(means)
+        words.append(f" --cond {shlex.quote(f'{name}={value}')}")
     return "".join(words)
+
+
+def required_conditions(network: object) -> dict[str, Condition]:
+    """The conditions without which a network is not evaluated; of one that does not say, all that it has."""
+    stated = getattr(network, "conditioning", None)
+    known = as_conditions(stated) if isinstance(stated, Mapping) else {}
+    required = getattr(network, "required", known)
+    return {name: condition for name, condition in known.items() if name in required}
 
 
 def _in_turn(values: Tensor, count: int) -> Tensor:
