@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import diffspace as ds
+from diffspace import exporting
 from diffspace.cli.app import main
 from diffspace.conditions import Condition
 from diffspace.exporting import METADATA
@@ -119,6 +120,16 @@ def test_every_preconditioning_gives_the_same(tmp_path, name, suffix):
     model, path = make(preconditioning=PRECONDITIONINGS[name]), tmp_path / f"x{suffix}"
     assert ds.export(model, path).difference <= 1e-5
     check_equal(path, model)
+
+
+def test_what_onnx_lacks_is_computed_otherwise():
+    y, x = torch.meshgrid(
+        torch.linspace(-3, 3, 7).double(), torch.tensor([-2.0, -1e-3, 0.5, 7.0]).double(), indexing="ij"
+    )
+    torch.testing.assert_close(exporting._atan2(y, x)[y != 0], torch.atan2(y, x)[y != 0], rtol=1e-12, atol=0)
+    torch.testing.assert_close(exporting._hypot(x, y), torch.hypot(x, y), rtol=1e-15, atol=0)
+    table, values = torch.tensor([0.5, 1.0, 4.0]), torch.tensor([0.1, 0.5, 0.7, 4.0, 9.0])
+    assert torch.equal(exporting._searchsorted(table, values), torch.searchsorted(table, values))
 
 
 @pytest.mark.slow

@@ -231,14 +231,14 @@ def _searchsorted(table: Tensor, values: Tensor, **_: Any) -> Tensor:
     return (table < values.unsqueeze(-1)).sum(-1)
 
 
-def _atan(x: Tensor) -> Tensor:
-    """By the one in float32, which runtimes have, and a step of Newton's method, which makes it exact in float64."""
-    y = x.to(torch.float32).atan().to(x.dtype)
-    cos, sin = y.cos(), y.sin()
-    return y + (x * cos - sin) / (cos + x * sin)
+def _atan2(y: Tensor, x: Tensor) -> Tensor:
+    """By atan in float32, which runtimes have, and a step of Newton's method, which makes it exact in float64."""
+    angle = (y / x).to(torch.float32).atan().to(x.dtype) + torch.where(x < 0, y.sign() * math.pi, 0.0)
+    cos, sin = angle.cos(), angle.sin()
+    return angle + (y * cos - x * sin) / (x * cos + y * sin)
 
 
-_DECOMPOSED = {"hypot.default": _hypot, "searchsorted.Tensor": _searchsorted, "atan.default": _atan}
+_DECOMPOSED = {"hypot.default": _hypot, "searchsorted.Tensor": _searchsorted, "atan2.default": _atan2}
 """Operations of the preconditionings that ONNX, or the runtime in float64, does not have."""
 
 
@@ -304,7 +304,10 @@ def _save_pt2(program: torch.export.ExportedProgram, path: Path, names: tuple[st
 def _run_onnx(path: Path, inputs: Sequence[Port]) -> _Run:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # of an operation that the runtime does not have in this precision
+        raise ValueError(f"model: ONNX Runtime cannot run it: {first_line(error)}") from None
     taken = {each.name for each in session.get_inputs()}
 
     def run(values: Sequence[Tensor]) -> Tensor:
