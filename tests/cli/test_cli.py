@@ -356,6 +356,11 @@ def test_names_of_others_send_no_command_to_the_terminal(tmp_path, capsys):
         assert r"a\x1b]0;x\x9b\u202e" in text.replace(r"\x07", "")  # which rich leaves out
 
 
+def test_inspect_takes_options_as_train_spells_them(capsys):
+    assert main(["inspect", "swissroll", "data.n=300"]) == 0
+    assert "swissroll: 300 samples" in capsys.readouterr().out
+
+
 def test_progress_in_a_pipe_is_a_line_from_time_to_time(capsys, monkeypatch):
     monkeypatch.setattr("diffspace.cli.console._SILENCE", 0.0)
     with progress_bar("images") as bar:

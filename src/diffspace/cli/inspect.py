@@ -18,7 +18,7 @@ def inspect_command(data: Annotated[str, Argument(help=DATA)], options: DataOpti
     from diffspace.train import apply_overrides, default_config, make_data_recipe
 
     import_typed({"source": data})
-    given = apply_overrides({}, options or [])
+    given = apply_overrides({}, [word.removeprefix("data.") for word in options or []])  # as `train` spells them
     loaded = load_data(data, **given)
     found = inspect(loaded)
     for line in found.lines():
