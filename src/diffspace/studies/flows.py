@@ -89,7 +89,7 @@ def flow_lines(
     t_max: float,
     *,
     lines: int = 25,
-    num_steps: int = 48,
+    num_steps: int = 40,
     columns: int = 160,
     rows: int = 160,
     solver: Solver | None = None,
@@ -203,7 +203,7 @@ def lines_under(
 
 
 def octave_errors(
-    data: GaussianMixture, process: Process, sigma: Float[Tensor, "levels"], *, lines: int = 64
+    data: GaussianMixture, process: Process, sigma: Float[Tensor, "levels"], *, lines: int = 32
 ) -> Float[Tensor, "levels"]:
     """How curved flow lines are over σ: the error of one Euler step in t from σ to σ/2, against the exact line.
 
