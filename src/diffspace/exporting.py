@@ -351,8 +351,9 @@ def _draw(model: Model, examples: Mapping[str, Tensor], k: int) -> list[Tensor]:
             least = _NO_CLASS if null else 0
             value = torch.randint(least, classes, (batch,), device="cpu", dtype=value.dtype, generator=generator)
         elif value.is_floating_point():
-            scale = torch.tensor(model.conditioning[name].scale if name in model.conditioning else (1.0,), device="cpu")
-            value = value + normal(*example.shape[1:]) * scale.to(value.dtype).reshape(-1, *[1] * (value.ndim - 2))
+            spreads = model.conditioning[name].scale if name in model.conditioning else (1.0,)
+            scale = torch.tensor(spreads, dtype=value.dtype, device="cpu").reshape(-1, *[1] * (value.ndim - 2))
+            value = value + normal(*example.shape[1:]) * scale
             if name in model.conditioning and null and k % 4 == 3:
                 value = torch.full_like(value, math.nan)
         values.append(value.contiguous())
