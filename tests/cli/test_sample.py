@@ -264,6 +264,7 @@ def test_two_processes_that_are_stopped_go_on_to_the_thousand_files_of_one(model
     process.send_signal(number)
     _, told = process.communicate(timeout=60)  # which lasts until all have ended
     assert "Traceback" not in told
+    assert told.count("interrupted") == (number == signal.SIGINT)
     assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}.get(number, -number)
     assert 32 <= len(list(out.glob("*/0*.png"))) < 1000
     assert main(several) == 0

@@ -20,7 +20,7 @@ MODEL = ds.Model(ds.Preconditioned(ds.networks.MLP((1, 4, 4), width=4, depth=1),
 def write(path, seeds, *, value=0, stop=99, **options):
     """The batches that were missing, each of one picture, of which `stop` are written."""
     cond = {"labels": torch.arange(len(seeds))}
-    with sample_writer(path, MODEL, seeds, cond, 1, {"value": value}, **options) as writer:
+    with sample_writer(path, MODEL, seeds, cond, 1, {"of": {"value": value}}, **options) as writer:
         missing = writer.missing
         for number in missing[:stop]:
             writer.add(number, torch.full((1, 1, 4, 4), value, dtype=torch.uint8))
@@ -109,7 +109,7 @@ def test_another_request_never_adds_to_a_folder(tmp_path):
     before = content(folder)
     for seeds, options, message in (
         ([0, 1, 2, 3], {}, r"seeds was 0-2, now 0-3"),
-        ([0, 1, 2], {"value": 7}, r"value was 0, now 7"),
+        ([0, 1, 2], {"value": 7}, r"of\.value was 0, now 7"),
         ([0, 1, 2], {"subdirs": True}, r"subdirs was None, now True"),
     ):
         with pytest.raises(ValueError, match=f"^--out: {folder} holds the samples of another request: {message};"):

@@ -135,7 +135,7 @@ def follow_launcher() -> None:
 
 @contextlib.contextmanager
 def signals_interrupt() -> Iterator[None]:
-    """End the block at the first SIGINT or SIGTERM, by an exception that lets it clean up; ignore those that follow.
+    """End the block at the first SIGINT or SIGTERM, by SystemExit, so that it cleans up; ignore those that follow.
 
     A process of several gets Ctrl-C twice: from the terminal, and from the one that started it.
     """
@@ -143,11 +143,15 @@ def signals_interrupt() -> Iterator[None]:
     def on_signal(number: int, frame: FrameType | None) -> None:
         for each in previous:
             signal.signal(each, signal.SIG_IGN)
-        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+        raise SystemExit(128 + number)  # of KeyboardInterrupt, typer says nothing
 
     previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except SystemExit as stop:
+        if stop.code == 128 + signal.SIGINT:
+            complain("diffspace: interrupted")
+        raise
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

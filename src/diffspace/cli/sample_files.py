@@ -38,6 +38,14 @@ _SUBDIR, _LOCK, _NEW = 1000, ".lock", ".new"
 _LONG = 1000  # characters of seeds that are written down; more are hashed
 
 
+def _flat(entries: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with names such as steps.num_steps."""
+    found: dict[str, Any] = {}
+    for name, value in entries.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
+
+
 def _left_over(folder: Path) -> Any:
     """The request of a killed command that a hidden folder is of; None where there is nothing in it.
 
@@ -157,10 +165,10 @@ class FolderWriter(SampleWriter):
         marker = self.path / REQUEST
         if not marker.is_file():
             return False
-        there = read_json(marker, format=str)
-        names = [name for name in {**there, **self.request} if there.get(name) != self.request.get(name)]
+        there, here = (_flat(each) for each in (read_json(marker, format=str), self.request))
+        names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
         if names:
-            found = (f"{name} was {there.get(name)!s:.80}, now {self.request.get(name)!s:.80}" for name in names)
+            found = (f"{name} was {there.get(name)!s:.80}, now {here.get(name)!s:.80}" for name in names)
             raise ValueError(
                 f"--out: {self.path} holds the samples of another request: {'; '.join(found)}; choose another folder, "
                 "or add --overwrite to replace them"
