@@ -49,7 +49,7 @@ def test_parameters_are_recovered_from_signals(tmp_path: Path) -> None:
     np.savez(tmp_path / "waves.npz", x=x, params=params)
     np.savez(tmp_path / "wanted.npz", params=wanted)
     run, out = str(tmp_path / "run"), str(tmp_path / "samples.npz")
-    words = ["images=60000", "patience_images=0", "noise.P_mean=-1.2", "noise.P_std=1.2"]
+    words = ["images=60000", "patience_images=0"]
     assert main(["train", str(tmp_path / "waves.npz"), *words, "--out", run]) == 0
     given = ["--cond", str(tmp_path / "wanted.npz"), "--seeds", "0-499", "--out", out]
     assert main(["sample", run, *given]) == 0

@@ -65,13 +65,14 @@ def _rounded(value: float) -> float:
 
 
 def _noise(sample_shape: tuple[int, ...], proposals: Proposals) -> dict[str, Any]:
-    """The paper's log-normal shifted to σ_data for images; the proposal of inspection for other data.
+    """The paper's log-normal shifted to σ_data for images, signals and volumes; inspection's proposal for vectors.
 
-    On digits, whose proposal is lower and narrower, the paper's pair gave the better samples: the high levels, which
-    decide the image as a whole, need their share of training.
+    On digits and on signals, whose proposals are lower, the paper's pair gave the better samples (of signals, with
+    parameters 3 times as near to those asked for): the high levels, which decide a sample as a whole, need their share
+    of training.
     """
     mean, std = proposals.P_mean.value, proposals.P_std.value
-    if len(sample_shape) == 3:
+    if len(sample_shape) > 1:
         moved = LogNormal.for_data(proposals.sigma_data.value)
         mean, std = moved.P_mean, moved.P_std
     return {"kind": "lognormal", "P_mean": _rounded(mean), "P_std": _rounded(std)}
