@@ -269,9 +269,12 @@ def test_skips_in_any_dimension_have_a_gradient_at_every_parameter(kind: type[UN
     assert [name for name, p in network.named_parameters() if p.grad is None or not bool(p.grad.any())] == []
 
 
-def test_the_encoder_of_an_architecture_is_stated_in_its_config() -> None:
-    assert random_network((1, 8, 8), NCSNpp).config["encoder_type"] == "residual"
-    assert random_network((1, 8, 8), DDPMpp).config["encoder_type"] == "standard"
+def test_every_architecture_has_its_encoder() -> None:
+    """Which None in a config, as in the recipe that it was made from, stands for."""
+    for kind, encoder in ((NCSNpp, "residual"), (DDPMpp, "standard")):
+        network = random_network((1, 8, 8), kind)
+        assert network.encoder_type == encoder
+        assert network.config["encoder_type"] is None
     assert "encoder_type" not in random_network((1, 8, 8), ADM).config
     for name, words in (("encoder_type", "'standard', 'skip' or 'residual'"), ("decoder_type", "'standard' or 'skip'")):
         with pytest.raises(ValueError, match=f"{name}: expected {words}, got 'both'"):

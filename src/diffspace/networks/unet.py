@@ -87,8 +87,8 @@ class UNet(ConditionedNetwork):
         checkpointing: bool = False,
     ) -> None:
         style = self.style
-        encoder_type = style.encoder_type if encoder_type is None else encoder_type
-        check_choice("encoder_type", encoder_type, EncoderType)
+        encoder = style.encoder_type if encoder_type is None else encoder_type
+        check_choice("encoder_type", encoder, EncoderType)
         check_choice("decoder_type", decoder_type, DecoderType)
         check_sizes("shape", shape)
         check_integer("model_channels", model_channels, 4)
@@ -122,7 +122,7 @@ class UNet(ConditionedNetwork):
             self.required["image"] = f'pass cond={{"image": (B, {image_channels}, *sides)}}, zeros where there is none'
         self.dims, self.channels, self.image_channels = len(shape) - 1, shape[0], image_channels
         self.dropout, self.checkpointing = dropout, checkpointing
-        self.encoder_type, self.decoder_type = encoder_type, decoder_type
+        self.encoder_type, self.decoder_type = encoder, decoder_type
         self.multiple = 2 ** (len(channel_mult) - 1)
 
         sides = [side + -side % self.multiple for side in shape[1:]]
