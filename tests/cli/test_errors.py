@@ -56,3 +56,12 @@ def test_a_fault_of_the_program_is_not_hidden(monkeypatch):
     monkeypatch.setattr(app, "app", fails(AttributeError("'NoneType' object has no attribute 'x'")))
     with pytest.raises(AttributeError):
         app.main([])
+
+
+def test_an_interrupted_command_says_so(monkeypatch, capsys):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("diffspace.data.load_data", interrupted)
+    assert app.main(["inspect", "digits"]) == 130
+    assert capsys.readouterr().err == "diffspace: interrupted\n"

@@ -38,8 +38,18 @@ _LONGEST = 2000  # characters of a message, which may show a value of any size
 _USAGE_ERRORS = tuple(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
+class _Interrupted(BaseException):
+    """Ctrl-C, of which newer versions of typer say nothing."""
+
+
 class _Group(TyperGroup):
     """The group, whose options are flags. With a default of None, typer would import pydantic to check them."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise _Interrupted from None
 
     def get_params(self, ctx: Any) -> Any:
         parameters = super().get_params(ctx)
@@ -127,7 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     try:
         code = app().main(words, "diffspace", standalone_mode=False, obj=words)  # train starts others with its words
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, _Interrupted, typer.Abort):
         return _complain("interrupted", 130)
     except Exception as error:
         if isinstance(error, FloatingPointError | OSError) or is_out_of_memory(error):
