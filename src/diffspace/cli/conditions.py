@@ -5,9 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-from typer import Option
+from typing import TYPE_CHECKING, Any
 
 import diffspace as ds
 from diffspace.checks import nearest
@@ -19,16 +17,6 @@ if TYPE_CHECKING:
 
     from diffspace._shapes import Tensor
 
-Conditions = Annotated[
-    list[str] | None,
-    Option(
-        "--cond",
-        metavar="NAME=VALUE|FILE.npz",
-        help="Conditions: params=0.3,1.2 (of several samples: 0.3,1.2;0.5,2), image=x.png or a folder, or all of them "
-        "in the arrays of a file, rows in turn; repeatable.",
-        show_default=False,
-    ),
-]
 _BESIDE = ("x", "images", "arr_0", "seeds", "class_names")  # of a data file, which are no conditions
 _LABELS = ("labels", "y")
 _CHANNELS = {1: "grayscale", 3: "RGB", 4: "RGBA"}

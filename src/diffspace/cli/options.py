@@ -60,6 +60,16 @@ Classes = Annotated[
     ),
 ]
 Proportions = Annotated[bool, Option("--class-proportions", help="Random classes in the proportions of the data.")]
+Conditions = Annotated[
+    list[str] | None,
+    Option(
+        "--cond",
+        metavar="NAME=VALUE|FILE.npz",
+        help="Conditions: params=0.3,1.2 (of several samples: 0.3,1.2;0.5,2), image=x.png or a folder, or all of them "
+        "in the arrays of a file, rows in turn; repeatable.",
+        show_default=False,
+    ),
+]
 Sets = Annotated[int, integer_option("Sets of n samples; distances are their mean.", maximum=1000)]
 Size = Annotated[
     int | None,

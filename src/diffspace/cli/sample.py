@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Option
 
 import diffspace as ds
-from diffspace.cli.conditions import Conditions
 from diffspace.cli.options import (
     AnyModel,
     Batch,
     Classes,
+    Conditions,
     Context,
     Device,
     Overwrite,

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 from typer import Argument, Option
 
 import diffspace as ds
-from diffspace.cli.conditions import Conditions
-from diffspace.cli.options import Classes, Device, Overwrite, Parts, Proportions, integer_option
+from diffspace.cli.options import Classes, Conditions, Device, Overwrite, Parts, Proportions, integer_option
 from diffspace.cli.sampler_options import FAMILY_FLAGS
 
 if TYPE_CHECKING:
