@@ -26,7 +26,7 @@ from diffspace.studies.problems import log_space
 
 _LEVELS = (0.002, 80.0)
 _SHOWN = 25.0  # the noise level up to which the paper's Figure 3 shows flow lines
-_HOLD, _MORPH = 8, 12  # frames that a schedule stands still, and on the way to the next
+_HOLD, _MORPH = 16, 12  # frames that a schedule stands still, and on the way to the next
 
 
 def draw_density(ax: Axes, t_max: float, reach: float, density: Tensor) -> None:
