@@ -172,7 +172,7 @@ def test_a_checkpoint_goes_on_with_another_number_of_processes(alone, tmp_path, 
     assert apart(weights(alone)["averages"], weights(back)["averages"]) < 1e-5
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
 def test_learnt_weights_and_noise_agree(tmp_path, strategy):
     options = {"uncertainty": True, "adaptive_noise": True, "batch_size": 8, "images": 640, "augment": None}
     for count in (1, 2):
