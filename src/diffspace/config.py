@@ -226,6 +226,14 @@ def explanations(make: Part) -> dict[str, str]:
     return found
 
 
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with names such as steps.num_steps."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
+
+
 def to_config(family: str, thing: Any) -> dict[str, Any]:
     """The mapping of an object, with every option, in JSON types."""
     return _names(family, type(thing)) | to_options(thing)

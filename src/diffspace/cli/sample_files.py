@@ -25,6 +25,7 @@ import torch
 from diffspace._shapes import Shaped, Tensor
 from diffspace.cli.output import check_place, check_target, write_json
 from diffspace.cli.runs import classes_of
+from diffspace.config import flatten
 from diffspace.figures.samples import fits_png, is_image, save_image, save_samples, to_stored
 from diffspace.files import atomic_path, read_json, reading, save_array, write_text, writing
 from diffspace.locking import FolderLock
@@ -36,14 +37,6 @@ REQUEST, LABELS, CONDITIONS = _BESIDE = ("samples.json", "labels.json", "conditi
 FORMAT = "diffspace samples 1"
 _SUBDIR, _LOCK, _NEW = 1000, ".lock", ".new"
 _LONG = 1000  # characters of seeds that are written down; more are hashed
-
-
-def _flat(entries: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with names such as steps.num_steps."""
-    found: dict[str, Any] = {}
-    for name, value in entries.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return found
 
 
 def _left_over(folder: Path) -> Any:
@@ -165,7 +158,7 @@ class FolderWriter(SampleWriter):
         marker = self.path / REQUEST
         if not marker.is_file():
             return False
-        there, here = (_flat(each) for each in (read_json(marker, format=str), self.request))
+        there, here = (flatten(each) for each in (read_json(marker, format=str), self.request))
         names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
         if names:
             found = (f"{name} was {there.get(name)!s:.80}, now {here.get(name)!s:.80}" for name in names)

@@ -54,26 +54,6 @@ class InMemory:
 
 
 @dataclass(frozen=True, eq=False)
-class Mirrored:
-    """Rows of images, followed by their mirror images."""
-
-    origin: Rows
-
-    @property
-    def sample_shape(self) -> tuple[int, ...]:
-        return self.origin.sample_shape
-
-    def __len__(self) -> int:
-        return 2 * len(self.origin)
-
-    def read(self, indices: Int[Tensor, "batch"]) -> Shaped[Tensor, "batch *dims"]:
-        n = len(self.origin)
-        images = self.origin.read(indices % n)
-        flip = (indices >= n).reshape(-1, *[1] * (images.ndim - 1))
-        return torch.where(flip.to(images.device), images.flip(-1), images)
-
-
-@dataclass(frozen=True, eq=False)
 class Repeated:
     """Rows, followed by the same rows."""
 
@@ -88,6 +68,16 @@ class Repeated:
 
     def read(self, indices: Int[Tensor, "batch"]) -> Shaped[Tensor, "batch *dims"]:
         return self.origin.read(indices % len(self.origin))
+
+
+@dataclass(frozen=True, eq=False)
+class Mirrored(Repeated):
+    """Rows of images, followed by their mirror images."""
+
+    def read(self, indices: Int[Tensor, "batch"]) -> Shaped[Tensor, "batch *dims"]:
+        images = super().read(indices)
+        flip = (indices >= len(self.origin)).reshape(-1, *[1] * (images.ndim - 1))
+        return torch.where(flip.to(images.device), images.flip(-1), images)
 
 
 @dataclass(frozen=True, eq=False)

@@ -56,7 +56,7 @@ class UNet(ConditionedNetwork):
         augment_dim: length of the condition "augment", (B, augment_dim).
         image_channels: channels of the condition "image", (B, image_channels, *sides), which is required and
             concatenated to x.
-        encoder_type: what every level on the way down is told of the input: "standard" nothing; "skip" the input
+        encoder_type: what every level on the way down receives of the input: "standard" nothing; "skip" the input
             itself, resampled, by a 1×1 convolution; "residual" the features of the level above, by a resampling
             convolution. None for that of the architecture: "residual" for NCSN++, else "standard".
         decoder_type: "standard" for an output of the finest level; "skip" for the sum of those of all, resampled.

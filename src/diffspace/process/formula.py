@@ -217,7 +217,8 @@ class Formula:
 def _finish(evaluation: Evaluation, t: Real) -> Real:
     """The value at t; NaN where Python would raise an error or leave the real numbers."""
     if isinstance(t, Tensor):
-        return evaluation(torch, t)  # type: ignore[no-any-return]
+        result: Tensor = evaluation(torch, t)
+        return result
     try:
         value = evaluation(math, float(t))
         return value if isinstance(value, float) else math.nan

@@ -206,7 +206,8 @@ def _evaluate(function: Function, t: Real, name: str) -> Real:
     """function(t), a float for a float; a constant function may return a number."""
     if hasattr(function, "derivative"):  # of floats and tensors alike
         exact: Any = function
-        return exact(t)  # type: ignore[no-any-return]
+        known: Real = exact(t)
+        return known
     at = t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64, device="cpu")
     value = function(at)
     if not isinstance(value, Tensor):
@@ -218,7 +219,8 @@ def _evaluate(function: Function, t: Real, name: str) -> Real:
 
 def _differentiate(function: Function, t: Real, name: str) -> Real:
     if hasattr(function, "derivative"):
-        return function.derivative(t)  # type: ignore[no-any-return]
+        known: Real = function.derivative(t)
+        return known
     with torch.enable_grad():
         at = t.detach() if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64, device="cpu")
         at = at.clone().requires_grad_()

@@ -17,10 +17,16 @@ from diffspace.oracles import GaussianMixture
 from diffspace.process import Process
 from diffspace.sampling import Euler, Execution, GivenSteps, GivenTimes, Heun, Sampler, sample_from
 from diffspace.sampling.solvers.base import Solver
-from diffspace.studies.problems import even, quantiles
+from diffspace.studies.problems import even, quantiles, states
 
 _FINE = 2048
 _MARGIN = 1.08  # between the outermost line and the edge of the density
+
+
+def _table(t: Tensor, sigma: Tensor, s: Tensor, x: Tensor) -> dict[str, list[float]]:
+    """Columns t, σ, s, and x of each line."""
+    table = {"t": t, "sigma": sigma, "s": s} | {f"x_{k}": line for k, line in enumerate(x.T)}
+    return {name: values.tolist() for name, values in table.items()}
 
 
 @dataclass(frozen=True)
@@ -42,9 +48,7 @@ class FlowLines:
 
     def columns(self) -> dict[str, list[float]]:
         """The lines as a table: t, σ, s and x of each line."""
-        table = {"t": self.t, "sigma": self.sigma, "s": self.s}
-        table |= {f"x_{k}": self.x[:, k] for k in range(self.x.shape[1])}
-        return {name: values.tolist() for name, values in table.items()}
+        return _table(self.t, self.sigma, self.s, self.x)
 
 
 def check_process(process: Process, t_max: float) -> None:
@@ -117,8 +121,7 @@ def flow_lines(
     run = sample_from(data, start[:, None], first, sampler=sampler, execution=Execution(trajectory=True))
     t = torch.tensor(times, dtype=torch.float64, device="cpu")
     s = process.s(t)
-    unscaled = torch.stack([run.x]) if run.trajectory is None else run.trajectory.x
-    x = s[:, None] * unscaled[:, :, 0]
+    x = s[:, None] * states(run)[:, :, 0]
     at = torch.linspace(0, t_max, columns, dtype=torch.float64, device="cpu")
     reach = _MARGIN * float(x.abs().max())
     density = marginal(data, process.sigma(at), process.s(at), reach, rows)
@@ -158,9 +161,7 @@ class ScheduledLines:
     def columns(self) -> dict[str, list[float]]:
         """The lines as a table: t, σ, s and x of each line."""
         t = torch.linspace(0, self.t_max, len(self.sigma), dtype=torch.float64, device="cpu")
-        table = {"t": t, "sigma": self.sigma, "s": self.s}
-        table |= {f"x_{k}": self.x[:, k] for k in range(self.x.shape[1])}
-        return {name: values.tolist() for name, values in table.items()}
+        return _table(t, self.sigma, self.s, self.x)
 
 
 def lines_under(
@@ -263,5 +264,6 @@ def stepped_lines(
     run = sample_from(data, start[:, None], levels[0], sampler=sampler, execution=Execution(trajectory=True))
     fine = levels[0] * torch.linspace(0, 1, 160, dtype=torch.float64, device="cpu") ** 2
     exact = quantiles(data, even(lines), fine)
-    states = run.x[None] if run.trajectory is None else run.trajectory.x
-    return SteppedLines(sigma, states[:, :, 0], fine, exact, float((run.x[:, 0] - exact[0]).square().mean().sqrt()))
+    return SteppedLines(
+        sigma, states(run)[:, :, 0], fine, exact, float((run.x[:, 0] - exact[0]).square().mean().sqrt())
+    )

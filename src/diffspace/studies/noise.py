@@ -11,7 +11,7 @@ from diffspace.oracles import GaussianMixture
 from diffspace.protocols import Cond
 from diffspace.sampling import Churn, EDMSteps, Execution, GeneralSDE, GivenSteps, Heun, Sampler, sample, sample_from
 from diffspace.sampling.driver import make_grid
-from diffspace.studies.problems import cumulative, log_space
+from diffspace.studies.problems import cumulative, log_space, states
 
 _GRID = 256  # places where distribution functions are compared
 
@@ -66,8 +66,7 @@ def diffused(
     sampler = Sampler(GivenSteps(tuple(levels.tolist())), GeneralSDE(eta, stages=2))
     execution = Execution(trajectory=True)
     run = sample_from(data, start, float(levels[0]), sampler=sampler, noise=draw, execution=execution)
-    states = run.x[None] if run.trajectory is None else run.trajectory.x
-    return Diffused(eta, levels, states[:, :, 0])
+    return Diffused(eta, levels, states(run)[:, :, 0])
 
 
 def kolmogorov_smirnov(data: GaussianMixture, x: Float[Tensor, "count"], sigma: float) -> float:
@@ -147,8 +146,7 @@ def algorithm_steps(data: GaussianMixture, sampler: Sampler, *, seed: int = 0) -
     each = sampler.solver.evaluations(False) or 1
     first, second = oracle.asked[::each], oracle.asked[1::each] if each == 2 else []
     tried = [x for _, x in second] + [torch.nan] * (len(first) - len(second))
-    states = run.x[None] if run.trajectory is None else run.trajectory.x
     sigma_hat, x_hat = zip(*first, strict=True)
     std = [0.0 if kick is None else kick.std for kick in grid.kicks]
     columns = (torch.tensor(column, dtype=torch.float64, device="cpu") for column in (sigma_hat, x_hat, tried, std))
-    return AlgorithmSteps(run.sigmas, states[:, 0, 0], *columns)
+    return AlgorithmSteps(run.sigmas, states(run)[:, 0, 0], *columns)

@@ -9,6 +9,7 @@ import torch
 from diffspace._shapes import Float, Tensor
 from diffspace.oracles import GaussianMixture
 from diffspace.process import CosineSchedule, FlowSchedule, Formula, Process, VESchedule, VPSchedule
+from diffspace.sampling import Samples
 
 
 def three_modes() -> GaussianMixture:
@@ -65,6 +66,13 @@ def quantiles(
         below = cumulative(data, middle, level) < u
         low, high = torch.where(below, middle, low), torch.where(below, high, middle)
     return 0.5 * (low + high)
+
+
+def states(run: Samples) -> Float[Tensor, "levels batch *dims"]:
+    """The unscaled states of a run that kept its trajectory."""
+    if run.trajectory is None:
+        raise ValueError("run: has no trajectory; make it with execution=Execution(trajectory=True)")
+    return run.trajectory.x
 
 
 def even(count: int) -> Float[Tensor, "{count}"]:

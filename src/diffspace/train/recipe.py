@@ -13,7 +13,17 @@ import yaml
 
 from diffspace.averages.ema import PowerFunction
 from diffspace.checks import check_choice, check_integer, check_number, check_range, check_seed
-from diffspace.config import build, complete, explanations, from_config, is_none, option_names, to_config, to_options
+from diffspace.config import (
+    build,
+    complete,
+    explanations,
+    flatten,
+    from_config,
+    is_none,
+    option_names,
+    to_config,
+    to_options,
+)
 from diffspace.data import DataSet, make_source
 from diffspace.data.augmentation import Augmentation
 from diffspace.model import former_range
@@ -99,8 +109,8 @@ class Recipe:
         noise: the distribution of σ in training.
         sigma_min, sigma_max: noise levels between which the model is sampled; null: the paper's, moved to σ_data.
         reduction: of the squared error of a sample: its sum, as in the paper, or its mean.
-        conditional: whether the network is told what the data say of each sample, such as its class.
-        augment: transforms of the training samples, of which the network is told.
+        conditional: whether what the data say of each sample, such as its class, is a condition of the network.
+        augment: transforms of the training samples, whose parameters are a condition of the network.
         precision: float32, tf32, bfloat16 or float16 for the network; weights, averages and loss are float32.
         compile: compile the network; the first steps take minutes.
         strategy: of several processes: ddp, or fsdp, which divides the weights among them.
@@ -113,7 +123,7 @@ class Recipe:
         ramp_images: the learning rate rises linearly over these samples.
         decay_images: it falls to 0 over the last of these samples.
         max_grad_norm: gradients are scaled down to this norm; null: they are not.
-        max_skipped: the run ends after so many steps in a row whose gradient is not finite.
+        max_skipped: the run ends after this number of consecutive steps whose gradient is not finite.
         uncertainty: learn the uncertainty of each noise level, and weight by it.
         adaptive_noise: draw the noise levels where the gradients are large.
         ema_halflife_images: half-life of the average of the weights, which is the model.
@@ -124,7 +134,7 @@ class Recipe:
         preview_images: samples between two pictures of samples; 0: only at the end.
         held_out_images: samples between two measurements of the held-out loss; 0: none.
         score_images: samples between two Fréchet distances; 0: none.
-        patience_images: training ends when the held-out loss has not fallen for so many samples; 0: never.
+        patience_images: training ends when the held-out loss has not fallen over this number of samples; 0: never.
         checkpoint_images: samples between two checkpoints; 0: by time alone.
         checkpoint_minutes: minutes between two checkpoints; 0: by samples alone.
         keep_last: the newest checkpoints that are kept.
@@ -312,7 +322,7 @@ def changes(old: str, new: Recipe) -> list[str]:
     former = read_yaml(old)
     if not isinstance(former, dict):
         raise ValueError("recipe: that of the checkpoint is no mapping of keys to values")
-    now, before = _flatten(new.as_dict()), _flatten(_in_full(former))
+    now, before = flatten(new.as_dict()), flatten(_in_full(former))
     fixed = _FIXED | ({"noise"} if new.adaptive_noise else set())
     lines = []
     for key in sorted(now.keys() | before.keys()):
@@ -335,10 +345,3 @@ def _in_full(config: Mapping[str, Any]) -> dict[str, Any]:
     with contextlib.suppress(ValueError):
         full["network"] = complete("network", full.get("network"), FROM_DATA)
     return full
-
-
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return flat

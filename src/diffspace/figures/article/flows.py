@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from diffspace._shapes import Tensor
 from diffspace.figures.article.entry import Animation, Entry, Picture, Subject
-from diffspace.figures.style import theme, tidy
+from diffspace.figures.style import DASHES, theme, tidy
 from diffspace.studies import (
     FlowLines,
     ScheduledLines,
@@ -55,7 +55,7 @@ def draw_coefficients(ax: Axes, lines: FlowLines) -> None:
     for number, (values, name) in enumerate(
         [(sigma, r"$\sigma(t)$"), (s, "$s(t)$"), (s * sigma, r"$s(t)\,\sigma(t)$")]
     ):
-        ax.plot(t, values, color=theme().palette[number], ls=("-", "--", ":")[number], label=name)
+        ax.plot(t, values, color=theme().palette[number], ls=DASHES[number], label=name)
     ax.set_xlim(0, float(t[-1]))
     ax.set_ylim(bottom=0)
     ax.legend(loc="upper left")
@@ -174,8 +174,7 @@ def draw_tangents(ax: Axes, found: Tangents) -> None:
 def draw_curvature(ax: Axes, levels: Tensor, errors: Mapping[str, Tensor]) -> None:
     """The error of an Euler step from σ to σ/2 over σ, in units of the data, for each schedule."""
     for k, (name, values) in enumerate(errors.items()):
-        style = ("-", "--", ":", "-.", (0, (5, 1)))[k]
-        ax.plot(levels.numpy(), values.numpy(), color=theme().palette[k], ls=style, label=name)
+        ax.plot(levels.numpy(), values.numpy(), color=theme().palette[k], ls=DASHES[k], label=name)
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_xlim(float(levels[0]), float(levels[-1]))

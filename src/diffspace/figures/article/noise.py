@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from diffspace._shapes import Tensor
 from diffspace.figures.article.entry import Entry, Picture, Subject
 from diffspace.figures.article.flows import draw_density
-from diffspace.figures.style import theme, tidy
+from diffspace.figures.style import DASHES, theme, tidy
 from diffspace.oracles import GaussianMixture
 from diffspace.sampling import Churn
 from diffspace.studies import (
@@ -32,7 +32,6 @@ from diffspace.studies.problems import even
 _COUNT, _STEPS = 10_000, 80
 _RATES, _LEVELS = (0.0, 1.0, 4.0), (1.0, 0.3, 0.03)
 _SHIFT, _SHIFTED = 1.0, (0.0, 1.0, 2.0, 4.0)
-_DASHES = ("-", "--", "-.", ":")
 
 
 def _beta(eta: float) -> str:
@@ -44,7 +43,7 @@ def _beta(eta: float) -> str:
 def _style(eta: float) -> dict[str, Any]:
     """The line of a rate, the same in all figures."""
     k = _SHIFTED.index(eta) if eta in _SHIFTED else -1
-    return {"color": theme().palette[k], "ls": _DASHES[k], "label": _beta(eta)}
+    return {"color": theme().palette[k], "ls": DASHES[k], "label": _beta(eta)}
 
 
 def noise_axis(ax: Axes, least: float, greatest: float, ticks: Sequence[float]) -> None:

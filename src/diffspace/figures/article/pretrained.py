@@ -13,18 +13,17 @@ from diffspace._shapes import Float, Tensor
 from diffspace.data import Digits
 from diffspace.figures.article.entry import Entry, Picture, Subject
 from diffspace.figures.samples import grid, to_pixels
-from diffspace.figures.style import theme, tidy
+from diffspace.figures.style import DASHES, theme, tidy
 from diffspace.studies import DDPMComparison, classes_oracle, compare_ddpm, ddpm_table, exact_ddpm, trained_ddpm
 from diffspace.transform import Transform
 
 _SHOWN, _NFE = 16, 11
-_DASHES = ("-", "--", "-.", ":")
 
 
 def draw_ddpm_errors(ax: Axes, comparison: DDPMComparison) -> None:
     """The RMS distance from the ends of the ODE over NFE, both logarithmic."""
     for k, (name, (nfe, error)) in enumerate(comparison.errors().items()):
-        ax.plot(nfe, error, color=theme().palette[k], ls=_DASHES[k], marker="o", ms=3, label=name)
+        ax.plot(nfe, error, color=theme().palette[k], ls=DASHES[k], marker="o", ms=3, label=name)
     ax.set_xscale("log")
     ax.set_yscale("log")
     ticks = [7, 15, 25, 49, 99]

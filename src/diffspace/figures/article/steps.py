@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from diffspace._shapes import Tensor
 from diffspace.data import named_oracle
 from diffspace.figures.article.entry import Entry, Picture, Subject, Table
-from diffspace.figures.style import plain, theme, tidy
+from diffspace.figures.style import DASHES, plain, theme, tidy
 from diffspace.oracles import GaussianMixture
 from diffspace.preconditioning import EDMPreconditioning
 from diffspace.sampling import EDMSteps, initial_latents
@@ -30,7 +30,6 @@ from diffspace.studies import (
     truncation_errors,
 )
 
-_DASHES = ("-", "--", ":", "-.")
 _SIGMA_MAX = 80.0
 _NOTE: Any = {"textcoords": "offset points", "fontsize": 7.5}
 _BESIDE: Any = {**_NOTE, "ha": "right", "va": "center"}
@@ -117,7 +116,7 @@ def draw_levels(ax: Axes, steps: StepSizes) -> None:
     """σ_i over i for each ρ, on a logarithmic axis; the last, σ_N = 0, has no place on it."""
     for k, rho in enumerate(steps.rhos):
         levels = steps.sigma[k, :-1].numpy()
-        ax.semilogy(levels, color=theme().palette[k], ls=_DASHES[k], marker="o", ms=2.5, label=rf"$\rho = {rho:g}$")
+        ax.semilogy(levels, color=theme().palette[k], ls=DASHES[k], marker="o", ms=2.5, label=rf"$\rho = {rho:g}$")
     ax.set_xlabel("$i$")
     ax.set_title(r"noise levels $\sigma_i$")
     ax.legend()
@@ -127,7 +126,7 @@ def draw_levels(ax: Axes, steps: StepSizes) -> None:
 def draw_sizes(ax: Axes, steps: StepSizes) -> None:
     """The sizes of the steps over where they begin, but for the last one, which leads from σ_min to 0."""
     for k, sizes in enumerate(steps.sizes):
-        style: Any = {"color": theme().palette[k], "ls": _DASHES[k], "marker": "o", "ms": 2.5}
+        style: Any = {"color": theme().palette[k], "ls": DASHES[k], "marker": "o", "ms": 2.5}
         ax.loglog(steps.sigma[k, :-2].numpy(), sizes[:-1].numpy(), **style)
     ax.axline((1, 1), (10, 10), color=theme().gray, lw=0.9)
     ax.annotate("to 0 in one step", (0.5, 0.5), (-5, 0), **_BESIDE)
@@ -202,7 +201,7 @@ def _steps_on_lines(subject: Subject) -> Picture:
 def draw_truncation(ax: Axes, errors: TruncationErrors, solver: str) -> None:
     """The RMS error of one step over where it begins, for each ρ."""
     for k, rho in enumerate(errors.rhos):
-        style: Any = {"color": theme().palette[k], "ls": _DASHES[k], "marker": "o", "ms": 2.2, "lw": 1.2}
+        style: Any = {"color": theme().palette[k], "ls": DASHES[k], "marker": "o", "ms": 2.2, "lw": 1.2}
         ax.loglog(errors.sigma[k].numpy(), errors.errors[solver][k].numpy(), **style, label=rf"$\rho = {rho:g}$")
     tidy(ax)
 
