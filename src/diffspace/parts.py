@@ -56,7 +56,8 @@ FAMILIES: Mapping[str, dict[str, Part | str]] = {
     "network": _family("networks", "mlp=MLP ddpmpp=DDPMpp ncsnpp=NCSNpp adm=ADM"),
     "source": _family(
         "data",
-        "digits=Digits swissroll=SwissRoll two-moons=TwoMoons checkerboard=Checkerboard eight-gaussians=EightGaussians",
+        "digits=Digits mnist-5k=MNIST5k swissroll=SwissRoll two-moons=TwoMoons checkerboard=Checkerboard "
+        "eight-gaussians=EightGaussians",
     ),
     "augmentation": _family("data", "transforms=Augmentation edm=Augmentation.edm"),
     "measurement": {},

