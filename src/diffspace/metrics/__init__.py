@@ -1,5 +1,6 @@
-"""Scores of samples, each beside what real data score: Fréchet distance, recognition, memorisation."""
+"""Scores of samples, each beside what real data score: Fréchet distance and others, recognition, memorisation."""
 
+from diffspace.metrics.comparison import ScoreRow as ScoreRow, compare as compare, is_worse as is_worse
 from diffspace.metrics.evaluation import (
     FrechetScore as FrechetScore,
     RecognisedScore as RecognisedScore,
@@ -17,6 +18,7 @@ from diffspace.metrics.features import (
     frechet_distance as frechet_distance,
 )
 from diffspace.metrics.followed import ConditionScore as ConditionScore
+from diffspace.metrics.neighbourhoods import density_coverage as density_coverage, precision_recall as precision_recall
 from diffspace.metrics.neighbours import (
     Closeness as Closeness,
     Memorisation as Memorisation,
@@ -24,3 +26,13 @@ from diffspace.metrics.neighbours import (
     nearest_neighbours as nearest_neighbours,
 )
 from diffspace.metrics.recognition import Classifier as Classifier, train_classifier as train_classifier
+from diffspace.metrics.scores import (
+    Estimate as Estimate,
+    Features as Features,
+    frechet as frechet,
+    frechet_infinity as frechet_infinity,
+    inception_score as inception_score,
+    kid as kid,
+    mind as mind,
+    sliced_wasserstein as sliced_wasserstein,
+)

@@ -1,0 +1,395 @@
+"""Scores of samples beside those of as many real items, and whether the difference is more than chance."""
+
+from __future__ import annotations
+
+import collections
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Literal
+
+import numpy as np
+import torch
+
+from diffspace._shapes import Tensor
+from diffspace.checks import check_choice, check_integer, check_seed
+from diffspace.metrics.features import FeatureStatistics
+from diffspace.metrics.neighbourhoods import Covered, Inside, density_coverage, precision_recall
+from diffspace.metrics.scores import (
+    Estimate,
+    Features,
+    check_pair,
+    frechet,
+    frechet_slopes,
+    inception_score,
+    inception_slopes,
+    kernel_variance,
+    kid,
+    kid_slopes,
+    mind,
+    mind_slopes,
+)
+
+LEVEL = 0.05
+"""The probability with which samples that are like real data are called worse."""
+
+Outcome = Literal["worse", "no worse", "better", "too small", "not compared"]
+
+SCORES = ("frechet", "kid", "mind", "precision", "recall", "density", "coverage", "inception")
+_NAMES = {
+    "frechet": "Fréchet distance",
+    "kid": "KID",
+    "mind": "MIND",
+    "precision": "precision",
+    "recall": "recall",
+    "density": "density",
+    "coverage": "coverage",
+    "inception": "Inception score",
+}
+_HIGHER = ("precision", "recall", "density", "coverage", "inception")
+_PROJECTIONS = 200
+_SHARES = 0.05
+_OF_VARIANCE = 0.01
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """A score of sets of n samples beside that of sets of n real items, both against one reference.
+
+    `samples` and `real` are means over sets, `sets` and `real_sets` the value of each. `floor` is the value from which
+    on samples are called worse: what is better cannot be told from real data. `z` is the difference to real data in
+    standard errors, positive where samples are worse, and `p_value` the probability of such a difference or a greater
+    one if samples were like real data, from random exchanges of samples and real items, so that it holds for any n.
+    `limit` is by how much the samples may be worse, with 95 % confidence; n is too small where it is above `tolerance`.
+    """
+
+    score: str
+    extractor: str
+    dim: int
+    n: int
+    samples: Estimate
+    sets: tuple[float, ...]
+    real: Estimate | None
+    real_sets: tuple[float, ...]
+    higher_is_better: bool
+    floor: float | None
+    z: float | None
+    p_value: float | None
+    limit: float | None
+    tolerance: float | None
+    outcome: Outcome
+
+    @property
+    def name(self) -> str:
+        """The score's name."""
+        return _NAMES[self.score]
+
+    @property
+    def best(self) -> float:
+        """The best of the sets, as papers report the lowest of three Fréchet distances."""
+        return max(self.sets) if self.higher_is_better else min(self.sets)
+
+    @property
+    def verdict(self) -> str:
+        """The result as a sentence."""
+        if self.z is None or self.p_value is None or self.limit is None:
+            return "no real data to compare with"
+        if self.outcome == "worse":
+            return f"worse than real by {self.z:.1f} standard errors"
+        if self.outcome == "better":
+            return f"better than real by {-self.z:.1f} standard errors"
+        if self.outcome == "no worse":
+            return f"not worse than real by more than {self.limit:.2g}"
+        return f"n is too small to tell: may be worse by {self.limit:.2g}"
+
+
+def compare(
+    samples: Features,
+    real: Features | None,
+    reference: Features | FeatureStatistics,
+    *,
+    n: int | None = None,
+    scores: Sequence[str] | None = None,
+    permutations: int = 499,
+    seed: int = 0,
+    most: int = 5000,
+) -> list[ScoreRow]:
+    """Scores of samples against a reference, beside those of real items, and a verdict about each.
+
+    If samples were like real items, nothing would change on average if items were exchanged between the two. So the
+    difference of their scores is compared with those after `permutations` random exchanges, the reference being fixed:
+    samples are called worse if at most 5 % of the differences are as large. That holds exactly, for any score, n and
+    data, if the real items have no part in the reference; those that have are taken out of it. With labels on both
+    sides, real items are chosen and exchanged within classes.
+
+    Args:
+        samples: features of samples, one or more sets of n.
+        real: features of real items that the reference does not have; None gives values without verdicts.
+        reference: features of real data, or their statistics, which allow the Fréchet distance alone.
+        n: the number of items in a set; default: as many as there are samples and real items of.
+        scores: which of `SCORES`; default: all that these features allow.
+        permutations: the number of exchanges.
+        seed: of the choice of real items and of the exchanges.
+        most: the most items of either side that KID and the scores by neighbours use.
+    """
+    check_pair(samples, reference)
+    check_seed("seed", seed)
+    check_integer("permutations", permutations, 19)
+    possible = _possible(samples, real, reference)
+    for score in scores or ():
+        check_choice("scores", score, possible)
+    sizes = [len(samples)] if real is None else [len(samples), len(real)]
+    n = min(sizes) if n is None else n
+    check_integer("n", n, 2, min(sizes))
+    generator = torch.Generator().manual_seed(seed)
+    parts = [samples.take(_range(first, first + n)) for first in range(0, len(samples) - n + 1, n)]
+    others = [] if real is None else _matching(parts, real, generator)
+    if others and isinstance(reference, Features):
+        reference = _without(reference, others)
+    chosen = list(scores or possible)
+    values, real_values = ([_values(part, reference, chosen) for part in each] for each in (parts, others))
+    splits = _Splits.of(parts, others, permutations, most, generator) if others else None
+    return [_row(score, parts[0], values, real_values, reference, splits) for score in chosen]
+
+
+def is_worse(rows: Sequence[ScoreRow]) -> bool:
+    """Whether samples are worse than real data by any score, at 5 % for all of them together (Bonferroni)."""
+    found = [row.p_value for row in rows if row.p_value is not None]
+    return bool(found) and min(found) <= LEVEL / len(found)
+
+
+def _possible(samples: Features, real: Features | None, reference: Features | FeatureStatistics) -> tuple[str, ...]:
+    if isinstance(reference, FeatureStatistics):
+        found: tuple[str, ...] = ("frechet",)
+    else:
+        found = SCORES[:-1]
+    with_logits = samples.logits is not None and (real is None or real.logits is not None)
+    return (*found, "inception") if with_logits else found
+
+
+def _range(start: int, stop: int) -> Tensor:
+    return torch.arange(start, stop, dtype=torch.int64, device="cpu")
+
+
+# ---- which real items
+
+
+def _matching(parts: Sequence[Features], real: Features, generator: torch.Generator) -> list[Features]:
+    """Disjoint sets of real items, at most as many as of samples; of the same classes where all of them have labels."""
+    order = torch.randperm(len(real), generator=generator, dtype=torch.int64, device="cpu")
+    n = len(parts[0])
+    if real.labels is not None and parts[0].labels is not None:
+        found, labels = [], real.labels.cpu()
+        free = {c: order[labels[order] == c] for c in set(labels.tolist())}
+        for counts in (collections.Counter([] if part.labels is None else part.labels.tolist()) for part in parts):
+            if any(len(free.get(c, ())) < count for c, count in counts.items()):
+                break
+            found.append(real.take(torch.cat([free[c][:count] for c, count in counts.items()])))
+            free |= {c: free[c][count:] for c, count in counts.items()}
+        if found:
+            return found
+    return [real.take(order[first : first + n]) for first in range(0, min(len(real) // n, len(parts)) * n, n)]
+
+
+def _without(reference: Features, others: Sequence[Features]) -> Features:
+    """The reference without the items of `others`, which would score too well against it."""
+    known = [_rows(reference), np.concatenate([_rows(part) for part in others])]
+    kept = ~np.isin(known[0], known[1])
+    if kept.all():
+        return reference
+    if int(kept.sum()) < 2:
+        raise ValueError("reference: has no other items than real; give real items that it does not have")
+    return reference.take(torch.from_numpy(np.flatnonzero(kept)))
+
+
+def _rows(features: Features) -> np.ndarray:
+    """Each item's bytes as one value, by which it is found again."""
+    rows = np.ascontiguousarray(features.values.cpu().numpy())
+    return rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
+
+
+# ---- the test
+
+
+@dataclass(frozen=True, eq=False)
+class _Splits:
+    """Samples and real items in one pool, and random exchanges between them; the first row is what they are."""
+
+    pool: Features
+    is_sample: Tensor
+    few: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        parts: Sequence[Features],
+        others: Sequence[Features],
+        permutations: int,
+        most: int,
+        generator: torch.Generator,
+    ) -> _Splits:
+        pool = joined([*parts, *others])
+        count = sum(map(len, parts))
+        real = len(pool) - count
+        labels = torch.zeros(len(pool), dtype=torch.int64, device="cpu") if pool.labels is None else pool.labels
+        truth = _range(0, len(pool)) < count
+        rows = [truth]
+        by_class = labels.argsort(stable=True)
+        for _ in range(permutations):
+            drawn = torch.rand(len(pool), generator=generator, dtype=torch.float64, device="cpu")
+            order = drawn.argsort()
+            order = order[labels[order].argsort(stable=True)]
+            row = torch.empty_like(truth)
+            row[order] = truth[by_class]
+            rows.append(row)
+        few = torch.cat([_range(0, min(count, most)), _range(count, count + min(real, most))])
+        return cls(pool, torch.stack(rows), few)
+
+    def differences(self, score: str, reference: Features | FeatureStatistics) -> Tensor:
+        """How much worse samples are than real items, for what they are and for every exchange."""
+        sign = -1.0 if score in _HIGHER else 1.0
+        if score in ("frechet", "mind", "inception"):
+            pool, splits = self.pool, self.is_sample
+        else:
+            pool, splits = self.pool.take(self.few), self.is_sample[:, self.few]
+        if score == "frechet":
+            target = reference.statistics if isinstance(reference, Features) else reference
+            return _of_slopes(frechet_slopes(pool.values, pool.statistics, target), splits)
+        if score == "inception":
+            return _of_slopes(-inception_slopes(pool), splits)
+        if not isinstance(reference, Features):
+            raise ValueError(f"reference: {score} needs features of items, got statistics alone")
+        if score == "kid":
+            return _of_slopes(kid_slopes(pool, reference), splits)
+        if score == "mind":
+            return _of_slopes(mind_slopes(pool, reference, projections=_PROJECTIONS), splits)
+        if score in ("precision", "density"):
+            counts = Inside.of(pool, reference, _K[score]).counts(len(pool))
+            slopes = counts.clamp(max=1) if score == "precision" else counts / _K[score]
+            return _of_slopes(-slopes.double(), splits)
+        covered = Covered.by_balls_of_items if score == "recall" else Covered.by_balls_of_reference
+        cover = covered(pool, reference, _K[score])
+        return sign * (cover.of(splits) - cover.of(~splits))
+
+
+_K = {"precision": 3, "recall": 3, "density": 5, "coverage": 5}
+
+
+def _of_slopes(slopes: Tensor, splits: Tensor) -> Tensor:
+    """Mean over the samples less that over the real items, for each split."""
+    centred = slopes - slopes.mean()
+    count = int(splits[0].sum())
+    sums = torch.cat([part.double() @ centred for part in torch.split(splits, 64)])
+    return sums / count + sums / (len(slopes) - count)
+
+
+def joined(parts: Sequence[Features]) -> Features:
+    """All items of several sets."""
+
+    def all_of(name: str) -> Tensor | None:
+        found = [getattr(part, name) for part in parts]
+        return None if any(each is None for each in found) else torch.cat(found)
+
+    values = torch.cat([part.values for part in parts])
+    return replace(parts[0], values=values, logits=all_of("logits"), labels=all_of("labels"))
+
+
+# ---- values and verdicts
+
+
+def _values(part: Features, reference: Features | FeatureStatistics, chosen: Sequence[str]) -> dict[str, Estimate]:
+    found = {}
+    if "frechet" in chosen:
+        found["frechet"] = frechet(part, reference)
+    if "inception" in chosen:
+        found["inception"] = inception_score(part)
+    if isinstance(reference, Features):
+        if "kid" in chosen:
+            found["kid"] = kid(part, reference)
+        if "mind" in chosen:
+            found["mind"] = mind(part, reference, projections=_PROJECTIONS)
+        if {"precision", "recall"} & set(chosen):
+            found["precision"], found["recall"] = precision_recall(part, reference, k=_K["recall"])
+        if {"density", "coverage"} & set(chosen):
+            found["density"], found["coverage"] = density_coverage(part, reference, k=_K["coverage"])
+    return found
+
+
+def _mean(estimates: Sequence[Estimate]) -> Estimate:
+    errors = [e.standard_error for e in estimates if e.standard_error is not None]
+    error = math.sqrt(fmean(e**2 for e in errors) / len(errors)) if errors else None
+    return Estimate(fmean(e.value for e in estimates), error, estimates[0].n, estimates[0].note)
+
+
+def _row(
+    score: str,
+    first: Features,
+    values: Sequence[Mapping[str, Estimate]],
+    real_values: Sequence[Mapping[str, Estimate]],
+    reference: Features | FeatureStatistics,
+    splits: _Splits | None,
+) -> ScoreRow:
+    ours, theirs = [v[score] for v in values], [v[score] for v in real_values]
+    row = ScoreRow(
+        score=score,
+        extractor=first.extractor,
+        dim=first.dim,
+        n=len(first),
+        samples=_mean(ours),
+        sets=tuple(e.value for e in ours),
+        real=_mean(theirs) if theirs else None,
+        real_sets=tuple(e.value for e in theirs),
+        higher_is_better=score in _HIGHER,
+        floor=None,
+        z=None,
+        p_value=None,
+        limit=None,
+        tolerance=None,
+        outcome="not compared",
+    )
+    return row if splits is None or row.real is None else _judged(row, row.real, reference, splits)
+
+
+def _judged(row: ScoreRow, real: Estimate, reference: Features | FeatureStatistics, splits: _Splits) -> ScoreRow:
+    differences = splits.differences(row.score, reference)
+    if row.score == "inception":  # the slopes are those of its logarithm
+        differences = differences * real.value
+    observed, exchanged = float(differences[0]), differences[1:]
+    rounding = 1e-9 * float(exchanged.abs().max())
+    count = len(exchanged)
+    p_value = (1 + int((exchanged >= observed - rounding).sum())) / (1 + count)
+    p_better = (1 + int((exchanged <= observed + rounding).sum())) / (1 + count)
+    mean, error = float(exchanged.mean()), float(exchanged.std())
+    excess = observed - mean
+    quantile = float(exchanged.quantile(1 - LEVEL)) - mean
+    sign = -1.0 if row.higher_is_better else 1.0
+    tolerance = _tolerance(row, real, reference)
+    limit = max(excess, 0.0) + quantile
+    outcome: Outcome = "no worse" if limit <= tolerance else "too small"
+    if p_value <= LEVEL:
+        outcome = "worse"
+    elif p_better <= LEVEL:
+        outcome = "better"
+    return replace(
+        row,
+        floor=real.value + sign * quantile,
+        z=excess / error if error > 0 else 0.0,
+        p_value=p_value,
+        limit=limit,
+        tolerance=tolerance,
+        outcome=outcome,
+    )
+
+
+def _tolerance(row: ScoreRow, real: Estimate, reference: Features | FeatureStatistics) -> float:
+    """The excess over real data that n has to be able to tell."""
+    if row.score == "inception":
+        return _SHARES * (real.value - 1)
+    if row.score in _HIGHER:
+        return _SHARES
+    target = reference.statistics if isinstance(reference, Features) else reference
+    variance = float(target.covariance.trace())
+    if row.score == "kid" and isinstance(reference, Features):
+        return _OF_VARIANCE * kernel_variance(reference)
+    return _OF_VARIANCE * variance * (3 if row.score == "mind" else 1)
