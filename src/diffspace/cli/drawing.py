@@ -13,6 +13,7 @@ import diffspace as ds
 from diffspace._shapes import Bool, Shaped, Tensor
 from diffspace.config import to_options
 from diffspace.guidance import Replacement, repaint
+from diffspace.metrics.feature_files import Batches
 from diffspace.metrics.features import fingerprint
 from diffspace.protocols import Cond, Denoiser
 from diffspace.sampling import initial_latents
@@ -68,18 +69,14 @@ class Drawing:
     given: Start | Known | None = None
 
     @property
-    def batches(self) -> int:
-        """The number of batches."""
-        return -(-len(self.seeds) // self.batch)
+    def batches(self) -> Batches:
+        """How the seeds are cut."""
+        return Batches(len(self.seeds), self.batch)
 
     @property
     def states(self) -> int:
         """How often the progress of a batch is reported, less one."""
         return self.sampler.steps.num_steps * (self.given.resamplings if isinstance(self.given, Known) else 1)
-
-    def rows(self, number: int) -> slice:
-        """The places of a batch's seeds."""
-        return slice(number * self.batch, min((number + 1) * self.batch, len(self.seeds)))
 
     def sigmas(self) -> list[float]:
         """The noise levels of the steps; ValueError where they are not in the range of the model."""
@@ -104,7 +101,8 @@ class Drawing:
 
     def draw(self, number: int, progress: Progress | None = None) -> Drawn:
         """Draw a batch."""
-        rows, given = self.rows(number), self.given
+        own, given = self.batches.rows(number), self.given
+        rows = slice(own.start, own.stop)
         seeds = self.seeds[rows]
         cond = self.cond and {name: value[rows] for name, value in self.cond.items()}
         execution = ds.Execution(progress=progress)

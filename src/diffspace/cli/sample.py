@@ -205,7 +205,7 @@ def _draw(drawing: Drawing, writer: SampleWriter | None, group: Processes) -> st
             last, evaluations = drawn.run, max(evaluations, drawn.run.nfe)
     if last is None:
         return f"{count} samples, all there already"
-    there = count - sum(len(range(count)[drawing.rows(k)]) for k in missing)
+    there = count - sum(len(drawing.batches.rows(k)) for k in missing)
     before = f" ({there} there already)" if there else ""
     levels = " → ".join((f"{last.sigmas[0]:g} … {last.sigmas[-2]:g}", f"{last.sigmas[-1]:g}"))
     return f"{count} samples{before}, {last.num_steps} steps, NFE {evaluations}, σ {levels}"

@@ -30,6 +30,7 @@ from diffspace.figures.samples import fits_png, is_image, save_image, save_sampl
 from diffspace.files import atomic_path, read_json, reading, save_array, write_text, writing
 from diffspace.locking import FolderLock
 from diffspace.metrics.evaluation import as_ranges
+from diffspace.metrics.feature_files import Batches
 from diffspace.model import Model
 from diffspace.protocols import Cond
 
@@ -78,7 +79,8 @@ class SampleWriter(ABC):
     ) -> None:
         self.path, self.transform, self.class_names = path, model.transform, model.class_names
         self.sample_shape = model.sample_shape
-        self.seeds, self.cond, self.batch = list(seeds), {k: v.cpu() for k, v in (cond or {}).items()}, batch
+        self.seeds, self.cond = list(seeds), {k: v.cpu() for k, v in (cond or {}).items()}
+        self.batches = Batches(len(self.seeds), batch)
         text = as_ranges(self.seeds)
         if len(text) > _LONG:
             text = f"{len(self.seeds)} of hash {hashlib.sha256(text.encode()).hexdigest()[:16]}"
@@ -90,11 +92,7 @@ class SampleWriter(ABC):
     @property
     def missing(self) -> list[int]:
         """The numbers of the batches that are not there yet, within the block."""
-        return [k for k in range(-(-len(self.seeds) // self.batch)) if not self._is_there(k)]
-
-    def rows(self, number: int) -> range:
-        """The places of a batch among all seeds."""
-        return range(number * self.batch, min((number + 1) * self.batch, len(self.seeds)))
+        return [k for k in range(len(self.batches)) if not self._is_there(k)]
 
     @abstractmethod
     def _is_there(self, number: int) -> bool: ...
@@ -184,10 +182,10 @@ class FolderWriter(SampleWriter):
         return f"{folder}{seed:06d}.png"
 
     def _is_there(self, number: int) -> bool:
-        return all((self._place / self._name(k)).is_file() for k in self.rows(number))
+        return all((self._place / self._name(k)).is_file() for k in self.batches.rows(number))
 
     def add(self, number: int, raw: Shaped[Tensor, "batch *dims"]) -> None:
-        for k, image in zip(self.rows(number), to_stored(raw, self.transform), strict=True):
+        for k, image in zip(self.batches.rows(number), to_stored(raw, self.transform), strict=True):
             place = self._place / self._name(k)
             with writing(place):
                 place.parent.mkdir(parents=True, exist_ok=True)
@@ -260,7 +258,7 @@ class FileWriter(SampleWriter):
         if columns is not None and self.path.suffix != ".png":
             raise ValueError(f"--columns: has no effect on {self.path}; use it with a grid")
         check_target("--out", self.path, self.path.suffix, overwrite)
-        several = len(self.seeds) > self.batch
+        several = len(self.batches) > 1
         self._parts = self.path.with_name(f".{self.path.name}.parts") if several else None
         self._raw: dict[int, Tensor] = {}
 
@@ -292,12 +290,12 @@ class FileWriter(SampleWriter):
     def _end(self, failed: bool) -> None:
         if failed:
             return
-        for number in range(-(-len(self.seeds) // self.batch)):
+        for number in range(len(self.batches)):
             part = self._part(number)
             if number not in self._raw and part is not None:
                 with reading(part):
                     self._raw[number] = torch.from_numpy(np.load(part, allow_pickle=False))
-                    if self._raw[number].shape != (len(self.rows(number)), *self.sample_shape):
+                    if self._raw[number].shape != (len(self.batches.rows(number)), *self.sample_shape):
                         raise ValueError("is not of this request; delete it")
         self._write(torch.cat([self._raw[number] for number in sorted(self._raw)]))
         if self._parts is not None:
