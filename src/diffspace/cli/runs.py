@@ -1,4 +1,4 @@
-"""Runs on disk: planned from the command line, started, opened again, scored."""
+"""Runs on disk: planned from the command line, started, opened again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,17 @@ import torch
 from diffspace._shapes import Tensor
 from diffspace.checks import check_number, nearest
 from diffspace.cli.console import Stages, progress_bar
-from diffspace.cli.options import MOST_SAMPLES
 from diffspace.config import option_names, to_config
 from diffspace.data import DataSet, differences, fingerprints
 from diffspace.figures import save_samples
 from diffspace.files import atomic_path, reading
 from diffspace.inspection import Inspection, inspect
 from diffspace.loading import load
-from diffspace.metrics import Classifier, Scores, evaluate, train_classifier
 from diffspace.model import Model
 from diffspace.parts import import_typed, kinds
 from diffspace.presets import IDDPM, VE, VP
 from diffspace.protocols import Cond
-from diffspace.sampling import EDMSteps, Execution, Sampler, sample
+from diffspace.sampling import Execution, sample
 from diffspace.train import (
     FROM_DATA,
     RECIPE,
@@ -45,7 +42,6 @@ from diffspace.train import (
 )
 
 _SCORED = 1000  # samples of a score during training
-_MOST = 50_000  # samples of large data that are read to score
 
 # the parts of a proposed recipe that decide which keys have an effect, to check them before the data are read
 _EXAMPLE: dict[str, Any] = {"network": "ddpmpp", "preconditioning": "edm", "noise": "lognormal", "augment": "edm"}
@@ -93,6 +89,8 @@ class Plan:
 def _make_run(
     recipe: Recipe, data: tuple[DataSet, DataSet], folder: Path, processes: Processes, warn: Callable[[str], None]
 ) -> Run:
+    from diffspace.cli.scoring import Scoring  # which needs this module
+
     scoring = Scoring(data, min(*map(len, data), _SCORED))
 
     def score(model: Model) -> dict[str, float]:
@@ -305,85 +303,3 @@ def with_classes_of(model: Model, data: DataSet) -> DataSet:
     numbers = [there.index(used[k]) if k in used else 0 for k in range(len(here))]
     labels = torch.tensor(numbers, dtype=torch.int64, device="cpu")[data.labels]
     return dataclasses.replace(data, labels=labels, class_names=there)
-
-
-class Scoring:
-    """`sets` sets of n samples, with seeds from `first_seed` on, scored against the data of a run.
-
-    Several models are scored with the same seeds and the same classifier of real data, trained once. By default n is
-    the number of held-out data, up to 10,000.
-    """
-
-    def __init__(
-        self,
-        data: tuple[DataSet, DataSet],
-        n: int | None = None,
-        sets: int = 1,
-        steps: int = 18,
-        first_seed: int = 0,
-        batch: int = 256,
-    ) -> None:
-        self.training, self.held_out = data
-        self.n = min(*map(len, data), 10_000) if n is None else n
-        self.sets, self.steps, self.batch = sets, steps, batch
-        if self.n * sets > MOST_SAMPLES:
-            raise ValueError(f"--n, --sets: expected at most {MOST_SAMPLES} samples in all, got {self.n * sets}")
-        self.seeds = range(first_seed, first_seed + self.n * sets)
-
-    @cached_property
-    def _data(self) -> list[tuple[Tensor, Tensor | None]]:
-        """The samples of both parts, in order, and their classes; of large data, some."""
-        chosen = zip((self.training, self.held_out), self._numbers, strict=True)
-        return [(part.batch(numbers), part.classes(numbers)) for part, numbers in chosen]
-
-    @cached_property
-    def _numbers(self) -> list[Tensor]:
-        """The numbers of these samples in each part."""
-        return [part.sample_numbers(_MOST).sort().values for part in (self.training, self.held_out)]
-
-    @cached_property
-    def _classifier(self) -> Classifier | None:
-        real, labels = self._data[0]
-        return None if labels is None else train_classifier(real, labels, len(self.training.class_names))
-
-    def __call__(self, model: Model, stage: Stages) -> Scores:
-        """Sample with the conditions of held-out data in turn, train a classifier where there are classes, measure."""
-        stage("sampling")
-        (real, real_labels), (new, new_labels) = self._data
-        rows = torch.arange(self.n, dtype=torch.int64, device="cpu").remainder(len(new)).repeat(self.sets)
-        names = [name for name in model.condition_names if name != "labels" or self.held_out.class_names]
-        labels = classes = None
-        if model.class_names and real_labels is not None and new_labels is not None:
-            labels = new_labels[rows]
-            classes = (labels, real_labels, new_labels)
-        cond = self.held_out.cond(self._numbers[1][rows], names)
-        samples = sample(
-            model,
-            seeds=self.seeds,
-            sampler=Sampler(EDMSteps(self.steps)),
-            cond=cond,
-            execution=Execution(self.batch, progress=stage.steps(len(self.seeds), self.batch)),
-        ).x.to(torch.float32)
-        # clipped and rounded like the data, as samples are stored
-        samples = model.transform.forward(model.decode(samples))
-        classifier = None
-        if labels is not None:
-            stage("training the classifier of real data")
-            classifier = self._classifier
-        stage("scoring")
-        known, own = (
-            part.cond(numbers, list(model.conditioning)) or {}
-            for part, numbers in zip((self.training, self.held_out), self._numbers, strict=True)
-        )
-        conditions = {
-            name: (each.standardise((cond or {})[name]), each.standardise(known[name]), each.standardise(own[name]))
-            for name, each in model.conditioning.items()
-        }
-        return evaluate(
-            *(samples, real, new),
-            seeds=self.seeds,
-            labels=classes,
-            conditions=conditions,
-            n=self.n,
-            classifier=classifier,
-        )
