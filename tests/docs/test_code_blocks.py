@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import warm
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -18,12 +17,6 @@ FILE = re.compile(r"# file: (\S+)\n")  # a block that is written to a file
 
 def blocks(page):
     return [(language, text) for language, text in BLOCK.findall(page.read_text(encoding="utf-8"))]
-
-
-@pytest.fixture(scope="module")
-def commands(tmp_path_factory):
-    with warm.commands(tmp_path_factory.mktemp("warm")) as folder:
-        yield folder
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,6 +1,6 @@
 """Runs Python code and `diffspace` in processes forked from one that has imported torch and diffspace.
 
-An import costs seconds, and the executed documentation starts a hundred processes. `python warm.py FOLDER` serves on
+An import costs seconds, and the tests start hundreds of processes. `python warm.py FOLDER` serves on
 FOLDER/socket and writes the command FOLDER/bin/diffspace, which takes `-c CODE` as Python does; its processes have the
 standard streams, the folder and the environment of their caller.
 """
@@ -18,6 +18,10 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+MODULES = (
+    *("torch", "torch.distributed.fsdp", "sklearn.datasets", "matplotlib.figure"),
+    *("diffspace.cli.app", "diffspace.figures", "diffspace.train"),
+)
 COMMAND = """#!{python} -IS
 import json, os, socket, sys
 with socket.socket(socket.AF_UNIX) as server:
@@ -49,7 +53,7 @@ def serve(folder: Path) -> None:
     from diffspace import cli
 
     cli.limit_spinning()
-    for module in ("torch", "matplotlib.figure", "diffspace.cli.app", "diffspace.figures", "diffspace.train"):
+    for module in MODULES:
         importlib.import_module(module)
     for name in dir(diffspace):
         getattr(diffspace, name)
@@ -94,6 +98,7 @@ def _run(caller: socket.socket) -> int:
     try:
         if arguments[1:2] == ["-c"]:
             sys.path[0] = ""
+            sys.argv = ["-c", *arguments[3:]]
             exec(compile(arguments[2], "<block>", "exec"), {"__name__": "__main__"})
         else:
             from diffspace.cli import main

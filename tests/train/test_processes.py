@@ -1,5 +1,6 @@
 """Several processes do what one does: gloo on a CPU."""
 
+import functools
 import json
 import os
 import socket
@@ -14,7 +15,7 @@ import torch
 import diffspace as ds
 from diffspace.train import Checkpoints, Processes, parallel, started_together
 
-SCRIPT = Path(__file__).parents[1] / "support" / "train_here.py"
+SCRIPT = (Path(__file__).parents[1] / "support" / "train_here.py").read_text()
 CONFIG = {
     "data": {"source": "digits"},
     "network": {"kind": "ddpmpp", "model_channels": 8, "channel_mult": [1, 2], "num_blocks": 1, "dropout": 0},
@@ -32,14 +33,19 @@ CONFIG = {
 }
 
 
-def start(folder, count, strategy="ddp", *words, **changed):
+@pytest.fixture
+def start(commands):
+    return functools.partial(_start, str(commands / "diffspace"))
+
+
+def _start(python, folder, count, strategy="ddp", *words, **changed):
     recipe = folder.with_suffix(".json")
     recipe.write_text(json.dumps({**CONFIG, "strategy": strategy, **changed}))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(SCRIPT), str(recipe), str(folder), strategy, *words]
+    command = [python, "-c", SCRIPT, str(recipe), str(folder), strategy, *words]
     return [
         subprocess.Popen(
             command,
@@ -73,9 +79,9 @@ def apart(a, b):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
+def alone(commands, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone") / "run"
-    finish(start(folder, 1))
+    finish(_start(str(commands / "diffspace"), folder, 1))
     return folder
 
 
@@ -83,7 +89,7 @@ def alone(tmp_path_factory):
     ("count", "strategy", "changed"),
     [(2, "ddp", {}), (2, "fsdp", {}), (2, "ddp", {"micro_batch": 4}), (1, "ddp", {"micro_batch": 5})],
 )
-def test_losses_and_weights_are_those_of_one_process(alone, tmp_path, count, strategy, changed):
+def test_losses_and_weights_are_those_of_one_process(alone, start, tmp_path, count, strategy, changed):
     """Batches of 33 are divided into 16 and 17, and those into pieces."""
     folder = tmp_path / "run"
     finish(start(folder, count, strategy, **changed))
@@ -159,7 +165,7 @@ def test_waiting_for_others_is_said_and_ends(monkeypatch):
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_a_checkpoint_goes_on_with_another_number_of_processes(alone, tmp_path, strategy):
+def test_a_checkpoint_goes_on_with_another_number_of_processes(alone, start, tmp_path, strategy):
     folder = tmp_path / "run"
     finish(start(folder, 2, strategy, images=165))
     finish(start(folder, 1, "ddp", "resume"))
@@ -173,7 +179,7 @@ def test_a_checkpoint_goes_on_with_another_number_of_processes(alone, tmp_path, 
 
 
 @pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
-def test_learnt_weights_and_noise_agree(tmp_path, strategy):
+def test_learnt_weights_and_noise_agree(start, tmp_path, strategy):
     options = {"uncertainty": True, "adaptive_noise": True, "batch_size": 8, "images": 640, "augment": None}
     for count in (1, 2):
         finish(start(tmp_path / str(count), count, "ddp" if count == 1 else strategy, **options))
@@ -185,9 +191,9 @@ def test_learnt_weights_and_noise_agree(tmp_path, strategy):
     assert apart(one[noise], two[noise]) < 1e-3 * float(one[noise]["past"].max())
 
 
-def test_a_process_that_dies_ends_the_run_and_leaves_the_checkpoint(tmp_path):
+def test_a_process_that_dies_ends_the_run_and_leaves_the_checkpoint(start, tmp_path):
     folder = tmp_path / "run"
-    first, second = start(folder, 2, images=33_000_000, checkpoint_images=33)
+    first, second = _start(sys.executable, folder, 2, images=33_000_000, checkpoint_images=33)
     while not (folder / "log.jsonl").exists() or len(log(folder)) < 3:
         assert first.poll() is None, first.stderr.read()
     second.kill()
