@@ -41,6 +41,14 @@ def test_an_oracle_end_to_end(tmp_path, capsys, monkeypatch):
         assert picture.width > 600
 
 
+def test_a_reference_too_coarse_to_tell_is_a_warning(capsys):
+    arguments = ["solvers", "ring", "--seeds", "0-7", "--solvers", "heun", "--steps", "edm"]
+    assert main([*arguments, "--nfe", "15", "--reference-steps", "8"]) == 0
+    assert "than the best solver at NFE 15 seems: raise --reference-steps to tell" in capsys.readouterr().err
+    assert main([*arguments, "--nfe", "5", "--reference-steps", "60"]) == 0
+    assert "--reference-steps" not in capsys.readouterr().err
+
+
 def test_the_command_that_is_recommended_runs(points_run, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
     figures = tmp_path / "roll.json"

@@ -228,7 +228,7 @@ def _print(comparison: SolverComparison, recommended: list[tuple[Recommendation,
     """The least RMS of each solver and budget, with a letter for the steps, and what is recommended."""
     from rich.text import Text
 
-    from diffspace.cli.console import err, out, table
+    from diffspace.cli.console import err, out, table, warn
 
     names = dict.fromkeys(row.solver for row in comparison.rows)
     letters = {steps: chr(ord("a") + i) for i, steps in enumerate(dict.fromkeys(row.steps for row in comparison.rows))}
@@ -256,6 +256,12 @@ def _print(comparison: SolverComparison, recommended: list[tuple[Recommendation,
         errors = f"RMS {error.rms:.2e}, median {error.median:.2e}"
         out.print(f"\nbudget {choice.budget}: NFE {choice.row.nfe}, {errors}; {choice.reason}")
         out.print(f"  {command}{options}")
+    known = comparison.reference_error.rms
+    if unclear := [f"{choice.budget}" for choice, _ in recommended if choice.row.error.rms < known]:
+        warn(
+            f"the reference is less accurate ({known:.1e}) than the best solver at NFE {', '.join(unclear)} seems: "
+            "raise --reference-steps to tell"
+        )
     for line in comparison.excluded:
         err.print(f"not measured: {line}")
     for row in comparison.rows:
