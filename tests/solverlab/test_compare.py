@@ -225,11 +225,11 @@ def names(comparison, **options):
 
 
 def test_the_least_error_is_recommended():
-    comparison = compared(measured("a", 5, 0.3), measured("b", 5, 0.2), measured("a", 9, 0.01), measured("b", 9, 0.02))
+    comparison = compared(measured("a", 5, 0.3), measured("b", 5, 0.2), measured("a", 9, 0.01), measured("b", 9, 0.12))
     assert names(comparison) == {5: "b", 9: "a"}
     assert [choice.reason for choice in recommend(comparison)] == [
         "least error; the next has 50% more",
-        "least error; the next has 100% more",
+        "least error; the next has 12 times as much",
     ]
 
 

@@ -335,4 +335,5 @@ def _reason(row: Measurement, rows: Sequence[Measurement], tied: Sequence[Measur
     runner_up = next((other for other in rows if other.name != row.name), None)
     if runner_up is None or row.error.rms == 0:
         return "least error"
-    return f"least error; the next has {runner_up.error.rms / row.error.rms - 1:.0%} more"
+    ratio = runner_up.error.rms / row.error.rms
+    return "least error; the next has " + (f"{ratio:,.0f} times as much" if ratio >= 3 else f"{ratio - 1:.0%} more")
