@@ -8,7 +8,18 @@ import torch
 from real_digits import Digits
 from scipy import stats
 
-from diffspace.metrics import Classifier, FeatureStatistics, Identity, Scores, Share, evaluate, frechet_distance
+from diffspace.metrics import (
+    Classifier,
+    FeatureStatistics,
+    Identity,
+    RecognisedScore,
+    ScoreRow,
+    Scores,
+    Share,
+    evaluate,
+    frechet_distance,
+)
+from diffspace.metrics.evaluation import in_digits_of_error
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -27,28 +38,34 @@ def score(classifier: Classifier, digits: Digits, samples: torch.Tensor) -> Scor
     )
 
 
+def of(scores: Scores, score: str, extractor: int = 0) -> ScoreRow:
+    return [row for row in scores.scores if row.score == score][extractor]
+
+
 def test_real_digits_score_as_real(classifier: Classifier, digits: Digits) -> None:
     scores = score(classifier, digits, digits.held_out[:225])
     assert [f.extractor for f in scores.frechet] == [classifier.name, "identity-64"]
-    for f in scores.frechet:
-        assert f.by_class
-        assert f.real_std is not None
-        assert abs(f.value - f.real) < 3 * f.real_std
+    assert scores.by_class
+    assert not any(row.outcome == "worse" for row in scores.scores)
     assert scores.recognised is not None
     right = int((classifier.predict(digits.held_out[:225]) == digits.held_out_labels[:225]).sum())
     assert scores.recognised.samples == Share(right, 225)
     assert scores.recognised.samples.value >= 0.98
+    assert scores.recognised.verdict.startswith("not worse than real by more than ")
     assert scores.memorisation.clean
+    assert scores.verdict.startswith("not told apart from real")
     assert scores.notes == ()
 
 
 def test_wrong_classes_noise_and_copies_show(classifier: Classifier, digits: Digits) -> None:
     noisy = score(classifier, digits, digits.held_out[:225] + 0.5 * normal(225, 1, 8, 8))
-    assert noisy.frechet[1].ratio > 5
+    assert of(noisy, "frechet", 1).verdict.startswith("worse than real by ")
+    assert "Fréchet distance (identity-64)" in noisy.verdict
     wrong = score(classifier, digits, digits.held_out[:225].roll(1, 0))
     assert wrong.recognised is not None
     assert wrong.recognised.samples.value < 0.3
     assert wrong.recognised.held_out.value > 0.98
+    assert wrong.verdict == "worse than real, by recognition"
     copied = score(classifier, digits, digits.train[:225])
     assert len(copied.memorisation.copies) == 225
     assert not copied.memorisation.clean
@@ -57,12 +74,17 @@ def test_wrong_classes_noise_and_copies_show(classifier: Classifier, digits: Dig
 def test_table_and_json_hold_what_is_needed_to_repeat(classifier: Classifier, digits: Digits) -> None:
     scores = score(classifier, digits, digits.held_out[:225])
     text = "\n".join(" ".join((r.name, r.value, r.reference, r.note)) for r in scores.rows())
-    for part in ("seeds 0-224", "1 × n = 225 against 225 held out", classifier.name, "seed 0", "identity-64", "1347"):
+    for part in ("seeds 0-224", "1 × 225", "225 held out", classifier.name, "identity-64", "1347", "floor"):
         assert part in text
     assert scores.memorisation.verdict in text
+    assert scores.verdict in text
+    assert max(len(r.name) for r in scores.rows()) <= 16
+    assert max(len(r.value) for r in scores.rows()) <= 14
     stored = json.loads(json.dumps(scores.as_dict(), allow_nan=False))
     assert stored["frechet"][0]["value"] == scores.frechet[0].value
-    assert stored["frechet"][0]["ratio"] == scores.frechet[0].value / scores.frechet[0].real
+    first = stored["scores"][0]
+    assert (first["score"], first["verdict"]) == ("frechet", scores.scores[0].verdict)
+    assert first["samples"]["value"] == scores.frechet[0].value
     assert stored["recognised"]["samples"]["count"] == round(stored["recognised"]["samples"]["value"] * 225)
     assert stored["memorisation"]["clean"] is True
     assert json.dumps(score(classifier, digits, digits.held_out[:225]).as_dict()) == json.dumps(scores.as_dict())
@@ -73,31 +95,14 @@ def test_distances_of_points_are_those_of_their_moments() -> None:
     scores = evaluate(samples, train, held_out, seeds=[7, 8, 9, 3, *range(20, 56)])
     (f,) = scores.frechet
     exact = frechet_distance(FeatureStatistics.of(samples), FeatureStatistics.of(held_out))
-    assert (f.extractor, f.n, f.held_out_n, f.subsets, f.by_class) == ("identity-2", 40, 70, 10, False)
+    assert (f.extractor, f.n, f.held_out_n, f.subsets, f.by_class) == ("identity-2", 40, 70, 1, False)
     assert f.value == pytest.approx(exact, rel=1e-14)
     assert scores.seeds == "7-9, 3, 20-55"
     assert scores.recognised is None
 
 
-def test_reference_and_its_spread_are_those_of_fresh_draws() -> None:
-    # half of the training part: subsets share items, which the spread has to be corrected for
-    held_out = FeatureStatistics.of(normal(500, 2) + 0.5)
-    means, spreads = [], []
-    for seed in range(8):
-        train = normal(200, 2, seed=100 + seed)
-        (f,) = evaluate(
-            normal(100, 2), train, normal(500, 2) + 0.5, seeds=range(100), subsets=40, subset_seed=seed
-        ).frechet
-        assert f.real_std is not None
-        means.append(f.real)
-        spreads.append(f.real_std)
-    fresh = [frechet_distance(FeatureStatistics.of(normal(100, 2, seed=s)), held_out) for s in range(1000, 1400)]
-    assert fmean(means) == pytest.approx(fmean(fresh), abs=4 * stdev(means) / len(means) ** 0.5)
-    assert fmean(spreads) == pytest.approx(stdev(fresh), rel=0.2)
-
-
-def test_subsets_have_the_classes_of_the_samples() -> None:
-    # three items of class 0, two of class 2, as many as there are: the subset is known
+def test_classes_of_training_items_are_those_of_the_samples() -> None:
+    # three items of class 0, two of class 2, as many as there are: the set is known
     train = normal(20, 2)
     train_labels = torch.tensor([0, 2, 0, 2, 0, *[1] * 15])
     held_out = normal(30, 2, seed=1)
@@ -106,58 +111,43 @@ def test_subsets_have_the_classes_of_the_samples() -> None:
         train,
         held_out,
         seeds=range(5),
+        scores=["frechet"],
         labels=(torch.tensor([2, 0, 0, 2, 0]), train_labels, torch.zeros(30, dtype=torch.int64)),
     ).frechet
     exact = frechet_distance(FeatureStatistics.of(train[:5]), FeatureStatistics.of(held_out))
     assert f.by_class
     assert f.real == pytest.approx(exact, rel=1e-12)
-    assert f.real_std == pytest.approx(0, abs=1e-12)
 
 
-def test_n_is_equal_and_notes_say_what_was_given_up() -> None:
+def test_notes_say_what_was_given_up() -> None:
     train, held_out = normal(30, 2), normal(20, 2, seed=1)
     scores = evaluate(normal(50, 2, seed=2), train, held_out, seeds=range(50))
     (f,) = scores.frechet
     exact = frechet_distance(FeatureStatistics.of(train), FeatureStatistics.of(held_out))
     assert (f.n, f.subsets, f.real_std) == (30, 1, None)
-    assert f.real == pytest.approx(exact, rel=1e-14)
-    assert scores.notes == (
-        "The last 20 of 50 samples are not in the Fréchet distances.",
-        "The only training subset is the whole training part, so its spread is not known.",
-    )
+    assert f.real == pytest.approx(exact, rel=1e-13)
+    assert scores.notes == ("The last 20 of 50 samples are not in the scores.",)
     assert scores.memorisation.n == 50
 
     zeros = torch.zeros(10, dtype=torch.int64)
     scores = evaluate(
         normal(10, 2, seed=2), train, held_out, seeds=range(10), labels=(zeros, torch.arange(30), torch.arange(20))
     )
-    assert not scores.frechet[0].by_class
-    assert scores.notes == ("Training subsets ignore the classes: one has fewer training items than samples.",)
+    assert not scores.by_class
+    assert scores.notes == ("Training items are chosen without regard to classes: one has fewer of them than samples.",)
 
 
 def test_several_sets_of_samples_are_averaged() -> None:
-    samples, held_out = normal(70, 2), normal(40, 2, seed=1)
+    samples, train, held_out = normal(70, 2), normal(50, 2, seed=3), normal(40, 2, seed=1)
     target = FeatureStatistics.of(held_out)
     each = [frechet_distance(FeatureStatistics.of(part), target) for part in samples[:60].split(20)]
-    # the classes alternate between the sets, and so they do between the training subsets
-    labels = torch.tensor([0] * 20 + [1] * 20 + [0] * 20 + [1] * 10)
-    train = torch.cat([normal(20, 2, seed=3), normal(20, 2, seed=4) + 3])
-    scores = evaluate(
-        samples,
-        train,
-        held_out,
-        n=20,
-        seeds=range(70),
-        subsets=6,
-        labels=(labels, torch.tensor([0] * 20 + [1] * 20), torch.zeros(40, dtype=torch.int64)),
-    )
+    scores = evaluate(samples, train, held_out, n=20, seeds=range(70))
     (f,) = scores.frechet
-    assert (f.n, f.sets, f.subsets, f.by_class) == (20, 3, 6, True)
+    assert (f.n, f.sets, f.subsets) == (20, 3, 2)
     assert f.value == pytest.approx(fmean(each), rel=1e-13)
     assert f.value_std == pytest.approx(stdev(each), rel=1e-12)
-    near, far = (frechet_distance(FeatureStatistics.of(part), target) for part in train.split(20))
-    assert f.real == pytest.approx((2 * near + far) / 3, rel=1e-12)
-    assert scores.notes == ("The last 10 of 70 samples are not in the Fréchet distances.",)
+    assert scores.scores[0].best == pytest.approx(min(each), rel=1e-13)
+    assert scores.notes == ("The last 10 of 70 samples are not in the scores.",)
 
 
 def test_few_items_for_many_features_are_noted() -> None:
@@ -166,6 +156,25 @@ def test_few_items_for_many_features_are_noted() -> None:
     assert scores.frechet[0].extractor == "identity-36"
     assert len(scores.notes) == 1
     assert scores.notes[0].startswith("30 items do not span the 36 features of identity-36")
+
+
+def test_a_classifier_that_knows_too_little_is_no_measure() -> None:
+    unsure = RecognisedScore("conv", Share(40, 100), Share(64, 100))
+    assert unsure.verdict == "the classifier recognises 64 % of real data: not a measure here"
+    worse = RecognisedScore("conv", Share(80, 100), Share(95, 100))
+    table = [[80, 20], [95, 5]]
+    assert worse.p_value == pytest.approx(stats.fisher_exact(table, alternative="less").pvalue, rel=1e-9)
+    assert worse.verdict == "worse than real by 3.3 standard errors"
+    few = RecognisedScore("conv", Share(9, 10), Share(10, 10))
+    assert few.verdict.startswith("n is too small to tell: may be worse by ")
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [(0.28483, 0.0251, "0.285 ± 0.025"), (1234.5, 56.7, "1234 ± 57"), (12345, 678, "12340 ± 680"), (-2.0, 0, "-2")],
+)
+def test_values_have_two_digits_of_their_error(value: float, error: float, text: str) -> None:
+    assert in_digits_of_error(value, error) == text
 
 
 def test_share_has_the_posterior_standard_deviation() -> None:
@@ -182,8 +191,8 @@ def test_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     for n in (1, 11):
         with pytest.raises(ValueError, match=f"n: .* from 2 to 10, got {n}"):
             evaluate(x, x, x, seeds=range(10), n=n)
-    with pytest.raises(ValueError, match=r"subsets: .* got 1"):
-        evaluate(x, x, x, seeds=range(10), subsets=1)
+    with pytest.raises(ValueError, match=r"scores: expected .* got 'inception'"):
+        evaluate(x, x + 1, x - 1, seeds=range(10), scores=["inception"])
     with pytest.raises(ValueError, match=r"held_out: .* got 1"):
         evaluate(x, x, x[:1], seeds=range(10))
     with pytest.raises(ValueError, match="samples: 2 of 10 items have values that are not finite"):

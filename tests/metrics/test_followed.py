@@ -16,7 +16,7 @@ def points(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 def test_the_nearest_training_item_has_the_condition() -> None:
     (train, known), (held_out, own) = points(4000, 0), points(1000, 1)
     followed, asked = points(1000, 2)
-    given = {"seeds": range(1000), "subsets": 2}
+    given = {"seeds": range(1000), "scores": ["frechet"]}
     good = evaluate(followed, train, held_out, conditions={"v": (asked, known, own)}, **given)
     other = evaluate(followed, train, held_out, conditions={"v": (asked.roll(1, 0), known, own)}, **given)
     assert good.conditions[0].real == pytest.approx(0.05 / 5.25**0.5, rel=0.5)  # the noise along the line

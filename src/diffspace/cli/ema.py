@@ -164,7 +164,7 @@ def _sweep(run: Path, model: ds.Model, plans: Sequence[Reconstruction], scoring:
     after = f", after {model.notes['images']} images" if "images" in model.notes else ""
     rows = [_row(f"{plan.width:g}", each, f"{plan.mismatch:.1e}") for plan, each in zip(plans, scores, strict=True)]
     rows.append(_row(f"the run's own{after}", own.frechet, ""))
-    headings = ("width", *(f"Fréchet distance, {f.extractor}" for f in own.frechet), "of real", "mismatch")
+    headings = ("width", *(f"Fréchet distance, {f.extractor}" for f in own.frechet), "real data", "mismatch")
     stdout.print(table(headings, rows))
     near = [
         f"{plan.width:g}"
@@ -177,4 +177,4 @@ def _sweep(run: Path, model: ds.Model, plans: Sequence[Reconstruction], scoring:
 
 def _row(name: str, scores: Sequence[FrechetScore], mismatch: str) -> tuple[str, ...]:
     cells = (f"{s.value:.4g}" + (f" ± {s.standard_error:.2g}" if s.value_std is not None else "") for s in scores)
-    return name, *cells, f"{scores[0].ratio:.2f}", mismatch
+    return name, *cells, f"{scores[0].real:.4g}", mismatch

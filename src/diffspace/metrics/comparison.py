@@ -93,15 +93,18 @@ class ScoreRow:
     @property
     def verdict(self) -> str:
         """The result as a sentence."""
-        if self.z is None or self.p_value is None or self.limit is None:
+        return self.verdict_in(1.0)
+
+    def verdict_in(self, scale: float) -> str:
+        """The result as a sentence, where the score is shown times `scale`."""
+        if self.z is None or self.limit is None:
             return "no real data to compare with"
-        if self.outcome == "worse":
-            return f"worse than real by {self.z:.1f} standard errors"
-        if self.outcome == "better":
-            return f"better than real by {-self.z:.1f} standard errors"
+        if self.outcome in ("worse", "better"):
+            return f"{self.outcome} than real by {abs(self.z):.1f} standard errors"
+        limit = f"{scale * self.limit:.2g}"
         if self.outcome == "no worse":
-            return f"not worse than real by more than {self.limit:.2g}"
-        return f"n is too small to tell: may be worse by {self.limit:.2g}"
+            return f"not worse than real by more than {limit}"
+        return f"n is too small to tell: may be worse by {limit}"
 
 
 def compare(
@@ -111,7 +114,7 @@ def compare(
     *,
     n: int | None = None,
     scores: Sequence[str] | None = None,
-    permutations: int = 499,
+    permutations: int = 999,
     seed: int = 0,
     most: int = 5000,
 ) -> list[ScoreRow]:

@@ -6,18 +6,24 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from statistics import fmean, stdev
+from statistics import stdev
 from typing import Any
 
 import torch
+from scipy import stats
 
 from diffspace._shapes import Float, Int, Tensor
-from diffspace.checks import check_integer, check_seed
-from diffspace.metrics.features import FeatureExtractor, FeatureStatistics, default_extractor, frechet_distance
+from diffspace.checks import check_integer
+from diffspace.metrics.comparison import LEVEL, ScoreRow, compare
+from diffspace.metrics.features import FeatureExtractor, default_extractor
 from diffspace.metrics.followed import ConditionScore, condition_scores
 from diffspace.metrics.neighbours import Memorisation, memorisation
 from diffspace.metrics.recognition import Classifier
+from diffspace.metrics.scores import Features
 from diffspace.notebook import Shown
+
+_LEAST_RECOGNISED = 0.8  # of real data, by a classifier that measures anything
+_SHARE_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -34,9 +40,9 @@ class Row:
 class FrechetScore:
     """The Fréchet distance of n samples to the held-out data, beside that of n real training items.
 
-    `value` is the mean over `sets` disjoint sets of n samples, `real` that over `subsets` random subsets of
-    the training part. `value_std` and `real_std` are the standard deviations of one such distance, None for
-    a single one. If `by_class`, each subset has as many items of each class as a set of samples.
+    `value` is the mean over `sets` disjoint sets of n samples, `real` that over `subsets` disjoint sets of training
+    items. `value_std` and `real_std` are the standard deviations of one such distance, None for a single one. If
+    `by_class`, each set of training items has as many items of each class as a set of samples.
     """
 
     extractor: str
@@ -55,11 +61,6 @@ class FrechetScore:
     def standard_error(self) -> float:
         """That of `value`, 0 where there is only one set."""
         return 0.0 if self.value_std is None else self.value_std / math.sqrt(self.sets)
-
-    @property
-    def ratio(self) -> float:
-        """The distance in units of the real one: 1 is as good as real data."""
-        return self.value / self.real if self.real > 0 else math.inf
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,32 @@ class RecognisedScore:
     samples: Share
     held_out: Share
 
+    @property
+    def measures(self) -> bool:
+        """Whether the classifier recognises enough of real data, 80 %, for its answers about samples to mean much."""
+        return self.held_out.value >= _LEAST_RECOGNISED
+
+    @property
+    def p_value(self) -> float:
+        """Fisher's exact probability of such a low share of samples, if they were recognised as held-out data are."""
+        a, b = self.samples, self.held_out
+        # given the number of both that are recognised, that of the samples is hypergeometric
+        return float(stats.hypergeom.cdf(a.count, a.n + b.n, a.count + b.count, a.n))
+
+    @property
+    def verdict(self) -> str:
+        """The result as a sentence."""
+        if not self.measures:
+            return f"the classifier recognises {100 * self.held_out.value:.0f} % of real data: not a measure here"
+        lack = self.held_out.value - self.samples.value
+        error = math.hypot(self.samples.standard_error, self.held_out.standard_error)
+        if self.p_value <= LEVEL:
+            return f"worse than real by {lack / error:.1f} standard errors"
+        limit = max(lack, 0.0) + float(stats.norm.isf(LEVEL)) * error
+        if limit <= _SHARE_TOLERANCE:
+            return f"not worse than real by more than {100 * limit:.1f} %"
+        return f"n is too small to tell: may be worse by {100 * limit:.1f} %"
+
 
 @dataclass(frozen=True)
 class Scores(Shown):
@@ -104,58 +131,119 @@ class Scores(Shown):
     held_out_n: int
     seeds: str
     subset_seed: int
-    frechet: tuple[FrechetScore, ...]
+    scores: tuple[ScoreRow, ...]
+    by_class: bool
     recognised: RecognisedScore | None
     memorisation: Memorisation
     notes: tuple[str, ...]
     conditions: tuple[ConditionScore, ...] = ()
 
+    @property
+    def frechet(self) -> tuple[FrechetScore, ...]:
+        """The Fréchet distance in the features of each extractor."""
+        return tuple(
+            FrechetScore(
+                extractor=row.extractor,
+                dim=row.dim,
+                n=row.n,
+                held_out_n=self.held_out_n,
+                value=row.samples.value,
+                value_std=_spread(row.sets),
+                sets=len(row.sets),
+                real=math.nan if row.real is None else row.real.value,
+                real_std=_spread(row.real_sets),
+                subsets=len(row.real_sets),
+                by_class=self.by_class,
+            )
+            for row in self.scores
+            if row.score == "frechet"
+        )
+
+    @property
+    def verdict(self) -> str:
+        """The result of all scores together, at a level of 5 %: each is taken at 5 % divided by their number."""
+        found = {f"{row.name} ({row.extractor})": row.p_value for row in self.scores if row.p_value is not None}
+        if self.recognised is not None and self.recognised.measures:
+            found["recognition"] = self.recognised.p_value
+        worse = [name for name, p in found.items() if p <= LEVEL / len(found)]
+        if worse:
+            return f"worse than real, by {', '.join(worse)}"
+        small = {row.name for row in self.scores if row.outcome == "too small"}
+        if small:
+            return f"not told apart from real; n = {self.scores[0].n} is too small for {', '.join(sorted(small))}"
+        return "not told apart from real"
+
     def rows(self) -> list[Row]:
-        """The table: what is measured, its value for the samples, for real data, and how it was taken."""
+        """The table: what is measured, its value for the samples, for real data, and what that says."""
         seeds = f"seeds {self.seeds}; {self.train_n} training items"
         rows = [Row("data", f"{self.samples_n} samples", f"{self.held_out_n} held out", seeds)]
-        rows += [self._frechet_row(f) for f in self.frechet]
+        for extractor, group in itertools.groupby(self.scores, key=lambda row: row.extractor):
+            found = list(group)
+            sets, real_sets = len(found[0].sets), len(found[0].real_sets)
+            classes = ", in the samples' classes" if self.by_class else ""
+            note = f"{extractor}, {found[0].dim} numbers; against held-out data; real: training items{classes}"
+            rows.append(Row("features", f"{sets} × {found[0].n}", f"{real_sets} × {found[0].n}", note))
+            rows += [_score_row(row) for row in found]
         if self.recognised is not None:
             r = self.recognised
-            rows.append(Row("recognised as their class", str(r.samples), str(r.held_out), r.classifier))
+            rows.append(Row("recognised", str(r.samples), str(r.held_out), f"{r.verdict}; {r.classifier}"))
         for c in self.conditions:
-            note = f"RMS difference from what was asked for; {c.unrelated:.3g} between unrelated items"
-            rows.append(Row(f"{c.name} of the nearest training item", f"{c.value:.3g}", f"{c.real:.3g}", note))
+            note = f"RMS difference from the nearest training item's; {c.unrelated:.3g} between unrelated items"
+            rows.append(Row(c.name, f"{c.value:.3g}", f"{c.real:.3g}", note))
         m = self.memorisation
-        name = "distance to the nearest training item"
-        rows.append(Row(name, f"{m.median:.4g}", f"{m.held_out_median:.4g}", "median"))
+        note = "distance to the nearest training item, median"
+        rows.append(Row("nearest", f"{m.median:.4g}", f"{m.held_out_median:.4g}", note))
         for near in m.closeness:
             expected = f"{100 * near.expected:.1f} ± {100 * near.standard_error:.1f} %"
-            note = f"the held-out data's {100 * near.quantile:g} % quantile; p = {near.p_value:.2g}"
-            rows.append(Row(f"nearer than {near.threshold:.4g}", f"{100 * near.observed:.1f} %", expected, note))
-        rows.append(Row("copies of training items", str(len(m.copies)), str(m.held_out_copies), m.verdict))
+            quantile = f"the held-out data's {100 * near.quantile:g} % quantile"
+            note = f"nearer than {near.threshold:.4g}, {quantile}; p = {near.p_value:.2g}"
+            rows.append(Row("nearer", f"{100 * near.observed:.1f} %", expected, note))
+        rows.append(Row("copies", str(len(m.copies)), str(m.held_out_copies), m.verdict))
+        rows.append(Row("all scores", "", "", self.verdict))
         return rows
-
-    def _frechet_row(self, f: FrechetScore) -> Row:
-        classes = ", in the samples' classes" if f.by_class else ""
-        return Row(
-            f"Fréchet distance, {f.extractor}",
-            _with_spread(f.value, f.value_std),
-            _with_spread(f.real, f.real_std),
-            f"{f.ratio:.2f} of real; {f.sets} × n = {f.n} against {f.held_out_n} held out, {f.dim} features; "
-            f"real: {f.subsets} training subsets{classes}, seed {self.subset_seed}",
-        )
 
     def as_dict(self) -> dict[str, Any]:
         """The scores as JSON values."""
         scores = asdict(self)
-        for entry, f in zip(scores["frechet"], self.frechet, strict=True):
-            entry["ratio"] = f.ratio if math.isfinite(f.ratio) else None
+        for entry, row in zip(scores["scores"], self.scores, strict=True):
+            entry |= {"name": row.name, "best": row.best, "verdict": row.verdict}
+        scores["frechet"] = [asdict(f) for f in self.frechet]
         if self.recognised is not None:
             for part in ("samples", "held_out"):
                 share: Share = getattr(self.recognised, part)
                 scores["recognised"][part] |= {"value": share.value, "standard_error": share.standard_error}
+            scores["recognised"] |= {"p_value": self.recognised.p_value, "verdict": self.recognised.verdict}
         scores["memorisation"] |= {"clean": self.memorisation.clean, "verdict": self.memorisation.verdict}
-        return scores
+        return scores | {"verdict": self.verdict}
 
 
-def _with_spread(mean: float, std: float | None) -> str:
-    return f"{mean:.4g}" if std is None else f"{mean:.4g} ± {std:.2g}"
+def _spread(values: Sequence[float]) -> float | None:
+    return stdev(values) if len(values) > 1 else None
+
+
+def _score_row(row: ScoreRow) -> Row:
+    """Values with two digits of their standard errors; those of KID in thousandths."""
+    scale, name = (1000.0, "1000 × KID") if row.score == "kid" else (1.0, row.name)
+    value, real = (
+        "-" if each is None else in_digits_of_error(scale * each.value, scale * (each.standard_error or 0.0))
+        for each in (row.samples, row.real)
+    )
+    note = row.verdict_in(scale)
+    if row.floor is not None:
+        note += f"; floor {scale * row.floor:.3g}"
+    if len(row.sets) > 1:
+        note += f"; best {scale * row.best:.4g}"
+    return Row(name, value, real, note)
+
+
+def in_digits_of_error(value: float, error: float) -> str:
+    """`1.234 ± 0.056`: two digits of the standard error, and the value to the same place."""
+    if not (math.isfinite(error) and error > 0):
+        return f"{value:.4g}"
+    places = 1 - math.floor(math.log10(error))
+    if places < 0:
+        return f"{round(value, places):.0f} ± {round(error, places):.0f}"
+    return f"{value:.{places}f} ± {error:.{places}f}"
 
 
 def evaluate(
@@ -168,85 +256,75 @@ def evaluate(
     conditions: Mapping[str, tuple[Tensor, Tensor, Tensor]] | None = None,
     classifier: Classifier | None = None,
     extractors: Sequence[FeatureExtractor] = (),
+    scores: Sequence[str] | None = None,
     n: int | None = None,
-    subsets: int = 10,
     subset_seed: int = 0,
 ) -> Scores:
-    """Fréchet distances, the share that a classifier recognises, and memorisation; data in the model's space.
+    """Scores of features, the share that a classifier recognises, and memorisation; data in the model's space.
 
-    The Fréchet distance of n samples to the held-out data stands beside that of n training items. It depends on n:
-    compare distances at equal n only. A smaller n gives several sets of samples, whose mean varies less.
+    The scores of sets of n samples against the held-out data stand beside those of n training items, which are no part
+    of it, and `compare` judges the difference. They depend on n: compare scores at equal n only.
 
     Args:
         samples: the samples to score.
         train: data that the model was trained on.
         held_out: data that it was not trained on.
         seeds: the seeds of the samples, in order; they are only recorded.
-        labels: the classes of the samples, of the training items and of the held-out items. With them the training
-            subsets have as many items of each class as the samples, where the training data have enough.
+        labels: the classes of the samples, of the training items and of the held-out items. With them the sets of
+            training items have as many items of each class as the samples, where the training data have enough.
         conditions: of the same three, other conditions by name, standardised; measured is that of the nearest training
             item.
         classifier: a classifier trained on `train` alone, which measures the share of samples that it takes for
             their class; needs labels.
         extractors: give the features; default: the classifier, if there is one, and `default_extractor(train)`.
+        scores: which of `comparison.SCORES`; default: all that the features allow.
         n: size of a set; default: the number of samples, or of training items if those are fewer.
-        subsets: the number of random training subsets.
-        subset_seed: the seed of these subsets.
+        subset_seed: the seed of the choice of training items, and of the exchanges of `compare`.
     """
     data = {"samples": samples, "train": train, "held_out": held_out}
     classes = {} if labels is None else {name: y.cpu() for name, y in zip(data, labels, strict=True)}
     _check(data, classes)
     if len(seeds) != len(samples):
         raise ValueError(f"seeds: expected one for each of {len(samples)} samples, got {len(seeds)}")
-    check_integer("subsets", subsets, 2)
     largest = min(len(samples), len(train))
     n = largest if n is None else n
     check_integer("n", n, 2, largest)
 
     notes = []
-    sets = [
-        torch.arange(start, start + n, dtype=torch.int64, device="cpu") for start in range(0, len(samples) - n + 1, n)
-    ]
     if len(samples) % n:
-        notes.append(f"The last {len(samples) % n} of {len(samples)} samples are not in the Fréchet distances.")
-    counts = [torch.bincount(classes["samples"][part]) for part in sets] if classes else []
-    if not all(_has_enough(classes["train"], each) for each in counts):
-        counts = []
-        notes.append("Training subsets ignore the classes: one has fewer training items than samples.")
-    if n == len(train):
-        real_sets = [torch.arange(n, dtype=torch.int64, device="cpu")]
-        notes.append("The only training subset is the whole training part, so its spread is not known.")
-    else:
-        check_seed("subset_seed", subset_seed)
-        generator = torch.Generator().manual_seed(subset_seed)
-        shuffles = [
-            torch.randperm(len(train), generator=generator, dtype=torch.int64, device="cpu") for _ in range(subsets)
-        ]
-        pairs = zip(shuffles, itertools.cycle(counts or [None]))
-        real_sets = [order[:n] if c is None else _first_of_classes(order, c, classes["train"]) for order, c in pairs]
-    frechet = [
-        _frechet_score(extractor, samples, sets, train, real_sets, held_out, by_class=bool(counts))
-        for extractor in extractors or [e for e in (classifier, default_extractor(train)) if e is not None]
-    ]
-    smallest = min(n, len(held_out))
-    notes += [
-        f"{smallest} items do not span the {score.dim} features of {score.extractor}: covariances are singular, and "
-        "most of the distance is due to the small n."
-        for score in frechet
-        if smallest <= score.dim
-    ]
+        notes.append(f"The last {len(samples) % n} of {len(samples)} samples are not in the scores.")
+    by_class = bool(classes) and _has_enough(classes["train"], torch.bincount(classes["samples"][:n]))
+    if classes and not by_class:
+        notes.append("Training items are chosen without regard to classes: one has fewer of them than samples.")
+    found: list[ScoreRow] = []
+    for extractor in extractors or [e for e in (classifier, default_extractor(train)) if e is not None]:
+        features = [features_of(extractor, x, classes.get(name) if by_class else None) for name, x in data.items()]
+        found += compare(*features, n=n, scores=scores, seed=subset_seed)
+        if min(n, len(held_out)) <= extractor.dim:
+            notes.append(
+                f"{min(n, len(held_out))} items do not span the {extractor.dim} features of {extractor.name}: "
+                "covariances are singular, and most of the Fréchet distance is due to the small n."
+            )
     return Scores(
         samples_n=len(samples),
         train_n=len(train),
         held_out_n=len(held_out),
         seeds=as_ranges(seeds),
         subset_seed=subset_seed,
-        frechet=tuple(frechet),
+        scores=tuple(found),
+        by_class=by_class,
         recognised=_recognised(classifier, data, classes) if classifier is not None and classes else None,
         memorisation=memorisation(samples, train, held_out),
         notes=tuple(notes),
         conditions=condition_scores(samples, train, held_out, dict(conditions or {})),
     )
+
+
+def features_of(extractor: FeatureExtractor, x: Tensor, labels: Tensor | None = None) -> Features:
+    """The features of data, with the logits of extractors that give both (`features_and_logits`)."""
+    both = getattr(extractor, "features_and_logits", None)
+    values, logits = (extractor(x), None) if both is None else both(x)
+    return Features(values, extractor.name, logits, labels)
 
 
 def _check(data: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> None:
@@ -264,38 +342,6 @@ def _check(data: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> None:
             raise ValueError(f"labels of {name}: expected ({len(x)},) indices of classes, got {got}")
 
 
-def _frechet_score(
-    extractor: FeatureExtractor,
-    samples: Tensor,
-    sets: Sequence[Tensor],
-    train: Tensor,
-    real_sets: Sequence[Tensor],
-    held_out: Tensor,
-    by_class: bool,
-) -> FrechetScore:
-    target = FeatureStatistics.of(extractor(held_out))
-
-    def distances(x: Tensor, parts: Sequence[Tensor]) -> list[float]:
-        features = extractor(x)
-        return [frechet_distance(FeatureStatistics.of(features[part]), target) for part in parts]
-
-    values, real, n = distances(samples, sets), distances(train, real_sets), len(sets[0])
-    return FrechetScore(
-        extractor=extractor.name,
-        dim=extractor.dim,
-        n=n,
-        held_out_n=len(held_out),
-        value=fmean(values),
-        value_std=stdev(values) if len(values) > 1 else None,
-        sets=len(values),
-        real=fmean(real),
-        # subsets of a finite part share items: they vary less than fresh data would, by this factor
-        real_std=stdev(real) / math.sqrt(1 - n / len(train)) if len(real) > 1 else None,
-        subsets=len(real),
-        by_class=by_class,
-    )
-
-
 def _recognised(classifier: Classifier, data: Mapping[str, Tensor], classes: Mapping[str, Tensor]) -> RecognisedScore:
     def share(name: str) -> Share:
         return Share(int((classifier.predict(data[name]) == classes[name]).sum()), len(data[name]))
@@ -306,11 +352,6 @@ def _recognised(classifier: Classifier, data: Mapping[str, Tensor], classes: Map
 def _has_enough(labels: Tensor, counts: Tensor) -> bool:
     """Whether there are at least `counts` labels of each class."""
     return bool((counts <= torch.bincount(labels, minlength=len(counts))[: len(counts)]).all())
-
-
-def _first_of_classes(order: Tensor, counts: Tensor, labels: Tensor) -> Tensor:
-    """The first of `order` that have as many items of each class as `counts` says."""
-    return torch.cat([order[labels[order] == c][:count] for c, count in enumerate(counts.tolist())])
 
 
 def as_ranges(seeds: Sequence[int]) -> str:
