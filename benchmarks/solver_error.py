@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 import math
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -33,8 +34,9 @@ from PIL import Image
 from torch import Tensor
 
 from diffspace.data import ORACLES, is_oracle, named_oracle
+from diffspace.interop.diffusers.runs import SCHEDULERS, run_scheduler, scheduler_cost
 from diffspace.loading import load
-from diffspace.protocols import Denoiser
+from diffspace.protocols import Cond, Denoiser
 from diffspace.sampling import EDMSteps, Euler, Execution, Sampler, random_labels, sample
 from diffspace.solverlab import Reference, compare_solvers, default_samplers, fit_solver, moments, recommend, reference
 
@@ -54,67 +56,22 @@ FIT_SEEDS = range(1_000_000, 1_000_128)
 Row = Mapping[int, tuple[float, float]]
 
 
-def run_scheduler(make: Callable[[], object], denoiser: Denoiser, latents: Tensor, n: int, kind: str) -> Tensor:
-    """One run of a diffusers scheduler with n levels above 0, which take n evaluations, or 2n − 1 for Heun."""
-    scheduler, sigmas = make(), EDMSteps(n).sigmas()
-    if kind == "deis":
-        sigmas = sigmas[:-1]
-        if n == 1:
-            return denoiser(latents * sigmas[0], sigmas[0])
-    scheduler.set_timesteps(len(sigmas) - 1)
-    heun = kind == "heun"
-    scheduler.sigmas = torch.cat([sigmas[:1], sigmas[1:-1].repeat_interleave(2), sigmas[-1:]]) if heun else sigmas
-    scheduler.set_begin_index(0)
-    at = torch.cat([sigmas[:1], sigmas[1:-1].repeat_interleave(2)]) if heun else sigmas[:-1]
-    preserving = kind in ("unipc", "deis")
-    x = latents * sigmas[0] / ((1 + sigmas[0] ** 2).sqrt() if preserving else 1)
-    for t, sigma in zip(scheduler.timesteps, at, strict=True):
-        denoised = denoiser(x * (1 + sigma**2).sqrt() if preserving else x, sigma)
-        if kind == "edm-euler":
-            scheduler.is_scale_input_called = True
-            x = scheduler.step(denoised, t, x, pred_original_sample=denoised).prev_sample
-        elif kind == "edm":  # it wants F of Eq. 7
-            data = scheduler.config.sigma_data
-            total = sigma**2 + data**2
-            x = scheduler.step((denoised - data**2 / total * x) * total.sqrt() / (sigma * data), t, x).prev_sample
-        else:
-            x = scheduler.step(denoised, t, x).prev_sample
-    if kind == "deis":
-        x = denoiser(x * (1 + sigmas[-1] ** 2).sqrt(), sigmas[-1])
-    return x
-
-
-def schedulers() -> dict[str, tuple[Callable[[], object], str]]:
-    """Those of diffusers, each with its orders; empty where it is not installed."""
-    try:
-        import diffusers
-    except ImportError:
+def schedulers() -> tuple[str, ...]:
+    """The names of those of diffusers; none where it is not installed."""
+    if importlib.util.find_spec("diffusers") is None:
         print("diffusers is not installed: its schedulers are missing", file=sys.stderr)
-        return {}
-    made: dict[str, tuple[Callable[[], object], str]] = {
-        "EDMEuler": (diffusers.EDMEulerScheduler, "edm-euler"),
-        "HeunDiscrete": (lambda: diffusers.HeunDiscreteScheduler(prediction_type="sample"), "heun"),
-    }
-    for order in (2, 3):
-        made[f"EDMDPMSolverMultistep {order}"] = (
-            lambda order=order: diffusers.EDMDPMSolverMultistepScheduler(solver_order=order),
-            "edm",
-        )
-        made[f"UniPCMultistep {order}"] = (
-            lambda order=order: diffusers.UniPCMultistepScheduler(solver_order=order, prediction_type="sample"),
-            "unipc",
-        )
-        made[f"DEISMultistep {order}"] = (
-            lambda order=order: diffusers.DEISMultistepScheduler(solver_order=order, prediction_type="sample"),
-            "deis",
-        )
-    return made
+        return ()
+    return tuple(SCHEDULERS)
+
+
+def run(name: str, denoiser: Denoiser, latents: Tensor, budget: int) -> Tensor:
+    """A scheduler of diffusers from the paper's levels, within a budget."""
+    return run_scheduler(name, denoiser, latents, EDMSteps(scheduler_cost(name, budget)[0]).sigmas())
 
 
 def check_counterparts(denoiser: Denoiser, latents: Tensor) -> None:
     """The comparison is fair if the same method gives the same numbers on both sides."""
-    make, kind = schedulers()["EDMEuler"]
-    theirs = run_scheduler(make, denoiser, latents, 12, kind)
+    theirs = run("EDMEuler", denoiser, latents, 12)
     ours = sample(denoiser, latents=latents, steps=EDMSteps(12), solver=Euler()).x
     worst = float((theirs - ours).abs().max())
     if not worst < 1e-6:
@@ -124,10 +81,9 @@ def check_counterparts(denoiser: Denoiser, latents: Tensor) -> None:
 
 def theirs(denoiser: Denoiser, truth: Reference, budgets: Sequence[int]) -> dict[str, Row]:
     rows: dict[str, dict[int, tuple[float, float]]] = {}
-    for name, (make, kind) in schedulers().items():
+    for name in schedulers():
         for budget in budgets:
-            n = (budget + 1) // 2 if kind == "heun" else budget
-            x = run_scheduler(make, denoiser, truth.latents, n, kind)
+            x = run(name, denoiser, truth.latents, budget)
             rows.setdefault(f"diffusers {name}", {})[budget] = truth.error_of(x)
     return rows
 
@@ -182,7 +138,7 @@ def measure(name: str, budgets: Sequence[int], fit_up_to: int) -> str:
     found = fitted(denoiser, labels(FIT_SEEDS), [budget for budget in budgets if budget <= fit_up_to])
 
     @torch.no_grad()
-    def evaluate(x: Tensor, sigma: Tensor) -> Tensor:
+    def evaluate(x: Tensor, sigma: Tensor, cond: Cond | None = None) -> Tensor:
         return denoiser(x, sigma, other).to(x.dtype)
 
     rows: dict[str, Row] = {}
