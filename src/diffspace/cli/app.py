@@ -21,6 +21,7 @@ _COMMANDS = {
     "watch": ("watch:watch_command", "Draw loss, held-out loss, error by noise level and more."),
     "sample": ("sample:sample_command", "Draw samples from a trained model."),
     "solvers": ("solvers:solvers_command", "Measure solvers and recommend one for each budget."),
+    "sweep": ("sweep:sweep_command", "Score samplers over their cost."),
     "evaluate": ("evaluate:evaluate_command", "Score a trained model and write a report."),
     "ema": ("ema:ema_command", "Make averages of the weights of any width after training."),
     "likelihood": ("likelihood:likelihood_command", "Print how likely a model finds held-out data."),

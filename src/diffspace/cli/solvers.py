@@ -60,11 +60,11 @@ def solvers_command(
             check_target(option, path, suffix, overwrite)
     if not fit and fit_seeds is not None:
         raise ValueError("--fit-seeds: has no effect without --fit")
-    budgets, seed_list = _parse_budgets(nfe), parse_seeds(seeds)
+    budgets, seed_list = parse_budgets(nfe), parse_seeds(seeds)
     calibration = parse_seeds(fit_seeds or _FIT_SEEDS, "--fit-seeds")
     if fit and set(calibration) & set(seed_list):
         raise ValueError("--fit-seeds: expected other seeds than --seeds, on which the result is judged")
-    chosen = _parse_choice(solvers, steps, budgets)
+    chosen = parse_choice(solvers, steps, budgets)
 
     denoiser = _load(source, classes, proportions, conditions, device)
     problem = _Problem(
@@ -89,7 +89,7 @@ def solvers_command(
         stdout.print("\n" + ", ".join(str(path) for path in (figures, out) if path is not None))
 
 
-def _parse_budgets(text: str) -> list[int]:
+def parse_budgets(text: str) -> list[int]:
     """`5,8,10` as numbers of evaluations in increasing order, each once."""
     words = [word.strip() for word in text.split(",")]
     if not all(word.isdecimal() and int(word) > 0 for word in words):
@@ -97,7 +97,7 @@ def _parse_budgets(text: str) -> list[int]:
     return sorted({int(word) for word in words})
 
 
-def _parse_choice(
+def parse_choice(
     solvers: str | None, steps: str | None, budgets: list[int]
 ) -> tuple[list[str] | None, tuple[str, ...]]:
     """The solvers, None for all, and the kinds of steps; mistakes in them are reported before any work."""

@@ -31,3 +31,8 @@ from diffspace.figures.samples import (
     to_pixels as to_pixels,
     trajectory_figure as trajectory_figure,
 )
+from diffspace.figures.sweep import (
+    draw_distances as draw_distances,
+    draw_quality as draw_quality,
+    sweep_figure as sweep_figure,
+)

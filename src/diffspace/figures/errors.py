@@ -62,7 +62,8 @@ def _curve(line: Sequence[Measurement]) -> tuple[list[int], list[float]]:
     return [row.nfe for row in line], [row.error.rms for row in line]
 
 
-def _axes(ax: Axes, nfes: Sequence[int], unit: str) -> None:
+def nfe_axes(ax: Axes, nfes: Sequence[int], unit: str) -> None:
+    """Two logarithmic axes, the horizontal one for these evaluations."""
     ax.set_xscale("log")
     ax.set_yscale("log")
     if nfes:
@@ -83,7 +84,7 @@ def draw_errors(ax: Axes, curves: Mapping[str, tuple[Sequence[int], Sequence[flo
     """A line for each name through (evaluations, errors); both axes logarithmic."""
     for (name, curve), colour, dash in zip(curves.items(), theme().palette, DASHES, strict=False):
         ax.plot(*curve, color=colour, ls=dash, marker="o", ms=3.5, label=name)
-    _axes(ax, [nfe for nfes, _ in curves.values() for nfe in nfes], unit)
+    nfe_axes(ax, [nfe for nfes, _ in curves.values() for nfe in nfes], unit)
     ax.legend(fontsize=8)
 
 
@@ -120,7 +121,7 @@ def draw_pareto(
         place = 1.02, 1 - i / max(8, len(best))
         ax.annotate(key_text, place, (0, 0), "axes fraction", color=theme().palette[0], va="top", **_NOTE)
     rows = [row for line in lines.values() for row in line]
-    _axes(ax, [row.nfe for row in rows], unit)
+    nfe_axes(ax, [row.nfe for row in rows], unit)
     if front:  # what is far above it says nothing
         low, high = front[-1].error.rms, max(row.error.rms for row in rows)
         ax.set_ylim(low / 2, min(high, 10 * front[0].error.rms) * 1.5)
