@@ -9,10 +9,12 @@ import hashlib
 import io
 import itertools
 import json
+import math
 import os
 import re
 import secrets
 import stat
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +22,12 @@ from typing import TYPE_CHECKING, Any
 from diffspace.checks import first_line
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 LARGEST_TEXT = 2**22
 """Bytes of a file of JSON: as values of Python they take some twenty times as much."""
+_BOMB_BYTES, _BOMB_RATIO = 2**28, 100  # of an array in a .npz file, which may well be mostly zeros
 _DEEPEST = 64  # lists and mappings within each other
 _SPECIAL = (
     (stat.S_ISFIFO, "named pipe"),
@@ -208,6 +212,41 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """The arrays of a .npz file by name, or that of a .npy file under the name "x"."""
+    import numpy as np
+
+    with reading(path):
+        with path.open("rb") as file:
+            if file.read(2) == b"PK":
+                with zipfile.ZipFile(file) as archive:
+                    return {
+                        info.filename.removesuffix(".npy"): npz_member(archive, info) for info in archive.infolist()
+                    }
+        return {"x": np.lib.format.open_memmap(path, mode="r")}
+
+
+def npz_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray[Any, Any]:
+    """An array in a .npz file; ValueError for what is none, or takes far more memory than its part of the file."""
+    import numpy as np
+
+    if info.file_size > max(_BOMB_BYTES, _BOMB_RATIO * info.compress_size):
+        raise ValueError(
+            f"{info.filename}: claims {info.file_size} bytes out of {info.compress_size}, a decompression bomb; "
+            "if it is none, store it as .npy"
+        )
+    with archive.open(info) as file:
+        version = np.lib.format.read_magic(file)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(file)
+        count = math.prod(int(length) for length in shape)
+        if count * dtype.itemsize > info.file_size or (dtype.itemsize == 0 and count):
+            raise ValueError(f"{info.filename}: claims shape {shape} in {info.file_size} bytes")
+    with archive.open(info) as file:
+        array: np.ndarray[Any, Any] = np.lib.format.read_array(file, allow_pickle=False)
+    return array
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str] | None = None) -> None:

@@ -54,7 +54,7 @@ def npz(path: Path, **members: bytes) -> Path:
 
 
 def test_arrays_that_are_none_or_too_large(tmp_path: Path, refused, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("diffspace.data.arrays._BOMB_BYTES", 2**20)
+    monkeypatch.setattr("diffspace.files._BOMB_BYTES", 2**20)
     zeros = array_header("|u1", (2, 2**21)) + bytes(2**22)
     refused(npz(tmp_path / "bomb.npz", x=zeros), "x.npy: claims .* a decompression bomb")
     refused(npz(tmp_path / "text.npz", x=b"no array"), "magic string")

@@ -5,7 +5,7 @@
 """
 
 from diffspace.data.archives import ImageFile as ImageFile, ImageFolder as ImageFolder, ImageZip as ImageZip
-from diffspace.data.arrays import ArrayFile as ArrayFile, read_arrays as read_arrays
+from diffspace.data.arrays import ArrayFile as ArrayFile
 from diffspace.data.augmentation import Augmentation as Augmentation
 from diffspace.data.builtin import (
     Checkerboard as Checkerboard,
@@ -32,4 +32,5 @@ from diffspace.data.sources import (
 )
 from diffspace.data.stored_images import ImageSource as ImageSource
 from diffspace.data.tar_shards import TarShards as TarShards
+from diffspace.files import read_arrays as read_arrays
 from diffspace.transform import PIXELS as PIXELS

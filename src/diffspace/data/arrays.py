@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from diffspace.data.condition_values import class_numbers, image_rows, vector_ro
 from diffspace.data.dataset import DataSet
 from diffspace.data.identity import content_keys
 from diffspace.data.rows import ConditionRows
-from diffspace.files import reading
+from diffspace.files import npz_member, reading
 from diffspace.transform import Transform, channel_moments, standardising
 
 if TYPE_CHECKING:
@@ -31,20 +30,7 @@ _NAMES = "class_names"
 _BESIDE = (_NAMES, "seeds")  # which `diffspace sample` writes beside labels
 _COLOURS = (1, 3, 4)
 _CHUNK = 2**22
-_BOMB_BYTES, _BOMB_RATIO = 2**28, 100  # of an array in a .npz file, which may well be mostly zeros
 _EXACT = 2**53  # integers beyond it are not exact in float64
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    """The arrays of a .npz file by name, or that of a .npy file under the name "x"."""
-    import numpy as np
-
-    with reading(path):
-        with path.open("rb") as file:
-            if file.read(2) == b"PK":
-                with zipfile.ZipFile(file) as archive:
-                    return {info.filename.removesuffix(".npy"): _member(archive, info) for info in archive.infolist()}
-        return {"x": np.lib.format.open_memmap(path, mode="r")}
 
 
 @dataclass(frozen=True)
@@ -144,11 +130,11 @@ class ArrayFile:
         if unused := sorted(set(others) - set(chosen)):
             notes.append(f"arrays that nothing uses: {', '.join(map(repr, unused))}")
         named = () if label_key is None or self.classes == "none" else (label_key, _NAMES)
-        labels, names = (_member(archive, files[k]) if k in files else None for k in (*named, "", "")[:2])
-        beside = [(name, _member(archive, files[name])) for name in chosen]
+        labels, names = (npz_member(archive, files[k]) if k in files else None for k in (*named, "", "")[:2])
+        beside = [(name, npz_member(archive, files[name])) for name in chosen]
         if label_key is not None and labels is not None and labels.dtype.kind == "f" and labels.ndim == 1:
             beside, labels = [(label_key, labels), *beside], None
-        return _Members(_member(archive, files[key]), labels, names, tuple(beside))
+        return _Members(npz_member(archive, files[key]), labels, names, tuple(beside))
 
     def _layout(self, path: Path, array: np.ndarray[Any, Any]) -> Layout:
         if self.layout != "auto":
@@ -219,27 +205,6 @@ class ArrayRows:
 
     def keys(self, numbers: Int[Tensor, "n"]) -> Iterator[bytes] | None:
         return content_keys(self.read, numbers, self.array.nbytes)
-
-
-def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray[Any, Any]:
-    """An array in a .npz file; ValueError for what is none, or takes far more memory than its part of the file."""
-    import numpy as np
-
-    if info.file_size > max(_BOMB_BYTES, _BOMB_RATIO * info.compress_size):
-        raise ValueError(
-            f"{info.filename}: claims {info.file_size} bytes out of {info.compress_size}, a decompression bomb; "
-            "if it is none, store it as .npy"
-        )
-    with archive.open(info) as file:
-        version = np.lib.format.read_magic(file)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read_header(file)
-        count = math.prod(int(length) for length in shape)
-        if count * dtype.itemsize > info.file_size or (dtype.itemsize == 0 and count):
-            raise ValueError(f"{info.filename}: claims shape {shape} in {info.file_size} bytes")
-    with archive.open(info) as file:
-        array: np.ndarray[Any, Any] = np.lib.format.read_array(file, allow_pickle=False)
-    return array
 
 
 def _channels_first(array: np.ndarray[Any, Any], layout: Layout) -> np.ndarray[Any, Any]:

@@ -42,8 +42,8 @@ def read_pickle(source: Path | bytes, *, integer_keys: bool = False) -> Any:
     Nothing in the file is executed or imported. Numbers, texts, bytes, lists, tuples and tensors come unchanged,
     dictionaries of any class as dict with texts as keys (numbers become texts, except with `integer_keys` those from 0
     to 2³¹ − 1), sets of texts as set. Persistent objects of NVIDIA's and arrays of NumPy's plain numbers become a
-    `Record`; the state of an array ("ndarray") has NumPy's "dtype", "shape", "by_columns" and "data". PickleError for
-    anything else.
+    `Record`; the state of an array ("ndarray") has NumPy's "dtype", byte "order", "shape", "by_columns" and "data".
+    PickleError for anything else.
     """
     file: io.BytesIO | mmap.mmap
     if isinstance(source, bytes):
@@ -185,7 +185,8 @@ class _Array(Record):
             raise PickleError("has a numpy.ndarray of something that is not plain numbers")
         if math.prod(_lengths(shape)) * struct.calcsize(dtype.format) != len(data):
             raise PickleError(f"has a numpy.ndarray of shape {short_repr(shape)} in {len(data)} bytes")
-        self.state |= {"dtype": dtype.class_name, "shape": shape, "by_columns": by_columns is True, "data": data}
+        self.state |= {"dtype": dtype.class_name, "order": dtype.format[0], "shape": shape}
+        self.state |= {"by_columns": by_columns is True, "data": data}
         return self
 
 
