@@ -9,12 +9,14 @@ from diffspace.metrics.evaluation import (
     Share as Share,
     evaluate as evaluate,
 )
+from diffspace.metrics.extractors import default_extractor as default_extractor, make_extractor as make_extractor
 from diffspace.metrics.features import (
     PCA as PCA,
     FeatureExtractor as FeatureExtractor,
     FeatureStatistics as FeatureStatistics,
     Identity as Identity,
-    default_extractor as default_extractor,
+    NetworkClassifier as NetworkClassifier,
+    NetworkExtractor as NetworkExtractor,
     frechet_distance as frechet_distance,
 )
 from diffspace.metrics.followed import ConditionScore as ConditionScore
@@ -26,6 +28,7 @@ from diffspace.metrics.neighbours import (
     nearest_neighbours as nearest_neighbours,
 )
 from diffspace.metrics.recognition import Classifier as Classifier, train_classifier as train_classifier
+from diffspace.metrics.reference import load_statistics as load_statistics, save_statistics as save_statistics
 from diffspace.metrics.scores import (
     Estimate as Estimate,
     Features as Features,

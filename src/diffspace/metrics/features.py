@@ -64,6 +64,12 @@ class PCA:
         mean = flat.mean(0)
         return cls(mean, torch.linalg.svd(flat - mean, full_matrices=False).Vh[:dim])
 
+    @classmethod
+    def leading(cls, train: Float[Tensor, "n *dims"]) -> PCA:
+        """The 64 leading components, or all if there are fewer, of up to 2048 items spread over `train`."""
+        some = train[:: math.ceil(len(train) / 2048)]
+        return cls.fit(some, min(64, len(some), math.prod(train.shape[1:])))
+
     @property
     def dim(self) -> int:
         return len(self.components)
@@ -76,13 +82,45 @@ class PCA:
         return in_batches(lambda batch: (_flat(batch, len(self.mean)).double() - self.mean) @ self.components.T, x)
 
 
-def default_extractor(train: Float[Tensor, "n *dims"]) -> Identity | PCA:
-    """Identity up to 64 elements, else the 64 leading principal components of up to 2048 items, spread over `train`."""
-    elements = math.prod(train.shape[1:])
-    if elements <= 64:
-        return Identity(elements)
-    some = train[:: math.ceil(len(train) / 2048)]
-    return PCA.fit(some, min(64, len(some)))
+@dataclass(frozen=True, eq=False)
+class NetworkExtractor:
+    """The `FeatureExtractor` of a network.
+
+    Args:
+        network: takes data in the model's space, on `device`, and gives features (n, dim), perhaps followed by others.
+        name: of the network, its weights, and what is done to the data before.
+        dim: the number of features.
+        device: where the network is; results are on the CPU.
+        batch_size: items at a time.
+    """
+
+    network: Callable[[Tensor], Tensor]
+    name: str
+    dim: int
+    device: torch.device | None = None
+    batch_size: int = 32
+
+    def __call__(self, x: Float[Tensor, "n *dims"]) -> Float[Tensor, "n dim"]:
+        """Features (n, dim)."""
+        return self._run(x)[:, : self.dim].contiguous()
+
+    def _run(self, x: Tensor) -> Tensor:
+        return in_batches(self.network, x, batch_size=self.batch_size, device=self.device).to(torch.float32)
+
+
+class NetworkClassifier(NetworkExtractor):
+    """A `NetworkExtractor` whose network also gives class logits, after its features."""
+
+    def logits(self, x: Float[Tensor, "n *dims"]) -> Float[Tensor, "n classes"]:
+        """What softmax turns into the probabilities of classes."""
+        return self.features_and_logits(x)[1]
+
+    def features_and_logits(
+        self, x: Float[Tensor, "n *dims"]
+    ) -> tuple[Float[Tensor, "n dim"], Float[Tensor, "n classes"]]:
+        """Both in one pass."""
+        both = self._run(x)
+        return both[:, : self.dim].contiguous(), both[:, self.dim :].contiguous()
 
 
 @torch.no_grad()
@@ -121,15 +159,19 @@ def _flat(x: Tensor, elements: int) -> Tensor:
 class FeatureStatistics:
     """Number, mean and scatter Σ_i (f_i − mean)(f_i − mean)ᵀ of feature vectors, in float64 on the CPU.
 
-    `of` makes them from features of shape (n, dim), `from_moments` from a known mean and covariance.
+    `of` makes them from features of shape (n, dim), `of_blocks` and `add` a block at a time, `from_moments` from a
+    known mean and covariance. n is None where a file does not state it; `scatter` is the covariance then. `extractor`
+    names what made the features, where that is known.
     """
 
-    n: int
+    n: int | None
     mean: Float[Tensor, "dim"]
     scatter: Float[Tensor, "dim dim"]
+    extractor: str | None = None
 
     def __post_init__(self) -> None:
-        check_integer("n", self.n, 1)
+        if self.n is not None:
+            check_integer("n", self.n, 1)
         for name, value in (("mean", self.mean), ("scatter", self.scatter)):
             if value.dtype != torch.float64 or value.device.type != "cpu":
                 raise ValueError(f"{name}: expected torch.float64 on cpu, got {value.dtype} on {value.device}")
@@ -139,27 +181,62 @@ class FeatureStatistics:
             raise ValueError(f"scatter: expected shape {(self.dim, self.dim)}, got {tuple(self.scatter.shape)}")
 
     @classmethod
-    def of(cls, features: Float[Tensor, "n dim"]) -> FeatureStatistics:
+    def of(cls, features: Float[Tensor, "n dim"], extractor: str | None = None) -> FeatureStatistics:
         """The statistics of features of shape (n, dim), n ≥ 1."""
         if len(features) == 0:
             raise ValueError("features: expected at least one, got none")
         wide = features.detach().to("cpu", torch.float64)
         mean = wide.mean(0)
         centred = wide - mean
-        return cls(len(features), mean, centred.T @ centred)
+        return cls(len(features), mean, centred.T @ centred, extractor)
+
+    @classmethod
+    def of_blocks(cls, blocks: Iterable[Tensor], extractor: str | None = None) -> FeatureStatistics:
+        """The statistics of all blocks (n, dim) together, in memory for a block and some of dim·dim numbers."""
+        result: FeatureStatistics | None = None
+        for block in blocks:
+            result = cls.of(block, extractor) if result is None else result.add(block)
+        if result is None:
+            raise ValueError("blocks: expected at least one, got none")
+        return result
+
+    def add(self, features: Float[Tensor, "m dim"]) -> FeatureStatistics:
+        """The statistics of these features and further ones, by the formula of Chan et al. 1979, which does not cancel.
+
+        ValueError where n is not known.
+        """
+        n, more = self.known_n("add"), FeatureStatistics.of(features)
+        if more.dim != self.dim:
+            raise ValueError(f"features: expected {self.dim} of them as before, got {more.dim}")
+        total = n + len(features)
+        delta = more.mean - self.mean
+        scatter = (self.scatter + more.scatter).addr_(delta, delta, alpha=n * len(features) / total)
+        return FeatureStatistics(total, self.mean + delta * (len(features) / total), scatter, self.extractor)
 
     @classmethod
     def from_moments(
-        cls, n: int, mean: Float[Tensor, "dim"], covariance: Float[Tensor, "dim dim"]
+        cls,
+        n: int | None,
+        mean: Float[Tensor, "dim"],
+        covariance: Float[Tensor, "dim dim"],
+        extractor: str | None = None,
     ) -> FeatureStatistics:
-        """From the mean and the unbiased covariance of n ≥ 2 feature vectors."""
-        check_integer("n", n, 2)
+        """From the mean and the unbiased covariance of n ≥ 2 feature vectors, or of an unknown number of them."""
+        if n is not None:
+            check_integer("n", n, 2)
         wide = covariance.detach().to("cpu", torch.float64)
         if wide.shape != (len(mean), len(mean)):
             raise ValueError(f"covariance: expected shape {(len(mean), len(mean))}, got {tuple(wide.shape)}")
         if not torch.allclose(wide, wide.T, rtol=1e-5, atol=1e-6 * float(wide.abs().max())):
             raise ValueError("covariance: not symmetric")
-        return cls(n, mean.detach().to("cpu", torch.float64), (wide + wide.T) * ((n - 1) / 2))
+        factor = 1 if n is None else n - 1
+        return cls(n, mean.detach().to("cpu", torch.float64), (wide + wide.T) * (factor / 2), extractor)
+
+    def known_n(self, purpose: str) -> int:
+        """n; ValueError where the file that the statistics come from does not state it."""
+        if self.n is None:
+            raise ValueError(f"n: is not known of these statistics, and {purpose} needs it")
+        return self.n
 
     @property
     def dim(self) -> int:
@@ -169,6 +246,8 @@ class FeatureStatistics:
     @property
     def covariance(self) -> Float[Tensor, "dim dim"]:
         """The unbiased covariance, scatter / (n − 1); a ValueError for n = 1."""
+        if self.n is None:
+            return self.scatter
         if self.n < 2:
             raise ValueError(f"n: the covariance needs at least 2 items, got {self.n}")
         return self.scatter / (self.n - 1)
