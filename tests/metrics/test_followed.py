@@ -23,7 +23,7 @@ def test_the_nearest_training_item_has_the_condition() -> None:
     assert good.conditions[0].value == pytest.approx(good.conditions[0].real, rel=0.2)
     assert good.conditions[0].unrelated == pytest.approx(2**0.5, rel=0.1)
     assert other.conditions[0].value == pytest.approx(2**0.5, rel=0.1)
-    row = next(row for row in good.rows() if row.name == "v of the nearest training item")
+    row = next(row for row in good.rows() if row.name == "v")
     assert float(row.value) == pytest.approx(good.conditions[0].value, rel=0.01)
     assert good.as_dict()["conditions"][0]["name"] == "v"
     with pytest.raises(ValueError, match=r"conditions: 'v' of train has shape \(1000, 1\) for 4000 items"):

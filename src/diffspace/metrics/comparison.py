@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from diffspace._shapes import Tensor
+from diffspace._shapes import Float, Tensor
 from diffspace.checks import check_choice, check_integer, check_seed
 from diffspace.metrics.features import FeatureStatistics
 from diffspace.metrics.neighbourhoods import Covered, Inside, density_coverage, precision_recall
@@ -152,7 +152,7 @@ def compare(
         reference = _without(reference, others)
     chosen = list(scores or possible)
     values, real_values = ([_values(part, reference, chosen) for part in each] for each in (parts, others))
-    splits = _Splits.of(parts, others, permutations, most, generator) if others else None
+    splits = Splits.of(parts, others, permutations, most, generator) if others else None
     return [_row(score, parts[0], values, real_values, reference, splits) for score in chosen]
 
 
@@ -216,7 +216,7 @@ def _rows(features: Features) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class _Splits:
+class Splits:
     """Samples and real items in one pool, and random exchanges between them; the first row is what they are."""
 
     pool: Features
@@ -231,7 +231,7 @@ class _Splits:
         permutations: int,
         most: int,
         generator: torch.Generator,
-    ) -> _Splits:
+    ) -> Splits:
         pool = joined([*parts, *others])
         count = sum(map(len, parts))
         real = len(pool) - count
@@ -331,7 +331,7 @@ def _row(
     values: Sequence[Mapping[str, Estimate]],
     real_values: Sequence[Mapping[str, Estimate]],
     reference: Features | FeatureStatistics,
-    splits: _Splits | None,
+    splits: Splits | None,
 ) -> ScoreRow:
     ours, theirs = [v[score] for v in values], [v[score] for v in real_values]
     row = ScoreRow(
@@ -354,45 +354,64 @@ def _row(
     return row if splits is None or row.real is None else _judged(row, row.real, reference, splits)
 
 
-def _judged(row: ScoreRow, real: Estimate, reference: Features | FeatureStatistics, splits: _Splits) -> ScoreRow:
+def _judged(row: ScoreRow, real: Estimate, reference: Features | FeatureStatistics, splits: Splits) -> ScoreRow:
     differences = splits.differences(row.score, reference)
     if row.score == "inception":  # the slopes are those of its logarithm
         differences = differences * real.value
+    tolerance = tolerance_of(row.score, reference, real.value)
+    found = judge(differences, tolerance)
+    sign = -1.0 if row.higher_is_better else 1.0
+    return replace(
+        row,
+        floor=real.value + sign * found.quantile,
+        z=found.z,
+        p_value=found.p_value,
+        limit=found.limit,
+        tolerance=tolerance,
+        outcome=found.outcome,
+    )
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What random exchanges say of a difference: in standard errors, its probability, its upper 95 % limit."""
+
+    z: float
+    p_value: float
+    quantile: float
+    limit: float
+    outcome: Outcome
+
+
+def judge(differences: Float[Tensor, "b"], tolerance: float) -> Judgement:
+    """Judge the first difference by the others, which are those after exchanges; positive ones are worse."""
     observed, exchanged = float(differences[0]), differences[1:]
     rounding = 1e-9 * float(exchanged.abs().max())
-    count = len(exchanged)
-    p_value = (1 + int((exchanged >= observed - rounding).sum())) / (1 + count)
-    p_better = (1 + int((exchanged <= observed + rounding).sum())) / (1 + count)
+    chance = 1 + len(exchanged)
+    p_value = (1 + int((exchanged >= observed - rounding).sum())) / chance
+    p_better = (1 + int((exchanged <= observed + rounding).sum())) / chance
     mean, error = float(exchanged.mean()), float(exchanged.std())
-    excess = observed - mean
     quantile = float(exchanged.quantile(1 - LEVEL)) - mean
-    sign = -1.0 if row.higher_is_better else 1.0
-    tolerance = _tolerance(row, real, reference)
-    limit = max(excess, 0.0) + quantile
+    limit = max(observed - mean, 0.0) + quantile
     outcome: Outcome = "no worse" if limit <= tolerance else "too small"
     if p_value <= LEVEL:
         outcome = "worse"
     elif p_better <= LEVEL:
         outcome = "better"
-    return replace(
-        row,
-        floor=real.value + sign * quantile,
-        z=excess / error if error > 0 else 0.0,
-        p_value=p_value,
-        limit=limit,
-        tolerance=tolerance,
-        outcome=outcome,
-    )
+    return Judgement((observed - mean) / error if error > 0 else 0.0, p_value, quantile, limit, outcome)
 
 
-def _tolerance(row: ScoreRow, real: Estimate, reference: Features | FeatureStatistics) -> float:
-    """The excess over real data that n has to be able to tell."""
-    if row.score == "inception":
-        return _SHARES * (real.value - 1)
-    if row.score in _HIGHER:
+def tolerance_of(score: str, reference: Features | FeatureStatistics, real: float) -> float:
+    """The excess over real data that n has to be able to tell.
+
+    0.05 of the shares and of density, 1 % of the variance of features in the units of a distance, 5 % of the Inception
+    score of real data above 1.
+    """
+    if score == "inception":
+        return _SHARES * (real - 1)
+    if score in _HIGHER:
         return _SHARES
-    target = reference.statistics if isinstance(reference, Features) else reference
-    variance = float(target.covariance.trace())
-    if row.score == "kid" and isinstance(reference, Features):
+    if score == "kid" and isinstance(reference, Features):
         return _OF_VARIANCE * kernel_variance(reference)
-    return _OF_VARIANCE * variance * (3 if row.score == "mind" else 1)
+    target = reference.statistics if isinstance(reference, Features) else reference
+    return _OF_VARIANCE * float(target.covariance.trace()) * (3 if score == "mind" else 1)
