@@ -4,8 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 USABLE := $(VENV)/.usable
+DOCUMENTING := $(VENV)/.documenting
+MATHJAX := build/mathjax-3.2.2
 
-.PHONY: setup demo test test-hostile test-slow coverage lint bench clean
+.PHONY: setup demo test test-hostile test-slow coverage lint docs bench clean
 
 setup: $(INSTALLED)
 
@@ -46,6 +48,21 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+$(DOCUMENTING): $(INSTALLED)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+# Formulas need MathJax, which npm fetches once; without npm or a network they are shown as TeX, and the pages say so.
+$(MATHJAX):
+	mkdir -p build
+	(cd build && npm pack --silent mathjax@3.2.2 && tar -xzf mathjax-3.2.2.tgz && mkdir -p mathjax-3.2.2/output/chtml mathjax-3.2.2/input/tex \
+	  && cp package/es5/tex-chtml.js mathjax-3.2.2/ && cp -r package/es5/output/chtml/fonts mathjax-3.2.2/output/chtml/ \
+	  && cp -r package/es5/input/tex/extensions mathjax-3.2.2/input/tex/ && rm -r package) || echo "docs: npm pack mathjax@3.2.2 failed"
+
+# build/docs/index.html; warnings are errors.
+docs: $(DOCUMENTING) $(MATHJAX)
+	MATHJAX=$(CURDIR)/$(MATHJAX) OMP_NUM_THREADS=1 $(BIN)/sphinx-build -q -W --keep-going docs build/docs
 
 bench: $(INSTALLED)
 	for b in benchmarks/*.py; do echo "# $$b"; $(BIN)/python $$b || exit 1; done
