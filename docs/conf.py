@@ -12,9 +12,9 @@ import jaxtyping  # noqa: F401 - imported before diffspace, it puts shapes into 
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
-from docutils.nodes import SkipNode  # noqa: E402
+from docutils.nodes import SkipNode
 
-import diffspace  # noqa: E402
+import diffspace
 
 project = "diffspace"
 author = "the diffspace developers"
@@ -34,7 +34,7 @@ myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist", "at
 myst_heading_anchors = 4
 suppress_warnings = [
     "myst.header",  # pages have sections that begin below level 2
-    "toc.empty_glob",
+    "toc.not_included",
     "ref.python",  # a short name in a signature may be that of several attributes
 ]
 

@@ -7,7 +7,7 @@ import inspect
 import re
 import sys
 from importlib import import_module
-from typing import Any
+from typing import Any, ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
@@ -19,13 +19,16 @@ import diffspace
 from diffspace import config, parts
 from diffspace.cli.app import LazyCommand, app as command_line
 
+_EXPORTS = re.compile(r"\b(\w+) as \1\b|^(\w+)(?:: [^=\n]+)? = ", re.MULTILINE)
+_DEFINITIONS = re.compile(r"^(?:(?:def|class) (\w+)|(\w+)(?:: [^=\n]+)? = )", re.MULTILINE)
+
 
 def public_names(package: str) -> dict[str, Any]:
     """The names that a package exports, or that a module defines, in their order, without modules."""
     module = import_module(package)
-    here = r"\b(\w+) as \1\b|^(\w+)(?:: [^=\n]+)? = " if hasattr(module, "__path__") else r"^(?:def |class )?(\w+)(?:: [^=\n]+)?(?: = |\(|:$)"
-    found = ["".join(groups) for groups in re.findall(here, inspect.getsource(module), re.MULTILINE)]
-    public = {name: getattr(module, name) for name in found if not name.startswith("_") and hasattr(module, name)}
+    pattern = _EXPORTS if hasattr(module, "__path__") else _DEFINITIONS
+    found = ["".join(groups) for groups in pattern.findall(inspect.getsource(module))]
+    public = {name: getattr(module, name) for name in found if not name.startswith("_")}
     return {name: thing for name, thing in public.items() if not inspect.ismodule(thing)}
 
 
@@ -33,20 +36,18 @@ class PublicNames(SphinxDirective):
     """Documents the names that a package exports, under `diffspace.` where they can be had there."""
 
     required_arguments = 1
-    option_spec = {"names": directives.unchanged, "without": directives.unchanged}
+    option_spec: ClassVar = {"names": directives.unchanged}
 
     def run(self) -> list[nodes.Node]:
         package = self.arguments[0]
         names = self.options["names"].split() if "names" in self.options else list(public_names(package))
         lines = []
         for name in names:
-            if name in self.options.get("without", "").split():
-                continue
             thing = getattr(import_module(package), name)
             place = "diffspace" if getattr(diffspace, name, None) is thing else package
             kind = "class" if inspect.isclass(thing) else "function" if inspect.isfunction(thing) else "data"
             lines += [f".. auto{kind}:: {place}.{name}"]
-            lines += {"class": ["   :members:"], "data": ["   :no-value:"]}.get(kind, []) + [""]
+            lines += [*{"class": ["   :members:"], "data": ["   :no-value:"]}.get(kind, []), ""]
         return self.parse_text_to_nodes("\n".join(lines))
 
 
@@ -76,27 +77,24 @@ def option_panels(command: Any) -> dict[str, list[tuple[str, str]]]:
 
 def _entry(term: str, text: str, anchor: str) -> nodes.Node:
     """A term in code and what it means, with a target."""
-    line = nodes.term("", "", nodes.literal("", term), ids=[anchor])
+    line = nodes.term("", "", nodes.literal("", term), ids=[nodes.make_id(anchor)])
     return nodes.definition_list_item("", line, nodes.definition("", nodes.paragraph("", text)))
 
 
-class CommandOptions(SphinxDirective):
-    """What a command does, and its arguments and options by panel."""
-
-    required_arguments = 1
-    final_argument_whitespace = True
+class EveryCommand(SphinxDirective):
+    """A section for each command: what it does, and its arguments and options by panel."""
 
     def run(self) -> list[nodes.Node]:
-        words = self.arguments[0]
-        command = commands()[words]
-        made: list[nodes.Node] = [nodes.paragraph("", line) for line in inspect.cleandoc(command.help).split("\n\n")]
+        return [self._section(words, command) for words, command in commands().items()]
+
+    def _section(self, words: str, command: Any) -> nodes.Node:
+        made: list[nodes.Node] = [nodes.paragraph("", text) for text in inspect.cleandoc(command.help).split("\n\n")]
         for panel, records in option_panels(command).items():
-            made.append(nodes.rubric("", panel))
-            entries = [
-                _entry(term, text, nodes.make_id(f"{words}-{term.split(',')[0].split()[0]}")) for term, text in records
-            ]
-            made.append(nodes.definition_list("", *entries, classes=["options"]))
-        return made
+            entries = [_entry(term, text, f"{words} {re.split('[ ,]', term)[0]}") for term, text in records]
+            made += [nodes.rubric("", panel), nodes.definition_list("", *entries, classes=["options"])]
+        section = nodes.section("", nodes.title("", words), *made, ids=[nodes.make_id(words)], names=[words])
+        self.state.document.note_implicit_target(section)
+        return section
 
 
 def part_options(make: Any) -> list[tuple[str, str]]:
@@ -134,7 +132,7 @@ class PartOptions(SphinxDirective):
         return made
 
     def _list(self, anchor: str, make: Any) -> nodes.Node:
-        entries = [_entry(term, text, nodes.make_id(f"{anchor}-{term.split()[0]}")) for term, text in part_options(make)]
+        entries = [_entry(term, text, f"{anchor}-{term.split()[0]}") for term, text in part_options(make)]
         return nodes.definition_list("", *entries, classes=["options"])
 
 
@@ -164,7 +162,7 @@ def plain(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[
 
 def setup(app: Any) -> dict[str, Any]:
     app.add_directive("public-names", PublicNames)
-    app.add_directive("command-options", CommandOptions)
+    app.add_directive("every-command", EveryCommand)
     app.add_directive("part-options", PartOptions)
     app.connect("autodoc-process-docstring", plain, priority=400)  # before napoleon
     return {"parallel_read_safe": True, "parallel_write_safe": True}
