@@ -14,6 +14,8 @@ from rich.console import Console
 
 from diffspace.cli import console
 from diffspace.cli.app import main
+from diffspace.cli.watch_view import plot
+from diffspace.figures.curves import Line, Panel
 
 SIGMA = [0.05, 0.3, 2.0]
 
@@ -97,6 +99,31 @@ def test_a_run_that_stopped_early_is_over(tmp_path, capsys):
         log.write(json.dumps(held_out(10) | {"images": 1920}) + "\n")
     text = printed(capsys, folder, "--once")
     assert "1,280 of 2,560 images, stopped early" in text
+
+
+def test_scores_on_the_way_have_errors_and_the_best_model_is_kept(tmp_path, capsys):
+    folder = tmp_path / "roll"
+    words = ["data.n=500", "images=600", "batch_size=100", "score_images=200", "score=kid", "score_samples=60"]
+    words.append("patience_images=0")
+    assert main(["train", "swissroll", *words, "--out", str(folder)]) == 0
+    scores = [
+        row["score"] for row in map(json.loads, (folder / "log.jsonl").read_text().splitlines()) if "score" in row
+    ]
+    assert len(scores) == 3
+    assert all(list(score) == ["kid", "real", "kid_error", "real_error"] for score in scores)
+    assert all(score["kid_error"] > 0 for score in scores)
+    assert len({score["real"] for score in scores}) == 1
+    assert (folder / "best" / "model.safetensors").is_file()
+    last = scores[-1]
+    value = f"score kid {last['kid']:.4g} ± {last['kid_error']:.2g} real {last['real']:.4g} ± {last['real_error']:.2g}"
+    assert value in " ".join(printed(capsys, folder, "--once").split())
+
+
+def test_bars_of_errors_are_drawn_within_the_panel():
+    line = Line([0.0, 10.0], [1.0, 1.0], errors=[0.0, 0.5])
+    rows = [text.plain[7:47] for text in plot(Panel("score", [line]), 48, 12)[1:-1]]
+    assert [bool(row[-1].strip("⠀ ")) for row in rows] == [True] * 10  # the whole height, from 0.5 to 1.5
+    assert [bool(row[0].strip("⠀ ")) for row in rows].count(True) == 1
 
 
 @pytest.mark.parametrize("with_recipe", [False, True])

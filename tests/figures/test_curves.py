@@ -5,7 +5,9 @@ import math
 import pytest
 
 from diffspace.figures import Curves, curves_figure
-from diffspace.figures.curves import shrinking_error, smooth
+from diffspace.figures.curves import Curve, Line, shrinking_error, small_panels, smooth
+from diffspace.figures.draw_curves import draw_panel
+from diffspace.figures.style import new_figure
 
 SIGMA = [0.1, 1.0, 10.0]
 
@@ -159,3 +161,28 @@ def test_names_of_others_are_no_formulas():
     records = [{**r, "$odd": 1.0} for r in log(20)]
     figure = curves_figure([Curves.of("a$b", records), Curves.of("c$_{", records)])
     figure.canvas.draw()  # which reads formulas
+
+
+def test_scores_have_bars_of_their_standard_errors():
+    scores = [(100, 4.0, 0.5), (200, 2.0, 0.25)]
+    log = [
+        {"step": n, "images": n, "loss": 1.0, "score": {"frechet": value, "frechet_error": error, "real": 1.0}}
+        for n, value, error in scores
+    ]
+    run = Curves.of("a", log)
+    assert set(run.measured["score"]) == {"frechet", "real"}
+    assert run.measured["score"]["frechet"] == Curve([100.0, 200.0], [4.0, 2.0], [0.5, 0.25])
+    assert run.measured["score"]["real"].errors == []
+    (panel,) = (panel for panel in small_panels([run]) if panel.title == "score")
+    assert sorted(panel.lines[0].ends) == [1.75, 2.0, 2.25, 3.5, 4.0, 4.5]
+    assert Line([1.0], [0.1], errors=[0.3]).ends == [0.1, 0.4]  # a bar across 0 leaves the axis logarithmic
+    ax = new_figure(3, 3).subplots()
+    draw_panel(ax, panel)
+    (bars,) = ax.containers
+    (segments,) = bars[2]
+    assert [sorted(segment[:, 1]) for segment in segments.get_segments()] == [[3.5, 4.5], [1.75, 2.25]]
+
+
+def test_the_error_of_a_measurement_alone_is_a_curve():
+    run = Curves.of("a", [{"step": 1, "images": 1, "loss": 1.0, "mine": {"fit_error": 2.0, "rate": 1.0}}])
+    assert set(run.measured["mine"]) == {"fit_error", "rate"}

@@ -15,6 +15,7 @@ from diffspace.model import Model
 from diffspace.protocols import Cond
 from diffspace.sampling import Execution, Sampler, sample
 
+LEAST = 4  # items of either part
 _MOST = 50_000  # items of large data that are read to score
 
 

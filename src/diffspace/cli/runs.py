@@ -14,7 +14,7 @@ import torch
 
 from diffspace._shapes import Tensor
 from diffspace.checks import check_number, nearest
-from diffspace.cli.console import Stages, progress_bar
+from diffspace.cli.quality import LEAST, Measure
 from diffspace.config import option_names, to_config
 from diffspace.data import DataSet, differences, fingerprints
 from diffspace.figures import save_samples
@@ -89,13 +89,16 @@ class Plan:
 def _make_run(
     recipe: Recipe, data: tuple[DataSet, DataSet], folder: Path, processes: Processes, warn: Callable[[str], None]
 ) -> Run:
-    from diffspace.cli.scoring import Scoring  # which needs this module
-
-    scoring = Scoring(data, min(*map(len, data), _SCORED))
+    if recipe.score_images and min(map(len, data)) < LEAST:
+        raise ValueError(f"score_images: expected at least {LEAST} samples in either part, got {min(map(len, data))}")
+    measure = Measure(data, recipe.score)
+    n = recipe.score_samples or min(*map(len, data), _SCORED)
+    real = functools.cache(measure.real)
 
     def score(model: Model) -> dict[str, float]:
-        found = scoring(model, Stages(progress_bar("steps", shown=False))).frechet[0]
-        return {"frechet": found.value, "real": found.real}
+        found = {recipe.score: measure.measure(model, n), "real": real(n)}
+        errors = {f"{name}_error": quality.standard_error for name, quality in found.items()}
+        return {name: quality.value for name, quality in found.items()} | errors
 
     return Run(
         recipe,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import diffspace as ds
 from diffspace._shapes import Tensor
 from diffspace.cli.console import Stages
-from diffspace.config import build, from_text, split_list, to_options, to_text
+from diffspace.config import build, from_text, split_list, to_text
 from diffspace.interop.diffusers.runs import SCHEDULERS, run_scheduler, scheduler_cost
 from diffspace.protocols import Cond, Denoiser
 from diffspace.sampler_files import find_sampler, load_samplers
@@ -104,8 +104,8 @@ class Calibration:
         wanted: Mapping[str, Sequence[int]],
         execution: ds.Execution,
         stage: Stages,
-    ) -> dict[str, ds.Sampler]:
-        """Samplers by `METHOD-BUDGET`, for samples of this shape.
+    ) -> Iterator[tuple[str, ds.Sampler]]:
+        """Each sampler with its name `METHOD-BUDGET`, for samples of this shape.
 
         Args:
             denoiser: of which they sample.
@@ -119,7 +119,6 @@ class Calibration:
         progress = stage.steps(len(self.seeds), execution.batch_size or len(self.seeds))
         kept = dataclasses.replace(execution, trajectory=True, progress=progress)
         truth = reference(denoiser, seeds=self.seeds, shape=shape, cond=self.cond, sampler=sampler, execution=kept)
-        found: dict[str, ds.Sampler] = {}
         if budgets := wanted.get(RECOMMENDED):
             stage("recommending")
             samplers = default_samplers(*moments(truth), self.solvers, self.families)
@@ -127,17 +126,17 @@ class Calibration:
             compared = compare_solvers(
                 denoiser, truth, samplers, budgets, batch_size=batch, device=device, progress=stage.show
             )
-            found |= {f"{RECOMMENDED}-{choice.budget}": choice.row.sampler for choice in recommend(compared)}
+            yield from ((f"{RECOMMENDED}-{choice.budget}", choice.row.sampler) for choice in recommend(compared))
         for budget in wanted.get(FITTED, ()):
             stage(f"fitting to NFE {budget}")
-            found[f"{FITTED}-{budget}"] = fit_solver(
+            sampler = fit_solver(
                 denoiser,
                 budget,
                 truth,
                 batch_size=execution.batch_size,
                 progress=lambda i, iterations, rms: stage.show(i, iterations, f"RMS {rms:.2e}"),
             )
-        return found
+            yield f"{FITTED}-{budget}", sampler
 
 
 @dataclass(frozen=True)
@@ -227,8 +226,3 @@ def describe(sampler: ds.Sampler) -> str:
         return f"{type(sampler.solver).__name__}, {type(sampler.steps).__name__}"
     short = [word if len(word) <= 60 else word.partition(":")[0] for word in (solver, steps)]
     return ", ".join(short)
-
-
-def as_options(found: Mapping[str, ds.Sampler]) -> dict[str, dict[str, Any]]:
-    """Samplers in JSON types."""
-    return {name: to_options(sampler) for name, sampler in found.items()}

@@ -18,7 +18,8 @@ from diffspace.cli.drawing import identity
 from diffspace.cli.guided import guide_model
 from diffspace.cli.output import write_json
 from diffspace.cli.quality import Measure
-from diffspace.cli.sweep_methods import TARGET, Calibration, Candidate, Methods, as_options
+from diffspace.cli.sweep_methods import TARGET, Calibration, Candidate, Methods
+from diffspace.config import to_options
 from diffspace.files import read_json
 from diffspace.metrics.evaluation import as_ranges
 from diffspace.metrics.sweep import SweepPoint
@@ -175,10 +176,10 @@ class SweepRun:
         if wanted := methods.missing(found):
             cond = self.measure.cond(self.model, len(request.calibration))
             calibration = Calibration(request.calibration, cond, request.reference_steps, *request.choice)
-            found |= as_options(
-                calibration.find(methods.denoiser, methods.shape, wanted, request.execution, self.stage)
-            )
-            self.record.write()
+            execution = request.execution
+            for name, sampler in calibration.find(methods.denoiser, methods.shape, wanted, execution, self.stage):
+                found[name] = to_options(sampler)
+                self.record.write()
         return found
 
     def _end_points(self, denoiser: Denoiser, cond: Cond | None) -> Reference:

@@ -86,13 +86,18 @@ def _state(run: Curves, silent: float, style: str, width: int) -> list[Text]:
         now = run.held_out.values[-1]
         figures.append(f"held-out {now:.4g}" + (f" (least {least:.4g})" if now > least else ""))
     for name, curves in run.measured.items():
-        figures.append(" ".join([name, *(f"{label} {c.values[-1]:.4g}".strip() for label, c in curves.items())]))
+        figures.append(" ".join([name, *(f"{label} {_last(c)}".strip() for label, c in curves.items())]))
     if run.training["grad_norm"]:
         figures.append(f"gradient norm {_figure(run.training['grad_norm'])}")
     if last.get("skipped"):
         figures.append(f"{last['skipped']} steps skipped")
     whole = "  ".join(figure.replace(" ", "\xa0") for figure in figures)  # lines are not broken within one
     return [first, *(Text(line.replace("\xa0", " ")) for line in textwrap.wrap(whole, width))]
+
+
+def _last(curve: Curve) -> str:
+    """The last value, with its standard error where that is known."""
+    return f"{curve.values[-1]:.4g}" + (f" ± {curve.errors[-1]:.2g}" if curve.errors else "")
 
 
 def _figure(curve: Curve) -> str:
@@ -119,7 +124,7 @@ def plot(panel: Panel, width: int, height: int) -> list[Text]:
         empty[rows // 2] = Text("nothing yet".center(width - 1), style="dim")
         return [_fit(text, width) for text in (title, *empty)]
     x_axis = _Axis((x for line in lines for x in line.x), panel.by_sigma, from_zero=not panel.by_sigma)
-    y_axis = _Axis((y for line in lines for y in line.y), panel.logarithmic, from_zero=panel.linear)
+    y_axis = _Axis((y for line in lines for y in line.ends), panel.logarithmic, from_zero=panel.linear)
     labels = {0: 1.0, rows - 1: 0.0}
     if rows >= 5:
         labels[rows // 2] = 1 - (rows // 2) / (rows - 1)
@@ -149,6 +154,10 @@ class _Axis:
     def place(self, value: float) -> float:
         return ((math.log(value) if self._logarithmic else value) - self._low) / (self._high - self._low)
 
+    def within(self, value: float) -> float:
+        """The nearest value that the axis holds."""
+        return min(max(value, self.value(0.0)), self.value(1.0))
+
     def value(self, place: float) -> float:
         scaled = self._low + place * (self._high - self._low)
         return math.exp(scaled) if self._logarithmic else scaled
@@ -164,7 +173,8 @@ def _draw(lines: Sequence[Line], x_axis: _Axis, y_axis: _Axis, columns: int, row
             (x_axis.place(x) * (across * columns - 1), (1 - y_axis.place(y)) * (down * rows - 1))
             for x, y in zip(line.x, line.y, strict=True)
         ]
-        for x, y in places if line.style == "points" else _joined(places):
+        curve = places if line.style == "points" else _joined(places)
+        for x, y in (*curve, *_bars(line, places, y_axis, down * rows - 1)):
             column, row = round(x), round(y)
             cell = column // across, row // down
             below = cells.get(cell, (0, ""))[0]
@@ -176,6 +186,15 @@ def _draw(lines: Sequence[Line], x_axis: _Axis, y_axis: _Axis, columns: int, row
             character, style = cells.get((column, row), (" ", ""))
             text.append(chr(0x2800 + character) if isinstance(character, int) else character, style)
         yield text
+
+
+def _bars(
+    line: Line, places: Sequence[tuple[float, float]], y_axis: _Axis, height: int
+) -> Iterator[tuple[float, float]]:
+    """Points on the bars of a line's errors, as far as the axis goes."""
+    for (x, _), value, error in zip(places, line.y, line.errors, strict=False):
+        high, low = ((1 - y_axis.place(y_axis.within(value + sign * error))) * height for sign in (1, -1))
+        yield from _joined([(x, high), (x, low)])
 
 
 def _joined(places: Sequence[tuple[float, float]]) -> Iterator[tuple[float, float]]:

@@ -5,20 +5,22 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 # what a record holds beside measurements, and the held-out loss, which has curves of its own
 _ELSEWHERE = {"step", "images", "loss", "learning_rate", "grad_norm", "images_per_second", "seconds_left", "skipped"}
 _ELSEWHERE |= {"loss_by_sigma", "held_out", "more"}  # which version 0.1 wrote with what stands beside it
+_ERROR = "_error"  # ends the name of a standard error
 _TRAINING = {"grad_norm": "gradient norm", "learning_rate": "learning rate", "images_per_second": "images/s"}
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Numbers over the images seen."""
+    """Numbers over the images seen, with their standard errors; none, or one for each."""
 
     images: list[float] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
+    errors: list[float] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.images)
@@ -43,7 +45,8 @@ class Curves:
     """The records of one run as curves; values that are not numbers are left out.
 
     `training` has "loss", "learning_rate", "grad_norm" and "images_per_second". `measured` has every other measurement
-    by its name, one curve for each of its numbers: {"score": {"frechet": …}}, or {"": …} for a single one. `trivial` is
+    by its name, one curve for each of its numbers: {"score": {"frechet": …}}, or {"": …} for a single one; a number
+    "frechet_error" beside "frechet" is its standard error. `trivial` is
     the error of the denoiser that returns the mean of the data. `total` is the run's length in images, `patience` the
     images after which it ends if the held-out loss has not fallen, 0 for never.
     """
@@ -131,7 +134,7 @@ class Line:
     """Points in rising order of x.
 
     `colour` is a place in the palette, None for what others are compared with; `age` runs from 0 for the beginning of
-    a run to 1 for now. A faint line is one that stands smoothed beside it.
+    a run to 1 for now. A faint line is one that stands smoothed beside it. `errors` are the lengths of bars.
     """
 
     x: Sequence[float]
@@ -140,6 +143,13 @@ class Line:
     colour: int | None = 0
     style: Literal["line", "faint", "points", "dotted", "dashed"] = "line"
     age: float = 1.0
+    errors: Sequence[float] = ()
+
+    @property
+    def ends(self) -> list[float]:
+        """The values, and the ends of the bars, of which those below 0 count where a value is."""
+        low, high = ([y + sign * e for y, e in zip(self.y, self.errors, strict=False)] for sign in (-1, 1))
+        return [*self.y, *high, *(y for y in low if y > 0 or min(self.y) <= 0)]
 
 
 @dataclass(frozen=True)
@@ -205,7 +215,8 @@ def small_panels(runs: Sequence[Curves]) -> list[Panel]:
         lines: list[Line] = []
         for i, run in enumerate(runs):
             for k, (label, curve) in enumerate(run.measured.get(name, {}).items()):
-                lines.append(Line(curve.images, curve.values, label, k if len(runs) == 1 else i))
+                colour = k if len(runs) == 1 else i
+                lines.append(Line(curve.images, curve.values, label, colour, errors=curve.errors))
         panels.append(Panel(name, lines))
     for key, title in _TRAINING.items():
         lines = [line for i, run in enumerate(runs) for line in _smoothed(run.training[key], i)]
@@ -254,13 +265,15 @@ def smooth(values: Sequence[float], width: int) -> list[float]:
     return result
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
 
 
-def _curve(pairs: Any) -> Curve:
-    kept = [(float(x), float(y)) for x, y in pairs if _is_number(y)]
-    return Curve([x for x, _ in kept], [y for _, y in kept])
+def _curve(points: Any) -> Curve:
+    """The curve of (images, value) or (images, value, standard error)."""
+    kept = [(float(x), float(y), *map(float, error)) for x, y, *error in points if _is_number(y)]
+    errors = [point[2] for point in kept if len(point) > 2]
+    return Curve([point[0] for point in kept], [point[1] for point in kept], errors if any(errors) else [])
 
 
 def _drawn(name: str) -> str:
@@ -280,11 +293,14 @@ def _has_levels(value: Any, *names: str) -> bool:
 
 
 def _measured(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Curve]]:
-    points: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    points: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
     for record in records:
         for name in record.keys() - _ELSEWHERE:
-            value = record[name]
-            for label, number in value.items() if isinstance(value, Mapping) else [("", value)]:
-                if _is_number(number):
-                    points.setdefault(_drawn(name), {}).setdefault(_drawn(label), []).append((record["images"], number))
-    return {name: {label: _curve(pairs) for label, pairs in lines.items()} for name, lines in sorted(points.items())}
+            found = record[name] if isinstance(record[name], Mapping) else {"": record[name]}
+            for label, number in found.items():
+                if not _is_number(number) or (label.endswith(_ERROR) and label.removesuffix(_ERROR) in found):
+                    continue
+                error = found.get(f"{label}{_ERROR}")
+                point = float(record["images"]), float(number), float(error) if _is_number(error) else 0.0
+                points.setdefault(_drawn(name), {}).setdefault(_drawn(label), []).append(point)
+    return {name: {label: _curve(curve) for label, curve in lines.items()} for name, lines in sorted(points.items())}

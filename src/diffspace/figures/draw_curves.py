@@ -54,8 +54,10 @@ def draw_panel(ax: Axes, panel: Panel) -> None:
     """The lines of a panel, with axes that what is compared with does not widen."""
     for line in panel.lines:
         ax.plot(line.x, line.y, color=_colour(line), label=plain(line.label) or None, **_STYLES[line.style])
+        if line.errors:
+            ax.errorbar(line.x, line.y, line.errors, ls="none", color=_colour(line), elinewidth=1, capsize=2)
     ax.set_title(plain(panel.title), loc="left")
-    values = [y for line in panel.lines if line.style not in ("faint", "dashed") for y in line.y]
+    values = [y for line in panel.lines if line.style not in ("faint", "dashed") for y in line.ends]
     if panel.by_sigma:
         ax.set_xlabel("noise level σ")
         ax.set_ylabel("squared error per dimension")

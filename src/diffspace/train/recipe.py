@@ -49,8 +49,9 @@ _FIXED |= {"ema_widths", "uncertainty", "adaptive_noise"}
 _OWN = ("source", "holdout", "split", "mirror")  # keys of the data that are not options of their source
 # options that have an effect only with another one
 _NEEDS = {"sigma_min": "sigma_max", "sigma_max": "sigma_min"}
+_NEEDS |= {"score_samples": "score_images"}
 _NEEDS |= {"ema_widths": "snapshot_images", "snapshot_images": "ema_widths", "patience_images": "held_out_images"}
-_LEAST = {"images": 1, "micro_batch": 1, "max_skipped": 1, "keep_last": 1}
+_LEAST = {"images": 1, "micro_batch": 1, "max_skipped": 1, "keep_last": 1, "score_samples": 4}
 _LEAST |= {f"{name}_images": 0 for name in ("ramp", "decay", "snapshot", "preview", "held_out", "score", "patience")}
 _LEAST |= {"checkpoint_images": 0, "keep_every_images": 0}
 _MOST_SAMPLES, _MOST_WIDTHS = 2**20, 64  # a batch is a list of places, and each width a copy of the weights
@@ -133,7 +134,9 @@ class Recipe:
         seed: of everything that is random.
         preview_images: samples between two pictures of samples; 0: only at the end.
         held_out_images: samples between two measurements of the held-out loss; 0: none.
-        score_images: samples between two Fréchet distances; 0: none.
+        score_images: samples between two scores, the best model by which is kept; 0: none.
+        score: frechet or kid, against held-out data.
+        score_samples: samples of a score; null: as many as held out, up to 1000.
         patience_images: training ends when the held-out loss has not fallen over this number of samples; 0: never.
         checkpoint_images: samples between two checkpoints; 0: by time alone.
         checkpoint_minutes: minutes between two checkpoints; 0: by samples alone.
@@ -176,6 +179,8 @@ class Recipe:
     preview_images: int = 0
     held_out_images: int = 0
     score_images: int = 0
+    score: Literal["frechet", "kid"] = "frechet"
+    score_samples: int | None = None
     patience_images: int = 0
     checkpoint_images: int = 0
     checkpoint_minutes: float = 5.0
@@ -186,8 +191,9 @@ class Recipe:
     wandb: str | None = None
 
     def __post_init__(self) -> None:
+        check_choice("score", self.score, ("frechet", "kid"))
         for name, minimum in _LEAST.items():
-            if name != "micro_batch" or self.micro_batch is not None:
+            if name not in ("micro_batch", "score_samples") or getattr(self, name) is not None:
                 check_integer(name, getattr(self, name), minimum)
         check_seed("seed", self.seed)
         check_integer("batch_size", self.batch_size, 1, _MOST_SAMPLES)
