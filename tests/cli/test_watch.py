@@ -104,6 +104,7 @@ def test_a_run_that_stopped_early_is_over(tmp_path, capsys):
 def test_scores_on_the_way_have_errors_and_the_best_model_is_kept(tmp_path, capsys):
     folder = tmp_path / "roll"
     words = ["data.n=500", "images=600", "batch_size=100", "score_images=200", "score=kid", "score_samples=60"]
+    words.append("score_features=identity")
     words.append("patience_images=0")
     assert main(["train", "swissroll", *words, "--out", str(folder)]) == 0
     scores = [

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import torch
 
 from diffspace._shapes import Tensor
 from diffspace.data import DataSet
-from diffspace.metrics import FeatureExtractor, default_extractor, train_classifier
+from diffspace.metrics import PCA, FeatureExtractor, Identity, default_extractor, make_extractor, train_classifier
 from diffspace.metrics.scores import Features
 from diffspace.metrics.sweep import Quality, Score
 from diffspace.model import Model
@@ -25,19 +26,35 @@ class Measure:
     Args:
         data: (training part, held-out part).
         score: "frechet" or "kid".
+        features: as `make_extractor` reads it; None: EfficientNet-Lite0 for colour images where it is installed, else a
+            classifier of the training part where that has classes, else the default of data.
+        weights: the path of the published weights of a network.
+        device: of a network.
     """
 
-    def __init__(self, data: tuple[DataSet, DataSet], score: Score = "frechet") -> None:
+    def __init__(
+        self,
+        data: tuple[DataSet, DataSet],
+        score: Score = "frechet",
+        features: str | None = None,
+        weights: str | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
         self.training, self.held_out = data
-        self.score = score
+        self.score, self._words, self._device = score, (features, weights), device
 
     @cached_property
     def extractor(self) -> FeatureExtractor:
-        """A classifier of the training data where they have classes."""
+        """What makes features."""
         numbers = self.training.sample_numbers(_MOST).sort().values
         real, labels = self.training.batch(numbers), self.training.classes(numbers)
-        if labels is None:
-            return default_extractor(real)
+        (features, weights), transform, device = self._words, self.training.transform, self._device
+        if features is not None:
+            given: dict[str, Any] = {"train": real, "labels": labels, "weights": weights}
+            return make_extractor(features, transform=transform, device=device, **given)
+        default = default_extractor(real, transform=transform, device=device)
+        if labels is None or not isinstance(default, Identity | PCA):
+            return default
         return train_classifier(real, labels, len(self.training.class_names))
 
     @cached_property

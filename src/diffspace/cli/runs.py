@@ -91,7 +91,7 @@ def _make_run(
 ) -> Run:
     if recipe.score_images and min(map(len, data)) < LEAST:
         raise ValueError(f"score_images: expected at least {LEAST} samples in either part, got {min(map(len, data))}")
-    measure = Measure(data, recipe.score)
+    measure = Measure(data, recipe.score, recipe.score_features, device=processes.device)
     n = recipe.score_samples or min(*map(len, data), _SCORED)
     real = functools.cache(measure.real)
 

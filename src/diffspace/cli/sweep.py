@@ -34,6 +34,16 @@ def sweep_command(
     guidance: Annotated[str, Option(help="Guidance weights, such as none,2,2:0.3,5.")] = "none",
     churn: Annotated[str, Option(help="Values of S_churn, for samplers that take churn.")] = "0",
     score: Annotated[Literal["frechet", "kid"], Option(help="The score.")] = "frechet",
+    features: Annotated[
+        str | None,
+        Option(
+            help="inception, dinov2, efficientnet, classifier, pca, identity, a TorchScript file or module:Class. "
+            "Default: efficientnet for colour images where it is installed, else a classifier if there are classes."
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None, Option(help="Published weights of inception or dinov2: a path, or download.")
+    ] = None,
     seeds: Annotated[str, Option(help="Seeds of the samples that are scored.")] = "0-999",
     calibration: Annotated[str, Option(help="Other seeds, on which recommended and fitted are found.")] = _CALIBRATION,
     solvers: Annotated[str | None, Option(help="Solvers to recommend from. Default: all.")] = None,
@@ -92,7 +102,10 @@ def sweep_command(
     )
     recipe = open_recipe(Path(source))
     model = load_model(source, device)
-    measure = Measure(load_data_of(Path(source), recipe, model, warn), score)
+    if weights is not None and features is None:
+        raise ValueError("--weights: has no effect without --features")
+    data = load_data_of(Path(source), recipe, model, warn)
+    measure = Measure(data, score, features, weights, request.execution.device)
     denoisers = request.denoisers(model, measure)
     record = Record(figures, request.facts(model, measure), overwrite)
     with progress_bar("evaluations") as bar:

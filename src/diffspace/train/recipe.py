@@ -49,7 +49,7 @@ _FIXED |= {"ema_widths", "uncertainty", "adaptive_noise"}
 _OWN = ("source", "holdout", "split", "mirror")  # keys of the data that are not options of their source
 # options that have an effect only with another one
 _NEEDS = {"sigma_min": "sigma_max", "sigma_max": "sigma_min"}
-_NEEDS |= {"score_samples": "score_images"}
+_NEEDS |= {"score_samples": "score_images", "score_features": "score_images"}
 _NEEDS |= {"ema_widths": "snapshot_images", "snapshot_images": "ema_widths", "patience_images": "held_out_images"}
 _LEAST = {"images": 1, "micro_batch": 1, "max_skipped": 1, "keep_last": 1, "score_samples": 4}
 _LEAST |= {f"{name}_images": 0 for name in ("ramp", "decay", "snapshot", "preview", "held_out", "score", "patience")}
@@ -136,6 +136,7 @@ class Recipe:
         held_out_images: samples between two measurements of the held-out loss; 0: none.
         score_images: samples between two scores, the best model by which is kept; 0: none.
         score: frechet or kid, against held-out data.
+        score_features: inception, efficientnet, classifier, pca, …; null: what suits the data.
         score_samples: samples of a score; null: as many as held out, up to 1000.
         patience_images: training ends when the held-out loss has not fallen over this number of samples; 0: never.
         checkpoint_images: samples between two checkpoints; 0: by time alone.
@@ -180,6 +181,7 @@ class Recipe:
     held_out_images: int = 0
     score_images: int = 0
     score: Literal["frechet", "kid"] = "frechet"
+    score_features: str | None = None
     score_samples: int | None = None
     patience_images: int = 0
     checkpoint_images: int = 0
