@@ -14,6 +14,8 @@ import torch
 from diffspace._shapes import Float, Tensor
 from diffspace.checks import check_integer
 
+_BLOCK = 2048  # features that are in float64 at once
+
 
 @runtime_checkable
 class FeatureExtractor(Protocol):
@@ -182,13 +184,20 @@ class FeatureStatistics:
 
     @classmethod
     def of(cls, features: Float[Tensor, "n dim"], extractor: str | None = None) -> FeatureStatistics:
-        """The statistics of features of shape (n, dim), n ≥ 1."""
+        """The statistics of features of shape (n, dim), n ≥ 1, of which a block is in float64 at a time."""
         if len(features) == 0:
             raise ValueError("features: expected at least one, got none")
-        wide = features.detach().to("cpu", torch.float64)
-        mean = wide.mean(0)
-        centred = wide - mean
-        return cls(len(features), mean, centred.T @ centred, extractor)
+        blocks = torch.split(features.detach(), _BLOCK)
+        dim = features.shape[1]
+        total = torch.zeros(dim, dtype=torch.float64, device="cpu")
+        scatter = torch.zeros(dim, dim, dtype=torch.float64, device="cpu")
+        for block in blocks:
+            total += block.to("cpu", torch.float64).sum(0)
+        mean = total / len(features)
+        for block in blocks:
+            centred = block.to("cpu", torch.float64) - mean
+            scatter.addmm_(centred.T, centred)
+        return cls(len(features), mean, scatter, extractor)
 
     @classmethod
     def of_blocks(cls, blocks: Iterable[Tensor], extractor: str | None = None) -> FeatureStatistics:
