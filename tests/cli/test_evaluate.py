@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,10 +10,14 @@ import time
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 import diffspace as ds
+from diffspace.cli.anywhere import read_data
 from diffspace.cli.app import main
 from diffspace.cli.drawing import Drawing
+from diffspace.metrics import FeatureStatistics, frechet_distance
 
 SMALL = ["--n", "40", "--sets", "3", "--steps", "3", "--batch", "16", "--no-report"]
 
@@ -43,8 +48,8 @@ def alone(points_run):
 def test_what_was_asked_for_is_written_down(alone):
     scores = json.loads(alone)
     assert scores["seeds"] == "0-119"
-    assert scores["sampling"]["steps"]["num_steps"] == 3
-    assert scores["sampling"]["guidance"] is None
+    assert scores["request"]["steps"]["num_steps"] == 3
+    assert scores["request"]["guidance"] is None
 
 
 def test_an_interrupted_evaluation_goes_on_to_the_same_scores(points_run, alone, monkeypatch, capsys):
@@ -103,3 +108,131 @@ def test_two_processes_that_are_stopped_go_on_to_the_scores_of_one(points_run, n
     assert batches.is_file()
     assert main(["evaluate", str(points_run), *words, "--processes", "2", "--device", "cpu"]) == 0
     assert (points_run / "scores.json").read_bytes() == alone
+
+
+ONE = ["--n", "60", "--sets", "1", "--features", "identity", "--no-report"]
+
+
+def values(words, out):
+    """The scores of the samples by name, as evaluate writes them into a folder."""
+    assert main(["evaluate", *map(str, words), *ONE, "--out", str(out)]) == 0
+    return {row["score"]: row["samples"]["value"] for row in json.loads((out / "scores.json").read_text())["scores"]}
+
+
+@pytest.fixture(scope="module")
+def kept(digits_run, tmp_path_factory):
+    """Samples in every form, and their scores when they were drawn."""
+    folder = tmp_path_factory.mktemp("kept")
+    drawn = values([digits_run, "--steps", "2", "--keep", folder / "png"], folder)
+    shutil.make_archive(str(folder / "png"), "zip", folder / "png")
+    x = read_data("", str(folder / "png"), (1, 8, 8), ds.load(digits_run).transform).raw().numpy()
+    np.save(folder / "x.npy", x)
+    np.savez(folder / "x.npz", x=x, labels=np.arange(60) % 10)
+    np.savez(folder / "real.npz", images=x[:, 0].astype(np.float64))  # in another layout and type
+    np.save(folder / "last.npy", x.transpose(0, 2, 3, 1))
+    return folder, drawn
+
+
+def test_pictures_score_as_when_they_were_drawn(digits_run, kept, tmp_path):
+    folder, drawn = kept
+    assert values([digits_run, "--samples", folder / "png"], tmp_path) == drawn
+
+
+@pytest.mark.parametrize("name", ["png", "png.zip", "x.npz", "x.npy", "real.npz", "last.npy"])
+def test_samples_are_the_same_in_every_form(digits_run, kept, name):
+    model = ds.load(digits_run)
+    read = read_data("--samples", str(kept[0] / name), model.sample_shape, model.transform)
+    held_out = ds.data.load_data("digits").split()[1]
+    expected = ds.sample(
+        model, seeds=range(60), cond={"labels": held_out.labels[:60]}, sampler=ds.Sampler(ds.EDMSteps(2))
+    )
+    assert torch.equal(read.raw(), model.decode(expected.x))
+
+
+def test_samples_are_compared_with_data_without_a_model(kept, tmp_path):
+    folder, _ = kept
+    found = values(["--samples", folder / "x.npz", "--against", "digits"], tmp_path)
+    training, held_out = ds.data.load_data("digits").split()
+    with np.load(folder / "x.npz") as arrays:
+        x = held_out.transform.forward(torch.from_numpy(arrays["x"])).flatten(1)
+    a, b = (FeatureStatistics.of(each) for each in (x, held_out.batch().flatten(1)))
+    assert found["frechet"] == pytest.approx(frechet_distance(a, b), rel=1e-9)
+    assert len(training) + len(held_out) == 1797
+
+
+def test_statistics_are_compared_with_samples_alone_or_beside_real_data(digits_run, kept, tmp_path, capsys):
+    folder, drawn = kept
+    held_out = ds.load(digits_run).transform.forward(ds.data.load_data("digits").split()[1].raw())
+    statistics = FeatureStatistics.of(held_out.flatten(1))
+    np.savez(tmp_path / "ref.npz", mu=statistics.mean.numpy(), sigma=statistics.covariance.numpy())
+    beside = values([digits_run, "--samples", folder / "x.npz", "--against", tmp_path / "ref.npz"], tmp_path / "a")
+    assert beside == {"frechet": pytest.approx(drawn["frechet"], rel=1e-9)}
+    assert "statistics of an unknown number of items" in " ".join(capsys.readouterr().out.split())
+    # pixels are in the units of all models of pixels; those of other arrays are not known without one
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 8, 8), dtype=np.uint8)
+    np.save(tmp_path / "pixels.npy", pixels)
+    alone = values(["--samples", tmp_path / "pixels.npy", "--against", tmp_path / "ref.npz"], tmp_path / "b")
+    chosen = ds.data.load_data(tmp_path / "pixels.npy").sample_numbers(60)
+    own = FeatureStatistics.of(torch.from_numpy(pixels)[chosen].flatten(1) / 127.5 - 1)
+    assert alone == {"frechet": pytest.approx(frechet_distance(own, statistics), rel=1e-6)}
+    assert main(["evaluate", "--samples", str(folder / "real.npz"), "--against", str(tmp_path / "ref.npz")]) == 2
+    assert "in which units" in capsys.readouterr().err
+
+
+def test_a_model_of_any_folder_is_compared_with_data(digits_run, tmp_path):
+    ds.load(digits_run).save(tmp_path / "model")
+    words = [tmp_path / "model", "--steps", "2", "--against", "digits"]
+    assert values(words, tmp_path / "a")["frechet"] > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "MODEL, --samples: expected a model or samples to score, got neither"),
+        (["--samples", "x.npy"], "--against: is missing"),
+        (["MODEL", "--samples", "x.npy", "--guidance", "2"], "--guidance: has no effect with --samples"),
+        (["MODEL", "--samples", "x.npy", "--S-churn", "2"], "--S-churn: has no effect with --samples"),
+        (["MODEL", "--overwrite"], "--overwrite: has no effect without --keep"),
+        (["MODEL", "--guide", "MODEL"], "--guide: has no effect without --guidance"),
+        (["MODEL", "--weights", "x.pth"], "--weights: expected exactly one of --features inception"),
+        (["MODEL", "--features", "incepton"], "did you mean 'inception'"),
+        (["MODEL", "--samples", "one.npy"], "--samples: one.npy has 1 sample; expected at least 2"),
+        (["MODEL", "--samples", "empty"], "empty: "),
+        (["MODEL", "--samples", "small.npy"], "--samples: small.npy has items of 1×7×7; expected 1×8×8"),
+        (["MODEL", "--samples", "colour"], "--samples: colour has items of 1×9×9; expected 1×8×8"),
+        (["MODEL", "--samples", "half.npy"], "--samples: half.npy has fractions; expected whole numbers"),
+        (
+            ["MODEL", "--samples", "far.npy"],
+            "--samples: far.npy: raw: expected values in the transform's bounds [0, 16]",
+        ),
+        (["MODEL", "--samples", "nan.npy"], "nan.npy: 64 of "),
+        (["MODEL", "--samples", "cut.npy"], "cut.npy: cannot be read"),
+        (["MODEL", "--samples", "cut.zip"], "cut.zip: cannot be read as a ZIP archive"),
+        (["MODEL", "--samples", "typo"], "'typo' does not exist"),
+        (["MODEL", "--samples", "x.npy", "--n", "70"], "--n: 70, but --samples has 64"),
+        (["MODEL", "--against", "statistics.npz", "--n", "9"], "--features: is missing; name what made the 5 features"),
+        (["--samples", "x.npy", "--against", "statistics.npz", "--features", "pca"], "pca comes from real data"),
+        (["--samples", "x.npy", "--against", "statistics.npz", "--features", "identity"], "statistics of 5 features"),
+        (["--samples", "x.npy", "--against", "cut.npz"], "cut.npz: "),
+    ],
+)
+def test_mistakes_are_one_line(digits_run, tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(tmp_path)
+    whole = np.random.default_rng(0).integers(0, 17, (64, 1, 8, 8), dtype=np.uint8)
+    arrays = {"x": whole, "one": whole[:1], "small": whole[..., :7, :7], "half": whole + 0.5, "far": whole + 1}
+    arrays["nan"] = whole + np.where(np.arange(512).reshape(8, 8, 8)[:1] == 3, np.nan, 0.0)
+    for name, array in arrays.items():
+        np.save(f"{name}.npy", array)
+    np.savez("statistics.npz", mu=np.zeros(5), sigma=np.eye(5))
+    content = (tmp_path / "statistics.npz").read_bytes()
+    for name, part in (("cut.npz", content[:200]), ("cut.zip", content[:200]), ("cut.npy", b"\x93NUMPY")):
+        (tmp_path / name).write_bytes(part)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "colour").mkdir()
+    for k in range(3):
+        Image.new("RGB", (9, 9), (200, 0, k)).save(f"colour/{k}.png")
+    assert main(["evaluate", *(str(digits_run) if word == "MODEL" else word for word in words)]) == 2
+    said = capsys.readouterr().err
+    assert message in said.replace("\n", " ")
+    assert sum(line.startswith("diffspace: ") for line in said.splitlines()) == 1
+    assert not list(tmp_path.glob("scores*"))

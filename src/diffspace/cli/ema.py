@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 import diffspace as ds
-from diffspace.cli.options import Batch, Context, Device, FirstSeed, Overwrite, Parts, Sets, Size, Steps
+from diffspace.cli.options import Batch, Context, Device, FirstSeed, Overwrite, Parts, Sets, Size, Steps, check_effect
 
 if TYPE_CHECKING:
     from diffspace.averages import Reconstruction, Snapshot
@@ -49,11 +49,11 @@ def ema_command(
     if (width is not None) + (sweep is not None) + listing != 1:
         raise ValueError("--width, --sweep, --list: give one of them")
     if sweep is None:
-        _check_effect(ctx, "--sweep", "n", "sets", "steps", "first_seed", "batch", "device")
+        check_effect(ctx, "without --sweep", "n", "sets", "steps", "first_seed", "batch", "device")
     if width is None:
-        _check_effect(ctx, "--width", "out")
+        check_effect(ctx, "without --width", "out")
     if listing:
-        _check_effect(ctx, "--width or --sweep", "images", "overwrite")
+        check_effect(ctx, "without --width or --sweep", "images", "overwrite")
     if not run.is_dir():
         raise ValueError(f"RUN: there is no folder {run}")
     snapshots = Snapshots(run).all()
@@ -68,14 +68,6 @@ def ema_command(
         model = load_model(str(run), device)
         data = load_data_of(run, open_recipe(run), model, warn)
         _sweep(run, model, plans, Scoring(data, n, sets, steps, first_seed, batch))
-
-
-def _check_effect(ctx: Context, mode: str, *names: str) -> None:
-    """ValueError where one of these options was given, which need another mode."""
-    for parameter in ctx.command.params:
-        source = ctx.get_parameter_source(parameter.name) if parameter.name in names else None
-        if source is not None and source.name != "DEFAULT":
-            raise ValueError(f"{parameter.opts[0]}: has no effect without {mode}")
 
 
 def _parse_widths(text: str) -> list[float]:

@@ -20,7 +20,7 @@ from diffspace.transform import Transform
 
 _WHITE = 128  # gray values from here on are white in a mask
 _TOUCHED = 26  # of 255: a pixel of which a tenth is white is drawn anew where a mask is reduced with its image
-_CHANNELS: dict[int, Literal["grayscale", "RGB", "RGBA"]] = {1: "grayscale", 3: "RGB", 4: "RGBA"}
+CHANNELS: dict[int, Literal["grayscale", "RGB", "RGBA"]] = {1: "grayscale", 3: "RGB", 4: "RGBA"}
 
 
 class _OneImage:
@@ -49,14 +49,25 @@ def read_given(option: str, path: Path, model: Model, note: Callable[[str], None
     An array is a sample or several, in the units of the data. ValueError names the option.
     """
     values, size = _read(option, path, model, note)
-    transform, dtype = model.transform, getattr(torch, model.transform.dtype)
-    if transform.kind == "integer" and not bool((values == values.round()).all()):
+    return Given(as_raw(option, path, values, model.transform), size)
+
+
+def as_raw(option: str, path: str | Path, values: Tensor, transform: Transform) -> Tensor:
+    """Values as raw values of a transform; ValueError for fractions of whole numbers, and for values out of bounds."""
+    wide = values.to(torch.float64)
+    if transform.kind == "integer" and not bool((wide == wide.round()).all()):
         raise ValueError(f"{option}: {path} has fractions; expected whole numbers, as in the data of the model")
     try:
-        transform.forward(values)
+        transform.forward(wide)
     except ValueError as error:
         raise ValueError(f"{option}: {path}: {error}") from None
-    return Given(values.to(dtype), size)
+    return wide.to(getattr(torch, transform.dtype))
+
+
+def from_pixels(pixels: Tensor, transform: Transform) -> Tensor:
+    """Pixels of 8 bits as raw values of a transform of at most as many, as pictures of samples are stored."""
+    low, high = transform.lowest or 0.0, transform.highest or 0.0
+    return (low + pixels.to(torch.float64) * ((high - low) / 255)).round()
 
 
 def _read(option: str, path: Path, model: Model, note: Callable[[str], None]) -> tuple[Tensor, tuple[int, int] | None]:
@@ -67,20 +78,17 @@ def _read(option: str, path: Path, model: Model, note: Callable[[str], None]) ->
     if not is_image(shape):
         wanted = "×".join(map(str, shape))
         raise ValueError(f"{option}: the model's samples, {wanted}, are not pictures; expected an array (.npy) of one")
-    image, eight = _OneImage(path), _is_eight_bit(model.transform)
+    image, eight = _OneImage(path), is_eight_bit(model.transform)
     header = read_header(image, 0, rounded=eight)
     depth: Depth = "uint8" if eight else "int32" if _is_sixteen_bit(model.transform) else "float32"
     if depth == "float32" and header.depth != "float32":
         raise ValueError(f"{option}: the data of the model are not pixels; expected an array (.npy) in their units")
-    reader = ImageReader(_CHANNELS[shape[0]], (shape[1], shape[2]), "center", depth=depth, rounded=eight)
+    reader = ImageReader(CHANNELS[shape[0]], (shape[1], shape[2]), "center", depth=depth, rounded=eight)
     if (header.height, header.width) != reader.size:
         here, there = ("{}×{}".format(*size) for size in ((header.height, header.width), reader.size))
         note(f"{option}: {path} has {here} pixels (height×width); its middle is resized to {there}")
     pixels = reader(image, 0).to(torch.float64)[None]
-    if eight:  # as pictures of samples are stored
-        low, high = model.transform.lowest or 0.0, model.transform.highest or 0.0
-        pixels = (low + pixels * ((high - low) / 255)).round()
-    return pixels, (header.height, header.width)
+    return from_pixels(pixels, model.transform) if eight else pixels, (header.height, header.width)
 
 
 def read_mask(path: Path, model: Model, image: Given) -> Bool[Tensor, "*dims"]:
@@ -143,7 +151,8 @@ def _fitted(option: str, path: Path, values: Tensor, shape: tuple[int, ...]) -> 
     raise ValueError(f"{option}: {path} has the shape {there}; expected {'×'.join(map(str, shape))}, or several")
 
 
-def _is_eight_bit(transform: Transform) -> bool:
+def is_eight_bit(transform: Transform) -> bool:
+    """Whether pixels of 8 bits hold the raw values of a transform."""
     low, high = transform.lowest, transform.highest
     return transform.kind == "integer" and low is not None and high is not None and high - low <= 255
 

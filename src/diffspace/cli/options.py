@@ -100,6 +100,14 @@ Parts = Annotated[
 ]
 
 
+def check_effect(ctx: Context, why: str, *names: str) -> None:
+    """ValueError where one of these options was given, which has no effect for a reason such as "without --sweep"."""
+    for parameter in ctx.command.params:
+        source = ctx.get_parameter_source(parameter.name) if parameter.name in names else None
+        if source is not None and source.name != "DEFAULT":
+            raise ValueError(f"{parameter.opts[0]}: has no effect {why}")
+
+
 def load_model(source: str, device: str | None) -> ds.Model:
     """A model on the device of that name, or the best available."""
     from diffspace.train import choose_device

@@ -20,6 +20,7 @@ from diffspace.metrics.evaluation import as_ranges
 from diffspace.metrics.feature_files import Batches, FeatureFiles, FeaturesInMemory
 from diffspace.sampling import State
 from diffspace.train import Processes
+from diffspace.transform import Transform
 
 _ITEMS, _LOGITS = "items", "logits of "
 _KEPT_BYTES = 2**31  # of the items themselves, in which copies are looked for
@@ -32,6 +33,7 @@ class Items:
     Args:
         name: of the folder of their features.
         shape: of one item.
+        transform: from raw values to the model's space.
         batches: how they are cut.
         facts: what determines them, in JSON types.
         read: gives a batch, in the model's space and as raw values; it calls its second argument after each step.
@@ -41,6 +43,7 @@ class Items:
 
     name: str
     shape: tuple[int, ...]
+    transform: Transform
     batches: Batches
     facts: Mapping[str, Any]
     read: Callable[[int, Callable[[State | None], None]], tuple[Tensor, Tensor]]
@@ -75,7 +78,7 @@ def drawn_items(drawing: Drawing, facts: Mapping[str, Any]) -> Items:
 
     facts = {"seeds": as_ranges(drawing.seeds), **drawing.facts(), **facts}
     labels = (drawing.cond or {}).get("labels") if model.class_names else None
-    return Items("samples", model.sample_shape, drawing.batches, facts, read, labels, drawing.states)
+    return Items("samples", model.sample_shape, model.transform, drawing.batches, facts, read, labels, drawing.states)
 
 
 def data_items(name: str, data: DataSet, numbers: Tensor, batch: int) -> Items:
@@ -88,8 +91,8 @@ def data_items(name: str, data: DataSet, numbers: Tensor, batch: int) -> Items:
         step(None)
         return data.transform.forward(raw), raw
 
-    facts = {"data": dict(data.fingerprint()), "transform": repr(data.transform)}
-    return Items(name, data.sample_shape, batches, facts, read, data.classes(numbers))
+    facts = {"data": data.name, **data.fingerprint(), "transform": repr(data.transform)}
+    return Items(name, data.sample_shape, data.transform, batches, facts, read, data.classes(numbers))
 
 
 def take_features(

@@ -184,7 +184,7 @@ class Scores(Shown):
             classes = ", in the samples' classes" if self.by_class else ""
             note = f"{extractor}, {found[0].dim} numbers; against held-out data; real: training items{classes}"
             rows.append(Row("features", f"{sets} × {found[0].n}", f"{real_sets} × {found[0].n}", note))
-            rows += [_score_row(row) for row in found]
+            rows += [score_row(row) for row in found]
         if self.recognised is not None:
             r = self.recognised
             rows.append(Row("recognised", str(r.samples), str(r.held_out), f"{r.verdict}; {r.classifier}"))
@@ -222,7 +222,7 @@ def _spread(values: Sequence[float]) -> float | None:
     return stdev(values) if len(values) > 1 else None
 
 
-def _score_row(row: ScoreRow) -> Row:
+def score_row(row: ScoreRow) -> Row:
     """Values with two digits of their standard errors; those of KID in thousandths."""
     scale, name = (1000.0, "1000 × KID") if row.score == "kid" else (1.0, row.name)
     value, real = (

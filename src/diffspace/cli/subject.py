@@ -1,0 +1,140 @@
+"""What `diffspace evaluate` scores, and what it is compared with."""
+
+from __future__ import annotations
+
+import dataclasses
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from diffspace.cli.anywhere import read_data
+from diffspace.cli.runs import load_data_of, open_recipe, with_classes_of
+from diffspace.cli.sample_files import LABELS
+from diffspace.data import DataSet
+from diffspace.files import check_entries, read_json, reading
+from diffspace.loading import load
+from diffspace.metrics import FeatureStatistics, load_statistics
+from diffspace.model import Model
+from diffspace.train import RECIPE, Recipe
+from diffspace.transform import PIXELS
+
+_MOST = 10_000  # samples in a set by default
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model, or samples from anywhere, with data or statistics to compare with.
+
+    Args:
+        model: whose samples are scored, or of whose data the samples are.
+        samples: samples from anywhere.
+        data: (other part, held-out part) of real data.
+        statistics: of the features of real data, in the place of the held-out part.
+        run: the folder of the run that trained the model.
+        recipe: of that run.
+    """
+
+    model: Model | None
+    samples: DataSet | None
+    data: tuple[DataSet, DataSet] | None
+    statistics: FeatureStatistics | None
+    run: Path | None
+    recipe: Recipe | None
+
+    def sizes(self, n: int | None, sets: int) -> tuple[int, int]:
+        """The number of samples in a set, and of sets: as many of n as there are samples from anywhere, or `sets`."""
+        most = _MOST if self.data is None else min(_MOST, *map(len, self.data))
+        if self.samples is None:
+            return n or most, sets
+        if n is not None and n > len(self.samples):
+            raise ValueError(f"--n: {n}, but --samples has {len(self.samples)}")
+        n = n or (len(self.samples) if self.data is None else min(len(self.samples), most))
+        return n, min(sets, len(self.samples) // n)
+
+
+def open_subject(
+    model: str | None, samples: str | None, against: str | None, device: torch.device, warn: Callable[[str], None]
+) -> Subject:
+    """Load and read what the words name; ValueError for words that do not belong together."""
+    if model is None and samples is None:
+        raise ValueError("MODEL, --samples: expected a model or samples to score, got neither")
+    if model is None and against is None:
+        raise ValueError("--against: is missing; name real data, or statistics (.npz), to compare the samples with")
+    is_run = model is not None and (against is None or (Path(model) / RECIPE).is_file())
+    run = Path(model) if model is not None and is_run else None
+    recipe = _recipe(run) if run is not None else None
+    statistics = load_statistics(against) if against is not None and has_statistics(against) else None
+    loaded = None if model is None else load(model, device=device)
+    data = None
+    if against is not None and statistics is None:
+        data = _parts(against, loaded)
+    elif run is not None and recipe is not None and loaded is not None:
+        data = load_data_of(run, recipe, loaded, warn)
+    read = None if samples is None else _read_samples(samples, loaded, data, warn)
+    return Subject(loaded, read, data, statistics, run, recipe)
+
+
+def has_statistics(path: str) -> bool:
+    """Whether a file has statistics of features: a .npz with mu and sigma, or a pickle."""
+    if Path(path).suffix == ".pkl":
+        return True
+    if Path(path).suffix != ".npz" or not Path(path).is_file():
+        return False
+    with reading(Path(path)), zipfile.ZipFile(path) as archive:
+        return {"mu.npy", "sigma.npy"} <= set(archive.namelist())
+
+
+def _recipe(run: Path) -> Recipe:
+    try:
+        return open_recipe(run)
+    except ValueError as error:
+        if (run / RECIPE).is_file():
+            raise
+        raise ValueError(f"{error}; --against names real data to compare another model with") from None
+
+
+def _parts(against: str, model: Model | None) -> tuple[DataSet, DataSet]:
+    """The standard split of real data, in the classes of a model that knows some."""
+    shape, transform = (None, None) if model is None else (model.sample_shape, model.transform)
+    other, held_out = read_data("--against", against, shape, transform).split()
+    return (other, held_out) if model is None else (with_classes_of(model, other), with_classes_of(model, held_out))
+
+
+def _read_samples(
+    samples: str, model: Model | None, data: tuple[DataSet, DataSet] | None, warn: Callable[[str], None]
+) -> DataSet:
+    """Samples from anywhere, with their classes if those are the ones of the model or of the data."""
+    like = model if model is not None else data[1] if data is not None else None
+    shape, transform = (None, None) if like is None else (like.sample_shape, like.transform)
+    read = read_data("--samples", samples, shape, transform)
+    if len(read) < 2:
+        raise ValueError(f"--samples: {samples} has 1 sample; expected at least 2")
+    if like is None and read.transform != PIXELS:
+        raise ValueError(f"--samples: in which units {samples} is can only be told with MODEL, or with data --against")
+    names = () if like is None else like.class_names
+    labels = _named(read, Path(samples)) if names else None
+    known = labels is not None and set(labels) <= set(names)
+    if labels is not None and not known:
+        other = next(name for name in labels if name not in names)
+        warn(f"--samples: the classes are ignored, of which {other!r} is none of the data")
+    if labels is None or not known:
+        return dataclasses.replace(read, labels=None, class_names=(), conditions={})
+    numbers = torch.tensor([names.index(name) for name in labels], dtype=torch.int64, device="cpu")
+    return dataclasses.replace(read, labels=numbers, class_names=tuple(names), conditions={})
+
+
+def _named(read: DataSet, folder: Path) -> list[str] | None:
+    """The name of each sample's class: from the file that `diffspace sample` writes, or as the data have them."""
+    beside = folder / LABELS
+    if beside.is_file():
+        found = read_json(beside)
+        keys = [key.decode() for key in read.keys() or ()]
+        with reading(beside):
+            entries = check_entries(found, **dict.fromkeys(keys, object))
+            return [str(entries[key]) for key in keys]
+    if read.labels is None:
+        return None
+    return [read.class_names[k] for k in read.labels.tolist()]
