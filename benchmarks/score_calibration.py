@@ -11,7 +11,7 @@ import argparse
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -47,7 +47,13 @@ ORACLES = {"mixture": mixture, "images": images}
 
 
 def trial(
-    oracle: ds.oracles.Oracle, seed: int, n: int, reference_n: int, damaged: bool, permutations: int = 199
+    oracle: ds.oracles.Oracle,
+    seed: int,
+    n: int,
+    reference_n: int,
+    damaged: bool,
+    scores: Sequence[str] = MEASURED,
+    permutations: int = 199,
 ) -> dict[str, str]:
     """The outcome of each score, and of all together."""
     generator = torch.Generator().manual_seed(seed)
@@ -59,7 +65,7 @@ def trial(
         samples = torch.cat([samples[:tenth] + noise, samples[tenth:]])
     known = Features(reference.float())
     splits = Splits.of([Features(samples.float())], [Features(real.float())], permutations, n, generator)
-    found = {s: judge(splits.differences(s, known), tolerance_of(s, known, 0.0)) for s in MEASURED}
+    found = {s: judge(splits.differences(s, known), tolerance_of(s, known, 0.0)) for s in scores}
     outcomes = {score: str(each.outcome) for score, each in found.items()}
     worse = min(each.p_value for each in found.values()) <= LEVEL / len(found)
     return outcomes | {ANY: "worse" if worse else "no worse"}

@@ -39,7 +39,7 @@ class _Console(Console):
 out = _Console(highlight=False, markup=False, soft_wrap=True)
 err = _Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 _SILENCE = 30.0  # seconds between two lines of progress where there is no terminal
-_LAST_COLUMN = 40  # characters that the last column of a table has at least, if it needs them
+_LAST_COLUMN = 30  # characters that the last column of a table has at least, if it needs them
 
 
 def warn(text: str) -> None:

@@ -6,7 +6,7 @@ import base64
 import html
 import io
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from diffspace.data import DataSet
 from diffspace.figures.errors import draw_loss_by_sigma, draw_solver_error
 from diffspace.figures.samples import is_image, picture, samples_figure, save_image, trajectory_figure
 from diffspace.figures.style import new_figure
+from diffspace.metrics import Identity, default_extractor, nearest_neighbours
 from diffspace.model import Model
 from diffspace.objective import NoiseDistribution, loss_by_sigma
 from diffspace.oracles import ByClass, FiniteData, Oracle
@@ -26,24 +27,29 @@ from diffspace.sampling.solvers.base import Solver
 from diffspace.solverlab import REFERENCE_SAMPLER, compare_solvers, reference
 
 _CLASSES, _PER_CLASS, _UNLABELLED, _POINTS, _LOSS_SAMPLES = 20, 10, 64, 2000, 512
+_CLOSEST, _CLOSE_OF, _KNOWN = 8, 256, 20_000
+_BAD = ("worse than real", "memorised", "too close")
 
 _CSS = """
-:root { color-scheme: light; }
-body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; color: #1f2933; background: #fff;
+:root { color-scheme: light dark; --ink: #1f2933; --page: #fff; --gray: #616e7c; --line: #e4e7eb; --bad: #b42318; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e4e7eb; --page: #14181d; --gray: #9aa5b1; --line: #323f4b; --bad: #ff8a7a; }
+}
+body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; color: var(--ink); background: var(--page);
   max-width: 62rem; margin: 0 auto; padding: 2.5rem 1.5rem 4rem; }
 h1 { font-size: 1.7rem; margin: 0 0 .3rem; letter-spacing: -.01em; }
 h2 { font-size: 1.15rem; margin: 2.8rem 0 .4rem; }
 p { margin: .4rem 0 .8rem; max-width: 46rem; }
-.facts { color: #616e7c; margin-top: 0; }
+.facts { color: var(--gray); margin-top: 0; }
 .parts { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: flex-start; }
 figure { margin: .5rem 0; flex: 1 1 20rem; min-width: 0; }
-figure img { max-width: 100%; height: auto; display: block; }
+figure img { max-width: 100%; height: auto; display: block; border-radius: 3px; }
 figure.pixels img { width: 100%; }
-figcaption { font-size: .86rem; color: #616e7c; margin-top: .35rem; }
+figcaption { font-size: .86rem; color: var(--gray); margin-top: .35rem; }
 table { border-collapse: collapse; font-size: .92rem; margin: .6rem 0; }
-th, td { text-align: left; padding: .38rem 1.1rem .38rem 0; border-bottom: 1px solid #e4e7eb; vertical-align: top; }
+th, td { text-align: left; padding: .38rem 1.1rem .38rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 600; } td.num { font-variant-numeric: tabular-nums; white-space: nowrap; }
-td.note { color: #616e7c; font-size: .86rem; }
+td.note { color: var(--gray); font-size: .86rem; } td.bad { color: var(--bad); font-weight: 600; }
 """
 
 
@@ -105,6 +111,39 @@ def _samples_section(model: Model, held_out: DataSet) -> str:
         text,
         _picture(show(model.decode(samples.x), drawn, None), f"samples, seeds 0 to {count - 1}"),
         _picture(show(held_out.raw(chosen), None if real is None else real[chosen], cells), "held-out real data"),
+    )
+
+
+def _neighbours_section(model: Model, training: DataSet, held_out: DataSet) -> str:
+    """Samples, of many those closest to the training data, above their nearest training items."""
+    count = min(_CLOSE_OF, len(held_out))
+    cond = _drawn(model, held_out, count)
+    run = sample(model, seeds=range(count), cond=cond, execution=Execution(batch_size=256))
+    samples = model.transform.forward(model.decode(run.x.to(torch.float32)))
+    numbers = training.sample_numbers(_KNOWN).sort().values
+    known, new = training.batch(numbers), held_out.batch(_turns(count, held_out))
+    extractor = default_extractor(known, transform=model.transform)
+    spaces: list[tuple[str, Callable[[Tensor], Tensor]]] = [("pixels", lambda x: x)]
+    if not isinstance(extractor, Identity):
+        spaces.append((extractor.name.split()[0], extractor))
+    references = [take(known) for _, take in spaces]
+    rows = ("sample", *(f"in {name}" for name, _ in spaces))
+
+    def show(x: Tensor, names: Sequence[str], caption: str) -> str:
+        distance = nearest_neighbours(x, known)[0]
+        chosen = distance.argsort()[:_CLOSEST]
+        found = [nearest_neighbours(take(x[chosen]), r)[1] for (_, take), r in zip(spaces, references, strict=True)]
+        drawn = torch.cat([x[chosen], *(known[each] for each in found)])
+        text = f"{caption}; distances in pixels {float(distance[chosen[0]]):.3g} to {float(distance[chosen[-1]]):.3g}"
+        return _picture(picture(model.transform.inverse(drawn), model.transform, len(chosen), names=names), text)
+
+    return _section(
+        "Nearest training items",
+        f"Of {count} samples the {min(_CLOSEST, count)} that are closest to the training data, each above the training "
+        f"item that is nearest to it ({', '.join(name for name, _ in spaces)}). Beside them the same of held-out data, "
+        "which no model has copied: samples that resemble their neighbours more than these do are copies.",
+        show(samples, rows, f"of samples, seeds 0 to {count - 1}"),
+        show(new, ("held out", *rows[1:]), f"of {count} held-out items"),
     )
 
 
@@ -198,17 +237,24 @@ def render_report(
         noise: the noise distribution of the training, which is marked in the picture of the loss.
         progress: called with the name of each part before it is made.
     """
-    parts: Mapping[str, Callable[[], str]] = {
+    parts: dict[str, Callable[[], str]] = {
         "samples": lambda: _samples_section(model, held_out),
+        "nearest training items": lambda: _neighbours_section(model, training, held_out),
         "loss by noise level": lambda: _loss_section(model, training, held_out, noise),
         "trajectories": lambda: _trajectory_section(model, held_out),
         "solver error": lambda: _solver_section(model, held_out),
     }
+    if not is_image(model.sample_shape):
+        del parts["nearest training items"]
     sections = []
     for name, make in parts.items():
         progress(name)
         sections.append(make())
-    sections.insert(1, _section("Scores", "Each score stands beside that of real data.", _table(headings, scores)))
+    text = (
+        "Each score stands beside that of as many real items, with standard errors. The floor is the value from which "
+        "on samples are called worse than real data; if they are not, that happens to each score in 5 % of cases."
+    )
+    sections.insert(1, _section("Scores", text, _table(headings, scores)))
     parameters = sum(p.numel() for p in model.parameters())
     shape = "×".join(map(str, model.sample_shape))
     notes = [
@@ -244,7 +290,8 @@ def _table(headings: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
     head = "".join(f"<th>{html.escape(heading)}</th>" for heading in headings)
     body = []
     for row in rows:
-        kinds = ["", *[' class="num"'] * (len(row) - 2), ' class="note"']
+        bad = " bad" if row[-1].startswith(_BAD) else ""
+        kinds = ["", *[' class="num"'] * (len(row) - 2), f' class="note{bad}"']
         cells = (f"<td{kind}>{html.escape(cell)}</td>" for kind, cell in zip(kinds, row, strict=True))
         body.append(f"<tr>{''.join(cells)}</tr>")
     return f"<table><tr>{head}</tr>{''.join(body)}</table>"

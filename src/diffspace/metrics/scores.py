@@ -65,7 +65,7 @@ class Features:
     @cached_property
     def statistics(self) -> FeatureStatistics:
         """Their number, mean and scatter."""
-        return FeatureStatistics.of(self.values)
+        return FeatureStatistics.of_blocks(torch.split(self.values, 4 * BLOCK), self.extractor)
 
     def take(self, items: Int[Tensor, "k"]) -> Features:
         """Those of some items."""
@@ -82,7 +82,7 @@ def check_pair(samples: Features, reference: Features | FeatureStatistics, least
     """Check that both are features of one extractor, and that there are at least `least` of each."""
     if samples.dim != reference.dim:
         raise ValueError(f"reference: expected {samples.dim} features as of samples, got {reference.dim}")
-    if isinstance(reference, Features) and samples.extractor != reference.extractor:
+    if reference.extractor not in (None, samples.extractor):
         raise ValueError(f"reference: its features are of {reference.extractor}, those of samples {samples.extractor}")
     check_integer("number of samples", len(samples), least)
     if isinstance(reference, Features):
