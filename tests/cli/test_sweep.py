@@ -61,7 +61,8 @@ def test_guidance_churn_and_schedulers_of_diffusers(digits_run, tmp_path, capsys
     record = tmp_path / "x.json"
     more = ["--guidance", "none,1.5:0.1,5", "--churn", "0,4", "--samplers", "heun,diffusers:EDMEuler", "--score", "kid"]
     options = ["--seeds", "0-39", "--nfe", "3", "--reference-steps", "8", "--json", str(record)]
-    monkeypatch.setattr("diffspace.cli.sweep_run.TARGET_NFE", 5)
+    for module in ("cli.sweep_run", "metrics.sweep"):
+        monkeypatch.setattr(f"diffspace.{module}.TARGET_NFE", 5)
     monkeypatch.setattr("diffspace.cli.quality.train_classifier", functools.partial(train_classifier, epochs=1))
     assert main(["sweep", str(digits_run), *options, *more]) == 2  # the network was trained without dropping labels
     assert "there is no null condition to guide from" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from diffspace.metrics.scores import Features
-from diffspace.metrics.sweep import Quality, SweepPoint, best_of, reach
+from diffspace.metrics.sweep import Quality, SweepPoint, best_of, reach, targets
 
 
 def normals(seed, n, dim=4, **change):
@@ -77,3 +77,9 @@ def test_points_go_through_json():
     for one in (point("ab:k=4", 8, 1.0, 0.1, rms=0.3, churn=2.0), SweepPoint("x", 5, 5, 0.0, 0.0, None, failure="no")):
         assert SweepPoint.from_dict(json.loads(json.dumps(one.as_dict()))) == one
     assert point("heun", 5, 1.0, churn=20.0, guidance="2:0.3,5").name == "heun, churn 20, guidance 2:0.3,5"
+
+
+def test_targets_are_those_of_each_guidance():
+    guided = point("heun", 35, 1.0, guidance="2")
+    others = [point("heun", 9, 1.0), point("heun", 35, 1.0, churn=4.0), point("ab", 35, 1.0)]
+    assert targets([*others, guided, point("heun", 35, 2.0)]) == {"2": guided, "": point("heun", 35, 2.0)}

@@ -16,7 +16,7 @@ from diffspace.cli.options import AnyModel, Device, Overwrite, Parts, integer_op
 
 if TYPE_CHECKING:
     from diffspace.cli.sweep_run import Record
-    from diffspace.metrics.sweep import Reached, SweepPoint
+    from diffspace.metrics.sweep import Quality, Reached, SweepPoint
 
 _CALIBRATION = "1000000-1000127"
 
@@ -146,36 +146,41 @@ def _parse_churn(text: str) -> list[float]:
 def _report(record: Record, tolerance: float) -> list[dict[str, Any]]:
     """Print the scores, and when each method is as good as the target; returns the latter for JSON."""
     from diffspace.cli.console import err, out, table
-    from diffspace.cli.sweep_methods import TARGET
-    from diffspace.cli.sweep_run import TARGET_NFE
-    from diffspace.metrics.sweep import SCORE_NAMES, best_of, reach
+    from diffspace.metrics.sweep import SCORE_NAMES, TARGET, TARGET_NFE, best_of, reach, targets
 
-    real, n = record.notes["real"], record.notes["n"]
+    known = targets(record.points)
     rows = []
     for point in sorted(record.points, key=lambda point: (point.guidance, point.name, point.nfe)):
         if point.quality is None:
             err.print(f"failed: {point.name}, NFE {point.nfe}: {point.failure}")
             continue
+        target = known.get(point.guidance)
+        above = "" if target is None or target.quality is None else _plus(point.quality.above(target.quality))
         value = f"{point.quality.value:.4g} ± {point.quality.standard_error:.2g}"
         rms = "" if point.rms is None else f"{point.rms:.1e}"
-        rows.append((point.name, str(point.nfe), f"{1e3 * point.seconds:.3g}", value, rms, point.sampler))
-    out.print(table(("method", "NFE", "ms", SCORE_NAMES[record.score], "RMS", "sampler"), rows))
+        rows.append((point.name, str(point.nfe), f"{1e3 * point.seconds:.3g}", value, above, rms, point.sampler))
+    headings = ("method", "NFE", "ms", SCORE_NAMES[record.score], f"above {TARGET} {TARGET_NFE}", "RMS", "sampler")
+    out.print(table(headings, rows))
+    real, n = record.notes["real"], record.notes["n"]
     out.print(
         f"\n{n} samples, the same seeds for all; real data: {real['value']:.4g} ± {real['standard_error']:.2g}. "
-        f"ms: wall-clock time of a sample. RMS: distance of the first samples from the end points of the ODE."
+        "ms: wall-clock time of a sample. RMS: distance of the first samples from the end points of the ODE."
     )
     results = []
-    for target in record.points:
-        if (target.method, target.nfe, target.churn) != (TARGET, TARGET_NFE, 0.0) or target.quality is None:
-            continue
+    for target in known.values():
         reached = reach(record.points, target, tolerance)
         best = best_of(reached, "diffusers:")
+        lines = [
+            (f"{one.name}{' (the best of diffusers)' if one is best else ''}", *_cells(one, target)) for one in reached
+        ]
         out.print(f"\nas good as {target.name} at NFE {target.nfe}, or worse by at most {tolerance:.0%}:")
-        out.print(table(("method", "not excluded from", "shown from", "time of a sample"), [
-            (f"{one.name}, the best of diffusers" if one is best else one.name, *_cells(one, target)) for one in reached
-        ]))  # fmt: skip
+        out.print(table(("method", "not excluded from", "shown from", "time of a sample"), lines))
         results.append({"guidance": target.guidance, "tolerance": tolerance, "methods": [o.as_dict() for o in reached]})
     return results
+
+
+def _plus(difference: Quality) -> str:
+    return f"{difference.value:+.2g} ± {difference.standard_error:.2g}" if any(difference.blocks) else ""
 
 
 def _cells(one: Reached, target: SweepPoint) -> tuple[str, str, str]:

@@ -13,6 +13,7 @@ from diffspace._shapes import Tensor
 from diffspace.cli.console import Stages
 from diffspace.config import build, from_text, split_list, to_text
 from diffspace.interop.diffusers.runs import SCHEDULERS, run_scheduler, scheduler_cost
+from diffspace.metrics.sweep import TARGET
 from diffspace.protocols import Cond, Denoiser
 from diffspace.sampler_files import find_sampler, load_samplers
 from diffspace.sampling import initial_latents
@@ -29,8 +30,6 @@ from diffspace.solverlab import (
 from diffspace.solverlab.compare import within_budget
 
 RECOMMENDED, FITTED, DIFFUSERS = "recommended", "fitted", "diffusers"
-TARGET = "heun"
-"""The method to equal, with the paper's steps: the reference's default."""
 
 Draw = Callable[[Sequence[int], Cond | None], Tensor]
 

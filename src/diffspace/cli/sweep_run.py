@@ -18,18 +18,16 @@ from diffspace.cli.drawing import identity
 from diffspace.cli.guided import guide_model
 from diffspace.cli.output import write_json
 from diffspace.cli.quality import Measure
-from diffspace.cli.sweep_methods import TARGET, Calibration, Candidate, Methods
+from diffspace.cli.sweep_methods import Calibration, Candidate, Methods
 from diffspace.config import to_options
 from diffspace.files import read_json
 from diffspace.metrics.evaluation import as_ranges
-from diffspace.metrics.sweep import SweepPoint
+from diffspace.metrics.sweep import TARGET, TARGET_NFE, SweepPoint
 from diffspace.protocols import Cond, Denoiser
 from diffspace.sampling.driver import make_grid
 from diffspace.solverlab import REFERENCE_SAMPLER, Reference
 
 FORMAT = "diffspace sweep 1"
-TARGET_NFE = 35
-"""Evaluations of Heun in the reference's default, 18 steps."""
 _ENDS = 64  # of the first seeds, the samples whose distance from the end points is measured
 
 

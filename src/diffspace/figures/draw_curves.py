@@ -72,7 +72,7 @@ def draw_panel(ax: Axes, panel: Panel) -> None:
     if panel.linear:
         ax.set_ylim(0, 1.1 * max(*values, 1e-12))
     elif panel.logarithmic:
-        _logarithmic(ax, min(values), max(values))
+        logarithmic_axis(ax, min(values), max(values))
     if any(line.label for line in panel.lines):
         ax.legend(fontsize=7.5)
 
@@ -125,7 +125,7 @@ def _over_images(ax: Axes) -> None:
     ax.set_xlim(left=0)
 
 
-def _logarithmic(ax: Axes, low: float, high: float) -> None:
+def logarithmic_axis(ax: Axes, low: float, high: float) -> None:
     """A logarithmic axis that holds these values, ticked with plain numbers where it spans little."""
     ax.set_yscale("log")
     ax.set_ylim(low / 1.1, high * 1.1)

@@ -17,6 +17,9 @@ from diffspace.metrics.scores import Features, frechet_slopes, kid, kid_slopes
 
 Score = Literal["frechet", "kid"]
 
+TARGET, TARGET_NFE = "heun", 35
+"""The reference's default, 18 steps of Heun with the paper's steps, whose quality others are to equal."""
+
 BLOCKS = 20
 _SURE = 2.0  # standard errors
 
@@ -123,6 +126,15 @@ class SweepPoint:
         if values["quality"] is not None:
             values["quality"] = Quality(values["quality"]["value"], tuple(values["quality"]["blocks"]))
         return cls(**values)
+
+
+def targets(points: Sequence[SweepPoint]) -> dict[str, SweepPoint]:
+    """The target among some points, for each guidance, where it has a score."""
+    return {
+        point.guidance: point
+        for point in points
+        if (point.method, point.nfe, point.churn) == (TARGET, TARGET_NFE, 0.0) and point.quality is not None
+    }
 
 
 class Reached(NamedTuple):
