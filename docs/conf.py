@@ -58,6 +58,7 @@ html_theme_options = {"navigation_with_keys": True}
 mathjax = Path(os.environ.get("MATHJAX", ""))
 if (mathjax / "tex-chtml.js").is_file():
     html_static_path.append(str(mathjax.resolve()))
+    html_math_renderer = "mathjax"
     mathjax_path = "tex-chtml.js"
     mathjax3_config = {"options": {"enableMenu": False}}
 else:
