@@ -774,6 +774,19 @@ case("solvers", "oracle:none")
 case("evaluate", "none")
 case("evaluate", "BASE/pictures")
 case("evaluate", MODEL, "--n", "1")
+SCORED = ["evaluate", "BASE/points", "--n", "4", "--sets", "1", "--no-report", "--out", "scored"]
+for words in (["--samples", "none"], ["--samples", "BASE/pictures"], ["--samples", "BASE/points.npy", "--guidance", "2"],
+              ["--features", "evil"], ["--features", "os:system"], ["--features", NESTED], ["--features", "inception", "--weights", "none"],
+              ["--against", "none"], ["--against", "BASE/prepared.zip"], ["--processes", "0"], ["--sets", "0"],
+              ["--n", "1000000"], ["--keep", "x.jpg"], ["--out", "BASE/points.npy"]):  # fmt: skip
+    case(*SCORED, *words, codes=(1, 2))
+for content in ("", "PK", NESTED, "\x93NUMPY"):
+    case(*SCORED, "--samples", "x.npz", prepare=writes("x.npz", content))
+    case(*SCORED, "--against", "x.npz", prepare=writes("x.npz", content))
+    case(*SCORED, "--samples", "x.zip", prepare=writes("x.zip", content))
+    case(*SCORED, "--against", "x.pkl", prepare=writes("x.pkl", content))
+case(*SCORED, "--samples", "x.npy", prepare=lambda place, base: os.mkfifo(place / "x.npy"), what="a pipe")
+case(*SCORED, "--against", "x.npz", prepare=lambda place, base: os.mkfifo(place / "x.npz"), what="a pipe")
 case("nothing")
 case("train")
 case("train", "two-moons", "--processes", "0", *OUT)

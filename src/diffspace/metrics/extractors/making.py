@@ -70,7 +70,10 @@ def make_extractor(
     if spec in _OF_DATA:
         return _from_data(str(spec), train, labels, place)
     if isinstance(spec, str) and MODULE_CLASS.fullmatch(spec) and not Path(spec).exists():
-        made = import_part(spec)()
+        try:
+            made = import_part(spec)()
+        except TypeError as error:
+            raise ValueError(f"features: {spec} cannot be called without arguments: {error}") from None
         if isinstance(made, FeatureExtractor):
             return made
         return _of_network(made, spec, transform, train, place)
