@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import collections
+import hashlib
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal
 
-import numpy as np
 import torch
 
-from diffspace._shapes import Float, Tensor
+from diffspace._shapes import Bool, Float, Int, Tensor
 from diffspace.checks import check_choice, check_integer, check_seed
 from diffspace.metrics.features import FeatureStatistics
 from diffspace.metrics.neighbourhoods import Covered, Inside, density_coverage, precision_recall
 from diffspace.metrics.scores import (
+    BLOCK,
     Estimate,
     Features,
     check_pair,
@@ -49,6 +51,7 @@ _NAMES = {
 }
 _HIGHER = ("precision", "recall", "density", "coverage", "inception")
 _PROJECTIONS = 200
+_QUADRATIC = ("kid", "precision", "recall", "density", "coverage")  # take time quadratic in the number of items
 _SHARES = 0.05
 _OF_VARIANCE = 0.01
 
@@ -116,7 +119,7 @@ def compare(
     scores: Sequence[str] | None = None,
     permutations: int = 999,
     seed: int = 0,
-    most: int = 5000,
+    most: int = 10_000,
 ) -> list[ScoreRow]:
     """Scores of samples against a reference, beside those of real items, and a verdict about each.
 
@@ -134,7 +137,8 @@ def compare(
         scores: which of `SCORES`; default: all that these features allow.
         permutations: the number of exchanges.
         seed: of the choice of real items and of the exchanges.
-        most: the most items of either side that KID and the scores by neighbours use.
+        most: the most items of a set, and of the reference, of which KID and the scores by neighbours are taken, and of
+            either side in the exchanges for these and MIND.
     """
     check_pair(samples, reference)
     check_seed("seed", seed)
@@ -146,14 +150,16 @@ def compare(
     n = min(sizes) if n is None else n
     check_integer("n", n, 2, min(sizes))
     generator = torch.Generator().manual_seed(seed)
-    parts = [samples.take(_range(first, first + n)) for first in range(0, len(samples) - n + 1, n)]
+    parts = [samples.part(first, first + n) for first in range(0, len(samples) - n + 1, n)]
     others = [] if real is None else _matching(parts, real, generator)
     if others and isinstance(reference, Features):
         reference = _without(reference, others)
     chosen = list(scores or possible)
-    values, real_values = ([_values(part, reference, chosen) for part in each] for each in (parts, others))
+    near = _at_most(most, reference, generator)
+    against = {score: near if score in _QUADRATIC else reference for score in chosen}
+    values, real_values = ([_values(part, against, most) for part in each] for each in (parts, others))
     splits = Splits.of(parts, others, permutations, most, generator) if others else None
-    return [_row(score, parts[0], values, real_values, reference, splits) for score in chosen]
+    return [_row(score, parts[0], values, real_values, against[score], splits) for score in chosen]
 
 
 def is_worse(rows: Sequence[ScoreRow]) -> bool:
@@ -197,19 +203,20 @@ def _matching(parts: Sequence[Features], real: Features, generator: torch.Genera
 
 def _without(reference: Features, others: Sequence[Features]) -> Features:
     """The reference without the items of `others`, which would score too well against it."""
-    known = [_rows(reference), np.concatenate([_rows(part) for part in others])]
-    kept = ~np.isin(known[0], known[1])
-    if kept.all():
+    taken = {digest for part in others for digest in _digests(part)}
+    kept = [place for place, digest in enumerate(_digests(reference)) if digest not in taken]
+    if len(kept) == len(reference):
         return reference
-    if int(kept.sum()) < 2:
+    if len(kept) < 2:
         raise ValueError("reference: has no other items than real; give real items that it does not have")
-    return reference.take(torch.from_numpy(np.flatnonzero(kept)))
+    return reference.take(torch.tensor(kept, dtype=torch.int64, device="cpu"))
 
 
-def _rows(features: Features) -> np.ndarray:
-    """Each item's bytes as one value, by which it is found again."""
-    rows = np.ascontiguousarray(features.values.cpu().numpy())
-    return rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
+def _digests(features: Features) -> Iterator[bytes]:
+    """A hash of the bits of each item, by which it is found again."""
+    for block in torch.split(features.values, BLOCK):
+        for row in block.cpu().contiguous().numpy():
+            yield hashlib.blake2b(row.tobytes(), digest_size=16).digest()
 
 
 # ---- the test
@@ -217,11 +224,14 @@ def _rows(features: Features) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """Samples and real items in one pool, and random exchanges between them; the first row is what they are."""
+    """Sets of samples and of real items, and random exchanges between them; the first row is what they are.
 
-    pool: Features
-    is_sample: Tensor
-    few: Tensor
+    `few` are some items of either side, by their places, for the scores that take time quadratic in their number.
+    """
+
+    parts: Sequence[Features]
+    is_sample: Bool[Tensor, "b n"]
+    few: Int[Tensor, "k"]
 
     @classmethod
     def of(
@@ -232,37 +242,47 @@ class Splits:
         most: int,
         generator: torch.Generator,
     ) -> Splits:
-        pool = joined([*parts, *others])
-        count = sum(map(len, parts))
-        real = len(pool) - count
-        labels = torch.zeros(len(pool), dtype=torch.int64, device="cpu") if pool.labels is None else pool.labels
-        truth = _range(0, len(pool)) < count
+        everyone = [*parts, *others]
+        count, real = sum(map(len, parts)), sum(map(len, others))
+        known = [part.labels for part in everyone if part.labels is not None]
+        one = torch.zeros(count + real, dtype=torch.int64, device="cpu")
+        labels = torch.cat(known).cpu() if len(known) == len(everyone) else one
+        truth = _range(0, count + real) < count
         rows = [truth]
         by_class = labels.argsort(stable=True)
         for _ in range(permutations):
-            drawn = torch.rand(len(pool), generator=generator, dtype=torch.float64, device="cpu")
+            drawn = torch.rand(count + real, generator=generator, dtype=torch.float64, device="cpu")
             order = drawn.argsort()
             order = order[labels[order].argsort(stable=True)]
             row = torch.empty_like(truth)
             row[order] = truth[by_class]
             rows.append(row)
         few = torch.cat([_range(0, min(count, most)), _range(count, count + min(real, most))])
-        return cls(pool, torch.stack(rows), few)
+        return cls(everyone, torch.stack(rows), few)
+
+    def _some(self) -> Features:
+        """The items of `few`."""
+        starts = itertools.accumulate(map(len, self.parts), initial=0)
+        found = []
+        for start, part in zip(starts, self.parts, strict=False):
+            here = self.few[(self.few >= start) & (self.few < start + len(part))] - start
+            found.append(part.take(here) if len(here) < len(part) else part)
+        return Features(torch.cat([part.values for part in found]), self.parts[0].extractor)
 
     def differences(self, score: str, reference: Features | FeatureStatistics) -> Tensor:
         """How much worse samples are than real items, for what they are and for every exchange."""
-        sign = -1.0 if score in _HIGHER else 1.0
-        if score in ("frechet", "mind", "inception"):
-            pool, splits = self.pool, self.is_sample
-        else:
-            pool, splits = self.pool.take(self.few), self.is_sample[:, self.few]
         if score == "frechet":
             target = reference.statistics if isinstance(reference, Features) else reference
-            return _of_slopes(frechet_slopes(pool.values, pool.statistics, target), splits)
+            blocks = (block for part in self.parts for block in torch.split(part.values, 4 * BLOCK))
+            around = FeatureStatistics.of_blocks(blocks)
+            each = [frechet_slopes(part.values, around, target) for part in self.parts]
+            return _of_slopes(torch.cat(each), self.is_sample)
         if score == "inception":
-            return _of_slopes(-inception_slopes(pool), splits)
+            logits = [part.logits for part in self.parts if part.logits is not None]
+            return _of_slopes(-inception_slopes(torch.cat(logits)), self.is_sample)
         if not isinstance(reference, Features):
             raise ValueError(f"reference: {score} needs features of items, got statistics alone")
+        pool, splits = self._some(), self.is_sample[:, self.few]
         if score == "kid":
             return _of_slopes(kid_slopes(pool, reference), splits)
         if score == "mind":
@@ -273,7 +293,7 @@ class Splits:
             return _of_slopes(-slopes.double(), splits)
         covered = Covered.by_balls_of_items if score == "recall" else Covered.by_balls_of_reference
         cover = covered(pool, reference, _K[score])
-        return sign * (cover.of(splits) - cover.of(~splits))
+        return cover.of(~splits) - cover.of(splits)
 
 
 _K = {"precision": 3, "recall": 3, "density": 5, "coverage": 5}
@@ -287,36 +307,40 @@ def _of_slopes(slopes: Tensor, splits: Tensor) -> Tensor:
     return sums / count + sums / (len(slopes) - count)
 
 
-def joined(parts: Sequence[Features]) -> Features:
-    """All items of several sets."""
-
-    def all_of(name: str) -> Tensor | None:
-        found = [getattr(part, name) for part in parts]
-        return None if any(each is None for each in found) else torch.cat(found)
-
-    values = torch.cat([part.values for part in parts])
-    return replace(parts[0], values=values, logits=all_of("logits"), labels=all_of("labels"))
-
-
 # ---- values and verdicts
 
 
-def _values(part: Features, reference: Features | FeatureStatistics, chosen: Sequence[str]) -> dict[str, Estimate]:
+def _values(part: Features, against: Mapping[str, Features | FeatureStatistics], most: int) -> dict[str, Estimate]:
+    """The value of each score against its reference."""
     found = {}
-    if "frechet" in chosen:
-        found["frechet"] = frechet(part, reference)
-    if "inception" in chosen:
-        found["inception"] = inception_score(part)
-    if isinstance(reference, Features):
-        if "kid" in chosen:
-            found["kid"] = kid(part, reference)
-        if "mind" in chosen:
-            found["mind"] = mind(part, reference, projections=_PROJECTIONS)
-        if {"precision", "recall"} & set(chosen):
-            found["precision"], found["recall"] = precision_recall(part, reference, k=_K["recall"])
-        if {"density", "coverage"} & set(chosen):
-            found["density"], found["coverage"] = density_coverage(part, reference, k=_K["coverage"])
+    few = part.part(0, most)
+    for score, reference in against.items():
+        if score in found:
+            continue
+        if score == "frechet":
+            found[score] = frechet(part, reference)
+        elif score == "inception":
+            found[score] = inception_score(part)
+        elif not isinstance(reference, Features):
+            raise ValueError(f"reference: {score} needs features of items, got statistics alone")
+        elif score == "kid":
+            found[score] = kid(few, reference)
+        elif score == "mind":
+            found[score] = mind(part, reference, projections=_PROJECTIONS)
+        elif score in ("precision", "recall"):
+            found["precision"], found["recall"] = precision_recall(few, reference, k=_K[score])
+        else:
+            found["density"], found["coverage"] = density_coverage(few, reference, k=_K[score])
     return found
+
+
+def _at_most(
+    most: int, reference: Features | FeatureStatistics, generator: torch.Generator
+) -> Features | FeatureStatistics:
+    """Some items of a reference with more, at random, since data may be sorted."""
+    if isinstance(reference, FeatureStatistics) or len(reference) <= most:
+        return reference
+    return reference.take(torch.randperm(len(reference), generator=generator, dtype=torch.int64, device="cpu")[:most])
 
 
 def _mean(estimates: Sequence[Estimate]) -> Estimate:
@@ -338,7 +362,7 @@ def _row(
         score=score,
         extractor=first.extractor,
         dim=first.dim,
-        n=len(first),
+        n=ours[0].n,
         samples=_mean(ours),
         sets=tuple(e.value for e in ours),
         real=_mean(theirs) if theirs else None,

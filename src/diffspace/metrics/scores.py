@@ -72,6 +72,11 @@ class Features:
         logits, labels = (None if part is None else part[items] for part in (self.logits, self.labels))
         return replace(self, values=self.values[items], logits=logits, labels=labels)
 
+    def part(self, start: int, stop: int) -> Features:
+        """Those of items in a row, without a copy."""
+        logits, labels = (None if part is None else part[start:stop] for part in (self.logits, self.labels))
+        return replace(self, values=self.values[start:stop], logits=logits, labels=labels)
+
 
 def as_features(x: Features | Float[Tensor, "n dim"]) -> Features:
     """The features themselves, or those of a tensor (n, dim)."""
@@ -287,9 +292,9 @@ def inception_score(samples: Features, *, splits: int = 10) -> Estimate:
     return Estimate(value, error, len(log_p), f"{splits} splits")
 
 
-def inception_slopes(pool: Features) -> Float[Tensor, "n"]:
+def inception_slopes(logits: Float[Tensor, "n classes"]) -> Float[Tensor, "n"]:
     """KL(p(y|x) ‖ p(y)) of each item, with p(y) of the pool: the derivative of the logarithm of the score."""
-    log_p = _logits(pool).double().log_softmax(1)
+    log_p = logits.double().log_softmax(1)
     return _divergence(log_p, log_p)
 
 
