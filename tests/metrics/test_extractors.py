@@ -83,6 +83,10 @@ def test_weights_that_are_missing_or_of_another_network(tmp_path: Path, monkeypa
     monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
     with pytest.raises(ValueError, match="weights: cannot be downloaded: no network; pass the path of a copy of https"):
         make_extractor("inception", weights=DOWNLOAD)
+    other = tmp_path / "weights.pth"
+    torch.save({"x": torch.zeros(1)}, other)
+    with pytest.raises(ValueError, match=r"weights.pth: expected weights-inception.* SHA-256 6726825d.*, got "):
+        make_extractor("inception", weights=other)
     with pytest.raises(ValueError, match="weights: are not those of InceptionV3"):
         inception.InceptionV3.from_state({"fc.weight": torch.zeros(2, 2)})
     there = tmp_path / "checkpoints" / "pt_inception-2015-12-05-6726825d.pth"

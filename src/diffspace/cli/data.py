@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from typer import Argument, Option
 
 from diffspace.cli.options import Batch, Device, Overwrite, Parts, integer_option
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
 
 data_app = typer.Typer(
     help="Prepare data sets of images, and check them.",
@@ -18,14 +24,11 @@ data_app = typer.Typer(
     rich_markup_mode=None,
 )
 
-_Images = Annotated[
-    str,
-    Argument(
-        help="A folder or .zip of images, an .npy/.npz of uint8, cifar-10-python.tar.gz, "
-        "train-images-idx3-ubyte.gz, tar shards, an LMDB folder, or hf:owner/name.",
-        show_default=False,
-    ),
-]
+_IMAGES = (
+    "A folder or .zip of images, an .npy/.npz of uint8, cifar-10-python.tar.gz, train-images-idx3-ubyte.gz, "
+    "tar shards, an LMDB folder, or hf:owner/name."
+)
+_Images = Annotated[str, Argument(help=_IMAGES, show_default=False)]
 _Size = Annotated[str | None, Option(metavar="HxW", help="Height and width of all images.")]
 _Crop = Annotated[
     Literal["center", "square", "wide", "pad", "none"] | None,
@@ -33,6 +36,8 @@ _Crop = Annotated[
 ]
 _Classes = Annotated[Literal["auto", "none"], Option(help="auto: from dataset.json, or sub-folders.")]
 _OnError = Annotated[Literal["raise", "skip"], Option(help="What to do with unreadable images.")]
+_Key = Annotated[str | None, Option(help="The array of images in an .npz that holds more.")]
+_MaxImages = Annotated[int | None, integer_option("Take at most this number of images, the first ones.")]
 _Bits = Annotated[int | None, integer_option("8 rounds images of more bits to 8. Default: they keep them.", "--bits")]
 
 
@@ -48,8 +53,8 @@ def prepare_command(
     classes: _Classes = "auto",
     on_error: _OnError = "raise",
     bits: _Bits = None,
-    key: Annotated[str | None, Option(help="The array of images in an .npz that holds more.")] = None,
-    max_images: Annotated[int | None, integer_option("Take at most this number of images, the first ones.")] = None,
+    key: _Key = None,
+    max_images: _MaxImages = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write images as uncompressed PNGs of one size with their labels, as a .zip or a folder.
@@ -141,6 +146,69 @@ def verify_command(
     if problems:
         raise typer.Exit(1)
     out.print(f"{path}: every file matches the manifest")
+
+
+@data_app.command("statistics")
+def statistics_command(
+    source: Annotated[
+        str, Argument(metavar="DATA", help=f"{_IMAGES} Or the name of images: digits, …", show_default=False)
+    ],
+    destination: Annotated[Path, Argument(metavar="OUT.npz", help="The file to write.", show_default=False)],
+    features: Annotated[
+        str, Option(help="inception, dinov2, efficientnet, a TorchScript file, or module:Class.")
+    ] = "inception",
+    weights: Annotated[
+        str | None, Option(help="The file of published weights, or download. Default: those in the cache.")
+    ] = None,
+    size: _Size = None,
+    crop: _Crop = None,
+    on_error: _OnError = "raise",
+    key: _Key = None,
+    max_images: _MaxImages = None,
+    batch: Batch = 32,
+    device: Device = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write mean and covariance of the features of images, for Fréchet distances to them, as the reference's fid.py.
+
+    Images are read a batch at a time, and are not kept.
+    """
+    import torch
+
+    from diffspace.cli.console import Stages, duration, out, progress_bar
+    from diffspace.data import image_source, load_data
+    from diffspace.data.preparation import check_destination
+    from diffspace.metrics import FeatureStatistics, make_extractor, save_statistics
+    from diffspace.parts import kinds
+    from diffspace.train import choose_device
+
+    if destination.suffix != ".npz":
+        raise ValueError(f"OUT.npz: expected a name that ends in .npz, got {destination}")
+    check_destination(destination, Path(source).expanduser(), overwrite)
+    if features in ("classifier", "pca"):
+        raise ValueError(f"--features: {features} is made from data and is another one each time; name a network")
+    place, begin = choose_device(device), time.monotonic()
+    options = {"size": _size(size), "crop": crop, "on_error": on_error, "key": key, "classes": "none"}
+    named = source in kinds("source")
+    data = load_data(source) if named else image_source(source, **options, cache_mb=0).load()
+    total = min(len(data), max_images or len(data))
+    numbers = torch.arange(total, dtype=torch.int64, device="cpu")
+    extractor = make_extractor(
+        features, transform=data.transform, train=data.batch(numbers[:1]), weights=weights, device=place
+    )
+    with progress_bar("images") as bar:
+        stage = Stages(bar, extractor.name)
+
+        def blocks() -> Iterator[torch.Tensor]:
+            for part in torch.split(numbers, batch):
+                yield extractor(data.batch(part))
+                stage.show(int(part[-1]) + 1, total)
+
+        statistics = FeatureStatistics.of_blocks(blocks(), extractor.name)
+    save_statistics(destination, statistics)
+    shape = "×".join(map(str, data.sample_shape))
+    took = duration(time.monotonic() - begin)
+    out.print(f"{destination}: {extractor.dim} features of {total} images of {shape}, {extractor.name}; {took}")
 
 
 def _size(text: str | None) -> int | tuple[int, int] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -15,6 +15,7 @@ from diffspace._shapes import Float, Tensor
 from diffspace.checks import check_integer
 
 _BLOCK = 2048  # features that are in float64 at once
+_ROWS = 1024  # features that are added at once at least
 
 
 @runtime_checkable
@@ -203,7 +204,7 @@ class FeatureStatistics:
     def of_blocks(cls, blocks: Iterable[Tensor], extractor: str | None = None) -> FeatureStatistics:
         """The statistics of all blocks (n, dim) together, in memory for a block and some of dim·dim numbers."""
         result: FeatureStatistics | None = None
-        for block in blocks:
+        for block in _gathered(blocks):
             result = cls.of(block, extractor) if result is None else result.add(block)
         if result is None:
             raise ValueError("blocks: expected at least one, got none")
@@ -272,6 +273,18 @@ class FeatureStatistics:
         rounding = math.ulp(1.0) * self.dim * largest
         values = torch.where(values > rounding, values, 0.0)
         return torch.mul(vectors, values.sqrt())
+
+
+def _gathered(blocks: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The rows of all blocks, in blocks of at least 1024: adding one costs as much as a thousand rows, or few."""
+    waiting: list[Tensor] = []
+    for block in blocks:
+        waiting.append(block)
+        if sum(map(len, waiting)) >= _ROWS:
+            yield torch.cat(waiting)
+            waiting = []
+    if waiting:
+        yield torch.cat(waiting)
 
 
 def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
