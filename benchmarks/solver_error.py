@@ -2,7 +2,7 @@
 
     python benchmarks/solver_error.py                                # ring, mixture, digits: tables in Markdown
     python benchmarks/solver_error.py --model runs/digits            # and a trained model
-    python benchmarks/solver_error.py --docs                         # writes docs/choosing-a-solver.md anew
+    python benchmarks/solver_error.py --docs                         # writes what docs/solver-errors.md shows
 
 Exact denoisers, float64, 256 latents `torch.randn(256, *shape, generator=Generator().manual_seed(0))·80`, σ from 80 to
 0.002 and then 0. Of every solver the largest number of steps that the budget allows. diffspace's choice is what
@@ -19,6 +19,7 @@ rounds its state to float32.
 from __future__ import annotations
 
 import argparse
+import csv
 import dataclasses
 import importlib.util
 import math
@@ -121,8 +122,8 @@ def fitted(denoiser: Denoiser, cond: dict[str, Tensor] | None, budgets: Sequence
     return {f"fitted-{budget}": fit_solver(denoiser, budget, paths) for budget in budgets}
 
 
-def measure(name: str, budgets: Sequence[int], fit_up_to: int) -> str:
-    """The table of one problem in Markdown."""
+def measure(name: str, budgets: Sequence[int], fit_up_to: int) -> tuple[list[list[str]], str]:
+    """The table of one problem, its head first, and what is said of it."""
     started = time.perf_counter()
     oracle = is_oracle(name)
     denoiser = named_oracle(name) if oracle else load(name)
@@ -151,23 +152,19 @@ def measure(name: str, budgets: Sequence[int], fit_up_to: int) -> str:
         check_counterparts(denoiser, latents[:16])
     rows |= ours(denoiser, truth, budgets) | theirs(evaluate, truth, budgets)
 
-    lines = [
-        f"Root mean square error, and in brackets the median over {SAMPLES} samples; the reference is known to "
-        f"{truth.error.rms:.1e}.",
-        "",
-        f"| {name}: NFE ≤ | " + " | ".join(map(str, budgets)) + " |",
-        "| --- |" + " --- |" * len(budgets),
-    ]
+    said = f"Root mean square error, and in brackets the median over {SAMPLES} samples; the reference is known to "
+    lines = [f"{said}{truth.error.rms:.1e}."]
+    table = [["NFE ≤", *map(str, budgets)]]
     for label, row in rows.items():
-        cells = []
+        cells = [label]
         for budget in budgets:
             rms, median = row.get(budget, (math.nan, math.nan))
             cells.append("" if math.isnan(rms) else f"{rms:.1e}" + ("" if math.isnan(median) else f" ({median:.0e})"))
-        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+        table.append(cells)
     for label, (_, names) in choices.items():
-        lines += ["", f"{label}: " + "; ".join(f"{budget} `{who}`" for budget, who in names.items()) + "."]
+        lines.append(f"{label}: " + "; ".join(f"{budget} `{who}`" for budget, who in names.items()) + ".")
     print(f"{name}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
-    return "\n".join(lines)
+    return table, "\n\n".join(lines) + "\n"
 
 
 def command(name: str, picture: Path) -> str:
@@ -184,21 +181,17 @@ def command(name: str, picture: Path) -> str:
 
 
 def write_docs(names: Sequence[str], budgets: Sequence[int], fit_up_to: int) -> None:
-    """Replace what stands on the page between the marks of each problem; a new one gets a section at the end."""
-    page = ROOT / "docs" / "choosing-a-solver.md"
+    """Write what docs/solver-errors.md shows of each problem; a new one needs a section there."""
+    docs = ROOT / "docs"
     for name in names:
         key = name if is_oracle(name) else f"model-{Path(name).name}"
-        begin, end = f"<!-- {key} -->\n", f"<!-- end of {key} -->\n"
-        picture = ROOT / "docs" / "images" / f"solvers-{key}.png"
-        printed = command(name, picture)
+        picture = docs / "images" / f"solvers-{key}.png"
+        (docs / "data" / f"solvers-{key}.txt").write_text(command(name, picture) + "\n", encoding="utf-8")
         Image.open(picture).convert("P", palette=Image.Palette.ADAPTIVE, colors=64).save(picture, optimize=True)
-        image = f"![Errors of all solvers over the evaluations]({picture.relative_to(page.parent)})"
-        section = f"\n```text\n{printed}\n```\n\n{image}\n\n{measure(name, budgets, fit_up_to)}\n\n"
-        text = page.read_text(encoding="utf-8")
-        if begin not in text:
-            text += f"\n### {key}\n\n{begin}{end}"
-        before, _, rest = text.partition(begin)
-        page.write_text(before + begin + section + end + rest.partition(end)[2], encoding="utf-8")
+        table, said = measure(name, budgets, fit_up_to)
+        (docs / "data" / f"solver-errors-{key}.txt").write_text(said, encoding="utf-8")
+        with (docs / "data" / f"solver-errors-{key}.csv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(table)
 
 
 def main() -> None:
@@ -208,7 +201,7 @@ def main() -> None:
     parser.add_argument("--nfe", default=",".join(map(str, BUDGETS)), help="budgets")
     parser.add_argument("--fit-up-to", type=int, default=50, help="budgets for which a solver is fitted (default 50)")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch (default 2)")
-    parser.add_argument("--docs", action="store_true", help="write docs/choosing-a-solver.md and its pictures")
+    parser.add_argument("--docs", action="store_true", help="write the data and pictures of docs/solver-errors.md")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     names = [*(name for name in options.problems.split(",") if name), *options.model]
@@ -217,7 +210,9 @@ def main() -> None:
         write_docs(names, budgets, options.fit_up_to)
         return
     for name in names:
-        print(measure(name, budgets, options.fit_up_to) + "\n", flush=True)
+        table, said = measure(name, budgets, options.fit_up_to)
+        table.insert(1, ["---"] * len(table[0]))
+        print(f"## {name}", "", said, *(f"| {' | '.join(row)} |" for row in table), "", sep="\n", flush=True)
 
 
 if __name__ == "__main__":
