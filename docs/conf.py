@@ -34,7 +34,6 @@ myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist", "at
 myst_heading_anchors = 4
 suppress_warnings = [
     "myst.header",  # pages have sections that begin below level 2
-    "toc.not_included",
     "ref.python",  # a short name in a signature may be that of several attributes
 ]
 
