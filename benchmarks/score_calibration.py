@@ -18,7 +18,8 @@ import torch
 
 import diffspace as ds
 from diffspace.metrics import Features
-from diffspace.metrics.comparison import LEVEL, SCORES, Splits, judge, tolerance_of
+from diffspace.metrics.comparison import SCORES, Splits
+from diffspace.metrics.judgement import LEVEL, judge, tolerance_of
 
 MEASURED = SCORES[:-1]  # the Inception score needs classes
 ANY = "any score"

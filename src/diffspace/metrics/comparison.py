@@ -9,13 +9,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Literal
 
 import torch
 
-from diffspace._shapes import Bool, Float, Int, Tensor
+from diffspace._shapes import Bool, Int, Tensor
 from diffspace.checks import check_choice, check_integer, check_seed
 from diffspace.metrics.features import FeatureStatistics
+from diffspace.metrics.judgement import HIGHER, LEVEL, Outcome, judge, tolerance_of
 from diffspace.metrics.neighbourhoods import Covered, Inside, density_coverage, precision_recall
 from diffspace.metrics.scores import (
     BLOCK,
@@ -26,17 +26,11 @@ from diffspace.metrics.scores import (
     frechet_slopes,
     inception_score,
     inception_slopes,
-    kernel_variance,
     kid,
     kid_slopes,
     mind,
     mind_slopes,
 )
-
-LEVEL = 0.05
-"""The probability with which samples that are like real data are called worse."""
-
-Outcome = Literal["worse", "no worse", "better", "too small", "not compared"]
 
 SCORES = ("frechet", "kid", "mind", "precision", "recall", "density", "coverage", "inception")
 _NAMES = {
@@ -49,11 +43,8 @@ _NAMES = {
     "coverage": "coverage",
     "inception": "Inception score",
 }
-_HIGHER = ("precision", "recall", "density", "coverage", "inception")
 _PROJECTIONS = 200
 _QUADRATIC = ("kid", "precision", "recall", "density", "coverage")  # take time quadratic in the number of items
-_SHARES = 0.05
-_OF_VARIANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -367,7 +358,7 @@ def _row(
         sets=tuple(e.value for e in ours),
         real=_mean(theirs) if theirs else None,
         real_sets=tuple(e.value for e in theirs),
-        higher_is_better=score in _HIGHER,
+        higher_is_better=score in HIGHER,
         floor=None,
         z=None,
         p_value=None,
@@ -394,48 +385,3 @@ def _judged(row: ScoreRow, real: Estimate, reference: Features | FeatureStatisti
         tolerance=tolerance,
         outcome=found.outcome,
     )
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What random exchanges say of a difference: in standard errors, its probability, its upper 95 % limit."""
-
-    z: float
-    p_value: float
-    quantile: float
-    limit: float
-    outcome: Outcome
-
-
-def judge(differences: Float[Tensor, "b"], tolerance: float) -> Judgement:
-    """Judge the first difference by the others, which are those after exchanges; positive ones are worse."""
-    observed, exchanged = float(differences[0]), differences[1:]
-    rounding = 1e-9 * float(exchanged.abs().max())
-    chance = 1 + len(exchanged)
-    p_value = (1 + int((exchanged >= observed - rounding).sum())) / chance
-    p_better = (1 + int((exchanged <= observed + rounding).sum())) / chance
-    mean, error = float(exchanged.mean()), float(exchanged.std())
-    quantile = float(exchanged.quantile(1 - LEVEL)) - mean
-    limit = max(observed - mean, 0.0) + quantile
-    outcome: Outcome = "no worse" if limit <= tolerance else "too small"
-    if p_value <= LEVEL:
-        outcome = "worse"
-    elif p_better <= LEVEL:
-        outcome = "better"
-    return Judgement((observed - mean) / error if error > 0 else 0.0, p_value, quantile, limit, outcome)
-
-
-def tolerance_of(score: str, reference: Features | FeatureStatistics, real: float) -> float:
-    """The excess over real data that n has to be able to tell.
-
-    0.05 of the shares and of density, 1 % of the variance of features in the units of a distance, 5 % of the Inception
-    score of real data above 1.
-    """
-    if score == "inception":
-        return _SHARES * (real - 1)
-    if score in _HIGHER:
-        return _SHARES
-    if score == "kid" and isinstance(reference, Features):
-        return _OF_VARIANCE * kernel_variance(reference)
-    target = reference.statistics if isinstance(reference, Features) else reference
-    return _OF_VARIANCE * float(target.covariance.trace()) * (3 if score == "mind" else 1)

@@ -14,10 +14,11 @@ from scipy import stats
 
 from diffspace._shapes import Float, Int, Tensor
 from diffspace.checks import check_integer
-from diffspace.metrics.comparison import LEVEL, ScoreRow, compare
+from diffspace.metrics.comparison import ScoreRow, compare
 from diffspace.metrics.extractors import default_extractor
 from diffspace.metrics.features import FeatureExtractor
 from diffspace.metrics.followed import ConditionScore, condition_scores
+from diffspace.metrics.judgement import LEVEL
 from diffspace.metrics.neighbours import Memorisation, memorisation
 from diffspace.metrics.recognition import Classifier
 from diffspace.metrics.scores import Features
