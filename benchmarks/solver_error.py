@@ -65,15 +65,15 @@ def schedulers() -> tuple[str, ...]:
     return tuple(SCHEDULERS)
 
 
-def run(name: str, denoiser: Denoiser, latents: Tensor, budget: int) -> Tensor:
-    """A scheduler of diffusers from the paper's levels, within a budget."""
-    return run_scheduler(name, denoiser, latents, EDMSteps(scheduler_cost(name, budget)[0]).sigmas())
+def run(name: str, denoiser: Denoiser, latents: Tensor, budget: int, ends: tuple[float, float]) -> Tensor:
+    """A scheduler of diffusers at ρ = 7 levels between (σ_min, σ_max), within a budget."""
+    return run_scheduler(name, denoiser, latents, EDMSteps(scheduler_cost(name, budget)[0], *ends).sigmas())
 
 
 def check_counterparts(denoiser: Denoiser, latents: Tensor) -> None:
     """The comparison is fair if the same method gives the same numbers on both sides."""
-    theirs = run("EDMEuler", denoiser, latents, 12)
-    ours = sample(denoiser, latents=latents, steps=EDMSteps(12), solver=Euler()).x
+    theirs = run("EDMEuler", denoiser, latents, 12, (0.002, 80.0))
+    ours = sample(denoiser, latents=latents, steps=EDMSteps(12, 0.002, 80.0), solver=Euler()).x
     worst = float((theirs - ours).abs().max())
     if not worst < 1e-6:
         raise SystemExit(f"EDMEulerScheduler and diffspace's Euler differ by {worst:.1e}")
@@ -84,7 +84,7 @@ def theirs(denoiser: Denoiser, truth: Reference, budgets: Sequence[int]) -> dict
     rows: dict[str, dict[int, tuple[float, float]]] = {}
     for name in schedulers():
         for budget in budgets:
-            x = run(name, denoiser, truth.latents, budget)
+            x = run(name, denoiser, truth.latents, budget, (float(truth.sigmas[-2]), truth.sigma_max))
             rows.setdefault(f"diffusers {name}", {})[budget] = truth.error_of(x)
     return rows
 
