@@ -10,7 +10,7 @@ from PIL import Image
 from diffspace.cli.app import main
 from diffspace.metrics import train_classifier
 
-SMALL = ["--seeds", "0-99", "--calibration", "200-215", "--nfe", "3,5", "--reference-steps", "16", "--batch", "64"]
+SMALL = ["--seeds", "0-99", "--calibration", "200-207", "--nfe", "3,5", "--reference-steps", "16", "--batch", "64"]
 SMALL += ["--solvers", "ab:k=3,heun", "--steps", "edm"]
 
 
