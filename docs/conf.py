@@ -17,7 +17,7 @@ from docutils.nodes import SkipNode
 import diffspace
 
 project = "diffspace"
-author = "the diffspace developers"
+author = copyright = "the diffspace developers"
 version = release = diffspace.__version__
 extensions = [
     "myst_parser",
