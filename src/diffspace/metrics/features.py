@@ -281,7 +281,7 @@ def _gathered(blocks: Iterable[Tensor]) -> Iterator[Tensor]:
     for block in blocks:
         waiting.append(block)
         if sum(map(len, waiting)) >= _ROWS:
-            yield torch.cat(waiting)
+            yield torch.cat(waiting) if len(waiting) > 1 else block
             waiting = []
     if waiting:
         yield torch.cat(waiting)
