@@ -10,6 +10,7 @@ from scipy import stats
 
 from diffspace.metrics import (
     Classifier,
+    Features,
     FeatureStatistics,
     Identity,
     RecognisedScore,
@@ -60,12 +61,13 @@ def test_real_digits_score_as_real(classifier: Classifier, digits: Digits) -> No
 def test_wrong_classes_noise_and_copies_show(classifier: Classifier, digits: Digits) -> None:
     noisy = score(classifier, digits, digits.held_out[:225] + 0.5 * normal(225, 1, 8, 8))
     assert of(noisy, "frechet", 1).verdict.startswith("worse than real by ")
-    assert "Fréchet distance (identity-64)" in noisy.verdict
+    assert "Fréchet distance" in noisy.verdict
+    assert "(identity-64)" in noisy.verdict
     wrong = score(classifier, digits, digits.held_out[:225].roll(1, 0))
     assert wrong.recognised is not None
     assert wrong.recognised.samples.value < 0.3
     assert wrong.recognised.held_out.value > 0.98
-    assert wrong.verdict == "worse than real, by recognition"
+    assert wrong.verdict == "worse than real by recognition (classifier)"
     copied = score(classifier, digits, digits.train[:225])
     assert len(copied.memorisation.copies) == 225
     assert not copied.memorisation.clean
@@ -206,3 +208,16 @@ def test_errors(monkeypatch: pytest.MonkeyPatch) -> None:
         evaluate(normal(10, 3), x, x, seeds=range(10))
     with pytest.raises(ValueError, match=r"labels of held_out: .* got shape \(9,\)"):
         evaluate(x, x, x, seeds=range(10), labels=(y, y, y[:9]))
+
+
+def test_features_of_more_items_than_are_kept() -> None:
+    x, train, held_out = (normal(200, 4, seed=seed) for seed in range(3))
+    whole = evaluate(x, train, held_out, seeds=range(200))
+    parts = [Features(each, "identity-4") for each in (x, train, held_out)]
+    first = evaluate(x[:50], train[:80], held_out, seeds=range(200), features=[tuple(parts)])
+    assert [row.samples for row in first.scores] == [row.samples for row in whole.scores]
+    assert (first.samples_n, first.train_n, first.memorisation.n, first.memorisation.train_n) == (200, 200, 50, 80)
+    assert "of the first 50 of 200 items of samples" in first.notes[0]
+    parts[1] = Features(train[:80], "identity-4")
+    with pytest.raises(ValueError, match="features: expected those of 200 items of train, got 80"):
+        evaluate(x, train, held_out, seeds=range(200), features=[tuple(parts)])

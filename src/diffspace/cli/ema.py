@@ -67,7 +67,7 @@ def ema_command(
             check_target("--sweep", run / name, Path(name).suffix, overwrite)
         model = load_model(str(run), device)
         data = load_data_of(run, open_recipe(run), model, warn)
-        _sweep(run, model, plans, Scoring(data, n, sets, steps, first_seed, batch))
+        _sweep(run, model, plans, Scoring(data, n, sets, steps, first_seed, batch, scores=("frechet",)))
 
 
 def _parse_widths(text: str) -> list[float]:

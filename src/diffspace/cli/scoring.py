@@ -25,7 +25,6 @@ from diffspace.metrics import (
     PCA,
     Classifier,
     FeatureExtractor,
-    Features,
     FeatureStatistics,
     Identity,
     Row,
@@ -48,28 +47,6 @@ _MOST_DRAWN = 10_000  # samples in a set by default
 _DEFAULT = "default"  # the word for what `default_extractor` chooses
 _OF_DATA = ("classifier", "pca", _DEFAULT)
 _PUBLISHED = ("inception", "dinov2", "efficientnet")
-
-
-@dataclass(frozen=True, eq=False)
-class _Stored:
-    """Stands for an extractor whose features of these items have been taken."""
-
-    name: str
-    dim: int
-    taken: Sequence[Taken]
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self._of(x).features(self.name)
-
-    def _of(self, x: Tensor) -> Taken:
-        return next(each for each in self.taken if each.x is x)
-
-
-class _StoredClassifier(_Stored):
-    """The same of an extractor that gives class logits too."""
-
-    def features_and_logits(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        return self(x), self._of(x).logits(self.name)
 
 
 @dataclass(frozen=True)
@@ -116,6 +93,7 @@ class Scoring:
         features: the words of extractors (`metrics.make_extractor`); default: what the data suggest.
         weights: the file of the published weights of one of them.
         statistics: of features of real data, to compare with in the place of the held-out part.
+        scores: which of `metrics.comparison.SCORES`; default: all.
         group: the processes.
         folder: where features are kept, so that a killed command goes on; default, and for one batch: in memory.
     """
@@ -132,6 +110,7 @@ class Scoring:
         features: Sequence[str] = (),
         weights: str | Path | None = None,
         statistics: FeatureStatistics | None = None,
+        scores: Sequence[str] | None = None,
         group: Processes | None = None,
         folder: Path | None = None,
     ) -> None:
@@ -139,6 +118,7 @@ class Scoring:
         self.n = min(*map(len, self.parts), _MOST_DRAWN) if n is None else n
         self.sets, self.steps, self.batch = sets, steps, batch
         self.features, self.weights, self.statistics = tuple(dict.fromkeys(features)), weights, statistics
+        self._scores = scores
         self.group = Processes(torch.device("cpu")) if group is None else group
         self._folder = folder if self.n * sets > batch else None
         self._real: list[Taken] | None = None
@@ -192,38 +172,35 @@ class Scoring:
         classes = None
         if taken.labels is not None and real.labels is not None and new.labels is not None:
             classes = (taken.labels[: self.n * self.sets], real.labels, new.labels)
+        kept = (taken.x, real.x, new.x)
         names = [] if model is None else list(model.conditioning)
         known, own = (part.cond(numbers, names) or {} for part, numbers in zip(self.parts, self._numbers, strict=True))
         conditions = {
-            name: tuple(each.standardise(values) for values in (own[name][self._turns], known[name], own[name]))
+            name: tuple(
+                each.standardise(values[: len(x)])
+                for values, x in zip((own[name][self._turns], known[name], own[name]), kept, strict=True)
+            )
             for name, each in ({} if model is None else model.conditioning).items()
         }
         classifier = next((each for each in self._extractors if isinstance(each, Classifier)), None)
         found = evaluate(
-            *(taken.x, real.x, new.x),
+            *kept,
             seeds=self.seeds,
             labels=classes,
             conditions=conditions,  # type: ignore[arg-type]
             n=self.n,
             classifier=classifier if classes is not None else None,
-            extractors=[self._stored(each, (taken, real, new)) for each in self._extractors],
+            features=[(taken.of(each), real.of(each), new.of(each)) for each in self._extractors],
+            scores=self._scores,
         )
         return found if model is not None else dataclasses.replace(found, seeds="unknown")
-
-    def _stored(self, extractor: FeatureExtractor, taken: Sequence[Taken]) -> FeatureExtractor:
-        kind = _Stored if taken[0].logits(extractor.name) is None else _StoredClassifier
-        return kind(extractor.name, extractor.dim, taken)
 
     def _against_statistics(self, taken: Taken, statistics: FeatureStatistics) -> Compared:
         """Scores that statistics of features allow, beside those of other real data if there are any."""
         rows, notes = [], ["Statistics have no items: copies, recall and the like were not measured."]
         for each in self._extractors:
-            samples = Features(taken.features(each.name), each.name, taken.logits(each.name))
-            real = None
-            if self._real:
-                other = self._real[0]
-                real = Features(other.features(each.name), each.name, other.logits(each.name))
-            rows += compare(samples, real, statistics, n=self.n)
+            real = self._real[0].of(each) if self._real else None
+            rows += compare(taken.of(each), real, statistics, n=self.n)
         if statistics.n is None:
             notes.append("The number of items behind the statistics is not known.")
         return Compared(rows, statistics.n, tuple(notes))

@@ -15,7 +15,7 @@ from diffspace.cli.console import Stages
 from diffspace.cli.drawing import Drawing
 from diffspace.cli.sample_files import SampleWriter
 from diffspace.data import DataSet
-from diffspace.metrics import FeatureExtractor
+from diffspace.metrics import FeatureExtractor, Features
 from diffspace.metrics.evaluation import as_ranges
 from diffspace.metrics.feature_files import Batches, FeatureFiles, FeaturesInMemory
 from diffspace.sampling import State
@@ -59,13 +59,9 @@ class Taken:
     labels: Tensor | None
     arrays: Mapping[str, Tensor]
 
-    def features(self, extractor: str) -> Tensor:
-        """The features (n, dim) of an extractor."""
-        return self.arrays[extractor]
-
-    def logits(self, extractor: str) -> Tensor | None:
-        """The class logits (n, classes) of an extractor that gives them."""
-        return self.arrays.get(_LOGITS + extractor)
+    def of(self, extractor: FeatureExtractor) -> Features:
+        """What an extractor made."""
+        return Features(self.arrays[extractor.name], extractor.name, self.arrays.get(_LOGITS + extractor.name))
 
 
 def drawn_items(drawing: Drawing, facts: Mapping[str, Any]) -> Items:

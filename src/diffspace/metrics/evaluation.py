@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import stdev
 from typing import Any
 
@@ -164,12 +164,15 @@ class Scores(Shown):
     @property
     def verdict(self) -> str:
         """The result of all scores together, at a level of 5 %: each is taken at 5 % divided by their number."""
-        found = {f"{row.name} ({row.extractor})": row.p_value for row in self.scores if row.p_value is not None}
+        found = {(row.extractor.split()[0], row.name): row.p_value for row in self.scores if row.p_value is not None}
         if self.recognised is not None and self.recognised.measures:
-            found["recognition"] = self.recognised.p_value
-        worse = [name for name, p in found.items() if p <= LEVEL / len(found)]
+            found["classifier", "recognition"] = self.recognised.p_value
+        worse: dict[str, list[str]] = {}
+        for (extractor, name), p in found.items():
+            if p <= LEVEL / len(found):
+                worse.setdefault(extractor, []).append(name)
         if worse:
-            return f"worse than real, by {', '.join(worse)}"
+            return "worse than real by " + "; ".join(f"{', '.join(names)} ({by})" for by, names in worse.items())
         small = {row.name for row in self.scores if row.outcome == "too small"}
         if small:
             return f"not told apart from real; n = {self.scores[0].n} is too small for {', '.join(sorted(small))}"
@@ -258,6 +261,7 @@ def evaluate(
     conditions: Mapping[str, tuple[Tensor, Tensor, Tensor]] | None = None,
     classifier: Classifier | None = None,
     extractors: Sequence[FeatureExtractor] = (),
+    features: Sequence[tuple[Features, Features, Features]] = (),
     scores: Sequence[str] | None = None,
     n: int | None = None,
     subset_seed: int = 0,
@@ -279,38 +283,47 @@ def evaluate(
         classifier: a classifier trained on `train` alone, which measures the share of samples that it takes for
             their class; needs labels.
         extractors: give the features; default: the classifier, if there is one, and `default_extractor(train)`.
+        features: of the same three, where they have been taken already, in the place of `extractors`. They may be of
+            more items than `samples`, `train` and `held_out`, which are then the first of them.
         scores: which of `comparison.SCORES`; default: all that the features allow.
         n: size of a set; default: the number of samples, or of training items if those are fewer.
         subset_seed: the seed of the choice of training items, and of the exchanges of `compare`.
     """
     data = {"samples": samples, "train": train, "held_out": held_out}
     classes = {} if labels is None else {name: y.cpu() for name, y in zip(data, labels, strict=True)}
-    _check(data, classes)
-    if len(seeds) != len(samples):
-        raise ValueError(f"seeds: expected one for each of {len(samples)} samples, got {len(seeds)}")
-    largest = min(len(samples), len(train))
+    _check(data)
+    chosen = extractors or [e for e in (classifier, default_extractor(train)) if e is not None]
+    features = features or [tuple(features_of(each, x) for x in data.values()) for each in chosen]  # type: ignore[misc]
+    sizes = {name: len(part) for name, part in zip(data, features[0], strict=True)}
+    _check_sizes(data, classes, sizes)
+    if len(seeds) != sizes["samples"]:
+        raise ValueError(f"seeds: expected one for each of {sizes['samples']} samples, got {len(seeds)}")
+    largest = min(sizes["samples"], sizes["train"])
     n = largest if n is None else n
     check_integer("n", n, 2, largest)
 
     notes = []
-    if len(samples) % n:
-        notes.append(f"The last {len(samples) % n} of {len(samples)} samples are not in the scores.")
+    if sizes["samples"] % n:
+        notes.append(f"The last {sizes['samples'] % n} of {sizes['samples']} samples are not in the scores.")
+    for name, x in data.items():
+        if len(x) < sizes[name]:
+            notes.append(f"Copies, neighbours and classes: of the first {len(x)} of {sizes[name]} items of {name}.")
     by_class = bool(classes) and _has_enough(classes["train"], torch.bincount(classes["samples"][:n]))
     if classes and not by_class:
         notes.append("Training items are chosen without regard to classes: one has fewer of them than samples.")
     found: list[ScoreRow] = []
-    for extractor in extractors or [e for e in (classifier, default_extractor(train)) if e is not None]:
-        features = [features_of(extractor, x, classes.get(name) if by_class else None) for name, x in data.items()]
-        found += compare(*features, n=n, scores=scores, seed=subset_seed)
-        if min(n, len(held_out)) <= extractor.dim:
+    for each in features:
+        labelled = [replace(x, labels=classes[name]) if by_class else x for name, x in zip(data, each, strict=True)]
+        found += compare(*labelled, n=n, scores=scores, seed=subset_seed)
+        if (fewest := min(n, sizes["held_out"])) <= each[0].dim:
             notes.append(
-                f"{min(n, len(held_out))} items do not span the {extractor.dim} features of {extractor.name}: "
-                "covariances are singular, and most of the Fréchet distance is due to the small n."
+                f"{fewest} items do not span the {each[0].dim} features of {each[0].extractor}: covariances are "
+                "singular, and most of the Fréchet distance is due to the small n."
             )
     return Scores(
-        samples_n=len(samples),
-        train_n=len(train),
-        held_out_n=len(held_out),
+        samples_n=sizes["samples"],
+        train_n=sizes["train"],
+        held_out_n=sizes["held_out"],
         seeds=as_ranges(seeds),
         subset_seed=subset_seed,
         scores=tuple(found),
@@ -322,14 +335,14 @@ def evaluate(
     )
 
 
-def features_of(extractor: FeatureExtractor, x: Tensor, labels: Tensor | None = None) -> Features:
+def features_of(extractor: FeatureExtractor, x: Tensor) -> Features:
     """The features of data, with the logits of extractors that give both (`features_and_logits`)."""
     both = getattr(extractor, "features_and_logits", None)
     values, logits = (extractor(x), None) if both is None else both(x)
-    return Features(values, extractor.name, logits, labels)
+    return Features(values, extractor.name, logits)
 
 
-def _check(data: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> None:
+def _check(data: Mapping[str, Tensor]) -> None:
     dims = tuple(data["train"].shape[1:])
     for name, x in data.items():
         if len(x) < 2:
@@ -338,15 +351,22 @@ def _check(data: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> None:
             raise ValueError(f"{name}: expected items of shape {dims} as in train, got shape {tuple(x.shape)}")
         if bad := int((~torch.isfinite(x)).flatten(1).any(1).sum()):
             raise ValueError(f"{name}: {bad} of {len(x)} items have values that are not finite")
+
+
+def _check_sizes(data: Mapping[str, Tensor], labels: Mapping[str, Tensor], sizes: Mapping[str, int]) -> None:
+    for name, x in data.items():
+        if len(x) > sizes[name]:
+            raise ValueError(f"features: expected those of {len(x)} items of {name}, got {sizes[name]}")
         y = labels.get(name)
-        if y is not None and (y.shape != (len(x),) or int(y.min()) < 0):
+        if y is not None and (y.shape != (sizes[name],) or int(y.min()) < 0):
             got = f"shape {tuple(y.shape)}, lowest {int(y.min())}"
-            raise ValueError(f"labels of {name}: expected ({len(x)},) indices of classes, got {got}")
+            raise ValueError(f"labels of {name}: expected ({sizes[name]},) indices of classes, got {got}")
 
 
 def _recognised(classifier: Classifier, data: Mapping[str, Tensor], classes: Mapping[str, Tensor]) -> RecognisedScore:
     def share(name: str) -> Share:
-        return Share(int((classifier.predict(data[name]) == classes[name]).sum()), len(data[name]))
+        x = data[name]
+        return Share(int((classifier.predict(x) == classes[name][: len(x)]).sum()), len(x))
 
     return RecognisedScore(classifier.name, share("samples"), share("held_out"))
 
