@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import math
 from collections.abc import Callable
@@ -83,7 +84,9 @@ def make_extractor(
         raise ValueError(f"features: there is no {str(spec)!r}; expected {files}; {nearest(str(spec), WORDS)}")
     with reading(path, "TorchScript"):
         scripted = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
-    return _of_network(scripted, path.name, transform, train, place)
+        with path.open("rb") as file:  # what it computes may be in its code alone
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return _of_network(scripted, f"{path.name} {digest[:8]}", transform, train, place)
 
 
 def default_extractor(
@@ -158,7 +161,8 @@ def _of_network(
         raise ValueError(f"train: the number of features of {name} is only known with data, at least one item")
     if isinstance(network, nn.Module):
         network = network.to(device).eval()
-        name = f"{name} {fingerprint(network.state_dict().values())}"
+        if not isinstance(network, torch.jit.ScriptModule):
+            name = f"{name} {fingerprint(network.state_dict().values())}"
     options = {"return_features": True} if "return_features" in _arguments(network) else {}
     images = train.ndim == 4 and train.shape[1] in (1, 3, 4)
 
