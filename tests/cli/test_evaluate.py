@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import diffspace as ds
 from diffspace.cli.anywhere import read_data
 from diffspace.cli.app import main
 from diffspace.cli.drawing import Drawing
+from diffspace.cli.subject import open_subject
 from diffspace.metrics import FeatureStatistics, frechet_distance
 
 SMALL = ["--n", "40", "--sets", "3", "--steps", "3", "--batch", "16", "--no-report"]
@@ -236,3 +238,17 @@ def test_mistakes_are_one_line(digits_run, tmp_path, monkeypatch, capsys, words,
     assert message in said.replace("\n", " ")
     assert sum(line.startswith("diffspace: ") for line in said.splitlines()) == 1
     assert not list(tmp_path.glob("scores*"))
+
+
+def test_the_features_choose_among_the_statistics_of_edm2(tmp_path):
+    sets = {name: {"mu": np.full(2, float(k)), "sigma": np.eye(2)} for k, name in enumerate(("fid", "fd_dinov2"))}
+    (tmp_path / "img512.pkl").write_bytes(pickle.dumps({"num_images": 9, **sets}))
+    np.save(tmp_path / "x.npy", np.zeros((4, 3, 8, 8), np.uint8))
+
+    def statistics(*features):
+        given = (None, str(tmp_path / "x.npy"), str(tmp_path / "img512.pkl"), features)
+        return open_subject(*given, torch.device("cpu"), print).statistics
+
+    assert [statistics(word).mean[0] for word in ("inception", "dinov2")] == [0, 1]
+    with pytest.raises(ValueError, match=r"img512.pkl: .*--features: inception or dinov2 choose among statistics"):
+        statistics()

@@ -114,7 +114,9 @@ def evaluate_command(
     if model is not None:
         build_sampler(sampling, model)  # complains before the model is loaded
     with signals_interrupt(), Processes.join(device, warn=warn) as group:
-        subject = open_subject(model, samples, against, group.device, warn if group.first else _say_nothing)
+        subject = open_subject(
+            model, samples, against, features or (), group.device, warn if group.first else _say_nothing
+        )
         folder = out or subject.run or Path("scores")
         if group.first:
             check_place("--out" if subject.run is None else "RUN", folder / SCORES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from diffspace.train import RECIPE, Recipe
 from diffspace.transform import PIXELS
 
 _MOST = 10_000  # samples in a set by default
+_METRICS = {"inception": "fid", "dinov2": "fd_dinov2"}  # what edm2 calls the statistics of their features
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,9 +57,23 @@ class Subject:
 
 
 def open_subject(
-    model: str | None, samples: str | None, against: str | None, device: torch.device, warn: Callable[[str], None]
+    model: str | None,
+    samples: str | None,
+    against: str | None,
+    features: Sequence[str],
+    device: torch.device,
+    warn: Callable[[str], None],
 ) -> Subject:
-    """Load and read what the words name; ValueError for words that do not belong together."""
+    """Load and read what the words name; ValueError for words that do not belong together.
+
+    Args:
+        model: a model, or the folder of a run.
+        samples: a folder, an archive or an array of samples.
+        against: real data, or a file of statistics.
+        features: the words of the extractors, which choose among the statistics of edm2's pickles.
+        device: of the model.
+        warn: is given one line.
+    """
     if model is None and samples is None:
         raise ValueError("MODEL, --samples: expected a model or samples to score, got neither")
     if model is None and against is None:
@@ -66,7 +81,7 @@ def open_subject(
     is_run = model is not None and (against is None or (Path(model) / RECIPE).is_file())
     run = Path(model) if model is not None and is_run else None
     recipe = _recipe(run) if run is not None else None
-    statistics = load_statistics(against) if against is not None and has_statistics(against) else None
+    statistics = _load_statistics(against, features) if against is not None and has_statistics(against) else None
     loaded = None if model is None else load(model, device=device)
     data = None
     if against is not None and statistics is None:
@@ -75,6 +90,15 @@ def open_subject(
         data = load_data_of(run, recipe, loaded, warn)
     read = None if samples is None else _read_samples(samples, loaded, data, warn)
     return Subject(loaded, read, data, statistics, run, recipe)
+
+
+def _load_statistics(path: str, features: Sequence[str]) -> FeatureStatistics:
+    metric = next((_METRICS[word] for word in features if word in _METRICS), None)
+    try:
+        return load_statistics(path, metric)
+    except ValueError as error:
+        words = " or ".join(_METRICS)
+        raise ValueError(str(error).replace("metric: ", f"--features: {words} choose among statistics; ")) from None
 
 
 def has_statistics(path: str) -> bool:
