@@ -77,7 +77,7 @@ def complete(shell, words, word):
 
 def test_bash_completes_commands_options_and_choices():
     assert complete("bash", "diffspace sa", 1).split() == ["sample"]
-    assert complete("bash", "diffspace data ", 2).split() == ["prepare", "encode", "verify"]
+    assert complete("bash", "diffspace data ", 2).split() == ["prepare", "encode", "verify", "statistics"]
     assert "--seeds" in complete("bash", "diffspace sample runs/x --se", 3).split()
     assert complete("bash", "diffspace data prepare --on-error ", 4).split() == ["raise", "skip"]
 

@@ -51,7 +51,14 @@ def recipe_of(name, data, *overrides):
 
 
 def test_every_recipe_is_in_the_table():
-    assert {path.stem for path in FOLDER.glob("*.yaml")} == set(TABLE)
+    assert {path.stem for path in FOLDER.glob("*.yaml")} == {*TABLE, "mnist-5k"}
+
+
+def test_the_recipe_of_mnist_is_for_two_cores():
+    recipe = make_recipe(read_recipe(FOLDER / "mnist-5k.yaml"))
+    assert recipe.data.source == "mnist-5k"
+    assert recipe.network["model_channels"] == 32
+    assert recipe.images <= 100_000
 
 
 @pytest.mark.parametrize("name", TABLE)
