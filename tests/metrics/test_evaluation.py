@@ -221,3 +221,10 @@ def test_features_of_more_items_than_are_kept() -> None:
     parts[1] = Features(train[:80], "identity-4")
     with pytest.raises(ValueError, match="features: expected those of 200 items of train, got 80"):
         evaluate(x, train, held_out, seeds=range(200), features=[tuple(parts)])
+
+
+@pytest.mark.parametrize(("n", "small"), [(2, 5), (4, 4), (6, 2), (7, 0)])
+def test_scores_for_which_n_is_too_small_are_left_out(n: int, small: int) -> None:
+    found = evaluate(normal(n, 2), normal(20, 2, seed=1), normal(20, 2, seed=2), seeds=range(n))
+    assert len(found.scores) == 7 - small
+    assert any(note.startswith(f"n = {n} is too small for") for note in found.notes) == bool(small)

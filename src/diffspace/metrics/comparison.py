@@ -134,12 +134,12 @@ def compare(
     check_pair(samples, reference)
     check_seed("seed", seed)
     check_integer("permutations", permutations, 19)
-    possible = _possible(samples, real, reference)
-    for score in scores or ():
-        check_choice("scores", score, possible)
     sizes = [len(samples)] if real is None else [len(samples), len(real)]
     n = min(sizes) if n is None else n
     check_integer("n", n, 2, min(sizes))
+    possible = _possible(samples, real, reference, n)
+    for score in scores or ():
+        check_choice("scores", score, possible)
     generator = torch.Generator().manual_seed(seed)
     parts = [samples.part(first, first + n) for first in range(0, len(samples) - n + 1, n)]
     others = [] if real is None else _matching(parts, real, generator)
@@ -159,13 +159,16 @@ def is_worse(rows: Sequence[ScoreRow]) -> bool:
     return bool(found) and min(found) <= LEVEL / len(found)
 
 
-def _possible(samples: Features, real: Features | None, reference: Features | FeatureStatistics) -> tuple[str, ...]:
-    if isinstance(reference, FeatureStatistics):
-        found: tuple[str, ...] = ("frechet",)
-    else:
-        found = SCORES[:-1]
+def _possible(
+    samples: Features, real: Features | None, reference: Features | FeatureStatistics, n: int
+) -> tuple[str, ...]:
     with_logits = samples.logits is not None and (real is None or real.logits is not None)
-    return (*found, "inception") if with_logits else found
+    found = [score for score in SCORES if score != "inception" or with_logits]
+    if isinstance(reference, FeatureStatistics):
+        found = [score for score in found if score in ("frechet", "inception")]
+    else:
+        n = min(n, len(reference))
+    return tuple(score for score in found if n >= LEAST[score])
 
 
 def _range(start: int, stop: int) -> Tensor:
@@ -286,6 +289,9 @@ class Splits:
         cover = covered(pool, reference, _K[score])
         return cover.of(~splits) - cover.of(splits)
 
+
+LEAST = {"frechet": 2, "kid": 4, "mind": 2, "precision": 5, "recall": 5, "density": 7, "coverage": 7, "inception": 20}
+"""The least n that each score needs."""
 
 _K = {"precision": 3, "recall": 3, "density": 5, "coverage": 5}
 

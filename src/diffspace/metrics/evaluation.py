@@ -14,7 +14,7 @@ from scipy import stats
 
 from diffspace._shapes import Float, Int, Tensor
 from diffspace.checks import check_integer
-from diffspace.metrics.comparison import ScoreRow, compare
+from diffspace.metrics.comparison import LEAST, SCORES, ScoreRow, compare
 from diffspace.metrics.extractors import default_extractor
 from diffspace.metrics.features import FeatureExtractor
 from diffspace.metrics.followed import ConditionScore, condition_scores
@@ -312,6 +312,8 @@ def evaluate(
     if classes and not by_class:
         notes.append("Training items are chosen without regard to classes: one has fewer of them than samples.")
     found: list[ScoreRow] = []
+    if small := [score for score in SCORES[:-1] if min(n, sizes["held_out"]) < LEAST[score] and scores is None]:
+        notes.append(f"n = {min(n, sizes['held_out'])} is too small for {', '.join(small)}.")
     for each in features:
         labelled = [replace(x, labels=classes[name]) if by_class else x for name, x in zip(data, each, strict=True)]
         found += compare(*labelled, n=n, scores=scores, seed=subset_seed)
