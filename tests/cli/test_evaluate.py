@@ -194,6 +194,7 @@ def test_a_model_of_any_folder_is_compared_with_data(digits_run, tmp_path):
         (["--samples", "x.npy"], "--against: is missing"),
         (["MODEL", "--samples", "x.npy", "--guidance", "2"], "--guidance: has no effect with --samples"),
         (["MODEL", "--samples", "x.npy", "--S-churn", "2"], "--S-churn: has no effect with --samples"),
+        (["MODEL", "--n", "100000"], "real items to compare with; use --sets for more samples"),
         (["MODEL", "--overwrite"], "--overwrite: has no effect without --keep"),
         (["MODEL", "--guide", "MODEL"], "--guide: has no effect without --guidance"),
         (["MODEL", "--weights", "x.pth"], "--weights: expected exactly one of --features inception"),

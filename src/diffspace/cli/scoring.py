@@ -124,6 +124,9 @@ class Scoring:
         self._real: list[Taken] | None = None
         if self.n * sets > MOST_SAMPLES:
             raise ValueError(f"--n, --sets: expected at most {MOST_SAMPLES} samples in all, got {self.n * sets}")
+        if self.parts and self.n > (most := min(len(self.parts[0]), _MOST)):
+            more = "use --sets for more samples"
+            raise ValueError(f"--n: {self.n}, but there are {most} real items to compare with; {more}")
         self.seeds = range(first_seed, first_seed + self.n * sets)
 
     def __call__(
