@@ -175,22 +175,22 @@ class Scoring:
         classes = None
         if taken.labels is not None and real.labels is not None and new.labels is not None:
             classes = (taken.labels[: self.n * self.sets], real.labels, new.labels)
-        kept = (taken.x, real.x, new.x)
         names = [] if model is None else list(model.conditioning)
         known, own = (part.cond(numbers, names) or {} for part, numbers in zip(self.parts, self._numbers, strict=True))
         conditions = {
-            name: tuple(
-                each.standardise(values[: len(x)])
-                for values, x in zip((own[name][self._turns], known[name], own[name]), kept, strict=True)
+            name: (
+                each.standardise(own[name][self._turns][: len(taken.x)]),
+                each.standardise(known[name][: len(real.x)]),
+                each.standardise(own[name][: len(new.x)]),
             )
             for name, each in ({} if model is None else model.conditioning).items()
         }
         classifier = next((each for each in self._extractors if isinstance(each, Classifier)), None)
         found = evaluate(
-            *kept,
+            *(taken.x, real.x, new.x),
             seeds=self.seeds,
             labels=classes,
-            conditions=conditions,  # type: ignore[arg-type]
+            conditions=conditions,
             n=self.n,
             classifier=classifier if classes is not None else None,
             features=[(taken.of(each), real.of(each), new.of(each)) for each in self._extractors],

@@ -293,7 +293,9 @@ def evaluate(
     classes = {} if labels is None else {name: y.cpu() for name, y in zip(data, labels, strict=True)}
     _check(data)
     chosen = extractors or [e for e in (classifier, default_extractor(train)) if e is not None]
-    features = features or [tuple(features_of(each, x) for x in data.values()) for each in chosen]  # type: ignore[misc]
+    features = features or [
+        (features_of(each, samples), features_of(each, train), features_of(each, held_out)) for each in chosen
+    ]
     sizes = {name: len(part) for name, part in zip(data, features[0], strict=True)}
     _check_sizes(data, classes, sizes)
     if len(seeds) != sizes["samples"]:
