@@ -172,6 +172,20 @@ def test_previews_come_at_their_interval(tmp_path):
         make_run(tmp_path / "other", "preview_images=300")
 
 
+def test_early_previews_come_after_doubling_times_and_change_nothing(tmp_path, monkeypatch):
+    drawn, options = [], {"preview": lambda model, path: drawn.append(path.name), "report_seconds": 0}
+    monkeypatch.setattr("diffspace.train.hooks.time.monotonic", lambda: run.trainer.images if begun else 0)
+    begun = False
+    run = make_run(tmp_path / "run", f"preview_minutes={200 / 60}", **options)
+    begun = True  # a clock on which an image takes a second
+    begin_and_train(run)
+    assert drawn == ["000000000300.png", "000000000700.png"]  # the step after 200, and that after 2·300 seconds
+    other = make_run(tmp_path / "other", preview=options["preview"])
+    begin_and_train(other)
+    assert len(drawn) == 2
+    assert same_weights(run, other)
+
+
 def test_a_damaged_checkpoint_is_named(tmp_path):
     run = make_run(tmp_path / "run")
     begin_and_train(run)

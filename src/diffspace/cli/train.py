@@ -142,6 +142,8 @@ def _train(run: Run, resumed: bool) -> None:
         for report in run.train():
             info = f"loss {report.loss:.4g}, lr {report.learning_rate:.2g}, {report.images_per_second:,.0f}/s"
             bar.update(task, completed=min(report.images, recipe.images), info=info)
+            if first and "preview" in report.measured:
+                err.print(f"samples after {report.images:,} images: {run.folder / report.measured['preview']}")
     if first and report is None:
         err.print(f"{run.folder}: nothing left to train")
     elif first and report is not None:

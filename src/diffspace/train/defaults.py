@@ -97,7 +97,8 @@ def default_config(
     σ_data and the σ range of sampling are measured, and the training noise follows σ_data. The default length is 100
     epochs and at least 220,000 samples; small sets have small batches. The learning rate rises over the first twentieth
     and falls over the last half; the average of the weights has a half-life of a twentieth. The held-out loss is
-    measured ten times; on a small set, training ends when three measurements have brought no improvement.
+    measured ten times; on a small set, training ends when three measurements have brought no improvement. The first
+    samples are drawn after half a minute.
 
     Args:
         data: the training part.
@@ -127,6 +128,7 @@ def default_config(
         "ramp_images": images // 20,
         "decay_images": images // 2,
         "ema_halflife_images": images // 20,
+        "preview_minutes": 0.5,
         "held_out_images": measured,
         "patience_images": 3 * measured if len(data) < _SMALL else 0,
     }

@@ -36,6 +36,10 @@ class Measurement(ABC):
         check_integer("every", every, 1)
         self.every = every
 
+    def due(self, step: TrainingStep) -> bool:
+        """Whether to measure after this step; the same on all processes."""
+        return step.due(self.every)
+
     @abstractmethod
     def measure(self, model: Model) -> Any:
         """What the log shall have; `model.notes["images"]` are the images seen."""
@@ -82,6 +86,19 @@ class Measured(Measurement):
 
     def measure(self, model: Model) -> Any:
         return self.function(model)
+
+
+class Preview(Measured):
+    """Pictures of samples: every `every` images (0: never), and after the next step when `asked`."""
+
+    asked = False
+
+    def __init__(self, every: int, function: Callable[[Model], Any]) -> None:
+        super().__init__(PREVIEW, max(every, 1), function)
+        self.every = every
+
+    def due(self, step: TrainingStep) -> bool:
+        return self.asked or super().due(step)
 
 
 class Diverged(FloatingPointError):
@@ -135,6 +152,24 @@ class BestModel(Hook):
         if score is not None and score < self.state["score"]:
             self.state["score"] = score
             self.keep()
+
+
+class EarlyPreviews(Hook):
+    """Asks for a preview after `minutes`, after twice as many, four times as many, and so on; 0: never."""
+
+    def __init__(self, minutes: float, preview: Preview, processes: Processes) -> None:
+        self.preview, self.processes, self.state = preview, processes, {}
+        self._begun, self._next = time.monotonic(), 60 * minutes
+
+    def after_step(self, step: TrainingStep, report: TrainingReport | None) -> None:
+        if self.preview.asked:  # it has been drawn: the next one is due after twice the time
+            self.preview.asked = False
+            self._next = 2 * max(self._next, self._elapsed())
+        elif report is not None and self._next > 0:  # clocks differ, and the first process decides
+            self.preview.asked = self.processes.broadcast(self._elapsed() >= self._next)
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._begun
 
 
 class EarlyStop(Hook):

@@ -58,7 +58,8 @@ _MOST_SAMPLES, _MOST_WIDTHS = 2**20, 64  # a batch is a list of places, and each
 _WITHIN = {"learning_rate": "(0, inf)", "eps": "(0, inf)", "max_grad_norm": "(0, inf)"}
 _WITHIN |= {"sigma_min": "(0, inf)", "sigma_max": "(0, inf)"}
 _MAY_LACK = ("max_grad_norm", "ema_ramp_ratio", "sigma_min", "sigma_max")
-_WITHIN |= {"ema_halflife_images": "[0, inf)", "ema_ramp_ratio": "[0, inf)", "checkpoint_minutes": "[0, inf)"}
+_WITHIN |= {"ema_halflife_images": "[0, inf)", "ema_ramp_ratio": "[0, inf)"}
+_WITHIN |= {"checkpoint_minutes": "[0, inf)", "preview_minutes": "[0, inf)"}
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,8 @@ class Recipe:
         ema_widths: widths of power-function averages of which snapshots are kept, for `diffspace ema`.
         snapshot_images: samples between two snapshots of them; 0: none.
         seed: of everything that is random.
-        preview_images: samples between two pictures of samples; 0: only at the end.
+        preview_images: samples between two pictures of samples; 0: none.
+        preview_minutes: minutes until the first picture of samples; the next ones after twice as many each; 0: none.
         held_out_images: samples between two measurements of the held-out loss; 0: none.
         score_images: samples between two scores, the best model by which is kept; 0: none.
         score: frechet or kid, against held-out data.
@@ -178,6 +180,7 @@ class Recipe:
     snapshot_images: int = 0
     seed: int = 0
     preview_images: int = 0
+    preview_minutes: float = 0.0
     held_out_images: int = 0
     score_images: int = 0
     score: Literal["frechet", "kid"] = "frechet"

@@ -54,7 +54,7 @@ class Run:
         folder: where everything is written.
         held_out: the data of the held-out loss, which `held_out_images` asks for.
         processes: those that train together; None: this one alone, on the best device.
-        preview: draws samples of the averaged model to a path, which `preview_images` asks for.
+        preview: draws samples of the averaged model to a path, for `preview_images` and `preview_minutes`.
         score: numbers of the averaged model, the first of which counts, less being better; for `score_images`.
         measurements: more to measure, of your own, besides those of `recipe.measure`.
         warn: called with what the user should know.
@@ -104,8 +104,6 @@ class Run:
                 held_out, noise, count=_HELD_OUT, levels=_LEVELS, reduction=recipe.reduction, device=device
             )
             measured[hooks.HELD_OUT] = lambda model: fixed.measure(model).record()
-        if recipe.preview_images and preview is not None:
-            measured[hooks.PREVIEW] = functools.partial(hooks.save_preview, preview, folder)
         if recipe.score_images and score is not None:
             measured[hooks.SCORE] = score
         users = [*(from_config("measurement", word) for word in recipe.measure), *measurements]
@@ -114,9 +112,15 @@ class Run:
             *(hooks.Measured(name, getattr(recipe, f"{name}_images"), each) for name, each in measured.items()),
             *users,
         ]
+        early: list[hooks.Hook] = []
+        if preview is not None:
+            shown = hooks.Preview(recipe.preview_images, functools.partial(hooks.save_preview, preview, folder))
+            self.measurements.insert(0, shown)
+            early.append(hooks.EarlyPreviews(recipe.preview_minutes, shown, self.processes))
         periods = (recipe.checkpoint_images, recipe.keep_every_images)
         self.early_stop = hooks.EarlyStop(recipe.patience_images)
         self.hooks: list[hooks.Hook] = [
+            *early,
             hooks.BestModel(self._save_best),
             self.early_stop,
             hooks.SaveSnapshots(recipe.snapshot_images, self.trainer.averages, folder, self.processes),
@@ -303,7 +307,7 @@ class Run:
 
     def _measure(self, step: TrainingStep) -> dict[str, Any]:
         """The results of what is due, by name, the same on all processes."""
-        due = [measurement for measurement in self.measurements if step.due(measurement.every)]
+        due = [measurement for measurement in self.measurements if measurement.due(step)]
         if not due:
             return {}
         model, measured = self.model(), {}
