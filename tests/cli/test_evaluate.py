@@ -15,10 +15,11 @@ import torch
 from PIL import Image
 
 import diffspace as ds
-from diffspace.cli.anywhere import read_data
 from diffspace.cli.app import main
 from diffspace.cli.drawing import Drawing
-from diffspace.cli.subject import open_subject
+from diffspace.cli.scores.reading import read_data
+from diffspace.cli.scores.real import RealData
+from diffspace.cli.scores.subject import open_subject
 from diffspace.metrics import FeatureStatistics, frechet_distance
 
 SMALL = ["--n", "40", "--sets", "3", "--steps", "3", "--batch", "16", "--no-report"]
@@ -140,14 +141,24 @@ def test_pictures_score_as_when_they_were_drawn(digits_run, kept, tmp_path):
     assert values([digits_run, "--samples", folder / "png"], tmp_path) == drawn
 
 
+def test_copies_are_looked_for_in_the_data_of_the_run(digits_run, tmp_path):
+    training, held_out = ds.data.load_data("digits").split()
+    np.save(tmp_path / "copies.npy", training.raw()[:60].numpy())
+    np.save(tmp_path / "other.npy", held_out.raw().numpy())
+    words = ["--samples", tmp_path / "copies.npy", "--against", tmp_path / "other.npy"]
+    values([digits_run, *words], tmp_path / "scores")
+    scores = json.loads((tmp_path / "scores" / "scores.json").read_text())
+    assert len(scores["memorisation"]["copies"]) == 60
+    assert scores["memorisation"]["train_n"] == len(training)
+    assert any("of the data that the model was trained on" in note for note in scores["notes"])
+
+
 @pytest.mark.parametrize("name", ["png", "png.zip", "x.npz", "x.npy", "real.npz", "last.npy"])
 def test_samples_are_the_same_in_every_form(digits_run, kept, name):
     model = ds.load(digits_run)
     read = read_data("--samples", str(kept[0] / name), model.sample_shape, model.transform)
-    held_out = ds.data.load_data("digits").split()[1]
-    expected = ds.sample(
-        model, seeds=range(60), cond={"labels": held_out.labels[:60]}, sampler=ds.Sampler(ds.EDMSteps(2))
-    )
+    cond = RealData(*ds.data.load_data("digits").split()).cond(model, 60)
+    expected = ds.sample(model, seeds=range(60), cond=cond, sampler=ds.Sampler(ds.EDMSteps(2)))
     assert torch.equal(read.raw(), model.decode(expected.x))
 
 

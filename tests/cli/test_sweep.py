@@ -63,7 +63,9 @@ def test_guidance_churn_and_schedulers_of_diffusers(digits_run, tmp_path, capsys
     options = ["--seeds", "0-39", "--nfe", "3", "--reference-steps", "8", "--json", str(record)]
     for module in ("cli.sweep_run", "metrics.sweep"):
         monkeypatch.setattr(f"diffspace.{module}.TARGET_NFE", 5)
-    monkeypatch.setattr("diffspace.cli.quality.train_classifier", functools.partial(train_classifier, epochs=1))
+    monkeypatch.setattr(
+        "diffspace.metrics.extractors.making.train_classifier", functools.partial(train_classifier, epochs=1)
+    )
     assert main(["sweep", str(digits_run), *options, *more]) == 2  # the network was trained without dropping labels
     assert "there is no null condition to guide from" in capsys.readouterr().err
     assert main(["sweep", str(digits_run), *options, *more[2:]]) == 0

@@ -15,7 +15,7 @@ from diffspace.cli.options import Batch, Context, Device, FirstSeed, Overwrite, 
 
 if TYPE_CHECKING:
     from diffspace.averages import Reconstruction, Snapshot
-    from diffspace.cli.scoring import Scoring
+    from diffspace.cli.scores.scoring import Scoring
     from diffspace.metrics import FrechetScore
 
 SWEEP, PICTURE, MODELS = "ema.json", "ema.png", "ema"
@@ -44,7 +44,7 @@ def ema_command(
     from diffspace.cli.options import load_model
     from diffspace.cli.output import check_target
     from diffspace.cli.runs import load_data_of, open_recipe
-    from diffspace.cli.scoring import Scoring
+    from diffspace.cli.scores.scoring import Scoring
 
     if (width is not None) + (sweep is not None) + listing != 1:
         raise ValueError("--width, --sweep, --list: give one of them")

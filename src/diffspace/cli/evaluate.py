@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     import diffspace as ds
     from diffspace.cli.console import Stages
     from diffspace.cli.sample_files import SampleWriter
-    from diffspace.cli.scoring import Compared, Scoring
-    from diffspace.cli.subject import Subject
-    from diffspace.cli.taking import Items
+    from diffspace.cli.scores.scoring import Compared, Scoring
+    from diffspace.cli.scores.subject import Subject
+    from diffspace.cli.scores.taking import Items
     from diffspace.data import DataSet
     from diffspace.metrics import Scores
 
@@ -102,8 +102,8 @@ def evaluate_command(
     from diffspace.cli.console import Stages, progress_bar, warn
     from diffspace.cli.launch import signals_interrupt, start_processes
     from diffspace.cli.output import check_place
-    from diffspace.cli.scoring import Scoring
-    from diffspace.cli.subject import open_subject
+    from diffspace.cli.scores.scoring import Scoring
+    from diffspace.cli.scores.subject import open_subject
     from diffspace.train import Processes
 
     if samples is not None:
@@ -128,6 +128,7 @@ def evaluate_command(
             features=features or (),
             weights=weights,
             statistics=subject.statistics,
+            known=subject.known,
             group=group,
             folder=folder / _PARTS,
         )
@@ -158,7 +159,7 @@ class _Request(NamedTuple):
 
 def _given(samples: DataSet, name: str, scoring: Scoring) -> _Request:
     """The samples from anywhere that are scored: as many as sets of n take, drawn with a fixed seed."""
-    from diffspace.cli.taking import data_items
+    from diffspace.cli.scores.taking import data_items
 
     numbers = samples.sample_numbers(scoring.n * scoring.sets)  # in files they may be sorted by class
     numbers = numbers.sort().values if scoring.sets == 1 else numbers
@@ -178,7 +179,7 @@ def _drawn(
     from diffspace.cli.drawing import identity
     from diffspace.cli.guided import guide_model
     from diffspace.cli.sample_files import sample_writer
-    from diffspace.cli.taking import drawn_items
+    from diffspace.cli.scores.taking import drawn_items
 
     drawing = scoring.drawing(model, sampler)
     denoiser = guide_model(model, guidance, weaker, drawing.sigmas(), drawing.cond)

@@ -14,7 +14,8 @@ import torch
 
 from diffspace._shapes import Tensor
 from diffspace.checks import check_number, nearest
-from diffspace.cli.quality import LEAST, Measure
+from diffspace.cli.scores.quality import LEAST, Measure
+from diffspace.cli.scores.real import RealData
 from diffspace.config import option_names, to_config
 from diffspace.data import DataSet, differences, fingerprints
 from diffspace.figures import save_samples
@@ -91,9 +92,9 @@ def _make_run(
 ) -> Run:
     if recipe.score_images and min(map(len, data)) < LEAST:
         raise ValueError(f"score_images: expected at least {LEAST} samples in either part, got {min(map(len, data))}")
-    measure = Measure(data, recipe.score, recipe.score_features, device=processes.device)
+    measure = Measure(RealData(*data), recipe.score, recipe.score_features, device=processes.device)
     n = recipe.score_samples or min(*map(len, data), _SCORED)
-    real = functools.cache(measure.real)
+    real = functools.cache(measure.of_training)
 
     def score(model: Model) -> dict[str, float]:
         found = {recipe.score: measure.measure(model, n), "real": real(n)}

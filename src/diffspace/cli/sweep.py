@@ -67,8 +67,9 @@ def sweep_command(
     from diffspace.cli.console import Stages, out as stdout, progress_bar, warn
     from diffspace.cli.options import load_model, parse_seeds
     from diffspace.cli.output import check_target
-    from diffspace.cli.quality import Measure
     from diffspace.cli.runs import load_data_of, open_recipe
+    from diffspace.cli.scores.quality import Measure
+    from diffspace.cli.scores.real import RealData
     from diffspace.cli.solvers import parse_budgets, parse_choice
     from diffspace.cli.sweep_methods import parse_methods
     from diffspace.cli.sweep_run import Record, Request, SweepRun
@@ -105,7 +106,7 @@ def sweep_command(
     if weights is not None and features is None:
         raise ValueError("--weights: has no effect without --features")
     data = load_data_of(Path(source), recipe, model, warn)
-    measure = Measure(data, score, features, weights, request.execution.device)
+    measure = Measure(RealData(*data), score, features, weights, request.execution.device)
     denoisers = request.denoisers(model, measure)
     record = Record(figures, request.facts(model, measure), overwrite)
     with progress_bar("evaluations") as bar:

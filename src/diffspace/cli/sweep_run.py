@@ -17,7 +17,7 @@ from diffspace.cli.console import Stages
 from diffspace.cli.drawing import identity
 from diffspace.cli.guided import guide_model
 from diffspace.cli.output import write_json
-from diffspace.cli.quality import Measure
+from diffspace.cli.scores.quality import Measure
 from diffspace.cli.sweep_methods import Calibration, Candidate, Methods
 from diffspace.config import to_options
 from diffspace.files import read_json
@@ -61,7 +61,7 @@ class Request:
 
     def denoisers(self, model: ds.Model, measure: Measure) -> dict[str, Denoiser]:
         """The model with each guidance around it."""
-        sigmas, cond = make_grid(model, ds.Sampler()).sigmas, measure.cond(model, len(self.seeds))
+        sigmas, cond = make_grid(model, ds.Sampler()).sigmas, measure.real.cond(model, len(self.seeds))
         return {weight: guide_model(model, weight or None, None, sigmas, cond) for weight in self.guidance}
 
     def facts(self, model: ds.Model, measure: Measure) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class Request:
         solvers, families = self.choice
         return {
             "model": identity(model),
-            "data": dict(measure.held_out.fingerprint()),
+            "data": dict(measure.real.held_out.fingerprint()),
             "score": measure.score,
             "features": measure.extractor.name,
             "seeds": as_ranges(self.seeds),
@@ -139,10 +139,10 @@ class SweepRun:
     def run(self) -> None:
         """Calibrate, then draw and score each candidate that is missing, the target first."""
         request, record, seeds = self.request, self.record, self.request.seeds
-        cond = self.measure.cond(self.model, len(seeds))
+        cond = self.measure.real.cond(self.model, len(seeds))
         if "real" not in record.notes:
             self.stage("features of real data")
-            quality = self.measure.real(len(seeds))
+            quality = self.measure.of_training(len(seeds))
             real = {"value": quality.value, "standard_error": quality.standard_error}
             record.notes = {"real": real, "n": len(seeds), "threads": torch.get_num_threads()}
             record.notes["device"] = str(request.execution.device)
@@ -172,7 +172,7 @@ class SweepRun:
         """The recommended and the fitted samplers, those that the record lacks found now."""
         request, found = self.request, self.record.found.setdefault(guidance, {})
         if wanted := methods.missing(found):
-            cond = self.measure.cond(self.model, len(request.calibration))
+            cond = self.measure.real.cond(self.model, len(request.calibration))
             calibration = Calibration(request.calibration, cond, request.reference_steps, *request.choice)
             execution = request.execution
             for name, sampler in calibration.find(methods.denoiser, methods.shape, wanted, execution, self.stage):

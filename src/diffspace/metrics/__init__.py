@@ -9,7 +9,11 @@ from diffspace.metrics.evaluation import (
     Share as Share,
     evaluate as evaluate,
 )
-from diffspace.metrics.extractors import default_extractor as default_extractor, make_extractor as make_extractor
+from diffspace.metrics.extractors import (
+    default_extractor as default_extractor,
+    default_word as default_word,
+    make_extractor as make_extractor,
+)
 from diffspace.metrics.features import (
     PCA as PCA,
     FeatureExtractor as FeatureExtractor,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ from diffspace.transform import PIXELS, Transform
 
 WORDS = ("inception", "dinov2", "efficientnet", "classifier", "pca", "identity")
 _SCRIPTED = (".pt", ".ts", ".torchscript", ".jit")
-_OF_DATA = ("classifier", "pca", "identity")
+OF_DATA = ("classifier", "pca", "identity")
+"""Extractors that are made of data."""
 
 
 def make_extractor(
@@ -68,7 +69,7 @@ def make_extractor(
         return _PUBLISHED[str(spec)](transform, weights, place)
     if weights is not None:
         raise ValueError(f"weights: has no effect on features {str(spec)!r}; only on {', '.join(_PUBLISHED)}")
-    if spec in _OF_DATA:
+    if spec in OF_DATA:
         return _from_data(str(spec), train, labels, place)
     if isinstance(spec, str) and MODULE_CLASS.fullmatch(spec) and not Path(spec).exists():
         try:
@@ -89,20 +90,23 @@ def make_extractor(
     return _of_network(scripted, f"{path.name} {digest[:8]}", transform, train, place)
 
 
+def default_word(shape: Sequence[int], transform: Transform | None) -> str:
+    """The word of the extractor that items of this shape suggest.
+
+    `efficientnet` for colour images, where its weights are installed and the way back to pixels is known. Else
+    `identity` up to 64 elements, and `pca` beyond.
+    """
+    if transform is not None and len(shape) == 3 and shape[0] in (3, 4) and efficientnet.packaged_weights() is not None:
+        return "efficientnet"
+    return "identity" if math.prod(shape) <= 64 else "pca"
+
+
 def default_extractor(
     train: Float[Tensor, "n *dims"], *, transform: Transform | None = None, device: torch.device | str | None = None
 ) -> FeatureExtractor:
-    """EfficientNet-Lite0 for colour images, where its weights are installed and the way back to pixels is known.
-
-    Else identity up to 64 elements, and beyond the 64 leading principal components of up to 2048 items of `train`.
-    """
-    pictures = transform is not None and train.ndim == 4 and train.shape[1] in (3, 4)
-    if transform is not None and pictures and efficientnet.packaged_weights() is not None:
-        return make_extractor("efficientnet", transform=transform, device=device)
-    elements = math.prod(train.shape[1:])
-    if elements <= 64:
-        return Identity(elements)
-    return PCA.leading(train)
+    """The extractor of `default_word`: EfficientNet-Lite0, the elements, or 64 principal components of `train`."""
+    word = default_word(train.shape[1:], transform)
+    return make_extractor(word, transform=PIXELS if transform is None else transform, train=train, device=device)
 
 
 def _inception(transform: Transform, weights: str | Path | None, device: torch.device) -> FeatureExtractor:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,34 +18,31 @@ from diffspace.cli.console import Stages
 from diffspace.cli.drawing import Drawing
 from diffspace.cli.options import MOST_SAMPLES
 from diffspace.cli.sample_files import SampleWriter
-from diffspace.cli.taking import Items, Taken, data_items, drawn_items, take_features
+from diffspace.cli.scores.real import MOST, RealData
+from diffspace.cli.scores.taking import Items, Taken, data_items, drawn_items, take_features
 from diffspace.data import DataSet
 from diffspace.metrics import (
-    PCA,
     Classifier,
     FeatureExtractor,
     FeatureStatistics,
-    Identity,
     Row,
     ScoreRow,
     Scores,
     compare,
-    default_extractor,
     evaluate,
     make_extractor,
+    memorisation,
 )
 from diffspace.metrics.evaluation import score_row
 from diffspace.metrics.extractors import WORDS
 from diffspace.model import Model
-from diffspace.protocols import Denoiser
+from diffspace.protocols import Cond, Denoiser
 from diffspace.sampling import EDMSteps, Sampler
 from diffspace.train import Processes
 
-_MOST = 50_000  # items of large data that are read to score
 _MOST_DRAWN = 10_000  # samples in a set by default
-_DEFAULT = "default"  # the word for what `default_extractor` chooses
-_OF_DATA = ("classifier", "pca", _DEFAULT)
 _PUBLISHED = ("inception", "dinov2", "efficientnet")
+_PARTS = ("real", "reference")  # folders of features
 
 
 @dataclass(frozen=True)
@@ -84,8 +80,8 @@ class Scoring:
     processes share the work: all call the same methods, and the first has the results.
 
     Args:
-        data: the training part and the held-out part; of large data, some items. None: `statistics` are enough.
-        n: samples in a set; default: the number of held-out data, up to 10,000.
+        data: the training part and the held-out part. None: `statistics` are enough.
+        n: samples in a set; default: `default_size`.
         sets: the number of sets.
         steps: of the sampler, where none is given.
         first_seed: the seed of the first sample.
@@ -93,6 +89,7 @@ class Scoring:
         features: the words of extractors (`metrics.make_extractor`); default: what the data suggest.
         weights: the file of the published weights of one of them.
         statistics: of features of real data, to compare with in the place of the held-out part.
+        known: what the model was trained on, in which copies are looked for; default: the training part of `data`.
         scores: which of `metrics.comparison.SCORES`; default: all.
         group: the processes.
         folder: where features are kept, so that a killed command goes on; default, and for one batch: in memory.
@@ -110,21 +107,22 @@ class Scoring:
         features: Sequence[str] = (),
         weights: str | Path | None = None,
         statistics: FeatureStatistics | None = None,
+        known: DataSet | None = None,
         scores: Sequence[str] | None = None,
         group: Processes | None = None,
         folder: Path | None = None,
     ) -> None:
-        self.parts: tuple[DataSet, ...] = () if data is None else data
-        self.n = min(*map(len, self.parts), _MOST_DRAWN) if n is None else n
+        self.real = None if data is None else RealData(*data)
+        self.n = default_size(data) if n is None else n
         self.sets, self.steps, self.batch = sets, steps, batch
         self.features, self.weights, self.statistics = tuple(dict.fromkeys(features)), weights, statistics
-        self._scores = scores
+        self._known, self._scores = known, scores
         self.group = Processes(torch.device("cpu")) if group is None else group
         self._folder = folder if self.n * sets > batch else None
-        self._real: list[Taken] | None = None
+        self._taken: dict[str, Taken] | None = None  # of real data, by what they are
         if self.n * sets > MOST_SAMPLES:
             raise ValueError(f"--n, --sets: expected at most {MOST_SAMPLES} samples in all, got {self.n * sets}")
-        if self.parts and self.n > (most := min(len(self.parts[0]), _MOST)):
+        if self.real is not None and self.n > (most := len(self.real.numbers[0])):
             more = "use --sets for more samples"
             raise ValueError(f"--n: {self.n}, but there are {most} real items to compare with; {more}")
         self.seeds = range(first_seed, first_seed + self.n * sets)
@@ -144,80 +142,90 @@ class Scoring:
     def drawing(self, model: Model, sampler: Sampler | None = None, denoiser: Denoiser | None = None) -> Drawing:
         """The samples of a model, with the conditions of held-out data in turn; without data, with random ones."""
         sampler = Sampler(EDMSteps(self.steps)) if sampler is None else sampler
-        if self.parts:
-            held_out = self.parts[1]
-            names = [name for name in model.condition_names if name != "labels" or held_out.class_names]
-            cond = held_out.cond(self._numbers[1][self._turns], names)
-        else:
-            cond = choose_cond(model, None, None, self.seeds)
+        cond: Cond | None = choose_cond(model, None, None, self.seeds) if self.real is None else None
+        if self.real is not None:
+            cond = self.real.cond(model, self.n, self.sets)
         return Drawing(model, denoiser or model, sampler, self.seeds, cond, self.batch)
 
     def take(self, items: Items, stage: Stages, writer: SampleWriter | None = None) -> Taken | None:
         """Features of real data, once, and of samples; None on all processes but the first."""
-        if self._real is None:
+        if self._taken is None:
             stage("preparing features")
             self._extractors = self._make_extractors(items)
             stage("features of real data")
-            found = []
-            for name, part, numbers in zip(("real", "reference"), self.parts, self._numbers, strict=False):
+            found = {}
+            for name, part, numbers, extractors in self._parts():
                 real = data_items(name, part, numbers, self.batch)
-                found.append(take_features(real, self._extractors, self.group, stage, self._folder))
-            self._real = [each for each in found if each is not None]
+                found[name] = take_features(real, extractors, self.group, stage, self._folder)
+            self._taken = {name: each for name, each in found.items() if each is not None}
         stage("sampling" if items.steps > 1 else "features of samples")
         return take_features(items, self._extractors, self.group, stage, self._folder, writer)
+
+    def _parts(self) -> Iterator[tuple[str, DataSet, Tensor, Sequence[FeatureExtractor]]]:
+        """The parts of real data: their names, the numbers of the items that are used, and what is taken of them."""
+        if self.real is not None:
+            for name, part, numbers in zip(
+                _PARTS, (self.real.training, self.real.held_out), self.real.numbers, strict=True
+            ):
+                yield name, part, numbers, self._extractors
+            if self._known is not None:
+                yield "known", self._known, self._known.sample_numbers(MOST).sort().values, ()
 
     def measure(self, taken: Taken, stage: Stages, model: Model | None = None) -> Scores | Compared:
         """Scores of samples, on the first process; those of a model were asked to follow its conditions."""
         stage("scoring")
         if self.statistics is not None:
             return self._against_statistics(taken, self.statistics)
-        real, new = self._real or []
+        if self.real is None or self._taken is None:
+            raise ValueError("data: are missing")
+        real, new = (self._taken[name] for name in _PARTS)
         classes = None
         if taken.labels is not None and real.labels is not None and new.labels is not None:
             classes = (taken.labels[: self.n * self.sets], real.labels, new.labels)
-        names = [] if model is None else list(model.conditioning)
-        known, own = (part.cond(numbers, names) or {} for part, numbers in zip(self.parts, self._numbers, strict=True))
-        conditions = {
-            name: (
-                each.standardise(own[name][self._turns][: len(taken.x)]),
-                each.standardise(known[name][: len(real.x)]),
-                each.standardise(own[name][: len(new.x)]),
-            )
-            for name, each in ({} if model is None else model.conditioning).items()
-        }
         classifier = next((each for each in self._extractors if isinstance(each, Classifier)), None)
         found = evaluate(
             *(taken.x, real.x, new.x),
             seeds=self.seeds,
             labels=classes,
-            conditions=conditions,
+            conditions={} if model is None else self._conditions(model, self.real, (taken, real, new)),
             n=self.n,
             classifier=classifier if classes is not None else None,
             features=[(taken.of(each), real.of(each), new.of(each)) for each in self._extractors],
             scores=self._scores,
         )
+        if (known := self._taken.get("known")) is not None:
+            note = "Copies and nearest items: of the data that the model was trained on, not of --against."
+            copied = memorisation(taken.x, known.x, new.x)
+            found = dataclasses.replace(found, memorisation=copied, notes=(*found.notes, note))
         return found if model is not None else dataclasses.replace(found, seeds="unknown")
+
+    def _conditions(
+        self, model: Model, data: RealData, taken: tuple[Taken, Taken, Taken]
+    ) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+        """By name, the standardised conditions of samples, of training items and of held-out items."""
+        names = list(model.conditioning)
+        asked = data.held_out.cond(data.turns(self.n, self.sets), names) or {}
+        known, new = (
+            part.cond(at, names) or {} for part, at in zip((data.training, data.held_out), data.numbers, strict=True)
+        )
+        return {
+            name: (
+                each.standardise(asked[name][: len(taken[0].x)]),
+                each.standardise(known[name][: len(taken[1].x)]),
+                each.standardise(new[name][: len(taken[2].x)]),
+            )
+            for name, each in model.conditioning.items()
+        }
 
     def _against_statistics(self, taken: Taken, statistics: FeatureStatistics) -> Compared:
         """Scores that statistics of features allow, beside those of other real data if there are any."""
         rows, notes = [], ["Statistics have no items: copies, recall and the like were not measured."]
         for each in self._extractors:
-            real = self._real[0].of(each) if self._real else None
+            real = self._taken[_PARTS[0]].of(each) if self._taken else None
             rows += compare(taken.of(each), real, statistics, n=self.n)
         if statistics.n is None:
             notes.append("The number of items behind the statistics is not known.")
         return Compared(rows, statistics.n, tuple(notes))
-
-    @cached_property
-    def _numbers(self) -> list[Tensor]:
-        """The numbers of the items in each part; of large data, some."""
-        return [part.sample_numbers(_MOST).sort().values for part in self.parts]
-
-    @property
-    def _turns(self) -> Tensor:
-        """The held-out item, among those that are used, whose conditions each sample has."""
-        held_out = len(self._numbers[1])
-        return torch.arange(self.n, dtype=torch.int64, device="cpu").remainder(held_out).repeat(self.sets)
 
     def _make_extractors(self, items: Items) -> list[FeatureExtractor]:
         """The extractors that were named, or a classifier, where there are classes, and the default of the data."""
@@ -232,7 +240,7 @@ class Scoring:
 
     def _default_words(self, items: Items) -> tuple[str, ...]:
         if self.statistics is None:
-            return ("classifier", _DEFAULT) if self.parts[0].class_names else (_DEFAULT,)
+            return () if self.real is None else self.real.words
         named = (self.statistics.extractor or "").partition("-")[0]
         by_dim = {2048: "inception", 1024: "dinov2", math.prod(items.shape): "identity"}
         word = named if named in WORDS else by_dim.get(self.statistics.dim)
@@ -241,25 +249,18 @@ class Scoring:
         return (word,)
 
     def _make(self, word: str, items: Items, weights: str | Path | None) -> FeatureExtractor:
-        """One extractor; what is made from data is made by the first process, and sent to the others."""
-        common: dict[str, Any] = {"transform": items.transform, "device": self.group.device}
-        shaped = torch.zeros(2, *items.shape, dtype=torch.float32, device="cpu")  # in the place of data
-        if word not in _OF_DATA:
-            return make_extractor(word, train=shaped, weights=weights, **common)
-        if not self.parts:
+        """One extractor, of real data or for items like these."""
+        if self.real is not None:
+            return self.real.extractor(word, weights, self.group)
+        if word in ("classifier", "pca"):
             raise ValueError(f"--features: {word} comes from real data; --against has statistics alone")
-        made = None
-        if self.group.first:
-            part, numbers = self.parts[0], self._numbers[0]
-            train, labels = part.batch(numbers), part.classes(numbers)
-            if word == _DEFAULT:
-                made = default_extractor(train, **common)
-            else:  # on the CPU: with other devices it would come out differently
-                made = make_extractor(word, train=train, labels=labels)
-        sent = self.group.broadcast(made if isinstance(made, Classifier | PCA | Identity) else None)
-        # a network of pictures is read by each process itself
-        found: FeatureExtractor = sent or made or default_extractor(shaped, **common)
-        return found
+        like = torch.zeros(2, *items.shape, dtype=torch.float32, device="cpu")
+        return make_extractor(word, transform=items.transform, train=like, weights=weights, device=self.group.device)
+
+
+def default_size(data: tuple[DataSet, DataSet] | None) -> int:
+    """The number of samples in a set: that of the smaller part of the data, up to 10,000."""
+    return _MOST_DRAWN if data is None else min(*map(len, data), _MOST_DRAWN)
 
 
 def _check_made_by(statistics: FeatureStatistics, extractors: Sequence[FeatureExtractor]) -> None:

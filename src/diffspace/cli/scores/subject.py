@@ -10,9 +10,11 @@ from pathlib import Path
 
 import torch
 
-from diffspace.cli.anywhere import read_data
+from diffspace.checks import first_line
 from diffspace.cli.runs import load_data_of, open_recipe, with_classes_of
 from diffspace.cli.sample_files import LABELS
+from diffspace.cli.scores.reading import read_data
+from diffspace.cli.scores.scoring import default_size
 from diffspace.data import DataSet
 from diffspace.files import check_entries, read_json, reading
 from diffspace.loading import load
@@ -21,7 +23,6 @@ from diffspace.model import Model
 from diffspace.train import RECIPE, Recipe
 from diffspace.transform import PIXELS
 
-_MOST = 10_000  # samples in a set by default
 _METRICS = {"inception": "fid", "dinov2": "fd_dinov2"}  # what edm2 calls the statistics of their features
 
 
@@ -34,6 +35,7 @@ class Subject:
         samples: samples from anywhere.
         data: (other part, held-out part) of real data.
         statistics: of the features of real data, in the place of the held-out part.
+        known: what the model was trained on, where that is not the other part of `data`.
         run: the folder of the run that trained the model.
         recipe: of that run.
     """
@@ -42,17 +44,17 @@ class Subject:
     samples: DataSet | None
     data: tuple[DataSet, DataSet] | None
     statistics: FeatureStatistics | None
+    known: DataSet | None
     run: Path | None
     recipe: Recipe | None
 
     def sizes(self, n: int | None, sets: int) -> tuple[int, int]:
         """The number of samples in a set, and of sets: as many of n as there are samples from anywhere, or `sets`."""
-        most = _MOST if self.data is None else min(_MOST, *map(len, self.data))
         if self.samples is None:
-            return n or most, sets
+            return n or default_size(self.data), sets
         if n is not None and n > len(self.samples):
             raise ValueError(f"--n: {n}, but --samples has {len(self.samples)}")
-        n = n or (len(self.samples) if self.data is None else min(len(self.samples), most))
+        n = n or (len(self.samples) if self.data is None else min(len(self.samples), default_size(self.data)))
         return n, min(sets, len(self.samples) // n)
 
 
@@ -83,13 +85,14 @@ def open_subject(
     recipe = _recipe(run) if run is not None else None
     statistics = _load_statistics(against, features) if against is not None and has_statistics(against) else None
     loaded = None if model is None else load(model, device=device)
-    data = None
+    data = known = None
     if against is not None and statistics is None:
         data = _parts(against, loaded)
+        known = None if run is None or recipe is None or loaded is None else _known(run, recipe, loaded, warn)
     elif run is not None and recipe is not None and loaded is not None:
         data = load_data_of(run, recipe, loaded, warn)
     read = None if samples is None else _read_samples(samples, loaded, data, warn)
-    return Subject(loaded, read, data, statistics, run, recipe)
+    return Subject(loaded, read, data, statistics, known, run, recipe)
 
 
 def _load_statistics(path: str, features: Sequence[str]) -> FeatureStatistics:
@@ -118,6 +121,15 @@ def _recipe(run: Path) -> Recipe:
         if (run / RECIPE).is_file():
             raise
         raise ValueError(f"{error}; --against names real data to compare another model with") from None
+
+
+def _known(run: Path, recipe: Recipe, model: Model, warn: Callable[[str], None]) -> DataSet | None:
+    """What the model of a run was trained on; None, with a warning, where that cannot be read here."""
+    try:
+        return load_data_of(run, recipe, model, warn)[0]
+    except (OSError, ValueError) as error:
+        warn(f"copies are looked for in --against, since the data of {run} cannot be read: {first_line(error)}")
+        return None
 
 
 def _parts(against: str, model: Model | None) -> tuple[DataSet, DataSet]:
