@@ -245,6 +245,17 @@ def test_inspect_prints_the_proposals(capsys):
         assert name in printed
 
 
+def test_train_does_not_warn_of_its_own_choice(tmp_path, capsys):
+    np.save(tmp_path / "waves.npy", np.sin(np.arange(64) * np.linspace(0.1, 0.4, 200)[:, None])[:, None])
+    words = [str(tmp_path / "waves.npy"), "images=64", "held_out_images=0", "network.kind=mlp"]
+    assert main(["inspect", words[0]]) == 0
+    assert "but P_mean = -1.2, P_std = 1.2: the paper's" in capsys.readouterr().out
+    assert main(["train", *words, "--out", str(tmp_path / "run")]) == 0
+    assert "the data suggest" not in capsys.readouterr().err
+    assert main(["train", *words, "noise.P_mean=2", "--out", str(tmp_path / "other")]) == 0
+    assert "warning: P_mean = 2, but the data suggest" in capsys.readouterr().err
+
+
 def test_dry_run_prints_a_recipe_that_trains(tmp_path, capsys):
     assert main(["train", "two-moons", "data.n=300", "images=300", "--dry-run"]) == 0
     (tmp_path / "r.yaml").write_text(capsys.readouterr().out)

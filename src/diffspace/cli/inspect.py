@@ -25,5 +25,6 @@ def inspect_command(data: Annotated[str, Argument(help=DATA)], options: DataOpti
         out.print(line)
     proposed = default_config(loaded, make_data_recipe({"source": data, **given}), found)
     words = proposed["preconditioning"] | proposed["noise"] | proposed
-    taken = ", ".join(f"{p.name} = {words[p.name]:g}" for p in found.proposals)
-    out.print(f"diffspace train takes {taken}: the model will be sampled between sigma_max and sigma_min")
+    other = [f"{p.name} = {words[p.name]:g}" for p in found.proposals if f"{words[p.name]:.3g}" != f"{p.value:.3g}"]
+    why = f", but {', '.join(other)}: the paper's, moved to this sigma_data, gave better samples of such data"
+    out.print(f"diffspace train takes these values, as measured on the training part alone{why if other else ''}")

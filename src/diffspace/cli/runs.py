@@ -36,6 +36,7 @@ from diffspace.train import (
     apply_overrides,
     check_data,
     default_config,
+    default_noise,
     make_data_recipe,
     make_recipe,
     of_run,
@@ -79,10 +80,15 @@ class Plan:
             first = " and ".join(f"{', '.join(names[:3])}, …" for names in (there, here))
             warn(f"--transfer: the classes of the model and of the data differ, and go by their numbers: {first}")
         run.begin()
-        used = {name: getattr(self.recipe.noise, name, None) for name in ("P_mean", "P_std")}
+        proposals, usual = (
+            self.inspection.proposals,
+            default_noise(self.data[0].sample_shape, self.inspection.proposals),
+        )
+        noise = {name: getattr(self.recipe.noise, name, None) for name in ("P_mean", "P_std")}
+        used = {name: None if value == usual[name] else value for name, value in noise.items()}
         used |= {"sigma_data": getattr(self.recipe.preconditioning, "sigma_data", None)}
         used |= {name: getattr(self.recipe, name) for name in ("sigma_min", "sigma_max")}
-        for text in (*self.inspection.warnings, *self.inspection.proposals.disagreements(**used)):
+        for text in (*self.inspection.warnings, *proposals.disagreements(**used)):
             warn(text)
         return run
 

@@ -3,7 +3,7 @@
 from diffspace.train.accumulate import Precision as Precision
 from diffspace.train.build import check_data as check_data
 from diffspace.train.checkpoint import Checkpoints as Checkpoints
-from diffspace.train.defaults import default_config as default_config
+from diffspace.train.defaults import default_config as default_config, default_noise as default_noise
 from diffspace.train.hooks import Hook as Hook, Measurement as Measurement, check_measurements as check_measurements
 from diffspace.train.loggers import (
     JSONLines as JSONLines,

@@ -64,7 +64,7 @@ def _rounded(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-def _noise(sample_shape: tuple[int, ...], proposals: Proposals) -> dict[str, Any]:
+def default_noise(sample_shape: tuple[int, ...], proposals: Proposals) -> dict[str, Any]:
     """The paper's log-normal shifted to σ_data for images, signals and volumes; inspection's proposal for vectors.
 
     On digits and on signals, whose proposals are lower, the paper's pair gave the better samples (of signals, with
@@ -117,7 +117,7 @@ def default_config(
         "data": read_as.config,
         "network": network,
         "preconditioning": {"kind": "edm", "sigma_data": _rounded(proposals.sigma_data.value)},
-        "noise": _noise(data.sample_shape, proposals),
+        "noise": default_noise(data.sample_shape, proposals),
         "sigma_min": _rounded(proposals.sigma_min.value),
         "sigma_max": _rounded(proposals.sigma_max.value),
         "augment": {"kind": "edm", "probability": augmentation} if augmentation else None,
