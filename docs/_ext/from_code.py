@@ -11,8 +11,10 @@ from typing import Any, ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
+from sphinx.directives.code import LiteralInclude
 from sphinx.errors import PycodeError
 from sphinx.pycode import ModuleAnalyzer
+from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 import diffspace
@@ -160,7 +162,43 @@ def plain(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[
         lines[number] = "".join(pieces)
 
 
+class source_link(nodes.Element):
+    """The place of a link to what `module` defines as `name`, until it is known which modules have pages."""
+
+
+class Excerpt(LiteralInclude):
+    """`literalinclude`; below an object of diffspace it has a link to the page of its source."""
+
+    def run(self) -> list[nodes.Node]:
+        made = super().run()
+        if (found := re.search(r"/src/(diffspace/.*)\.py$", self.arguments[0])) and "pyobject" in self.options:
+            made.append(source_link(module=found[1].replace("/", "."), name=self.options["pyobject"]))
+        return made
+
+
+def resolve_source_links(app: Any, doctree: nodes.Node, docname: str) -> None:
+    """Links to the pages of viewcode, which have an anchor for each object that the reference documents."""
+    for link in list(doctree.findall(source_link)):
+        module, name = link["module"], link["name"]
+        entry = getattr(app.env, "_viewcode_modules", {}).get(module)
+        if app.builder.format != "html" or not entry:
+            if app.builder.format == "html":
+                logging.getLogger(__name__).warning("no page has the source of %s", module, location=docname)
+            link.parent.remove(link)
+            continue
+        anchor = name
+        while anchor and anchor not in entry[2]:  # of what is not public, the class
+            anchor = anchor.rpartition(".")[0]
+        place = app.builder.get_relative_uri(docname, "_modules/" + module.replace(".", "/"))
+        text = nodes.literal("", f"{name} in {module.replace('.', '/')}.py")
+        reference = nodes.reference("", "", text, refuri=f"{place}#{anchor}" if anchor else place, internal=True)
+        link.replace_self(nodes.paragraph("", "", reference, classes=["source-of"]))
+
+
 def setup(app: Any) -> dict[str, Any]:
+    app.add_node(source_link)
+    app.add_directive("literalinclude", Excerpt, override=True)
+    app.connect("doctree-resolved", resolve_source_links)
     app.add_directive("public-names", PublicNames)
     app.add_directive("every-command", EveryCommand)
     app.add_directive("part-options", PartOptions)
