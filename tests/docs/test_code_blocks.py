@@ -50,5 +50,7 @@ def test_marked_blocks_say_why():
 
 def test_links_to_files_of_the_project_lead_somewhere():
     for page in PAGES:
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text(encoding="utf-8")):
+        text = page.read_text(encoding="utf-8")
+        pictures = re.findall(r"<\w+ .*?src(?:set)?=\"([^\"]+)", text)
+        for target in pictures + re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
