@@ -8,7 +8,7 @@ from pathlib import Path
 
 from diffspace.figures.article.entry import Entry
 
-_CSS = """
+CSS = """
 :root { color-scheme: light dark; --ink: #1f2933; --quiet: #616e7c; --paper: #fff; --line: #e4e7eb; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6eaf0; --quiet: #9aa5b1; --paper: #14181d; --line: #2b323b; } }
 body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; color: var(--ink); background: var(--paper);
@@ -31,7 +31,7 @@ def render_page(figures: Sequence[tuple[Entry, str, Sequence[Path]]]) -> str:
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Figures of diffspace</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{_CSS}</style><h1>The design space of diffusion models, in figures</h1>"
+        f"<style>{CSS}</style><h1>The design space of diffusion models, in figures</h1>"
         f'<p class="facts">Made by <code>diffspace figures</code>.</p><nav>{links}</nav>{sections}</html>\n'
     )
 
