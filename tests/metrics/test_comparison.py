@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from diffspace.metrics import Features, FeatureStatistics, compare, frechet, is_worse, kid
-from diffspace.metrics.comparison import SCORES
+from diffspace.metrics import Features, FeatureStatistics, compare, frechet, frechet_infinity, is_worse, kid
+from diffspace.metrics.comparison import LEAST
+
+JUDGED = [score for score in LEAST if score != "inception"]
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -18,8 +20,8 @@ def three(seed: int, n: int = 60, dim: int = 4) -> tuple[Features, Features, Fea
 
 def test_equal_distributions_are_called_worse_in_five_percent() -> None:
     # the level is 5 % exactly: of 40 trials, more than 7 in 0.1 % of cases
-    found = [compare(*three(seed, n=40), scores=SCORES[:-1], permutations=39) for seed in range(100, 140)]
-    for place, score in enumerate(SCORES[:-1]):
+    found = [compare(*three(seed, n=40), scores=JUDGED, permutations=39) for seed in range(100, 140)]
+    for place, score in enumerate(JUDGED):
         rows = [rows[place] for rows in found]
         assert rows[0].score == score
         assert sum(row.outcome == "worse" for row in rows) <= 7
@@ -55,6 +57,21 @@ def test_rows_hold_the_values_of_sets() -> None:
     assert compare(samples, real, reference, n=30, scores=["frechet", "kid"]) == rows
 
 
+def test_the_distance_for_infinite_n_stands_beside_that_of_n_where_n_is_large_enough() -> None:
+    samples, real, reference = (
+        Features(normal(400, 3)),
+        Features(normal(400, 3, seed=1)),
+        Features(normal(400, 3, seed=2)),
+    )
+    rows = {row.score: row for row in compare(samples, real, reference, n=200)}
+    found = rows["frechet_infinity"]
+    assert found.sets == (frechet_infinity(samples.part(0, 200), reference).value,)
+    assert (found.p_value, found.verdict) == (None, "judged as the distance of n items is")
+    assert len(found.real_sets) == 1
+    wide = Features(normal(90, 30))
+    assert "frechet_infinity" not in {row.score for row in compare(wide.part(0, 40), wide.part(40, 80), wide)}
+
+
 def test_real_items_within_the_reference_are_taken_out_of_it() -> None:
     samples, reference = Features(normal(200, 8)), Features(normal(600, 8, seed=1))
     inside = compare(samples, reference.take(torch.arange(200)), reference, scores=["frechet", "precision"])
@@ -77,10 +94,11 @@ def test_classes_are_matched_and_exchanged_within() -> None:
 
 def test_statistics_allow_the_frechet_distance_alone() -> None:
     samples, real, reference = three(3)
-    (row,) = compare(samples, real, reference.statistics)
+    row, extrapolated = compare(samples, real, reference.statistics)
+    assert extrapolated.score == "frechet_infinity"
     (same,) = compare(samples, real, reference, scores=["frechet"])
     assert row == same
-    (alone,) = compare(samples, None, reference.statistics)
+    alone, _ = compare(samples, None, reference.statistics)
     assert (alone.samples, alone.real, alone.outcome) == (frechet(samples, reference), None, "not compared")
     assert alone.verdict == "no real data to compare with"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import hashlib
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,29 +11,28 @@ from statistics import fmean
 
 import torch
 
-from diffspace._shapes import Bool, Int, Tensor
 from diffspace.checks import check_choice, check_integer, check_seed
+from diffspace.metrics.exchanges import NEIGHBOURS, PROJECTIONS, Splits
 from diffspace.metrics.features import FeatureStatistics
 from diffspace.metrics.judgement import HIGHER, LEVEL, Outcome, judge, tolerance_of
-from diffspace.metrics.neighbourhoods import Covered, Inside, density_coverage, precision_recall
+from diffspace.metrics.neighbourhoods import density_coverage, precision_recall
 from diffspace.metrics.scores import (
     BLOCK,
     Estimate,
     Features,
     check_pair,
     frechet,
-    frechet_slopes,
+    frechet_infinity,
     inception_score,
-    inception_slopes,
     kid,
-    kid_slopes,
     mind,
-    mind_slopes,
 )
 
-SCORES = ("frechet", "kid", "mind", "precision", "recall", "density", "coverage", "inception")
+_EXTRAPOLATED = "frechet_infinity"
+SCORES = ("frechet", _EXTRAPOLATED, "kid", "mind", "precision", "recall", "density", "coverage", "inception")
 _NAMES = {
     "frechet": "Fréchet distance",
+    _EXTRAPOLATED: "Fréchet, n → ∞",
     "kid": "KID",
     "mind": "MIND",
     "precision": "precision",
@@ -43,7 +41,9 @@ _NAMES = {
     "coverage": "coverage",
     "inception": "Inception score",
 }
-_PROJECTIONS = 200
+LEAST = {"frechet": 2, "kid": 4, "mind": 2, "precision": 5, "recall": 5, "density": 7, "coverage": 7, "inception": 20}
+"""The least n that each score needs."""
+_SPANNED = 4  # items for each feature, from which on a distance is about linear in 1/n
 _QUADRATIC = ("kid", "precision", "recall", "density", "coverage")  # take time quadratic in the number of items
 
 
@@ -56,6 +56,7 @@ class ScoreRow:
     standard errors, positive where samples are worse, and `p_value` the probability of such a difference or a greater
     one if samples were like real data, from random exchanges of samples and real items, so that it holds for any n.
     `limit` is by how much the samples may be worse, with 95 % confidence; n is too small where it is above `tolerance`.
+    The distance extrapolated to n → ∞ is of the first set alone, and has no verdict beside that of the distance.
     """
 
     score: str
@@ -92,7 +93,7 @@ class ScoreRow:
     def verdict_in(self, scale: float) -> str:
         """The result as a sentence, where the score is shown times `scale`."""
         if self.z is None or self.limit is None:
-            return "no real data to compare with"
+            return "no real data to compare with" if self.real is None else "judged as the distance of n items is"
         if self.outcome in ("worse", "better"):
             return f"{self.outcome} than real by {abs(self.z):.1f} standard errors"
         limit = f"{scale * self.limit:.2g}"
@@ -148,7 +149,10 @@ def compare(
     chosen = list(scores or possible)
     near = _at_most(most, reference, generator)
     against = {score: near if score in _QUADRATIC else reference for score in chosen}
-    values, real_values = ([_values(part, against, most) for part in each] for each in (parts, others))
+    once = {score: target for score, target in against.items() if score != _EXTRAPOLATED}  # which takes long
+    values, real_values = (
+        [_values(part, once if k else against, most) for k, part in enumerate(each)] for each in (parts, others)
+    )
     splits = Splits.of(parts, others, permutations, most, generator) if others else None
     return [_row(score, parts[0], values, real_values, against[score], splits) for score in chosen]
 
@@ -165,14 +169,11 @@ def _possible(
     with_logits = samples.logits is not None and (real is None or real.logits is not None)
     found = [score for score in SCORES if score != "inception" or with_logits]
     if isinstance(reference, FeatureStatistics):
-        found = [score for score in found if score in ("frechet", "inception")]
+        found = [score for score in found if score in ("frechet", _EXTRAPOLATED, "inception")]
     else:
         n = min(n, len(reference))
-    return tuple(score for score in found if n >= LEAST[score])
-
-
-def _range(start: int, stop: int) -> Tensor:
-    return torch.arange(start, stop, dtype=torch.int64, device="cpu")
+    least = LEAST | {_EXTRAPOLATED: max(20, _SPANNED * samples.dim)}
+    return tuple(score for score in found if n >= least[score])
 
 
 # ---- which real items
@@ -213,97 +214,6 @@ def _digests(features: Features) -> Iterator[bytes]:
             yield hashlib.blake2b(row.tobytes(), digest_size=16).digest()
 
 
-# ---- the test
-
-
-@dataclass(frozen=True, eq=False)
-class Splits:
-    """Sets of samples and of real items, and random exchanges between them; the first row is what they are.
-
-    `few` are some items of either side, by their places, for the scores that take time quadratic in their number.
-    """
-
-    parts: Sequence[Features]
-    is_sample: Bool[Tensor, "b n"]
-    few: Int[Tensor, "k"]
-
-    @classmethod
-    def of(
-        cls,
-        parts: Sequence[Features],
-        others: Sequence[Features],
-        permutations: int,
-        most: int,
-        generator: torch.Generator,
-    ) -> Splits:
-        everyone = [*parts, *others]
-        count, real = sum(map(len, parts)), sum(map(len, others))
-        known = [part.labels for part in everyone if part.labels is not None]
-        one = torch.zeros(count + real, dtype=torch.int64, device="cpu")
-        labels = torch.cat(known).cpu() if len(known) == len(everyone) else one
-        truth = _range(0, count + real) < count
-        rows = [truth]
-        by_class = labels.argsort(stable=True)
-        for _ in range(permutations):
-            drawn = torch.rand(count + real, generator=generator, dtype=torch.float64, device="cpu")
-            order = drawn.argsort()
-            order = order[labels[order].argsort(stable=True)]
-            row = torch.empty_like(truth)
-            row[order] = truth[by_class]
-            rows.append(row)
-        few = torch.cat([_range(0, min(count, most)), _range(count, count + min(real, most))])
-        return cls(everyone, torch.stack(rows), few)
-
-    def _some(self) -> Features:
-        """The items of `few`."""
-        starts = itertools.accumulate(map(len, self.parts), initial=0)
-        found = []
-        for start, part in zip(starts, self.parts, strict=False):
-            here = self.few[(self.few >= start) & (self.few < start + len(part))] - start
-            found.append(part.take(here) if len(here) < len(part) else part)
-        return Features(torch.cat([part.values for part in found]), self.parts[0].extractor)
-
-    def differences(self, score: str, reference: Features | FeatureStatistics) -> Tensor:
-        """How much worse samples are than real items, for what they are and for every exchange."""
-        if score == "frechet":
-            target = reference.statistics if isinstance(reference, Features) else reference
-            blocks = (block for part in self.parts for block in torch.split(part.values, 4 * BLOCK))
-            around = FeatureStatistics.of_blocks(blocks)
-            each = [frechet_slopes(part.values, around, target) for part in self.parts]
-            return _of_slopes(torch.cat(each), self.is_sample)
-        if score == "inception":
-            logits = [part.logits for part in self.parts if part.logits is not None]
-            return _of_slopes(-inception_slopes(torch.cat(logits)), self.is_sample)
-        if not isinstance(reference, Features):
-            raise ValueError(f"reference: {score} needs features of items, got statistics alone")
-        pool, splits = self._some(), self.is_sample[:, self.few]
-        if score == "kid":
-            return _of_slopes(kid_slopes(pool, reference), splits)
-        if score == "mind":
-            return _of_slopes(mind_slopes(pool, reference, projections=_PROJECTIONS), splits)
-        if score in ("precision", "density"):
-            counts = Inside.of(pool, reference, _K[score]).counts(len(pool))
-            slopes = counts.clamp(max=1) if score == "precision" else counts / _K[score]
-            return _of_slopes(-slopes.double(), splits)
-        covered = Covered.by_balls_of_items if score == "recall" else Covered.by_balls_of_reference
-        cover = covered(pool, reference, _K[score])
-        return cover.of(~splits) - cover.of(splits)
-
-
-LEAST = {"frechet": 2, "kid": 4, "mind": 2, "precision": 5, "recall": 5, "density": 7, "coverage": 7, "inception": 20}
-"""The least n that each score needs."""
-
-_K = {"precision": 3, "recall": 3, "density": 5, "coverage": 5}
-
-
-def _of_slopes(slopes: Tensor, splits: Tensor) -> Tensor:
-    """Mean over the samples less that over the real items, for each split."""
-    centred = slopes - slopes.mean()
-    count = int(splits[0].sum())
-    sums = torch.cat([part.double() @ centred for part in torch.split(splits, 64)])
-    return sums / count + sums / (len(slopes) - count)
-
-
 # ---- values and verdicts
 
 
@@ -316,6 +226,8 @@ def _values(part: Features, against: Mapping[str, Features | FeatureStatistics],
             continue
         if score == "frechet":
             found[score] = frechet(part, reference)
+        elif score == _EXTRAPOLATED:
+            found[score] = frechet_infinity(part, reference)
         elif score == "inception":
             found[score] = inception_score(part)
         elif not isinstance(reference, Features):
@@ -323,11 +235,11 @@ def _values(part: Features, against: Mapping[str, Features | FeatureStatistics],
         elif score == "kid":
             found[score] = kid(few, reference)
         elif score == "mind":
-            found[score] = mind(part, reference, projections=_PROJECTIONS)
+            found[score] = mind(part, reference, projections=PROJECTIONS)
         elif score in ("precision", "recall"):
-            found["precision"], found["recall"] = precision_recall(few, reference, k=_K[score])
+            found["precision"], found["recall"] = precision_recall(few, reference, k=NEIGHBOURS[score])
         else:
-            found["density"], found["coverage"] = density_coverage(few, reference, k=_K[score])
+            found["density"], found["coverage"] = density_coverage(few, reference, k=NEIGHBOURS[score])
     return found
 
 
@@ -354,7 +266,7 @@ def _row(
     reference: Features | FeatureStatistics,
     splits: Splits | None,
 ) -> ScoreRow:
-    ours, theirs = [v[score] for v in values], [v[score] for v in real_values]
+    ours, theirs = ([v[score] for v in each if score in v] for each in (values, real_values))
     row = ScoreRow(
         score=score,
         extractor=first.extractor,
@@ -372,7 +284,9 @@ def _row(
         tolerance=None,
         outcome="not compared",
     )
-    return row if splits is None or row.real is None else _judged(row, row.real, reference, splits)
+    if splits is None or row.real is None or score == _EXTRAPOLATED:
+        return row
+    return _judged(row, row.real, reference, splits)
 
 
 def _judged(row: ScoreRow, real: Estimate, reference: Features | FeatureStatistics, splits: Splits) -> ScoreRow:

@@ -14,11 +14,12 @@ from scipy import stats
 
 from diffspace._shapes import Float, Int, Tensor
 from diffspace.checks import check_integer
-from diffspace.metrics.comparison import LEAST, SCORES, ScoreRow, compare
+from diffspace.metrics.comparison import LEAST, ScoreRow, compare
 from diffspace.metrics.extractors import default_extractor
 from diffspace.metrics.features import FeatureExtractor
 from diffspace.metrics.followed import ConditionScore, condition_scores
 from diffspace.metrics.judgement import LEVEL
+from diffspace.metrics.neighbourhoods import share_error
 from diffspace.metrics.neighbours import Memorisation, memorisation
 from diffspace.metrics.recognition import Classifier
 from diffspace.metrics.scores import Features
@@ -78,12 +79,8 @@ class Share:
 
     @property
     def standard_error(self) -> float:
-        """The standard deviation of the binomial probability given the count, under a uniform prior.
-
-        Near √(p(1 − p)/n), but not 0 where all or none of the items count.
-        """
-        p = (self.count + 1) / (self.n + 2)
-        return math.sqrt(p * (1 - p) / (self.n + 3))
+        """That of `share_error`."""
+        return share_error(self.count, self.n)
 
     def __str__(self) -> str:
         return f"{100 * self.value:.1f} ± {100 * self.standard_error:.1f} %"
@@ -314,12 +311,13 @@ def evaluate(
     if classes and not by_class:
         notes.append("Training items are chosen without regard to classes: one has fewer of them than samples.")
     found: list[ScoreRow] = []
-    if small := [score for score in SCORES[:-1] if min(n, sizes["held_out"]) < LEAST[score] and scores is None]:
-        notes.append(f"n = {min(n, sizes['held_out'])} is too small for {', '.join(small)}.")
+    fewest = min(n, sizes["held_out"])
+    if scores is None and (small := [s for s, least in LEAST.items() if s != "inception" and fewest < least]):
+        notes.append(f"n = {fewest} is too small for {', '.join(small)}.")
     for each in features:
         labelled = [replace(x, labels=classes[name]) if by_class else x for name, x in zip(data, each, strict=True)]
         found += compare(*labelled, n=n, scores=scores, seed=subset_seed)
-        if (fewest := min(n, sizes["held_out"])) <= each[0].dim:
+        if fewest <= each[0].dim:
             notes.append(
                 f"{fewest} items do not span the {each[0].dim} features of {each[0].extractor}: covariances are "
                 "singular, and most of the Fréchet distance is due to the small n."

@@ -47,11 +47,18 @@ def density_coverage(samples: Features, reference: Features, *, k: int = 5) -> t
     )
 
 
-def _share(hits: Tensor) -> Estimate:
-    """The share, with the standard deviation of its probability under a uniform prior, which is never 0."""
-    n, count = len(hits), float(hits.sum())
+def share_error(count: float, n: int) -> float:
+    """The standard deviation of a binomial probability of which `count` of n are known, under a uniform prior.
+
+    Near √(p(1 − p)/n), but not 0 where all or none of the items count.
+    """
     p = (count + 1) / (n + 2)
-    return Estimate(count / n, math.sqrt(p * (1 - p) / (n + 3)), n)
+    return math.sqrt(p * (1 - p) / (n + 3))
+
+
+def _share(hits: Tensor) -> Estimate:
+    n, count = len(hits), float(hits.sum())
+    return Estimate(count / n, share_error(count, n), n)
 
 
 def _jackknifed(covered: Covered, n: int) -> Estimate:
