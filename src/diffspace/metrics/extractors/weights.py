@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,7 @@ class PublishedWeights:
                 f'weights: {path} is missing; pass weights="download" (--weights download; {self.megabytes} MB) or, '
                 f"without network, the path of a copy of {self.url}"
             )
+        print(f"downloading {self.url} ({self.megabytes} MB) to {cache}", file=sys.stderr)
         try:
             cache.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(self.url, str(path), hash_prefix=self.sha256, progress=False)
