@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import shlex
 import time
@@ -144,19 +143,13 @@ class _Problem(NamedTuple):
 
     def reference(self, seeds: list[int], stage: Stages, *, trajectory: bool = False) -> ds.Reference:
         from diffspace.cli.conditions import choose_cond
-        from diffspace.solverlab import REFERENCE_SAMPLER
+        from diffspace.cli.fitting import exact_ends
 
         stage("reference")
         options = (self.conditions, self.classes, seeds, self.proportions)
         cond = None if self.model is None else choose_cond(self.model, *options)
-        progress = stage.steps(len(seeds), self.execution.batch_size or len(seeds))
-        return ds.reference(
-            self.denoiser,
-            seeds=seeds,
-            cond=cond,
-            sampler=REFERENCE_SAMPLER.with_num_steps(self.reference_steps),
-            execution=dataclasses.replace(self.execution, trajectory=trajectory, progress=progress),
-        )
+        how = self.reference_steps, self.execution, stage
+        return exact_ends(self.denoiser, seeds, cond, *how, trajectory=trajectory)
 
 
 def _fit(
@@ -164,27 +157,20 @@ def _fit(
 ) -> dict[str, ds.Sampler]:
     """Fit a solver to each budget and keep those of a model in its folder; ValueError first, where one exists."""
     from diffspace.cli.console import err
+    from diffspace.cli.fitting import fit_each
     from diffspace.cli.output import check_place
 
     source, denoiser, execution = problem.source, problem.denoiser, problem.execution
     keep = problem.model is not None and Path(source).exists()
     if keep:
         check_place("--fit", Path(source))
-    names = {budget: f"fitted-{budget}" for budget in budgets}
-    taken = sorted(set(names.values()) & set(ds.load_samplers(source))) if keep else []
+    taken = sorted({f"fitted-{budget}" for budget in budgets} & set(ds.load_samplers(source))) if keep else []
     if taken and not overwrite:
         raise ValueError(f"--fit: {source} has {', '.join(taken)} already; add --overwrite to replace them")
     truth = problem.reference(seeds, stage, trajectory=True)
     found = {}
-    for budget, name in names.items():
-        stage(name)
-        sampler = found[name] = ds.fit_solver(
-            denoiser,
-            budget,
-            truth,
-            batch_size=execution.batch_size,
-            progress=lambda i, iterations, rms: stage.show(i, iterations, f"RMS {rms:.2e}"),
-        )
+    for name, budget, sampler in fit_each(denoiser, budgets, truth, execution, stage):
+        found[name] = sampler
         run = ds.sample(denoiser, latents=truth.latents, cond=truth.cond, sampler=sampler, execution=execution)
         error = truth.error_of(run.x)
         if keep:
@@ -214,8 +200,8 @@ def _compare(
     samplers = default_samplers(*moments(truth), *chosen) | found
     plan = plan_runs(samplers, budgets)
     err.print(
-        f"{len(plan.runs)} runs, {plan.nfe:,} evaluations of {len(seeds)} samples: at the speed of the {truth.nfe} for "
-        f"the reference, about {duration(math.ceil(plan.nfe * each))}"
+        f"{len(plan.runs)} runs, {plan.nfe:,} evaluations of {len(seeds)} samples: about "
+        f"{duration(math.ceil(plan.nfe * each))}, if they are as fast as the {truth.nfe} of the reference"
     )
     stage("measuring")
     batch, device = problem.execution.batch_size, problem.execution.device

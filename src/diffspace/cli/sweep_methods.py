@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import diffspace as ds
 from diffspace._shapes import Tensor
 from diffspace.cli.console import Stages
+from diffspace.cli.fitting import exact_ends, fit_each
 from diffspace.config import build, from_text, split_list, to_text
 from diffspace.interop.diffusers.runs import SCHEDULERS, run_scheduler, scheduler_cost
 from diffspace.metrics.sweep import TARGET
@@ -18,15 +19,7 @@ from diffspace.protocols import Cond, Denoiser
 from diffspace.sampler_files import find_sampler, load_samplers
 from diffspace.sampling import initial_latents
 from diffspace.sampling.driver import make_grid
-from diffspace.solverlab import (
-    REFERENCE_SAMPLER,
-    compare_solvers,
-    default_samplers,
-    fit_solver,
-    moments,
-    recommend,
-    reference,
-)
+from diffspace.solverlab import compare_solvers, default_samplers, moments, recommend
 from diffspace.solverlab.compare import within_budget
 
 RECOMMENDED, FITTED, DIFFUSERS = "recommended", "fitted", "diffusers"
@@ -114,10 +107,7 @@ class Calibration:
             stage: told what is under way.
         """
         stage("exact paths of the calibration")
-        sampler = REFERENCE_SAMPLER.with_num_steps(self.steps)
-        progress = stage.steps(len(self.seeds), execution.batch_size or len(self.seeds))
-        kept = dataclasses.replace(execution, trajectory=True, progress=progress)
-        truth = reference(denoiser, seeds=self.seeds, shape=shape, cond=self.cond, sampler=sampler, execution=kept)
+        truth = exact_ends(denoiser, self.seeds, self.cond, self.steps, execution, stage, shape=shape, trajectory=True)
         if budgets := wanted.get(RECOMMENDED):
             stage("recommending")
             samplers = default_samplers(*moments(truth), self.solvers, self.families)
@@ -126,16 +116,9 @@ class Calibration:
                 denoiser, truth, samplers, budgets, batch_size=batch, device=device, progress=stage.show
             )
             yield from ((f"{RECOMMENDED}-{choice.budget}", choice.row.sampler) for choice in recommend(compared))
-        for budget in wanted.get(FITTED, ()):
-            stage(f"fitting to NFE {budget}")
-            sampler = fit_solver(
-                denoiser,
-                budget,
-                truth,
-                batch_size=execution.batch_size,
-                progress=lambda i, iterations, rms: stage.show(i, iterations, f"RMS {rms:.2e}"),
-            )
-            yield f"{FITTED}-{budget}", sampler
+        yield from (
+            (name, sampler) for name, _, sampler in fit_each(denoiser, wanted.get(FITTED, ()), truth, execution, stage)
+        )
 
 
 @dataclass(frozen=True)

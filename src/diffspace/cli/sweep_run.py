@@ -15,6 +15,7 @@ import diffspace as ds
 from diffspace.checks import first_line
 from diffspace.cli.console import Stages
 from diffspace.cli.drawing import identity
+from diffspace.cli.fitting import exact_ends
 from diffspace.cli.guided import guide_model
 from diffspace.cli.output import write_json
 from diffspace.cli.scores.quality import Measure
@@ -25,7 +26,7 @@ from diffspace.metrics.evaluation import as_ranges
 from diffspace.metrics.sweep import TARGET, TARGET_NFE, SweepPoint
 from diffspace.protocols import Cond, Denoiser
 from diffspace.sampling.driver import make_grid
-from diffspace.solverlab import REFERENCE_SAMPLER, Reference
+from diffspace.solverlab import Reference
 
 FORMAT = "diffspace sweep 1"
 _ENDS = 64  # of the first seeds, the samples whose distance from the end points is measured
@@ -184,14 +185,9 @@ class SweepRun:
         """Those of the first seeds."""
         self.stage("end points of the ODE")
         seeds, execution = self.request.seeds[:_ENDS], self.request.execution
-        return ds.reference(
-            denoiser,
-            seeds=seeds,
-            shape=self.model.sample_shape,
-            cond=rows_of(cond, slice(len(seeds))),
-            sampler=REFERENCE_SAMPLER.with_num_steps(self.request.reference_steps),
-            execution=replace(execution, progress=self.stage.steps(len(seeds), execution.batch_size or len(seeds))),
-        )
+        some = rows_of(cond, slice(len(seeds)))
+        shape, steps = self.model.sample_shape, self.request.reference_steps
+        return exact_ends(denoiser, seeds, some, steps, execution, self.stage, shape=shape)
 
     def _point(self, candidate: Candidate, guidance: str, cond: Cond | None, truth: Reference | None) -> SweepPoint:
         """Draw, time and score the samples of a candidate."""
