@@ -56,8 +56,8 @@ class UNet(ConditionedNetwork):
         augment_dim: length of the condition "augment", (B, augment_dim).
         image_channels: channels of the condition "image", (B, image_channels, *sides), which is required and
             concatenated to x.
-        encoder_type: what every level on the way down receives of the input: "standard" nothing; "skip" the input
-            itself, resampled, by a 1×1 convolution; "residual" the features of the level above, by a resampling
+        encoder_type: what lower levels receive of the input: "standard" nothing, "skip" itself, "residual" features.
+            "skip" resamples it, for a 1×1 convolution; "residual" are those of the level above, by a resampling
             convolution. None for that of the architecture: "residual" for NCSN++, else "standard".
         decoder_type: "standard" for an output of the finest level; "skip" for the sum of those of all, resampled.
         conditioning: further conditions by name, each a `Condition`. Images are concatenated to x, enlarged to its

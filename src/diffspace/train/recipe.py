@@ -242,7 +242,7 @@ class Recipe:
 
 
 def _commented(text: str, config: Mapping[str, Any]) -> str:
-    """YAML of a recipe with a comment at each key that its part explains."""
+    """YAML of a recipe with a comment at each key that its part explains: the first sentence."""
     parts: dict[str, Any] = {"": Recipe, "data": DataRecipe}
     for key, family in (("network", "network"), ("preconditioning", "preconditioning"), ("noise", "noise")):
         parts[key] = find(family, config[key]["kind"], config[key].get("class", ""))
@@ -255,7 +255,7 @@ def _commented(text: str, config: Mapping[str, Any]) -> str:
         if found := re.match(r"( *)(\w+):", line):
             section = section if found[1] else found[2]
             said = known.get(section if found[1] else "", {}).get(found[2])
-        lines.append(f"{line:<30} # {said.rstrip('.')}" if said else line)
+        lines.append(f"{line:<30} # {said.partition('. ')[0].rstrip('.')}" if said else line)
     return "\n".join(lines) + "\n"
 
 
