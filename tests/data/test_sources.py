@@ -54,6 +54,9 @@ def test_a_path_that_does_not_exist(tmp_path: Path) -> None:
     (tmp_path / "x.csv").touch()
     with pytest.raises(ValueError, match=r"x\.csv is neither a folder of images nor a file of a known kind: \.zip"):
         load_data(tmp_path / "x.csv")
+    (tmp_path / "mine.yaml").touch()
+    with pytest.raises(ValueError, match=r"mine\.yaml is a recipe, not data; give it to `diffspace train` as --recipe"):
+        load_data(tmp_path / "mine.yaml")
 
 
 def test_options_that_do_not_apply(tmp_path: Path) -> None:

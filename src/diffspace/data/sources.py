@@ -115,6 +115,8 @@ def _kind(spec: str | Path) -> type:
             return CifarArchive
         if "idx3" in name:
             return IdxImages
+    if path.is_file() and path.suffix in (".yaml", ".yml"):
+        raise ValueError(f"data: {spec} is a recipe, not data; give it to `diffspace train` as --recipe {spec}")
     if path.exists():
         raise ValueError(
             f"data: {spec} is neither a folder of images nor a file of a known kind: "
