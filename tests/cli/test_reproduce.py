@@ -27,7 +27,11 @@ from diffspace.reproduction.store import FILE
 def test_wrong_requests(tmp_path, capsys, words, said):
     for name, file, text in (
         ("there", "own.txt", "mine"),
-        ("other", FILE, '{"format": "diffspace reproduce 1", "facts": {"scale": 1}, "seconds": 1.0, "measured": {}}'),
+        (
+            "other",
+            FILE,
+            '{"format": "diffspace reproduce 1", "facts": {"scale": 1}, "seconds": [1.0, 1.0], "measured": {}}',
+        ),
     ):
         (tmp_path / name).mkdir()
         (tmp_path / name / file).write_text(text)
@@ -59,7 +63,7 @@ def test_a_quick_run_that_was_killed_gives_the_same_report(tmp_path):
     one, other = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("whole", "killed"))
     assert one == other
     files = {path.name for path in (tmp_path / "whole").iterdir()}
-    assert {"index.html", "reproduce.md", "claims.csv", "tuning-light.png", "tuning-dark.png", "tuning.csv"} <= files
+    assert {"index.html", "reproduce.md", "claims.csv", "images", "tuning.csv"} <= files
 
 
 @pytest.mark.slow

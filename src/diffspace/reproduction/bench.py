@@ -108,12 +108,12 @@ class Bench:
             trainer = make_trainer(recipe, make_denoiser(recipe, data), Processes(torch.device("cpu")))
             if weight is not None:
                 trainer.loss.weight = weight  # a recipe has the weight of its preconditioning
-            began, total = time.perf_counter(), 0.0
+            began, total = time.process_time(), 0.0
             for step in trainer.run(batches(data, recipe.batch_size, seed)):
                 total += float(step.loss)
                 if step.step % _SHOWN == 0:
                     self.show(f"training {key}", step.images, images)
-            notes = {"seconds": time.perf_counter() - began, "images": trainer.images, "steps": trainer.step}
+            notes = {"seconds": time.process_time() - began, "images": trainer.images, "steps": trainer.step}
             notes |= {"mean_loss": total / trainer.step}
             average = trainer.averages[0].module
             return Model(average, data.transform, data.class_names, notes, data.class_counts), notes

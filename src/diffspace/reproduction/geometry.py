@@ -17,7 +17,7 @@ from diffspace.solverlab.end_points import mean_squares
 from diffspace.studies import strange_process
 from diffspace.studies.flows import spread_times
 
-_FINE, _RHOS = 128, (1.0, 3.0, 7.0)
+_FINE, _RHOS = 200, (1.0, 3.0, 7.0)
 
 
 def geometry(bench: Bench, model: Model) -> dict[str, Any]:

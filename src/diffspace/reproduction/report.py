@@ -11,15 +11,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from diffspace.figures.article.entry import write_picture, write_table
+from diffspace.figures.article.entry import Picture, write_table
 from diffspace.figures.article.page import CSS
-from diffspace.files import write_text
+from diffspace.figures.style import THEMES, new_figure, using
+from diffspace.files import atomic_path, write_text, writing
 from diffspace.reproduction.claims import RULE, Claim, mean_of
 from diffspace.reproduction.pictures import pictures
 from diffspace.reproduction.scale import Scale
 
 Rows = Sequence[Mapping[str, Any]]
 
+_PICTURES = "images/reproduce"
 _PAPER = {"A": "2.48", "D": "2.09", "E": "1.88", "F": "1.79"}
 _WHAT = {
     "A": "VP's preconditioning, noise distribution and weight",
@@ -39,7 +41,7 @@ class Run:
         results: the rows of each part.
         claims: the statements with their verdicts.
         real: the score of real training items, by data set.
-        seconds: of computing, of all its sessions.
+        seconds: of all its sessions: on the wall, and of the processor.
         threads: of torch.
         notes: what was left out.
     """
@@ -49,7 +51,7 @@ class Run:
     results: Mapping[str, Rows]
     claims: Sequence[Claim]
     real: Mapping[str, float]
-    seconds: float
+    seconds: tuple[float, float]
     threads: int
     notes: Sequence[str]
 
@@ -61,13 +63,15 @@ class _Section:
     table: tuple[Sequence[str], Sequence[Sequence[str]]] | None = None
     picture: str = ""
     caption: str = ""
+    command: str = ""
 
 
 def write_report(run: Run, folder: Path) -> list[Path]:
-    """Write index.html, reproduce.md, claims.csv, results.json, and the pictures of all parts with their CSV."""
+    """Write index.html, reproduce.md, claims.csv, results.json, and a picture and a CSV of each part."""
     drawn = pictures(run.results, run.real)
     for name, picture in drawn.items():
-        write_picture(picture, folder, name, formats=("png",))
+        _draw(picture, folder, name)
+        write_table(folder / f"{name}.csv", picture.tables[""])
     sections = _sections(run, {name: picture.caption for name, picture in drawn.items()})
     write_table(folder / "claims.csv", {key: [getattr(c, key) for c in run.claims] for key in Claim.__annotations__})
     record = {"scale": run.name, "real": run.real, "claims": [asdict(c) for c in run.claims], "results": run.results}
@@ -77,19 +81,32 @@ def write_report(run: Run, folder: Path) -> list[Path]:
     return [folder / name for name in ("index.html", "reproduce.md", "claims.csv", "results.json")]
 
 
+def _draw(picture: Picture, folder: Path, name: str) -> None:
+    """The picture in both themes, where documentation has them: NAME.png and dark/NAME.png."""
+    for theme in THEMES:
+        path = folder / _PICTURES / ("dark" if theme == "dark" else "") / f"{name}.png"
+        with using(theme), writing(folder):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            figure = new_figure(picture.width, picture.height)
+            picture.draw(figure)
+            with atomic_path(path) as temporary:
+                figure.savefig(temporary, format="png", dpi=160)
+
+
 def _sections(run: Run, captions: Mapping[str, str]) -> list[_Section]:
     count = Counter(claim.verdict for claim in run.claims)
     verdicts = ", ".join(f"{count[verdict]} {verdict}" for verdict in ("shown", "not shown", "cannot tell"))
-    minutes = f"{run.seconds / 60:.0f} minutes on {run.threads} thread{'s' if run.threads > 1 else ''}"
+    wall, cpu = (f"{seconds / 60:.0f}" for seconds in run.seconds)
+    minutes = f"{wall} minutes, {cpu} of them the processor's, on {run.threads} thread{'s' if run.threads > 1 else ''}"
     text = (
-        f"What the paper and the article claim of large networks, tried with small ones: `diffspace reproduce "
-        f"--{run.name}`, {minutes}. {len(run.claims)} statements: {verdicts}. {RULE} A statement that is not shown "
+        f"What the paper and the article claim of large networks, tried with small ones, in {minutes}. "
+        f"{len(run.claims)} statements: {verdicts}. {RULE} A statement that is not shown "
         "here may hold at large scale: these are networks of about a hundred thousand parameters, trained for a "
         "minute, on images of 8×8 or 28×28. With this many statements, one is expected to be called shown by chance."
     )
-    if run.name == "default":
-        text = text.replace(" --default", "")
-    found = [_Section("The paper's claims at small scale", text + "".join(f" {note}." for note in run.notes))]
+    text += "".join(f" {note}." for note in run.notes)
+    command = "diffspace reproduce" + ("" if run.name == "default" else f" --{run.name}")
+    found = [_Section("The paper's claims at small scale", text, command=command)]
     headings = ("statement", "paper", "here", "verdict", "how sure")
     for part, rows in run.results.items():
         claims = [c for c in run.claims if c.part.split(",")[0] == part]
@@ -117,8 +134,9 @@ _DESCRIBED = {
         "Table 2: training, step by step",
         "Configurations A, D, E and F for VP, conditional on the class; B and C, the paper's hyperparameters and "
         "capacity, are held equal: all have the same network, optimizer, length and average. {seeds} seeds each, mean "
-        "± spread; the longest training took {longest} s. The score is the Fréchet distance of {samples} samples to "
-        "held-out data, in the features of a classifier of the training part; as many training items score {real}. "
+        "± spread; the longest training took {longest} s of processor time. The score is the Fréchet distance "
+        "of {samples} samples to held-out data, in the features of a classifier of the training part; as many training "
+        "items score {real}. "
         "Sampling is the paper's with 18 steps of Heun, NFE 35, and for stochastic sampling its parameters of CIFAR-10 "
         "with VP, moved to these data. In D the weight and the noise are VP's. The paper's column is FID of "
         "conditional CIFAR-10 with VP, deterministic; of C it is 2.08.",
@@ -134,8 +152,8 @@ _DESCRIBED = {
     "figure4": (
         "Figure 4: stochastic sampling",
         "The imperfect network is configuration E after {short_images} images, the good one after {long_images}. "
-        "S_tmin, S_tmax and S_noise are those of ImageNet-64 (0.05, 50, 1.003), moved to these data. Scores of "
-        "{samples} samples.",
+        "S_tmin, S_tmax and S_noise are those of ImageNet-64 (0.05, 50, 1.003), moved to these data. S_churn/N "
+        "above √2 − 1 has no further effect. Scores of {samples} samples.",
     ),
     "tuning": (
         "Tables 4 and 5: the four parameters of the noise",
@@ -185,8 +203,10 @@ def _as_html(sections: Sequence[_Section]) -> str:
             parts.append(f"<{level}>{html.escape(section.title)}</{level}>")
         if section.text:
             parts.append(f"<p>{_emphasised(html.escape(section.text))}</p>")
+        if section.command:
+            parts.append(f"<p><code>{html.escape(section.command)}</code></p>")
         if section.picture:
-            light, dark = (f"{section.picture}-{theme}.png" for theme in ("light", "dark"))
+            light, dark = (f"{_PICTURES}/{inner}{section.picture}.png" for inner in ("", "dark/"))
             caption = html.escape(section.caption)
             image = f'<img src="{light}" alt="{caption}">'
             source = f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
@@ -216,15 +236,16 @@ def _emphasised(text: str) -> str:
 
 
 def _as_markdown(sections: Sequence[_Section]) -> str:
-    """With pictures in images/reproduce/ beside the page, and in images/reproduce/dark/."""
     parts = []
     for k, section in enumerate(sections):
         if section.title:
             parts.append(f"{'#' if k == 0 else '##'} {section.title}")
         if section.text:
             parts.append(section.text)
+        if section.command:
+            parts.append(f"```bash\n# not run in tests: it takes minutes\n{section.command}\n```")
         if section.picture:
-            parts.append(f"![{section.caption}](images/reproduce/{section.picture}.png)")
+            parts.append(f"![{section.caption}]({_PICTURES}/{section.picture}.png)")
         if section.table:
             headings, rows = section.table
             lines = [headings, ["---"] * len(headings), *rows]

@@ -30,18 +30,18 @@ class Scale:
 
     sources: tuple[str, ...] = ("digits",)
     seeds: int = 3
-    images: Mapping[str, int] = field(default_factory=lambda: {"digits": 20_000, "mnist-5k": 12_000})
+    images: Mapping[str, int] = field(default_factory=lambda: {"digits": 40_000, "mnist-5k": 8_000})
     few: int = 200
-    few_images: int = 10_000
-    short_images: int = 3_000
-    long_images: int = 50_000
-    samples: int = 300
+    few_images: int = 20_000
+    short_images: int = 8_000
+    long_images: int = 100_000
+    samples: int = 500
     ends: int = 64
-    reference_steps: int = 128
-    budgets: tuple[int, ...] = (5, 9, 17, 35, 71)
-    churns: tuple[float, ...] = (0.0, 10.0, 20.0, 40.0, 80.0)
+    reference_steps: int = 200
+    budgets: tuple[int, ...] = (5, 9, 17, 35, 71, 141)
+    churns: tuple[float, ...] = (0.0, 1.0, 2.0, 5.0, 10.0, 15.0)
     churn_steps: tuple[int, ...] = (9, 18, 36)
-    trials: int = 12
+    trials: int = 16
 
 
 SCALES: Mapping[str, Scale] = MappingProxyType(
@@ -56,7 +56,7 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
             ends=16,
             reference_steps=32,
             budgets=(5, 11),
-            churns=(0.0, 40.0),
+            churns=(0.0, 2.0),
             churn_steps=(4, 8),
             trials=3,
         ),
@@ -64,7 +64,7 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
         "full": replace(
             Scale(),
             sources=("digits", "mnist-5k"),
-            images={"digits": 60_000, "mnist-5k": 12_000},
+            images={"digits": 60_000, "mnist-5k": 8_000},
             few_images=30_000,
             long_images=200_000,
             samples=1000,

@@ -47,7 +47,7 @@ def facts_of(scale: Scale) -> dict[str, Any]:
 class Store:
     """Measurements by key in one file of JSON, and trained models in folders beside it.
 
-    `seconds` is the time of all sessions up to the last measurement.
+    `seconds` is the time of all sessions up to the last measurement, `cpu_seconds` that of the processor.
 
     Args:
         folder: where; it exists.
@@ -60,14 +60,15 @@ class Store:
     def __init__(self, folder: Path, facts: Mapping[str, Any], overwrite: bool = False) -> None:
         self.folder, self.facts = folder, dict(facts)
         self.measured: dict[str, Any] = {}
-        self._began, self.seconds = time.perf_counter(), 0.0
+        self._now = time.perf_counter(), time.process_time()
+        self.seconds = self.cpu_seconds = 0.0
         path = folder / FILE
         if overwrite:
             with writing(folder):
                 shutil.rmtree(folder / "models", ignore_errors=True)
                 path.unlink(missing_ok=True)
         elif path.is_file():
-            record = read_json(path, format=str, facts=dict, seconds=float, measured=dict)
+            record = read_json(path, format=str, facts=dict, seconds=list, measured=dict)
             if record["format"] != FORMAT:
                 raise ValueError(f"--out: {path} is of another version, {record['format']!r:.60}; add --overwrite")
             there = record["facts"]
@@ -78,15 +79,17 @@ class Store:
                 raise ValueError(
                     f"--out: {folder} has a run of another kind: {pair}; add --overwrite, or choose another"
                 )
-            self.measured, self.seconds = record["measured"], record["seconds"]
+            self.measured, (self.seconds, self.cpu_seconds) = record["measured"], record["seconds"]
 
     def once(self, key: str, compute: Callable[[], Any]) -> Any:
         """The measurement of this key, in JSON types: the kept one, else computed now and kept."""
         if key not in self.measured:
             self.measured[key] = json.loads(json.dumps(compute(), allow_nan=False))
-            now = time.perf_counter()
-            self.seconds, self._began = self.seconds + now - self._began, now
-            record = {"format": FORMAT, "facts": self.facts, "seconds": self.seconds, "measured": self.measured}
+            before, self._now = self._now, (time.perf_counter(), time.process_time())
+            self.seconds += self._now[0] - before[0]
+            self.cpu_seconds += self._now[1] - before[1]
+            spent = [self.seconds, self.cpu_seconds]
+            record = {"format": FORMAT, "facts": self.facts, "seconds": spent, "measured": self.measured}
             write_text(self.folder / FILE, json.dumps(record, ensure_ascii=False) + "\n")
         return self.measured[key]
 
