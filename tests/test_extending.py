@@ -1,4 +1,4 @@
-"""The package of docs/extending.md, as if it were installed: in Python, in a recipe, on the command line, in a folder.
+"""The package of docs/extending*.md, as if it were installed: in Python, in a recipe, on the command line, in a folder.
 
 And that nothing is imported because a file says so.
 """
@@ -20,7 +20,8 @@ import diffspace as ds
 from diffspace import parts
 from diffspace.cli.app import main
 
-PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = [DOCS / f"extending{name}.md" for name in ("", "-network", "-package")]
 FILE = re.compile(r"^```\w+\n# file: (\S+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 USE = """
@@ -48,7 +49,7 @@ def installed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("otherlab")
     site = folder / "site"
     site.mkdir()
-    for name, text in FILE.findall(PAGE.read_text(encoding="utf-8")):
+    for name, text in FILE.findall("".join(page.read_text(encoding="utf-8") for page in PAGES)):
         (site / Path(name).name).write_text(text, encoding="utf-8")
     project = tomllib.loads((site / "pyproject.toml").read_text())["project"]
     metadata = site / f"{project['name']}-{project['version']}.dist-info"

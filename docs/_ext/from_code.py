@@ -195,9 +195,15 @@ def resolve_source_links(app: Any, doctree: nodes.Node, docname: str) -> None:
         link.replace_self(nodes.paragraph("", "", reference, classes=["source-of"]))
 
 
+def without_marks(app: Any, docname: str, source: list[str]) -> None:
+    """What tests have to know of a block, readers need not: `# not run in tests: reason` is shown as `# reason`."""
+    source[0] = re.sub(r"^# not run in tests: ", "# ", source[0], flags=re.MULTILINE)
+
+
 def setup(app: Any) -> dict[str, Any]:
     app.add_node(source_link)
     app.add_directive("literalinclude", Excerpt, override=True)
+    app.connect("source-read", without_marks)
     app.connect("doctree-resolved", resolve_source_links)
     app.add_directive("public-names", PublicNames)
     app.add_directive("every-command", EveryCommand)

@@ -1,6 +1,6 @@
 """What conditions are worth, by commands alone: parameters of signals and volumes, digits enlarged and completed.
 
-docs/conditions.md has the figures that this prints; each training takes minutes of one core.
+docs/conditions-measured.md has the figures that this prints; each training takes minutes of one core.
 """
 
 from pathlib import Path

@@ -80,7 +80,7 @@ def test_all_figures_are_drawn_in_both_themes_with_their_numbers(tmp_path):
 
 
 def test_the_guide_shows_every_figure():
-    text = (Path(__file__).parents[2] / "docs" / "figures.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "figures-list.md").read_text(encoding="utf-8")
     for entry in ENTRIES:
         assert f"images/figures/{entry.name}.png" in text
         assert f"`{entry.name}`" in text
