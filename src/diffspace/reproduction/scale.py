@@ -31,10 +31,10 @@ class Scale:
     sources: tuple[str, ...] = ("digits",)
     seeds: int = 3
     images: Mapping[str, int] = field(default_factory=lambda: {"digits": 40_000, "mnist-5k": 8_000})
-    few: int = 200
-    few_images: int = 20_000
+    few: int = 100
+    few_images: int = 40_000
     short_images: int = 8_000
-    long_images: int = 100_000
+    long_images: int = 80_000
     samples: int = 500
     ends: int = 64
     reference_steps: int = 200
@@ -65,7 +65,7 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
             Scale(),
             sources=("digits", "mnist-5k"),
             images={"digits": 60_000, "mnist-5k": 8_000},
-            few_images=30_000,
+            few_images=80_000,
             long_images=200_000,
             samples=1000,
             ends=128,
