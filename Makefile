@@ -7,7 +7,7 @@ USABLE := $(VENV)/.usable
 DOCUMENTING := $(VENV)/.documenting
 MATHJAX := build/mathjax-3.2.2
 
-.PHONY: setup demo test test-hostile test-slow coverage lint docs bench clean
+.PHONY: setup demo test test-hostile test-slow coverage lint docs gallery bench clean
 
 setup: $(INSTALLED)
 
@@ -63,6 +63,15 @@ $(MATHJAX):
 # build/docs/index.html; warnings are errors.
 docs: $(DOCUMENTING) $(MATHJAX)
 	MATHJAX=$(CURDIR)/$(MATHJAX) OMP_NUM_THREADS=1 $(BIN)/sphinx-build -q -W --keep-going docs build/docs
+
+# Trains the small models that examples of the gallery load; ten minutes. Running the examples is part of docs.
+gallery: $(INSTALLED)
+	rm -rf examples/gallery/models examples/gallery/runs
+	mkdir examples/gallery/models
+	(cd examples/gallery && for e in own_icons signals volumes super_resolution; do \
+	  MPLBACKEND=agg $(abspath $(BIN))/python plot_$$e.py || exit 1; done && rm -r runs)
+	PYTHONPATH=tests/support $(BIN)/python -c "from pathlib import Path; import diffspace as ds; import reference_pickle as r; \
+	  r.write_snapshot(Path('examples/gallery/models/reference.pkl'), ds.load('examples/gallery/models/icons').denoiser)"
 
 bench: $(INSTALLED)
 	for b in benchmarks/*.py; do echo "# $$b"; $(BIN)/python $$b || exit 1; done

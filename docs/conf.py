@@ -13,6 +13,7 @@ import jaxtyping  # noqa: F401 - imported before diffspace, it puts shapes into 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 from docutils.nodes import SkipNode
+from pictures import Figures
 
 import diffspace
 
@@ -25,6 +26,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
+    "sphinx_gallery.gen_gallery",
     "from_code",
     "pictures",
 ]
@@ -46,6 +48,21 @@ maximum_signature_line_length = 88
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 viewcode_line_numbers = True
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples/gallery",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"/plot_",
+    "image_scrapers": ("matplotlib", Figures()),
+    "within_subsection_order": "ExampleTitleSortKey",
+    "abort_on_example_error": True,
+    "capture_repr": (),
+    "download_all_examples": False,
+    "min_reported_time": float("inf"),
+    "write_computation_times": False,
+    "show_signature": False,
+    "copyfile_regex": r"",
+}
 
 html_theme = "furo"
 html_title = f"diffspace {release}"

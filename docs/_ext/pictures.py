@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from matplotlib.figure import Figure
 from sphinx.transforms import SphinxTransform
 
 
@@ -26,6 +27,26 @@ class Themes(SphinxTransform):
             image["classes"].append("only-light")
             copy["classes"].append("only-dark")
             image.parent.insert(image.parent.index(image) + 1, copy)
+
+
+class Figures:
+    """Shows the figures of diffspace in the gallery: those that a variable of a block holds, each once."""
+
+    def __repr__(self) -> str:  # part of the configuration, whose changes rebuild the pages
+        return "Figures()"
+
+    def __call__(self, block: Any, block_vars: dict[str, Any], gallery_conf: dict[str, Any]) -> str:
+        from sphinx_gallery.scrapers import figure_rst
+
+        paths = []
+        for figure in block_vars["example_globals"].values():
+            # those of pyplot have numbers, and are shown by sphinx-gallery itself
+            if not isinstance(figure, Figure) or hasattr(figure, "number") or hasattr(figure, "in_gallery"):
+                continue
+            paths.append(next(block_vars["image_path_iterator"]))
+            figure.savefig(paths[-1], dpi=110)
+            figure.in_gallery = True
+        return figure_rst(paths, gallery_conf["src_dir"]) if paths else ""
 
 
 def setup(app: Any) -> dict[str, Any]:

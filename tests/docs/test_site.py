@@ -48,6 +48,14 @@ def test_names_in_the_text_exist(page):
                 thing = importlib.import_module(f"{thing.__name__}.{part}")
 
 
+def test_examples_of_the_gallery_find_their_models():
+    """Where one is missing, the example trains for minutes while the site is built."""
+    gallery = ROOT / "examples" / "gallery"
+    for example in gallery.glob("plot_*.py"):
+        for model in re.findall(r'"(models/[\w./-]+)"', example.read_text(encoding="utf-8")):
+            assert (gallery / model).exists(), f"{example.name}: {model}; make gallery"
+
+
 @pytest.mark.skipif(not (BUILT / "index.html").exists(), reason="the site is not built: make docs")
 def test_built_pages_fetch_nothing_from_outside():
     outside = re.compile(r"""<(?:script|link|img|iframe|source)\b[^>]*\b(?:src|href)=["'](?:https?:)?//[^"']*""")
