@@ -84,6 +84,7 @@ def test_samples_are_kept_where_that_is_asked_for(points_run, alone, tmp_path):
         np.testing.assert_array_equal(arrays["x"][:16], expected.numpy())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="starts processes as POSIX does")
 def test_two_processes_score_as_one(points_run, alone):
     assert scores_of(points_run, "--processes", "2", "--device", "cpu") == alone
