@@ -78,7 +78,8 @@ def _draw_figure2(rows: Rows, real: Mapping[str, float], figure: Figure) -> None
             axes[0, k].plot(nfes, [fmean(row["squares"]) ** 0.5 for row in points], label=line, **_style(j))
             axes[1, k].errorbar(nfes, [row["frechet"] for row in points], _errors(points), elinewidth=0.8, **_style(j))
         for ax in axes[:, k]:
-            nfe_axes(ax, [row["nfe"] for row in own], "")
+            nfe_axes(ax, [], "")
+            ax.set_xticks(nfes, [str(nfe) for nfe in nfes])
             ax.set_xlabel("NFE" if ax is axes[1, k] else "")
         _bound(axes[1, k], [row["frechet"] for row in rows], next(iter(real.values()), None))
         axes[0, k].set_title(name)
