@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
-from diffspace.reproduction import SCALES, Store
+from diffspace.reproduction import SCALES, Store, measure
+from diffspace.reproduction.bench import Bench
 from diffspace.reproduction.store import FILE, facts_of
 
 FACTS = {"scale": {"seeds": 3}, "code": "abc"}
@@ -49,3 +52,13 @@ def test_facts_name_the_scale_and_the_code():
     assert quick["code"] == default["code"]
     assert quick["scale"] != default["scale"]
     assert facts_of(SCALES["quick"]) == quick
+
+
+def test_the_search_alone_is_left_out_without_its_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    notes: list[str] = []
+    assert measure(["tuning"], {"digits": object.__new__(Bench)}, notes.append) == {}
+    assert notes == [
+        "tuning is left out: the search for S_churn, S_tmin, S_tmax and S_noise requires the package optuna, which is "
+        "not installed: pip install optuna"
+    ]
