@@ -21,7 +21,7 @@ $(USABLE): pyproject.toml constraints.txt
 	test -e $(INSTALLED) || { $(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cli]'; }
 	touch $@
 
-# Four minutes on two idle cores. Trains once; the pictures, the scores and the report are made anew each time.
+# Less than five minutes on two idle cores. Trains once; the pictures, the scores and the report are made anew each time.
 demo: runs/digits/model.safetensors
 	$(BIN)/diffspace sample runs/digits --class 0,1,2,3,4,5,6,7,8,9 --seeds 0-99 --columns 10 --out runs/digits/samples.png --overwrite
 	$(BIN)/diffspace evaluate runs/digits
