@@ -17,7 +17,7 @@ from diffspace import (
     sample,
 )
 from diffspace.sampling import AdamsBashforth, Execution, FittedSolver
-from diffspace.solverlab import REFERENCE_SAMPLER, fit_solver, optimize_steps, reference
+from diffspace.solverlab import REFERENCE_SAMPLER, fit_multistep, optimize_steps, reference
 
 
 def ring(count=8, std=0.1, turn=0.0):
@@ -54,7 +54,7 @@ def unseen():
 
 @pytest.fixture(scope="module")
 def fitted(calibration):
-    return fit_solver(ring(), 8, calibration, iterations=6)
+    return fit_multistep(ring(), 8, calibration, iterations=6)
 
 
 def test_fitted_weights_win_over_every_analytic_choice_on_unseen_seeds(fitted, unseen):
@@ -92,7 +92,7 @@ def test_optimised_steps_lower_the_error_on_unseen_seeds(calibration, unseen, so
 
 
 def test_a_ridge_without_bound_leaves_the_analytic_weights(calibration):
-    stiff = fit_solver(ring(), 6, calibration, iterations=0, ridge=1e12)
+    stiff = fit_multistep(ring(), 6, calibration, iterations=0, ridge=1e12)
     x = sample(ring(), latents=calibration.latents[:16], sampler=stiff).x
     analytic = sample(ring(), latents=calibration.latents[:16], solver=AdamsBashforth(3), steps=stiff.steps).x
     torch.testing.assert_close(x, analytic, rtol=0, atol=1e-6)
@@ -106,7 +106,7 @@ def test_on_a_gaussian_few_evaluations_are_enough():
         return variances / (variances + sigma**2) * x
 
     truth = truth_of(gaussian, range(64), execution=Execution(trajectory=True))
-    fitted = fit_solver(gaussian, 4, truth, iterations=4, ridge=1e-12)
+    fitted = fit_multistep(gaussian, 4, truth, iterations=4, ridge=1e-12)
     latents = initial_latents(range(500, 540), (2,)).double()
     exact = latents * 80 * (variances / (variances + 80**2)).sqrt()
     assert float((sample(gaussian, latents=latents, sampler=fitted).x - exact).abs().max()) < 2e-4
@@ -140,7 +140,7 @@ def test_other_levels_are_refused(fitted):
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_one_and_two_evaluations(calibration, n):
-    fitted = fit_solver(ring(), n, calibration, iterations=3)
+    fitted = fit_multistep(ring(), n, calibration, iterations=3)
     result = sample(ring(), seeds=range(4), shape=(2,), sampler=fitted)
     assert result.nfe == n
     assert calibration.error_of(sample(ring(), latents=calibration.latents, sampler=fitted).x).rms < 0.8
@@ -155,7 +155,7 @@ def test_levels_stay_in_the_range_that_the_model_states(calibration):
             assert float(sigma) >= self.sigma_min
             return ring()(x, sigma)
 
-    fitted = fit_solver(Ranged(), 6, calibration, iterations=3)
+    fitted = fit_multistep(Ranged(), 6, calibration, iterations=3)
     assert fitted.steps.levels[-2] >= 0.2 * (1 - 1e-12)
     assert sample(Ranged(), seeds=[0], shape=(2,), sampler=fitted).nfe == 6
 
@@ -180,7 +180,7 @@ def test_levels_are_those_of_a_model_that_has_a_table():
         sampler=REFERENCE_SAMPLER.with_num_steps(100),
         execution=Execution(trajectory=True),
     )
-    fitted = fit_solver(model, 6, truth, iterations=2)
+    fitted = fit_multistep(model, 6, truth, iterations=2)
     levels = torch.tensor(fitted.steps.levels, dtype=torch.float64)
     assert torch.equal(choice.round_sigma(levels), levels)
     assert math.isfinite(float(sample(model, seeds=range(3), shape=(2,), sampler=fitted).x.sum()))
@@ -192,12 +192,12 @@ def test_conditions_reach_the_denoiser():
 
     cond = {"shift": torch.linspace(-1, 1, 64, dtype=torch.float64)[:, None].expand(64, 2)}
     truth = truth_of(shifted, range(64), cond=cond, execution=Execution(trajectory=True))
-    fitted = fit_solver(shifted, 8, truth, iterations=3)
+    fitted = fit_multistep(shifted, 8, truth, iterations=3)
     assert error(shifted, truth, sampler=fitted, cond=cond).median < 0.02
 
 
 def test_batches_make_no_difference(calibration):
-    whole, cut = (fit_solver(ring(), 3, calibration, iterations=1, batch_size=size) for size in (None, 37))
+    whole, cut = (fit_multistep(ring(), 3, calibration, iterations=1, batch_size=size) for size in (None, 37))
     assert whole.steps.levels == pytest.approx(cut.steps.levels)
     assert optimize_steps(ring(), Heun(), 2, calibration, iterations=1, batch_size=37).steps.num_steps == 2
 
@@ -215,7 +215,7 @@ def test_progress_is_told(calibration):
         (lambda: FittedSolver((1.0, 0.0), ((-1.0, 2.0),)), "weights: expected rows"),
         (lambda: FittedSolver((1.0, 0.0), ((math.nan,),)), "weights: expected finite"),
         (lambda: FittedSolver((0.5, 1.0), ((-1.0,),)), "levels"),
-        (lambda: fit_solver(ring(), 4, truth_of(ring(), [0])), "truth: has no trajectory"),
+        (lambda: fit_multistep(ring(), 4, truth_of(ring(), [0])), "truth: has no trajectory"),
         (lambda: optimize_steps(ring(), Heun(), 0, truth_of(ring(), [0])), "num_steps: .* got 0"),
     ],
 )

@@ -22,4 +22,9 @@ from diffspace.solverlab.end_points import (
     end_point_error as end_point_error,
     reference as reference,
 )
-from diffspace.solverlab.fit import fit_solver as fit_solver, optimize_steps as optimize_steps
+from diffspace.solverlab.fit import fit_multistep as fit_multistep, optimize_steps as optimize_steps
+from diffspace.solverlab.search import (
+    SolverSearch as SolverSearch,
+    fit_solver as fit_solver,
+    search_solver as search_solver,
+)

@@ -86,6 +86,12 @@ class Reference:
         mixed = ends[0] * ((1 + 2 * u) * (1 - u) ** 2) + ends[1] * (u * u * (3 - 2 * u))
         return mixed + slopes[0] * (h * u * (1 - u) ** 2) - slopes[1] * (h * u * u * (1 - u))
 
+    def rows(self, rows: slice) -> Reference:
+        """That of some of the samples."""
+        path = self.path and Trajectory(self.path.x[:, rows], self.path.denoised[:, rows])
+        cond = self.cond and {name: value[rows] for name, value in self.cond.items()}
+        return replace(self, latents=self.latents[rows], x=self.x[rows], cond=cond, path=path)
+
     def error_of(self, x: Float[Tensor, "batch *dims"]) -> EndPointError:
         """The distance of other end points from these."""
         return end_point_error(x.to(self.x), self.x)

@@ -1,8 +1,9 @@
-"""Steps and solvers found rather than guessed: the least error of end points for a denoiser and a budget.
+"""Steps and weights found rather than guessed: the least error of end points for a denoiser and a budget.
 
 Both searches move the noise levels by the method of Levenberg and Marquardt, with differences of whole runs as
 derivatives. A few samples that start near the boundary between two ends have errors far above all others; the loss
-Σ ln(1 + e²/c²), with c² three times the median of e², lets them count no more than their share.
+Σ ln(1 + e²/c²), with c² a multiple of the median of e², lets them count no more than their share. Which multiple is
+best depends on the problem (`search_solver` tries several).
 """
 
 from __future__ import annotations
@@ -27,9 +28,13 @@ Progress = Callable[[int, int, float], None]
 _MODES = 10  # how many cosines a change of the steps is made of, where there are more steps than that
 
 
-def _scale(squares: Tensor) -> float:
-    """c²."""
-    return 3 * float(squares.median()) + torch.finfo(torch.float64).tiny
+ROBUSTNESS = 3.0
+"""c² in units of the median of e²."""
+
+
+def _scale(squares: Tensor, robustness: float) -> float:
+    """c², which is not 0 where most errors are, as those of finite data can be."""
+    return robustness * float(squares.median()) + 1e-9 * float(squares.mean()) + torch.finfo(torch.float64).tiny
 
 
 class _Spacing:
@@ -63,7 +68,11 @@ class _Spacing:
 
 
 def _minimise(
-    residuals: Callable[[Tensor], Tensor], starts: list[Tensor], iterations: int, progress: Progress | None
+    residuals: Callable[[Tensor], Tensor],
+    starts: list[Tensor],
+    iterations: int,
+    robustness: float,
+    progress: Progress | None,
 ) -> Tensor:
     """Levenberg and Marquardt on the robust loss of residuals (B, …), from the best of some starts.
 
@@ -77,7 +86,7 @@ def _minimise(
     r = residuals(start)
     for i in range(iterations if n else 0):
         squares = mean_squares(r)
-        scale = _scale(squares)
+        scale = _scale(squares, robustness)
         loss = (squares / scale).log1p().mean()
         if progress is not None:
             progress(i, iterations, float(squares.mean().sqrt()))
@@ -87,6 +96,8 @@ def _minimise(
         trust = 1 / (1 + squares / scale)
         normal = torch.einsum("b,bdi,bdj->ij", trust, slopes, slopes).cpu()
         gradient = torch.einsum("b,bdi,bd->i", trust, slopes, flat).cpu()
+        if not (float(normal.diagonal().max()) > 0 and bool(torch.isfinite(normal).all())):
+            break  # no small change of the levels moves an end, or it moves one out of sight
         diagonal = normal.diagonal().diag() + 1e-12 * normal.diagonal().max() * torch.eye(
             len(at), dtype=torch.float64, device="cpu"
         )
@@ -120,6 +131,7 @@ def _find_levels(
     batch_size: int | None,
     iterations: int,
     progress: Progress | None,
+    robustness: float = ROBUSTNESS,
 ) -> tuple[float, ...]:
     """The N levels, and then 0, from which a solver ends nearest to `truth`, as `sample` will take them."""
     spacing, smooth = _Spacing(denoiser, truth, num_steps), Continuous(denoiser, batch_size)
@@ -127,7 +139,7 @@ def _find_levels(
     def residuals(free: Tensor) -> Tensor:
         return _end(smooth, truth, spacing.levels(free), make_solver()) - truth.x
 
-    return spacing.known(_minimise(residuals, spacing.starts(), iterations, progress))
+    return spacing.known(_minimise(residuals, spacing.starts(), iterations, robustness, progress))
 
 
 def optimize_steps(
@@ -167,8 +179,8 @@ class _Stagewise(UnscaledSolver):
     order = 1
     multistep = True
 
-    def __init__(self, truth: Reference, rows: slice, ridge: float) -> None:
-        self.truth, self.rows, self.ridge = truth, rows, ridge
+    def __init__(self, truth: Reference, rows: slice, ridge: float, robustness: float) -> None:
+        self.truth, self.rows, self.ridge, self.robustness = truth, rows, ridge, robustness
         self.table: list[tuple[float, ...]] = []
 
     def unscaled_step(self, x: Tensor, start: Point, end: Point, memory: tuple[Tensor, list[float]] | None) -> Step:
@@ -191,7 +203,7 @@ class _Stagewise(UnscaledSolver):
         change = target.new_zeros(past.shape[-1])
         for _ in range(4):
             squares = mean_squares(target - design @ change)
-            trust = 1 / (1 + squares / _scale(squares))
+            trust = 1 / (1 + squares / _scale(squares, self.robustness))
             weighted = (design * trust[:, None, None]).flatten(0, 1)
             normal = weighted.T @ design.flatten(0, 1)
             eye = torch.eye(len(change), dtype=normal.dtype, device=normal.device)
@@ -200,13 +212,14 @@ class _Stagewise(UnscaledSolver):
         return change
 
 
-def fit_solver(
+def fit_multistep(
     denoiser: Denoiser,
     num_steps: int,
     truth: Reference,
     *,
     iterations: int = 8,
     ridge: float = 1e-6,
+    robustness: float = ROBUSTNESS,
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Sampler:
@@ -214,19 +227,22 @@ def fit_solver(
 
     For given levels the weights are found in a single run, each row by least squares towards the exact paths, and the
     levels are moved so that what remains is least. Three quarters of the samples fit the weights during the search, all
-    judge the levels; in the end all fit. Judge the result on other seeds.
+    judge the levels; in the end all fit. `search_solver` judges the result on samples that it has not seen.
 
     Args:
         denoiser, num_steps, iterations, batch_size, progress: as in `optimize_steps`.
         truth: the exact paths of calibration seeds: `reference(…, execution=Execution(trajectory=True))`.
         ridge: how much the weights are drawn to the analytic ones, in units of the mean square of the ε_j.
+        robustness: c² of the loss, in units of the median of e².
     """
     if truth.path is None:
         raise ValueError("truth: has no trajectory; make it by reference(…, execution=Execution(trajectory=True))")
     some = slice(0, max(1, 3 * len(truth.x) // 4))
-    levels = _find_levels(
-        denoiser, num_steps, truth, lambda: _Stagewise(truth, some, ridge), batch_size, iterations, progress
-    )
-    fitting = _Stagewise(truth, slice(None), ridge)
+
+    def make_solver() -> Solver:
+        return _Stagewise(truth, some, ridge, robustness)
+
+    levels = _find_levels(denoiser, num_steps, truth, make_solver, batch_size, iterations, progress, robustness)
+    fitting = _Stagewise(truth, slice(None), ridge, robustness)
     _end(Continuous(denoiser, batch_size), truth, levels, fitting)
     return Sampler(GivenSteps(levels), FittedSolver(levels, tuple(fitting.table)))

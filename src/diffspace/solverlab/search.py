@@ -1,0 +1,192 @@
+"""A solver for a denoiser and a budget: what is best on new samples, of all that is known and that can be fitted."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from diffspace.checks import check_integer
+from diffspace.protocols import Denoiser
+from diffspace.sampling.sampler import Sampler
+from diffspace.solverlab.compare import Measurement, SolverComparison, compare_solvers, default_samplers, moments
+from diffspace.solverlab.end_points import Reference
+from diffspace.solverlab.fit import Progress, fit_multistep, optimize_steps
+
+ROBUSTNESSES = (3.0, 30.0, 300.0)
+"""c² of the losses that are tried, in units of the median of e²."""
+
+_RACE = 24  # samples on which all known samplers are tried
+_KEPT = 8  # of them that are judged, of each error
+_OPTIMISED = 2  # of them whose steps are optimised
+_FEW = 32  # samples
+_NOTHING = 1e-6  # an error, in units of the standard deviation of the data
+_DISAGREEMENT = 3.0  # of the error on new samples and that on those of the fit
+
+
+@dataclass(frozen=True, eq=False)
+class SolverSearch:
+    """What was tried for a budget, judged on samples that no fit has seen, and the choice.
+
+    `choice` has the least product of RMS and median: the first is that of few samples, those near a boundary between
+    two ends, the second of all others. `fit` is the error of the choice on the samples of the fit.
+    """
+
+    comparison: SolverComparison
+    choice: Measurement
+    fit: Measurement
+
+    @property
+    def sampler(self) -> Sampler:
+        """The choice."""
+        return self.choice.sampler
+
+    @property
+    def standard_error(self) -> float:
+        """That of the RMS of the choice, over fresh samples."""
+        squares = self.choice.squares
+        if len(squares) < 2 or not self.choice.error.rms:
+            return math.inf
+        return float(squares.std()) / math.sqrt(len(squares)) / (2 * self.choice.error.rms)
+
+
+def search_solver(
+    denoiser: Denoiser,
+    num_steps: int,
+    truth: Reference,
+    *,
+    validation: Reference | None = None,
+    iterations: int = 8,
+    ridge: float = 1e-6,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> SolverSearch:
+    """Fit solvers of N evaluations in several ways, and judge them beside all that need no fit on other samples.
+
+    Tried are linear multistep solvers fitted with the losses of `ROBUSTNESSES` (`fit_multistep`), the best solvers that
+    need no fit (`default_samplers`), and two of these with optimised steps. A warning tells of samples that are too few
+    and of a choice whose error on new samples is far above that on the samples of the fit.
+
+    Args:
+        denoiser, num_steps, iterations, ridge, batch_size, progress: as in `fit_multistep`; `progress` counts the
+            iterations of all searches.
+        truth: the exact paths of calibration seeds: `reference(…, execution=Execution(trajectory=True))`.
+        validation: the end points of other seeds. Default: those of the last quarter of `truth`, which no fit sees.
+    """
+    check_integer("num_steps", num_steps, 1)
+    if truth.path is None:
+        raise ValueError("truth: has no trajectory; make it by reference(…, execution=Execution(trajectory=True))")
+    fitted_to, judged_on = _split(truth) if validation is None else (truth, validation)
+    known = _best_known(denoiser, num_steps, fitted_to, batch_size)
+    solvers = {row.solver: row for row in reversed(known)}  # with the best steps of each
+    bases = list(reversed(solvers.values()))[:_OPTIMISED]
+    searches = len(ROBUSTNESSES) + len(bases)
+    tried: dict[str, Sampler] = {}
+    for robustness in ROBUSTNESSES:
+        tried[f"fitted, c² = {robustness:g}"] = fit_multistep(
+            denoiser,
+            num_steps,
+            fitted_to,
+            iterations=iterations,
+            ridge=ridge,
+            robustness=robustness,
+            batch_size=batch_size,
+            progress=_counted(progress, len(tried), searches),
+        )
+    for row in bases:
+        tried[f"{row.solver}, optimised"] = optimize_steps(
+            denoiser,
+            row.sampler.solver,
+            row.num_steps,
+            fitted_to,
+            iterations=iterations,
+            batch_size=batch_size,
+            progress=_counted(progress, len(tried), searches),
+        )
+    tried |= {row.name: row.sampler for row in known}
+    return _judge(denoiser, num_steps, tried, (fitted_to, judged_on), batch_size)
+
+
+def fit_solver(
+    denoiser: Denoiser,
+    num_steps: int,
+    truth: Reference,
+    *,
+    validation: Reference | None = None,
+    iterations: int = 8,
+    ridge: float = 1e-6,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Sampler:
+    """The sampler of at most N evaluations that `search_solver` chooses, with the same arguments."""
+    found = search_solver(
+        denoiser,
+        num_steps,
+        truth,
+        validation=validation,
+        iterations=iterations,
+        ridge=ridge,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    return found.sampler
+
+
+def _counted(progress: Progress | None, before: int, searches: int) -> Progress | None:
+    """Counts the iterations of all searches, of which some are done."""
+    if progress is None:
+        return None
+    tell = progress
+    return lambda i, iterations, rms: tell(before * iterations + i, searches * iterations, rms)
+
+
+def _split(truth: Reference) -> tuple[Reference, Reference]:
+    """The samples that are fitted to, and those on which the result is judged."""
+    count = len(truth.x)
+    if count < 4:
+        return truth, truth
+    cut = count - count // 4
+    return truth.rows(slice(0, cut)), truth.rows(slice(cut, None))
+
+
+def _best_known(denoiser: Denoiser, budget: int, truth: Reference, batch_size: int | None) -> list[Measurement]:
+    """Of the samplers that need no fit, those with the least RMS on some samples, and those with the least median."""
+    some = truth.rows(slice(0, _RACE))
+    samplers = default_samplers(*moments(truth))
+    race = compare_solvers(denoiser, some, samplers, (budget,), batch_size=batch_size, device=truth.x.device)
+    rows = race.within(budget)
+    by_median = sorted(rows, key=lambda row: row.error.median)
+    return list(dict.fromkeys((*rows[:_KEPT], *by_median[:_KEPT])))
+
+
+def _judge(
+    denoiser: Denoiser,
+    budget: int,
+    tried: Mapping[str, Sampler],
+    samples: tuple[Reference, Reference],
+    batch_size: int | None,
+) -> SolverSearch:
+    """The choice among what was tried, given the samples of the fit and those that it is judged on."""
+    seen, unseen = samples
+
+    def measure(on: Reference, samplers: Mapping[str, Sampler]) -> SolverComparison:
+        return compare_solvers(denoiser, on, samplers, (budget,), batch_size=batch_size, device=on.x.device)
+
+    judged = measure(unseen, tried)
+    rows = judged.within(budget)
+    if not rows:
+        raise ValueError(f"num_steps: no solver of {budget} evaluations reaches the end points")
+    least = _NOTHING * moments(unseen)[0]
+    choice = min(rows, key=lambda row: max(row.error.rms, least) * max(row.error.median, least))
+    found = SolverSearch(judged, choice, measure(seen, {choice.name: choice.sampler}).rows[0])
+    new, old = choice.error.rms, found.fit.error.rms
+    if seen is unseen or len(seen.x) + len(unseen.x) < _FEW:
+        _warn(f"{len(seen.x)} samples are few to fit a solver to; expected at least {_FEW}")
+    elif new > _DISAGREEMENT * old:
+        _warn(f"the error is {new:.2g} on new samples, {old:.2g} on those of the fit; more seeds would help")
+    return found
+
+
+def _warn(text: str) -> None:
+    warnings.warn(f"truth: {text}", stacklevel=4)

@@ -1,0 +1,86 @@
+"""The search for a solver: never worse than what needs no fit, judged on samples that no fit has seen."""
+
+import pytest
+import torch
+
+import diffspace as ds
+from diffspace.data import named_oracle
+from diffspace.oracles import FiniteData
+from diffspace.sampling import Execution, FittedSolver
+from diffspace.solverlab import REFERENCE_SAMPLER, compare_solvers, reference, search_solver
+
+FINE = REFERENCE_SAMPLER.with_num_steps(100)
+RING = named_oracle("ring")
+
+
+def paths(denoiser, seeds):
+    return reference(denoiser, seeds=seeds, sampler=FINE, execution=Execution(trajectory=True))
+
+
+@pytest.fixture(scope="module")
+def truth():
+    return paths(RING, range(1000, 1096))
+
+
+@pytest.fixture(scope="module")
+def found(truth):
+    return search_solver(RING, 5, truth, iterations=3)
+
+
+def test_the_choice_is_the_best_of_all_that_was_tried(found):
+    rows = found.comparison.rows
+    names = {row.name for row in rows}
+    assert {f"fitted, c² = {c}" for c in (3, 30, 300)} <= names
+    assert sum(name.endswith(", optimised") for name in names) == 2
+    assert len(rows) >= 13
+    assert all(row.nfe <= 5 for row in rows)
+    best = min(row.error.rms * row.error.median for row in rows)
+    assert found.choice.error.rms * found.choice.error.median == best
+    assert isinstance(found.sampler.solver, FittedSolver)
+    assert 0 < found.standard_error < found.choice.error.rms
+
+
+def test_it_is_judged_on_the_samples_that_no_fit_has_seen(truth, found):
+    unseen = truth.rows(slice(72, None))
+    x = ds.sample(RING, latents=unseen.latents, sampler=found.sampler).x
+    assert found.comparison.samples == 24
+    assert unseen.error_of(x) == pytest.approx(found.choice.error)
+    seen = truth.rows(slice(0, 72))
+    x = ds.sample(RING, latents=seen.latents, sampler=found.sampler).x
+    assert seen.error_of(x) == pytest.approx(found.fit.error)
+    # the fits are those of these samples alone
+    again = search_solver(RING, 5, seen, iterations=3, validation=unseen)
+    assert again.sampler == found.sampler
+
+
+def test_what_needs_no_fit_is_taken_where_the_fit_is_worse(truth):
+    found = search_solver(RING, 8, truth, iterations=0, ridge=1e12)  # weights of Adams and Bashforth, EDM's levels
+    assert not isinstance(found.sampler.solver, FittedSolver)
+    assert found.sampler.nfe <= 8
+    new = reference(RING, seeds=range(300), sampler=FINE)
+    fitted = {row.name: row.sampler for row in found.comparison.rows if "fitted" in row.name} | {
+        "choice": found.sampler
+    }
+    errors = {row.name: row.error.rms for row in compare_solvers(RING, new, fitted, (8,)).rows}
+    assert errors["choice"] == min(errors.values())
+
+
+def test_finite_data_whose_errors_are_mostly_zero():
+    data = FiniteData(torch.tensor([[0.0, 1.0], [1.0, 0.0], [-1.0, -1.0]], dtype=torch.float64))
+    found = search_solver(data, 6, paths(data, range(64)), iterations=3)
+    new = reference(data, seeds=range(5000, 5200), sampler=FINE)
+    x = ds.sample(data, latents=new.latents, sampler=found.sampler).x
+    elsewhere = (x - new.x).flatten(1).norm(dim=1) > 0.1
+    assert float(elsewhere.double().mean()) < 0.06  # ends at another item
+    assert float((x - new.x)[~elsewhere].abs().max()) < 1e-3
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 16])
+def test_few_seeds_are_told(count):
+    with pytest.warns(UserWarning, match=r"truth: \d+ samples are few to fit a solver to; expected at least 32"):
+        assert search_solver(RING, 4, paths(RING, range(count)), iterations=1).sampler.nfe <= 4
+
+
+def test_paths_are_needed():
+    with pytest.raises(ValueError, match="truth: has no trajectory"):
+        search_solver(RING, 4, reference(RING, seeds=range(40), sampler=FINE))
