@@ -124,3 +124,12 @@ def test_nothing_is_overwritten_unless_told(tmp_path, capsys):
 def test_options_in_the_word_of_a_solver(points_run, options, message, capsys):
     assert main(["sample", str(points_run), *options]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("default::UserWarning")
+def test_few_seeds_to_fit_to_are_told_on_one_line(capsys):
+    words = ["solvers", "ring", "--nfe", "4", "--fit", "--fit-seeds", "100-107", "--seeds", "0-3", "--solvers", "euler"]
+    assert main([*words, "--steps", "edm", "--reference-steps", "16"]) == 0
+    told = capsys.readouterr().err
+    assert "warning: 6 samples are few to fit a solver to; expected at least 32\n" in told
+    assert "on 2 seeds left out of the fit" in told

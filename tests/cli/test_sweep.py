@@ -14,6 +14,7 @@ SMALL = ["--seeds", "0-99", "--calibration", "200-207", "--nfe", "3,5", "--refer
 SMALL += ["--solvers", "ab:k=3,heun", "--steps", "edm"]
 
 
+@pytest.mark.filterwarnings("ignore:6 samples are few to fit")
 def test_a_sweep_end_to_end_and_on(points_run, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "150")
     record, table, picture = (tmp_path / f"x.{suffix}" for suffix in ("json", "csv", "png"))

@@ -14,7 +14,7 @@ from diffspace.guidance import ClassifierFree
 from diffspace.inspection import inspect
 from diffspace.oracles import ByClass, FiniteData, Gaussian, GaussianMixture
 from diffspace.sampling.steps import steps_for
-from diffspace.solverlab import default_samplers, fit_solver, moments, reference
+from diffspace.solverlab import default_samplers, fit_multistep, moments, reference
 from diffspace.train import Processes, Run, apply_overrides, default_config, make_data_recipe, make_recipe
 
 F64 = torch.float64
@@ -117,7 +117,7 @@ def test_comparison_and_fit_of_solvers_go_with_the_data():
         oracle = ORACLES["mixture"](scale)
         truth = reference(oracle, latents=normal(8, 4), execution=ds.Execution(trajectory=True))
         lows = {s.steps.sigma_min for s in default_samplers(*moments(truth), ["heun"]).values()} - {None}
-        levels = fit_solver(oracle, 4, truth, iterations=1).steps.levels
+        levels = fit_multistep(oracle, 4, truth, iterations=1).steps.levels
         found[scale] = [truth.sigma_max, *sorted(lows), *levels[:-1]]
     assert found[1e-4] == pytest.approx([1e-4 * value for value in found[1.0]], rel=1e-5)
 

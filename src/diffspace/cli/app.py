@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import sys
+import warnings
+from collections.abc import Callable
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -138,7 +141,10 @@ def main(arguments: list[str] | None = None) -> int:
         sys.modules.update({"pydantic": None, "rich": None})  # type: ignore[dict-item]
     words = sys.argv[1:] if arguments is None else arguments
     try:
-        code = app().main(words, "diffspace", standalone_mode=False, obj=words)  # train starts others with its words
+        with warnings.catch_warnings():
+            warnings.showwarning = functools.partial(_show, warnings.showwarning)
+            # train starts others with its words
+            code = app().main(words, "diffspace", standalone_mode=False, obj=words)
     except (KeyboardInterrupt, _Interrupted, typer.Abort):
         return _complain("interrupted", 130)
     except Exception as error:
@@ -156,6 +162,15 @@ def main(arguments: list[str] | None = None) -> int:
             return 2
         return _complain(usage.format_message(), 2)
     return code if isinstance(code, int) else 0
+
+
+def _show(usual: Callable[..., None], message: Warning, category: type[Warning], *where: Any, **more: Any) -> None:
+    """What the library warns of, on a line of its own; other warnings as usual."""
+    if category is not UserWarning:
+        return usual(message, category, *where, **more)
+    from diffspace.cli.console import warn
+
+    return warn(str(message))
 
 
 def printable(text: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import diffspace as ds
 from diffspace.cli.console import Stages
 from diffspace.protocols import Cond, Denoiser
-from diffspace.solverlab import REFERENCE_SAMPLER, Reference
+from diffspace.solverlab import REFERENCE_SAMPLER, Reference, SolverSearch, search_solver
 
 
 def exact_ends(
@@ -47,16 +47,16 @@ def exact_ends(
 
 def fit_each(
     denoiser: Denoiser, budgets: Sequence[int], truth: Reference, execution: ds.Execution, stage: Stages
-) -> Iterator[tuple[str, int, ds.Sampler]]:
-    """For each budget the name `fitted-BUDGET`, the budget, and a solver fitted to the paths of `truth`."""
+) -> Iterator[tuple[str, int, SolverSearch]]:
+    """For each budget the name `fitted-BUDGET`, the budget, and what the search on the paths of `truth` found."""
     for budget in budgets:
         name = f"fitted-{budget}"
         stage(name)
-        sampler = ds.fit_solver(
+        found = search_solver(
             denoiser,
             budget,
             truth,
             batch_size=execution.batch_size,
             progress=lambda i, iterations, rms: stage.show(i, iterations, f"RMS {rms:.2e}"),
         )
-        yield name, budget, sampler
+        yield name, budget, found

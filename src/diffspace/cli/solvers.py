@@ -169,14 +169,16 @@ def _fit(
         raise ValueError(f"--fit: {source} has {', '.join(taken)} already; add --overwrite to replace them")
     truth = problem.reference(seeds, stage, trajectory=True)
     found = {}
-    for name, budget, sampler in fit_each(denoiser, budgets, truth, execution, stage):
-        found[name] = sampler
-        run = ds.sample(denoiser, latents=truth.latents, cond=truth.cond, sampler=sampler, execution=execution)
-        error = truth.error_of(run.x)
+    for name, budget, search in fit_each(denoiser, budgets, truth, execution, stage):
+        found[name], choice = search.sampler, search.choice
+        unseen, error, place = search.comparison.samples, search.standard_error, name
         if keep:
-            notes = {"nfe": budget, "fit_seeds": len(seeds), "fit_rms": error.rms}
-            path = ds.save_sampler(sampler, source, name, notes=notes, overwrite=overwrite)
-            err.print(f"{path}: RMS {error.rms:.2e} on the seeds of the fit")
+            notes = {"nfe": budget, "fit_seeds": len(seeds), "choice": choice.name}
+            notes |= {"rms": choice.error.rms, "standard_error": error, "unseen_seeds": unseen}
+            place = str(ds.save_sampler(search.sampler, source, name, notes=notes, overwrite=overwrite))
+        err.print(
+            f"{place}: {choice.name}, RMS {choice.error.rms:.2e} ± {error:.1e} on {unseen} seeds left out of the fit"
+        )
     if not keep:
         err.print("note: the fitted solvers are not kept, since there is no folder of a model")
     return found

@@ -116,9 +116,8 @@ class Calibration:
                 denoiser, truth, samplers, budgets, batch_size=batch, device=device, progress=stage.show
             )
             yield from ((f"{RECOMMENDED}-{choice.budget}", choice.row.sampler) for choice in recommend(compared))
-        yield from (
-            (name, sampler) for name, _, sampler in fit_each(denoiser, wanted.get(FITTED, ()), truth, execution, stage)
-        )
+        for name, _, found in fit_each(denoiser, wanted.get(FITTED, ()), truth, execution, stage):
+            yield name, found.sampler
 
 
 @dataclass(frozen=True)

@@ -44,11 +44,11 @@ class SolverSearch:
 
     @property
     def standard_error(self) -> float:
-        """That of the RMS of the choice, over fresh samples."""
-        squares = self.choice.squares
-        if len(squares) < 2 or not self.choice.error.rms:
-            return math.inf
-        return float(squares.std()) / math.sqrt(len(squares)) / (2 * self.choice.error.rms)
+        """That of the RMS of the choice, over fresh samples; of a single one the RMS itself."""
+        squares, rms = self.choice.squares, self.choice.error.rms
+        if len(squares) < 2 or rms == 0:
+            return rms
+        return float(squares.std()) / math.sqrt(len(squares)) / (2 * rms)
 
 
 def search_solver(
@@ -189,4 +189,4 @@ def _judge(
 
 
 def _warn(text: str) -> None:
-    warnings.warn(f"truth: {text}", stacklevel=4)
+    warnings.warn(text, stacklevel=4)

@@ -14,7 +14,7 @@ from diffspace.oracles import GaussianMixture, Oracle
 from diffspace.preconditioning import Preconditioned, ddpm_preconditioning, from_ddpm
 from diffspace.process import DiscreteLevels, NoiseLevels, round_to_levels
 from diffspace.sampling import EDMSteps, Euler, Execution, GivenSteps, Heun, LevelSteps, Sampler, Samples, sample
-from diffspace.solverlab import REFERENCE_SAMPLER, Reference, fit_solver, reference
+from diffspace.solverlab import REFERENCE_SAMPLER, Reference, fit_multistep, reference
 from diffspace.studies.training import train_small
 
 
@@ -156,7 +156,7 @@ def compare_ddpm(
     samplers = ddpm_samplers(levels, nfes)
     for nfe in fitted:
         progress(f"fitting a solver of {nfe} evaluations")
-        samplers["fitted"] = (*samplers.get("fitted", ()), fit_solver(denoiser, nfe, known, iterations=4))
+        samplers["fitted"] = (*samplers.get("fitted", ()), fit_multistep(denoiser, nfe, known, iterations=4))
     samples = {
         name: tuple(sample(denoiser, latents=truth.latents, sampler=sampler) for sampler in group)
         for name, group in samplers.items()
