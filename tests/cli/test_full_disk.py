@@ -60,7 +60,7 @@ def test_convert_leaves_the_former_model(tmp_path, capsys, size):
     ds.load(tmp_path / "m")
 
 
-@pytest.mark.filterwarnings("ignore:6 samples are few to fit")
+@pytest.mark.filterwarnings("ignore:8 samples are few to fit")
 def test_solvers_fit_leaves_the_former_sampler(tmp_path, capsys):
     torch.manual_seed(0)
     denoiser = ds.Preconditioned(ds.networks.MLP((2,), width=8), ds.EDMPreconditioning())

@@ -131,5 +131,5 @@ def test_few_seeds_to_fit_to_are_told_on_one_line(capsys):
     words = ["solvers", "ring", "--nfe", "4", "--fit", "--fit-seeds", "100-107", "--seeds", "0-3", "--solvers", "euler"]
     assert main([*words, "--steps", "edm", "--reference-steps", "16"]) == 0
     told = capsys.readouterr().err
-    assert "warning: 6 samples are few to fit a solver to; expected at least 32\n" in told
-    assert "on 2 seeds left out of the fit" in told
+    assert "warning: 8 samples are few to fit a solver to; expected at least 24\n" in told
+    assert " on 32 other seeds" in told

@@ -46,9 +46,17 @@ def exact_ends(
 
 
 def fit_each(
-    denoiser: Denoiser, budgets: Sequence[int], truth: Reference, execution: ds.Execution, stage: Stages
+    denoiser: Denoiser,
+    budgets: Sequence[int],
+    truth: Reference,
+    ends: Reference | None,
+    execution: ds.Execution,
+    stage: Stages,
 ) -> Iterator[tuple[str, int, SolverSearch]]:
-    """For each budget the name `fitted-BUDGET`, the budget, and what the search on the paths of `truth` found."""
+    """For each budget the name `fitted-BUDGET`, the budget, and what the search on the paths of `truth` found.
+
+    The end points of `ends` judge it; without them, those of some of `truth`, which are left out of the fit.
+    """
     for budget in budgets:
         name = f"fitted-{budget}"
         stage(name)
@@ -56,6 +64,7 @@ def fit_each(
             denoiser,
             budget,
             truth,
+            validation=ends,
             batch_size=execution.batch_size,
             progress=lambda i, iterations, rms: stage.show(i, iterations, f"RMS {rms:.2e}"),
         )

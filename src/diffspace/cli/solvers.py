@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import shlex
 import time
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from diffspace.solverlab import Measurement, Recommendation, SolverComparison
 
 _FIT_SEEDS = "1000000-1000127"
+_JUDGING = 4  # seeds that judge the fits for each one that they are made of: few samples make most of an error
 
 
 def solvers_command(
@@ -38,7 +40,8 @@ def solvers_command(
     reference_steps: Annotated[int, Option(help="Steps of the reference; runs of fewer tell its error.")] = 400,
     fit: Annotated[bool, Option("--fit", help="First fit a solver to each budget: samplers/fitted-N.")] = False,
     fit_seeds: Annotated[
-        str | None, Option(help=f"Seeds of the fit, not those of --seeds. Default: {_FIT_SEEDS}.")
+        str | None,
+        Option(help=f"Seeds of the fit; {_JUDGING} times as many, which follow, judge it. Default: {_FIT_SEEDS}."),
     ] = None,
     out: Annotated[Path | None, Option(help="Draw the errors over the evaluations (x.png).")] = None,
     figures: Annotated[Path | None, Option("--json", help="Write every figure (x.json).")] = None,
@@ -61,8 +64,9 @@ def solvers_command(
         raise ValueError("--fit-seeds: has no effect without --fit")
     budgets, seed_list = parse_budgets(nfe), parse_seeds(seeds)
     calibration = parse_seeds(fit_seeds or _FIT_SEEDS, "--fit-seeds")
-    if fit and set(calibration) & set(seed_list):
-        raise ValueError("--fit-seeds: expected other seeds than --seeds, on which the result is judged")
+    judging = [max(calibration) + 1 + k for k in range(_JUDGING * len(calibration))]
+    if fit and {*calibration, *judging} & set(seed_list):
+        raise ValueError(f"--fit-seeds: these and the {_JUDGING} times as many that follow are not to be in --seeds")
     chosen = parse_choice(solvers, steps, budgets)
 
     denoiser = _load(source, classes, proportions, conditions, device)
@@ -73,7 +77,7 @@ def solvers_command(
         stage = Stages(bar)
         found = {} if problem.model is None else ds.load_samplers(source)
         if fit:
-            found |= _fit(problem, calibration, budgets, stage, overwrite)
+            found |= _fit(problem, calibration, judging, budgets, stage, overwrite)
         comparison = _compare(problem, seed_list, budgets, chosen, found, stage)
     recommended = [(choice, _options(choice.row)) for choice in recommend(comparison)]
     words = [word for condition in conditions or () for word in ("--cond", condition)]
@@ -141,19 +145,21 @@ class _Problem(NamedTuple):
         """The denoiser, if it is a model."""
         return self.denoiser if isinstance(self.denoiser, ds.Model) else None
 
-    def reference(self, seeds: list[int], stage: Stages, *, trajectory: bool = False) -> ds.Reference:
+    def reference(
+        self, seeds: list[int], stage: Stages, *, steps: int | None = None, trajectory: bool = False
+    ) -> ds.Reference:
         from diffspace.cli.conditions import choose_cond
         from diffspace.cli.fitting import exact_ends
 
         stage("reference")
         options = (self.conditions, self.classes, seeds, self.proportions)
         cond = None if self.model is None else choose_cond(self.model, *options)
-        how = self.reference_steps, self.execution, stage
+        how = steps or self.reference_steps, self.execution, stage
         return exact_ends(self.denoiser, seeds, cond, *how, trajectory=trajectory)
 
 
 def _fit(
-    problem: _Problem, seeds: list[int], budgets: list[int], stage: Stages, overwrite: bool
+    problem: _Problem, seeds: list[int], judging: list[int], budgets: list[int], stage: Stages, overwrite: bool
 ) -> dict[str, ds.Sampler]:
     """Fit a solver to each budget and keep those of a model in its folder; ValueError first, where one exists."""
     from diffspace.cli.console import err
@@ -167,18 +173,19 @@ def _fit(
     taken = sorted({f"fitted-{budget}" for budget in budgets} & set(ds.load_samplers(source))) if keep else []
     if taken and not overwrite:
         raise ValueError(f"--fit: {source} has {', '.join(taken)} already; add --overwrite to replace them")
+    size = execution.batch_size or len(seeds)
+    problem = problem._replace(execution=dataclasses.replace(execution, batch_size=size))
     truth = problem.reference(seeds, stage, trajectory=True)
+    ends = problem.reference(judging, stage, steps=max(8, 2 * (problem.reference_steps // 8)))
     found = {}
-    for name, budget, search in fit_each(denoiser, budgets, truth, execution, stage):
+    for name, budget, search in fit_each(denoiser, budgets, truth, ends, problem.execution, stage):
         found[name], choice = search.sampler, search.choice
         unseen, error, place = search.comparison.samples, search.standard_error, name
         if keep:
             notes = {"nfe": budget, "fit_seeds": len(seeds), "choice": choice.name}
-            notes |= {"rms": choice.error.rms, "standard_error": error, "unseen_seeds": unseen}
+            notes |= {"rms": choice.error.rms, "standard_error": error, "judging_seeds": unseen}
             place = str(ds.save_sampler(search.sampler, source, name, notes=notes, overwrite=overwrite))
-        err.print(
-            f"{place}: {choice.name}, RMS {choice.error.rms:.2e} ± {error:.1e} on {unseen} seeds left out of the fit"
-        )
+        err.print(f"{place}: {choice.name}, RMS {choice.error.rms:.2e} ± {error:.1e} on {unseen} other seeds")
     if not keep:
         err.print("note: the fitted solvers are not kept, since there is no folder of a model")
     return found

@@ -116,7 +116,7 @@ class Calibration:
                 denoiser, truth, samplers, budgets, batch_size=batch, device=device, progress=stage.show
             )
             yield from ((f"{RECOMMENDED}-{choice.budget}", choice.row.sampler) for choice in recommend(compared))
-        for name, _, found in fit_each(denoiser, wanted.get(FITTED, ()), truth, execution, stage):
+        for name, _, found in fit_each(denoiser, wanted.get(FITTED, ()), truth, None, execution, stage):
             yield name, found.sampler
 
 
