@@ -44,14 +44,19 @@ class _Spacing:
         self.denoiser, self.num_steps = denoiser, num_steps
         self.first, self.lowest = truth.sigma_max, float(steps_for(denoiser, EDMSteps()).sigma_min or 0)
 
-    def starts(self) -> list[Tensor]:
-        """EDM steps that end at several levels, with several ρ."""
+    def starts(self, levels: tuple[float, ...] | None = None) -> list[Tensor]:
+        """These levels; without, EDM steps that end at several levels, with several ρ."""
         if self.num_steps == 1:
             return [torch.zeros(0, dtype=torch.float64, device="cpu")]
+        if levels is not None:
+            return [self._free(torch.tensor(levels, dtype=torch.float64, device="cpu"))]
         scale = data_scale(self.denoiser)
         ends = [end for end in (self.lowest, 0.02 * scale, 0.1 * scale, 0.3 * scale) if self.lowest <= end < self.first]
         spaced = (EDMSteps(self.num_steps, end, self.first, rho=rho) for end in ends for rho in (2.5, 7.0, 20.0))
-        return [(-steps.sigmas()[:-1].log().diff()).log() for steps in spaced]
+        return [self._free(steps.sigmas()) for steps in spaced]
+
+    def _free(self, levels: Tensor) -> Tensor:
+        return (-levels[:-1].log().diff()).log()
 
     def levels(self, free: Tensor) -> tuple[float, ...]:
         gaps, room = free.exp(), math.log(self.first / self.lowest)
@@ -132,6 +137,7 @@ def _find_levels(
     iterations: int,
     progress: Progress | None,
     robustness: float = ROBUSTNESS,
+    start: tuple[float, ...] | None = None,
 ) -> tuple[float, ...]:
     """The N levels, and then 0, from which a solver ends nearest to `truth`, as `sample` will take them."""
     spacing, smooth = _Spacing(denoiser, truth, num_steps), Continuous(denoiser, batch_size)
@@ -139,7 +145,7 @@ def _find_levels(
     def residuals(free: Tensor) -> Tensor:
         return _end(smooth, truth, spacing.levels(free), make_solver()) - truth.x
 
-    return spacing.known(_minimise(residuals, spacing.starts(), iterations, robustness, progress))
+    return spacing.known(_minimise(residuals, spacing.starts(start), iterations, robustness, progress))
 
 
 def optimize_steps(
@@ -207,7 +213,8 @@ class _Stagewise(UnscaledSolver):
             weighted = (design * trust[:, None, None]).flatten(0, 1)
             normal = weighted.T @ design.flatten(0, 1)
             eye = torch.eye(len(change), dtype=normal.dtype, device=normal.device)
-            damped = normal + self.ridge * normal.diagonal().mean() * eye
+            # all ε are 0 where the denoiser changes nothing: then any weights will do
+            damped = normal + (self.ridge * float(normal.diagonal().mean()) or 1.0) * eye
             change = torch.linalg.solve(damped, weighted.T @ target.flatten())
         return change
 
@@ -220,6 +227,7 @@ def fit_multistep(
     iterations: int = 8,
     ridge: float = 1e-6,
     robustness: float = ROBUSTNESS,
+    start: tuple[float, ...] | None = None,
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Sampler:
@@ -234,6 +242,7 @@ def fit_multistep(
         truth: the exact paths of calibration seeds: `reference(…, execution=Execution(trajectory=True))`.
         ridge: how much the weights are drawn to the analytic ones, in units of the mean square of the ε_j.
         robustness: c² of the loss, in units of the median of e².
+        start: N + 1 levels to start from. Default: the best of several EDM steps.
     """
     if truth.path is None:
         raise ValueError("truth: has no trajectory; make it by reference(…, execution=Execution(trajectory=True))")
@@ -242,7 +251,8 @@ def fit_multistep(
     def make_solver() -> Solver:
         return _Stagewise(truth, some, ridge, robustness)
 
-    levels = _find_levels(denoiser, num_steps, truth, make_solver, batch_size, iterations, progress, robustness)
+    how = batch_size, iterations, progress, robustness, start
+    levels = _find_levels(denoiser, num_steps, truth, make_solver, *how)
     fitting = _Stagewise(truth, slice(None), ridge, robustness)
     _end(Continuous(denoiser, batch_size), truth, levels, fitting)
     return Sampler(GivenSteps(levels), FittedSolver(levels, tuple(fitting.table)))

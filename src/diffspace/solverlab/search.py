@@ -10,16 +10,15 @@ from dataclasses import dataclass
 from diffspace.checks import check_integer
 from diffspace.protocols import Denoiser
 from diffspace.sampling.sampler import Sampler
+from diffspace.sampling.steps import GivenSteps
 from diffspace.solverlab.compare import Measurement, SolverComparison, compare_solvers, default_samplers, moments
 from diffspace.solverlab.end_points import Reference
 from diffspace.solverlab.fit import Progress, fit_multistep, optimize_steps
 
-ROBUSTNESSES = (3.0, 30.0, 300.0)
-"""c² of the losses that are tried, in units of the median of e²."""
+ROBUSTNESSES = (30.0, 300.0, 3.0)
+"""c² of the losses that are tried, in units of the median of e²; the later searches start where the first one ended."""
 
-_RACE = 96  # samples on which all known samplers are tried
-_KEPT = 16  # of them that are judged
-_OPTIMISED = 2  # of them whose steps are optimised
+_RACE = ((16, 32), (96, 8))  # on so many samples all known samplers are tried, and so many go on
 _FEW = 24  # samples
 _DISAGREEMENT = 3.0  # of the error on new samples and that on those of the fit
 
@@ -63,8 +62,8 @@ def search_solver(
     """Fit solvers of N evaluations in several ways, and judge them beside all that need no fit on other samples.
 
     Tried are linear multistep solvers fitted with the losses of `ROBUSTNESSES` (`fit_multistep`), the best solvers that
-    need no fit (`default_samplers`), and two of these with optimised steps. A warning tells of samples that are too few
-    and of a choice whose error on new samples is far above that on the samples of the fit.
+    need no fit (`default_samplers`), and the best of these with optimised steps. A warning tells of samples that are
+    too few, and of a choice whose error on new samples is far above that on the samples of the fit.
 
     Args:
         denoiser, num_steps, iterations, ridge, batch_size, progress: as in `fit_multistep`; `progress` counts the
@@ -78,30 +77,35 @@ def search_solver(
         raise ValueError("truth: has no trajectory; make it by reference(…, execution=Execution(trajectory=True))")
     fitted_to, judged_on = _split(truth) if validation is None else (truth, validation)
     known = _best_known(denoiser, num_steps, fitted_to, batch_size)
-    solvers = {row.solver: row for row in reversed(known)}  # with the best steps of each
-    bases = list(reversed(solvers.values()))[:_OPTIMISED]
-    searches = len(ROBUSTNESSES) + len(bases)
+    half = -(-iterations // 2)
+    counted = _Counted(progress, iterations + 3 * half)
     tried: dict[str, Sampler] = {}
+    levels: tuple[float, ...] | None = None
     for robustness in ROBUSTNESSES:
-        tried[f"fitted, c² = {robustness:g}"] = fit_multistep(
+        fitted = fit_multistep(
             denoiser,
             num_steps,
             fitted_to,
-            iterations=iterations,
+            iterations=iterations if levels is None else half,
             ridge=ridge,
             robustness=robustness,
+            start=levels,
             batch_size=batch_size,
-            progress=_counted(progress, len(tried), searches),
+            progress=counted,
         )
-    for row in bases:
-        tried[f"{row.solver}, optimised"] = optimize_steps(
+        tried[f"fitted, c² = {robustness:g}"] = fitted
+        if levels is None and isinstance(fitted.steps, GivenSteps):
+            levels = fitted.steps.levels
+    best = next((row for row in known if not row.sampler.fixed), None)
+    if best is not None:
+        tried[f"{best.solver}, optimised"] = optimize_steps(
             denoiser,
-            row.sampler.solver,
-            row.num_steps,
+            best.sampler.solver,
+            best.num_steps,
             fitted_to,
-            iterations=iterations,
+            iterations=half,
             batch_size=batch_size,
-            progress=_counted(progress, len(tried), searches),
+            progress=counted,
         )
     tried |= {row.name: row.sampler for row in known}
     return _judge(denoiser, num_steps, tried, (fitted_to, judged_on), batch_size)
@@ -132,12 +136,16 @@ def fit_solver(
     return found.sampler
 
 
-def _counted(progress: Progress | None, before: int, searches: int) -> Progress | None:
-    """Counts the iterations of all searches, of which some are done."""
-    if progress is None:
-        return None
-    tell = progress
-    return lambda i, iterations, rms: tell(before * iterations + i, searches * iterations, rms)
+class _Counted:
+    """Tells the iterations of all searches together."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self.progress, self.total, self.done = progress, total, 0
+
+    def __call__(self, i: int, iterations: int, rms: float) -> None:
+        if self.progress is not None:
+            self.progress(self.done, self.total, rms)
+        self.done += 1
 
 
 def _split(truth: Reference) -> tuple[Reference, Reference]:
@@ -151,11 +159,14 @@ def _split(truth: Reference) -> tuple[Reference, Reference]:
 
 def _best_known(denoiser: Denoiser, budget: int, truth: Reference, batch_size: int | None) -> list[Measurement]:
     """Of the samplers that need no fit, those with the least RMS on some samples."""
-    some = truth.rows(slice(0, _RACE))
-    samplers = default_samplers(*moments(truth))
-    race = compare_solvers(denoiser, some, samplers, (budget,), batch_size=batch_size, device=truth.x.device)
-    rows = race.within(budget)
-    return rows[:_KEPT]
+    samplers, device = default_samplers(*moments(truth)), truth.x.device
+    rows: list[Measurement] = []
+    for count, kept in _RACE:
+        some = truth.rows(slice(0, count))
+        found = compare_solvers(denoiser, some, samplers, (budget,), batch_size=batch_size, device=device)
+        rows = found.within(budget)[:kept]
+        samplers = {row.name: row.sampler for row in rows}
+    return rows
 
 
 def _judge(
