@@ -32,7 +32,7 @@ def test_the_choice_is_the_best_of_all_that_was_tried(found):
     names = {row.name for row in rows}
     assert {f"fitted, c² = {c}" for c in (3, 30, 300)} <= names
     assert sum(name.endswith(", optimised") for name in names) == 1
-    assert len(rows) == 3 + 1 + 8
+    assert len(rows) == 3 + 1 + 24
     assert all(row.nfe <= 5 for row in rows)
     assert found.choice.error.rms == min(row.error.rms for row in rows)
     assert isinstance(found.sampler.solver, FittedSolver)
