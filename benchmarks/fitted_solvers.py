@@ -5,9 +5,9 @@
 
 For each problem and set of seeds the paths of calibration seeds and the end points of others, four times as many, make
 one solver for each budget. It is judged on seeds that neither has seen, beside *every* solver that needs no fit; the
-best of these on those very seeds is taken: nobody could choose better. A cell is the RMS of the fitted solver as a share of
-that one's, the median over the sets of seeds and the worst; above 1 the fit is worse. The last column counts cells that
-are worse by more than two standard errors of the difference of squared errors of the same samples.
+best of these on those very seeds is taken: nobody could choose better. A cell is the RMS of the fitted solver as a
+share of that one's, the median over the sets of seeds and the worst; above 1 the fit is worse. The last column counts
+cells that are worse by more than two standard errors of the difference of squared errors of the same samples.
 """
 
 from __future__ import annotations
