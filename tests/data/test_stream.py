@@ -1,6 +1,7 @@
 """Data sets of Hugging Face in Parquet and Arrow, at random and as streams."""
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,19 @@ def test_a_stream_that_is_taken_up_again_goes_on_as_it_would_have(place: Path) -
         for (x, labels), (a, b) in zip(whole[start:], again, strict=False):
             assert torch.equal(x, a)
             assert torch.equal(labels, b)
+
+
+def test_iterators_in_several_threads_do_not_disturb_each_other(tmp_path: Path) -> None:
+    for i in range(2):
+        table(IMAGES[25 * i : 25 * i + 25], LABELS[25 * i : 25 * i + 25]).to_parquet(tmp_path / f"{i}.parquet")
+    rows = load_data(tmp_path, streaming=True, window=16).rows
+
+    def count(first: int) -> int:
+        return sum(1 for _ in rows.start(first))
+
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(30):
+            assert list(pool.map(count, (0, 11))) == [50, 39]
 
 
 def test_the_first_samples_are_held_out(place: Path) -> None:

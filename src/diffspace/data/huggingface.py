@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import itertools
+import pickle
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -92,10 +93,13 @@ class HuggingFaceImages(ImageSource):
         key = key if class_names else None
         unused = [name for name in table.column_names if name not in (column, *_LABELS)]
         table = table.select_columns([name for name in (column, key) if name is not None])
+        # iterators of one table share where they are, also those of other threads, and copy.deepcopy disturbs them too
+        stored = pickle.dumps(table)
 
         def start(number: int) -> Iterator[StreamedSample]:
+            own = pickle.loads(stored)
             with reading(path):
-                for i, row in enumerate(table.skip(number) if number else table, start=number):
+                for i, row in enumerate(own.skip(number) if number else own, start=number):
                     label = None if key is None else row[key]
                     if key is not None and not (isinstance(label, int) and 0 <= label < len(class_names)):
                         most = len(class_names) - 1
