@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 from typer import Argument, Option
 
 import diffspace as ds
+from diffspace.checks import check_seed
 from diffspace.cli.options import Classes, Conditions, Device, Overwrite, Parts, Proportions, integer_option
 from diffspace.cli.sampler_options import FAMILY_FLAGS
 
@@ -65,6 +66,8 @@ def solvers_command(
     budgets, seed_list = parse_budgets(nfe), parse_seeds(seeds)
     calibration = parse_seeds(fit_seeds or _FIT_SEEDS, "--fit-seeds")
     judging = [max(calibration) + 1 + k for k in range(_JUDGING * len(calibration))]
+    if fit:
+        check_seed("--fit-seeds, the last of those that judge", judging[-1])
     if fit and {*calibration, *judging} & set(seed_list):
         raise ValueError(f"--fit-seeds: these and the {_JUDGING} times as many that follow are not to be in --seeds")
     chosen = parse_choice(solvers, steps, budgets)
