@@ -223,21 +223,24 @@ def test_every_option_of_the_sampler_reaches_it(points_run, tmp_path):
             assert float((ends[a] - ends[b]).abs().max()) > 1e-3, (cases[a][0], cases[b][0])
 
 
-def test_evaluate_writes_scores_and_a_report_that_stands_alone(digits_run, capsys):
-    assert main(["evaluate", str(digits_run), "--n", "40", "--sets", "1", "--steps", "2"]) == 0
+def test_evaluate_writes_scores(digits_run, capsys):
+    assert main(["evaluate", str(digits_run), "--n", "40", "--sets", "1", "--steps", "2", "--no-report"]) == 0
     scores = json.loads((digits_run / "scores.json").read_text())
     assert scores["seeds"] == "0-39"
     assert scores["recognised"]["held_out"]["value"] > 0.97
-    report = (digits_run / "report.html").read_text(encoding="utf-8")
-    assert report.count("data:image/png;base64,") >= 5
-    assert "http://" not in report
-    assert "https://" not in report
     assert "Fréchet distance" in capsys.readouterr().out
 
 
-def test_evaluate_without_classes(points_run):
-    assert main(["evaluate", str(points_run), "--n", "50", "--sets", "1", "--steps", "4"]) == 0
-    assert json.loads((points_run / "scores.json").read_text())["recognised"] is None
+@pytest.mark.parametrize("run", ["points_run", pytest.param("digits_run", marks=pytest.mark.slow)])
+def test_evaluate_writes_a_report_that_stands_alone(run, request):
+    folder = request.getfixturevalue(run)
+    assert main(["evaluate", str(folder), "--n", "50", "--sets", "1", "--steps", "4"]) == 0
+    recognised = json.loads((folder / "scores.json").read_text())["recognised"]
+    assert (recognised is None) == (run == "points_run")  # which have no classes
+    report = (folder / "report.html").read_text(encoding="utf-8")
+    assert report.count("data:image/png;base64,") >= 5
+    assert "http://" not in report
+    assert "https://" not in report
 
 
 def test_inspect_prints_the_proposals(capsys):

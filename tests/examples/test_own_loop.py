@@ -143,6 +143,7 @@ def test_a_wave_is_pure_and_its_exact_denoiser_finds_it(load):
     assert (example["exact_denoiser"]()(noisy, torch.tensor(0.3)) - x).square().mean() < 3 * 0.3**2 / 64
 
 
+@pytest.mark.slow
 def test_balls_are_recognised_and_learnt(load, tmp_path):
     example = load("volumes")
     radius, difference = example["fitted"](
@@ -166,6 +167,7 @@ def test_super_resolution_beats_interpolation(load, tmp_path):
     assert picture.stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_guidance_makes_classes_clearer(load, tmp_path):
     picture = tmp_path / "classes.png"
     figures = load("classes")["main"](["--steps", "140", "--samples", "50", "--out", str(picture)])

@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import pytest
 import torch
 
 import diffspace as ds
@@ -54,6 +55,7 @@ def orientations(x):
     return float(left.double().mean()), float(top.double().mean())
 
 
+@pytest.mark.slow
 def test_flips_leak_only_into_a_model_that_is_not_told_of_them():
     n = 400
     assert orientations(shaded(n, torch.Generator().manual_seed(9))) == (1.0, 1.0)
