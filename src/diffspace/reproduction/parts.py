@@ -246,7 +246,7 @@ PARTS: Mapping[str, Callable[[Bench], Rows]] = MappingProxyType(
 
 
 def measure(names: list[str], benches: Mapping[str, Bench], note: Callable[[str], None]) -> dict[str, Rows]:
-    """The rows of some parts; `note` is told of a part that is left out because its package is missing."""
+    """The rows of some parts; `note` is called with a line if a part is skipped because its package is missing."""
     results: dict[str, Rows] = {}
     first = next(iter(benches.values()))
     for name in names:

@@ -18,7 +18,7 @@ from diffspace.solverlab.fit import Progress, fit_multistep, optimize_steps
 ROBUSTNESSES = (30.0, 300.0, 3.0)
 """c² of the losses that are tried, in units of the median of e²; the later searches start where the first one ended."""
 
-_RACE = ((16, 64), (96, 24))  # on so many samples all known samplers are tried, and so many go on
+_RACE = ((16, 64), (96, 24))  # rounds of (samples, samplers that are kept)
 _FEW = 24  # samples
 _DISAGREEMENT = 3.0  # of the error on new samples and that on those of the fit
 

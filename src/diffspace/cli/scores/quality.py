@@ -54,7 +54,7 @@ class Measure:
         return Features(self.extractor(data.batch(data.sample_numbers(count))), self.extractor.name)
 
     def features(self, model: Model, x: Tensor) -> Tensor:
-        """Of samples, clipped and rounded as they are stored."""
+        """The features of samples, after clipping and rounding as for storage."""
         return self.extractor(model.transform.forward(model.decode(x.to(torch.float32))))
 
     def quality(self, features: Tensor) -> Quality:

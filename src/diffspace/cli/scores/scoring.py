@@ -164,9 +164,7 @@ class Scoring:
     def _parts(self) -> Iterator[tuple[str, DataSet, Tensor, Sequence[FeatureExtractor]]]:
         """The parts of real data: their names, the numbers of the items that are used, and what is taken of them."""
         if self.real is not None:
-            for name, part, numbers in zip(
-                _PARTS, (self.real.training, self.real.held_out), self.real.numbers, strict=True
-            ):
+            for name, part, numbers in zip(_PARTS, self.real.parts, self.real.numbers, strict=True):
                 yield name, part, numbers, self._extractors
             if self._known is not None:
                 yield "known", self._known, self._known.sample_numbers(MOST).sort().values, ()
@@ -205,9 +203,7 @@ class Scoring:
         """By name, the standardised conditions of samples, of training items and of held-out items."""
         names = list(model.conditioning)
         asked = data.held_out.cond(data.turns(self.n, self.sets), names) or {}
-        known, new = (
-            part.cond(at, names) or {} for part, at in zip((data.training, data.held_out), data.numbers, strict=True)
-        )
+        known, new = (part.cond(at, names) or {} for part, at in zip(data.parts, data.numbers, strict=True))
         return {
             name: (
                 each.standardise(asked[name][: len(taken[0].x)]),
