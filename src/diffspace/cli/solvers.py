@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from diffspace.cli.console import Stages
     from diffspace.solverlab import Measurement, Recommendation, SolverComparison
 
-_FIT_SEEDS = "1000000-1000127"
+_FIRST_SEED = 1_000_000  # of the fit, where none are given
 _JUDGING = 4  # seeds that judge the fits for each one that they are made of: few samples make most of an error
 
 
@@ -42,7 +42,10 @@ def solvers_command(
     fit: Annotated[bool, Option("--fit", help="First fit a solver to each budget: samplers/fitted-N.")] = False,
     fit_seeds: Annotated[
         str | None,
-        Option(help=f"Seeds of the fit; {_JUDGING} times as many, which follow, judge it. Default: {_FIT_SEEDS}."),
+        Option(
+            help=f"Seeds of the fit; {_JUDGING} times as many, which follow, judge it. Default: from {_FIRST_SEED} on "
+            "64 to 1024, the more the smaller the samples are."
+        ),
     ] = None,
     out: Annotated[Path | None, Option(help="Draw the errors over the evaluations (x.png).")] = None,
     figures: Annotated[Path | None, Option("--json", help="Write every figure (x.json).")] = None,
@@ -64,15 +67,14 @@ def solvers_command(
     if not fit and fit_seeds is not None:
         raise ValueError("--fit-seeds: has no effect without --fit")
     budgets, seed_list = parse_budgets(nfe), parse_seeds(seeds)
-    calibration = parse_seeds(fit_seeds or _FIT_SEEDS, "--fit-seeds")
-    judging = [max(calibration) + 1 + k for k in range(_JUDGING * len(calibration))]
-    if fit:
-        check_seed("--fit-seeds, the last of those that judge", judging[-1])
-    if fit and {*calibration, *judging} & set(seed_list):
-        raise ValueError(f"--fit-seeds: these and the {_JUDGING} times as many that follow are not to be in --seeds")
+    given = None if fit_seeds is None else parse_seeds(fit_seeds, "--fit-seeds")
+    if given is not None:
+        _judging(given, seed_list)
     chosen = parse_choice(solvers, steps, budgets)
 
     denoiser = _load(source, classes, proportions, conditions, device)
+    calibration = given or _calibration(denoiser)
+    judging = _judging(calibration, seed_list) if fit else []
     problem = _Problem(
         source, denoiser, classes, proportions, conditions, ds.Execution(batch, choose_device(device)), reference_steps
     )
@@ -93,6 +95,23 @@ def solvers_command(
         write_figure(out, _picture(comparison, source))
     if figures is not None or out is not None:
         stdout.print("\n" + ", ".join(str(path) for path in (figures, out) if path is not None))
+
+
+def _calibration(denoiser: ds.Denoiser) -> list[int]:
+    """Seeds to fit solvers to, for samples of that shape."""
+    from diffspace.solverlab import calibration_seeds
+
+    count = calibration_seeds(math.prod(getattr(denoiser, "sample_shape", None) or (64,)))
+    return list(range(_FIRST_SEED, _FIRST_SEED + count))
+
+
+def _judging(calibration: list[int], seeds: list[int]) -> list[int]:
+    """The seeds that judge fits; ValueError where there are not enough, or they are measured later on."""
+    judging = [max(calibration) + 1 + k for k in range(_JUDGING * len(calibration))]
+    check_seed("--fit-seeds, the last of those that judge", judging[-1])
+    if {*calibration, *judging} & set(seeds):
+        raise ValueError(f"--fit-seeds: these and the {_JUDGING} times as many that follow are not to be in --seeds")
+    return judging
 
 
 def parse_budgets(text: str) -> list[int]:

@@ -27,7 +27,10 @@ from diffspace.tensors import check_sigma
 
 
 class Trajectory(NamedTuple):
-    """Every state of a run: unscaled x (N+1, B, *dims), and the D first evaluated in each step (N, B, *dims)."""
+    """The states of a run: unscaled x (N+1, B, *dims), and the D first evaluated in each step (N, B, *dims).
+
+    Where every k-th state was kept, x holds those of `kept_steps` alone, and D those of the steps that begin there.
+    """
 
     x: Float[Tensor, "levels batch *dims"]
     denoised: Float[Tensor, "steps batch *dims"]
@@ -66,6 +69,11 @@ class Samples(Shown):
         )
 
 
+def kept_steps(num_steps: int, every: int) -> list[int]:
+    """Which of the states 0 … N a trajectory holds: every k-th, the last and the one before."""
+    return [i for i in range(num_steps + 1) if i % every == 0 or i >= num_steps - 1]
+
+
 def score(denoiser: Denoiser) -> Callable[..., Tensor]:
     """∇ₓ ln p(x; σ) = (D(x; σ) − x)/σ² (Eq. 3) as a function of (x, sigma, cond=None), for any denoiser."""
 
@@ -78,7 +86,7 @@ def score(denoiser: Denoiser) -> Callable[..., Tensor]:
 
 
 @contextlib.contextmanager
-def _evaluating(denoiser: torch.nn.Module, grad: bool) -> Iterator[None]:
+def evaluating(denoiser: torch.nn.Module, grad: bool) -> Iterator[None]:
     """Set the gradient mode, and evaluation mode for modules in training mode, so that there is no dropout."""
     training = [module for module in denoiser.modules() if module.training]
     for module in training:
@@ -145,7 +153,7 @@ class Run:
         cond = self.cond and {name: value[rows].to(self.device) for name, value in self.cond.items()}
         context: Callable[[], AbstractContextManager[object]]
         if isinstance(denoiser, torch.nn.Module):
-            context = functools.partial(_evaluating, denoiser, self.execution.grad)
+            context = functools.partial(evaluating, denoiser, self.execution.grad)
         else:  # several times as fast, which small problems notice
             context = functools.partial(torch.set_grad_enabled, self.execution.grad)
         with context():
@@ -164,6 +172,7 @@ class Run:
         options = self.execution
         keep = self.device if options.batch_size is None else torch.device("cpu")
         size = options.batch_size or self.start.count
+        kept = set(kept_steps(len(self.grid.kicks), int(options.trajectory))) if options.trajectory else set[int]()
         for first in range(0, self.start.count, size):
             rows = slice(first, min(first + size, self.start.count))
             path: list[Tensor] = []
@@ -171,10 +180,10 @@ class Run:
             for state in self.states(rows, denoiser_of and denoiser_of(rows)):
                 if options.progress is not None:
                     options.progress(first, state)
-                if options.trajectory:
+                if state.step in kept:
                     path.append(state.x.to(keep))
-                    if state.denoised is not None:
-                        denoised.append(state.denoised.to(keep))
+                if state.denoised is not None and state.step - 1 in kept:
+                    denoised.append(state.denoised.to(keep))
             if not is_finite(state.x):
                 raise FloatingPointError(
                     f"denoiser: the run ended in values that are not finite, in the batch from sample {first} on"

@@ -132,7 +132,7 @@ class Execution:
         device: where to compute. Default: where the model is, else where the given tensor is.
         dtype: of the state. Default: float64 where the device has it, else float32.
         grad: whether the result is differentiable.
-        trajectory: whether every state of the run is kept.
+        trajectory: whether every state of the run is kept; a number k keeps every k-th and the last two.
         progress: called with each state and the index of the first sample of its batch.
     """
 
@@ -140,12 +140,14 @@ class Execution:
     device: torch.device | str | None = None
     dtype: torch.dtype | None = None
     grad: bool = False
-    trajectory: bool = False
+    trajectory: bool | int = False
     progress: Callable[[int, State], None] | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size is not None:
             check_integer("batch_size", self.batch_size, 1)
+        if not isinstance(self.trajectory, bool):
+            check_integer("trajectory", self.trajectory, 0)
         if self.dtype not in (None, torch.float16, torch.bfloat16, torch.float32, torch.float64):
             raise ValueError(f"dtype: expected a floating-point dtype of torch, got {self.dtype!r}")
         if self.device is not None:

@@ -25,6 +25,7 @@ from diffspace.solverlab.end_points import (
 from diffspace.solverlab.fit import fit_multistep as fit_multistep, optimize_steps as optimize_steps
 from diffspace.solverlab.search import (
     SolverSearch as SolverSearch,
+    calibration_seeds as calibration_seeds,
     fit_solver as fit_solver,
     search_solver as search_solver,
 )

@@ -302,7 +302,7 @@ def recommend(comparison: SolverComparison, *, margin: float = 0.05) -> list[Rec
     general = _generality(comparison.rows, {budget: rows[0].error.rms for budget, rows in ranked.items()})
     chosen = []
     for budget, rows in ranked.items():
-        tied = [row for row in rows if row is rows[0] or _ties(row, rows[0], margin)]
+        tied = [row for row in rows if row is rows[0] or ties(row, rows[0], margin)]
         row = min(tied, key=lambda row: (-general[row.name], row.nfe))
         chosen.append(Recommendation(budget, row, _reason(row, rows, tied)))
     return chosen
@@ -317,7 +317,8 @@ def _generality(rows: Sequence[Measurement], least: Mapping[int, float]) -> dict
     return {key: fmean(values) for key, values in shares.items()}
 
 
-def _ties(row: Measurement, best: Measurement, margin: float) -> bool:
+def ties(row: Measurement, best: Measurement, margin: float) -> bool:
+    """Whether a measurement differs from the best on the same samples by at most a share of it, and by chance."""
     excess = row.squares - best.squares
     chance = 2 * float(excess.std()) / math.sqrt(len(excess)) if len(excess) > 1 else 0.0
     return row.error.rms <= (1 + margin) * best.error.rms and float(excess.mean()) <= chance

@@ -11,7 +11,7 @@ import torch
 
 from diffspace._shapes import Float, Tensor
 from diffspace.protocols import Cond, Denoiser
-from diffspace.sampling.runs import Trajectory, sample
+from diffspace.sampling.runs import Trajectory, kept_steps, sample
 from diffspace.sampling.sampler import Execution, Sampler
 from diffspace.sampling.solvers.multistep import AdamsBashforth
 from diffspace.sampling.steps import EDMSteps, steps_for
@@ -48,7 +48,7 @@ class Reference:
 
     `error` estimates the distance of x from the truth by that from the same with half the steps (`richardson`). The
     last step, from the lowest level to 0, is Euler's, x = D, as in every sampler. `path` holds the fine run itself,
-    where it was kept.
+    where it was kept, or every k-th of its states (`every`).
     """
 
     latents: Float[Tensor, "batch *dims"]
@@ -58,6 +58,7 @@ class Reference:
     error: EndPointError
     nfe: int
     path: Trajectory | None = None
+    every: int = 1
 
     @property
     def sigma_max(self) -> float:
@@ -72,7 +73,7 @@ class Reference:
         """
         if self.path is None:
             raise ValueError("path: the reference has no trajectory; make it with execution=Execution(trajectory=True)")
-        levels: list[float] = self.sigmas[:-1].tolist()
+        levels: list[float] = self.sigmas[kept_steps(len(self.sigmas) - 1, self.every)[:-1]].tolist()
         if sigma < levels[-1] * (1 - 1e-9):
             return self.x
         if not sigma <= self.sigma_max * (1 + 1e-9):
@@ -145,7 +146,8 @@ def reference(
         denoiser, seeds, shape, latents, cond: as in `sample`.
         sampler: run with its N steps, and with N/2 and N/4 to tell the error; N is even and at least 8. Default:
             `REFERENCE_SAMPLER`, 400 steps of a method of fourth order.
-        execution: as in `sample`; `trajectory` keeps the run with N steps, for `Reference.at`.
+        execution: as in `sample`; `trajectory` keeps the run with N steps, for `Reference.at`; some 64 states of it are
+            enough to fit solvers to.
     """
     sampler, execution = sampler or REFERENCE_SAMPLER, execution or Execution()
     num_steps = sampler.steps.num_steps
@@ -167,4 +169,5 @@ def reference(
     distances = end_point_error(coarser.x, coarse.x), end_point_error(coarse.x, fine.x)
     error = richardson(*distances, sampler.solver.order)
     nfe = coarser.nfe + coarse.nfe + fine.nfe
-    return Reference(latents, fine.x, fine.sigmas, cond, error, nfe, fine.trajectory)
+    every = int(execution.trajectory) or 1
+    return Reference(latents, fine.x, fine.sigmas, cond, error, nfe, fine.trajectory, every)

@@ -1,9 +1,9 @@
 """Steps and weights found rather than guessed: the least error of end points for a denoiser and a budget.
 
-Both searches move the noise levels by the method of Levenberg and Marquardt, with differences of whole runs as
-derivatives. A few samples that start near the boundary between two ends have errors far above all others; the loss
-Σ ln(1 + e²/c²), with c² a multiple of the median of e², lets them count no more than their share. Which multiple is
-best depends on the problem (`search_solver` tries several).
+All searches use the method of Levenberg and Marquardt, with differences of runs as derivatives. A few samples that
+start near the boundary between two ends have errors far above all others; the loss Σ ln(1 + e²/c²), with c² a multiple
+of the median of e², lets them count no more than their share. Which multiple is best depends on the problem
+(`search_solver` tries several).
 """
 
 from __future__ import annotations
@@ -14,35 +14,32 @@ from collections.abc import Callable
 import torch
 
 from diffspace._shapes import Tensor
-from diffspace.protocols import Denoiser, Request, data_scale
+from diffspace.protocols import Denoiser, data_scale
 from diffspace.sampling.driver import round_sigmas
-from diffspace.sampling.runs import sample
+from diffspace.sampling.runs import evaluating, sample
 from diffspace.sampling.sampler import Execution, Sampler
-from diffspace.sampling.solvers.base import Point, Solver, Step, UnscaledSolver
-from diffspace.sampling.solvers.multistep import FittedSolver, epsilon_weights
+from diffspace.sampling.solvers.base import Solver
 from diffspace.sampling.steps import EDMSteps, GivenSteps, steps_for
 from diffspace.solverlab.end_points import Continuous, Reference, mean_squares
+from diffspace.solverlab.family import Family, Runs, Table, robust_scale, solve_damped
 
 Progress = Callable[[int, int, float], None]
 
+_DIFFERENCE = 1e-4  # of the parameters of a search
 _MODES = 10  # how many cosines a change of the steps is made of, where there are more steps than that
 
-
-ROBUSTNESS = 3.0
+ROBUSTNESS = 30.0
 """c² in units of the median of e²."""
 
 
-def _scale(squares: Tensor, robustness: float) -> float:
-    """c², which is not 0 where most errors are, as those of finite data can be."""
-    return robustness * float(squares.median()) + 1e-9 * float(squares.mean()) + torch.finfo(torch.float64).tiny
-
-
-class _Spacing:
+class Spacing:
     """Levels σ_0 > … > σ_{N−1} as the exponentials of N−1 free numbers, the logarithms of the gaps in ln σ."""
 
     def __init__(self, denoiser: object, truth: Reference, num_steps: int) -> None:
         self.denoiser, self.num_steps = denoiser, num_steps
         self.first, self.lowest = truth.sigma_max, float(steps_for(denoiser, EDMSteps()).sigma_min or 0)
+        some = torch.linspace(self.lowest, self.first, 7, dtype=torch.float64, device="cpu")
+        self.continuous = torch.equal(round_sigmas(denoiser, some), some)
 
     def starts(self, levels: tuple[float, ...] | None = None) -> list[Tensor]:
         """These levels; without, EDM steps that end at several levels, with several ρ."""
@@ -64,88 +61,92 @@ class _Spacing:
         inner = (math.log(self.first) - gaps.cumsum(0)).exp().clamp_min(self.lowest)
         return (self.first, *inner.tolist(), 0.0)
 
-    def known(self, free: Tensor) -> tuple[float, ...]:
+    def known(self, found: tuple[float, ...]) -> tuple[float, ...]:
         """The levels as `sample` will take them: rounded to those that the model knows."""
-        levels = round_sigmas(self.denoiser, torch.tensor(self.levels(free), dtype=torch.float64, device="cpu"))
+        levels = round_sigmas(self.denoiser, torch.tensor(found, dtype=torch.float64, device="cpu"))
         if not bool((levels.diff() < 0).all()):
             raise ValueError(f"num_steps: {len(levels) - 1} is more than the levels of the model allow")
         return tuple(levels.tolist())
 
 
-def _minimise(
+def minimise(
     residuals: Callable[[Tensor], Tensor],
-    starts: list[Tensor],
+    slopes: Callable[[Tensor, Tensor], Tensor],
+    at: Tensor,
     iterations: int,
     robustness: float,
     progress: Progress | None,
+    costs: Tensor | None = None,
 ) -> Tensor:
-    """Levenberg and Marquardt on the robust loss of residuals (B, …), from the best of some starts.
+    """Levenberg and Marquardt on the robust loss of residuals (B, …), whose slopes are (B, …, parameters).
 
-    What is varied are cosines of the position along the steps, which keeps many steps smooth and the runs few.
+    `costs`, one for each parameter, times its square are added to the mean square of an error.
     """
-    start = min(starts, key=lambda free: float(mean_squares(residuals(free)).log().mean()))
-    n = len(start)
-    positions = (torch.arange(n, dtype=torch.float64, device="cpu") + 0.5) / max(n, 1)
-    modes = torch.cos(math.pi * positions[:, None] * torch.arange(min(n, _MODES), dtype=torch.int64, device="cpu"))
-    at, damping, difference = torch.zeros(modes.shape[1], dtype=torch.float64, device="cpu"), 1e-2, 1e-4
-    r = residuals(start)
-    for i in range(iterations if n else 0):
+    costs = torch.zeros_like(at) if costs is None else costs
+    r, damping = residuals(at), 1e-3
+    for i in range(iterations if len(at) else 0):
         squares = mean_squares(r)
-        scale = _scale(squares, robustness)
-        loss = (squares / scale).log1p().mean()
+        scale = robust_scale(squares, robustness)
+        loss = (squares / scale).log1p().mean() + costs @ at**2 / scale
         if progress is not None:
             progress(i, iterations, float(squares.mean().sqrt()))
-        unit = torch.eye(len(at), dtype=torch.float64, device="cpu") * difference
-        slopes = torch.stack([(residuals(start + modes @ (at + u)) - r) / difference for u in unit], -1)
-        flat, slopes = r.reshape(len(r), -1), slopes.reshape(len(r), -1, len(at))
-        trust = 1 / (1 + squares / scale)
-        normal = torch.einsum("b,bdi,bdj->ij", trust, slopes, slopes).cpu()
-        gradient = torch.einsum("b,bdi,bd->i", trust, slopes, flat).cpu()
+        jacobian = slopes(at, r).reshape(len(r), -1, len(at)).double()
+        trust = 1 / (1 + squares / scale).double()
+        normal = torch.einsum("b,bdi,bdj->ij", trust, jacobian, jacobian).cpu()
+        gradient = torch.einsum("b,bdi,bd->i", trust, jacobian, r.reshape(len(r), -1).double()).cpu()
         if not (float(normal.diagonal().max()) > 0 and bool(torch.isfinite(normal).all())):
-            break  # no small change of the levels moves an end, or it moves one out of sight
-        diagonal = normal.diagonal().diag() + 1e-12 * normal.diagonal().max() * torch.eye(
-            len(at), dtype=torch.float64, device="cpu"
-        )
-        for _ in range(6):
-            move = -torch.linalg.solve(normal + damping * diagonal, gradient)
+            break  # no small change moves an end, or it moves one out of sight
+        normal, gradient = normal + costs.diag() * r.numel(), gradient + costs * at * r.numel()
+        for _ in range(8):
+            move = -solve_damped(normal, gradient, damping)
             move = move * min(1.0, 1 / max(float(move.abs().max()), 1e-30))
-            tried = residuals(start + modes @ (at + move))
-            if (mean_squares(tried) / scale).log1p().mean() < loss:
+            tried = residuals(at + move)
+            if (mean_squares(tried) / scale).log1p().mean() + costs @ (at + move) ** 2 / scale < loss:
                 break
-            damping *= 6
+            damping *= 8
         else:
             break
-        at, r, damping = at + move, tried, max(damping / 5, 1e-6)
-    return start + modes @ at
-
-
-def _end(denoiser: Denoiser, truth: Reference, levels: tuple[float, ...], solver: Solver) -> Tensor:
-    """Where the samples end; infinite values where the solver diverges, so that the search avoids it."""
-    sampler, execution = Sampler(GivenSteps(levels), solver), Execution(device=truth.x.device)
-    try:
-        return sample(denoiser, latents=truth.latents, cond=truth.cond, sampler=sampler, execution=execution).x
-    except FloatingPointError:
-        return torch.full_like(truth.x, math.inf)
+        at, r, damping = at + move, tried, max(damping / 8, 1e-9)
+    return at
 
 
 def _find_levels(
-    denoiser: Denoiser,
-    num_steps: int,
+    ends: Callable[[list[tuple[float, ...]]], Tensor],
     truth: Reference,
-    make_solver: Callable[[], Solver],
-    batch_size: int | None,
+    spacing: Spacing,
     iterations: int,
+    robustness: float,
     progress: Progress | None,
-    robustness: float = ROBUSTNESS,
     start: tuple[float, ...] | None = None,
 ) -> tuple[float, ...]:
-    """The N levels, and then 0, from which a solver ends nearest to `truth`, as `sample` will take them."""
-    spacing, smooth = _Spacing(denoiser, truth, num_steps), Continuous(denoiser, batch_size)
+    """The N levels, and then 0, from which runs end nearest to `truth`; `ends` makes one run for each list of levels.
+
+    What is varied are cosines of the position along the steps, which keeps many steps smooth and the runs few.
+    """
 
     def residuals(free: Tensor) -> Tensor:
-        return _end(smooth, truth, spacing.levels(free), make_solver()) - truth.x
+        return ends([spacing.levels(row) for row in free]) - truth.x
 
-    return spacing.known(_minimise(residuals, spacing.starts(start), iterations, robustness, progress))
+    starts = torch.stack(spacing.starts(start))
+    losses = [float(mean_squares(r).log().mean()) for r in residuals(starts)] if len(starts) > 1 else [0.0]
+    origin = starts[min(range(len(starts)), key=losses.__getitem__)]
+    n = len(origin)
+    positions = (torch.arange(n, dtype=torch.float64, device="cpu") + 0.5) / max(n, 1)
+    modes = torch.cos(math.pi * positions[:, None] * torch.arange(min(n, _MODES), dtype=torch.int64, device="cpu"))
+
+    def slopes(at: Tensor, r: Tensor) -> Tensor:
+        moved = at + _DIFFERENCE * torch.eye(len(at), dtype=torch.float64, device="cpu")
+        return ((residuals(origin + moved @ modes.T) - r) / _DIFFERENCE).movedim(0, -1)
+
+    found = minimise(
+        lambda at: residuals((origin + modes @ at)[None])[0],
+        slopes,
+        origin.new_zeros(modes.shape[1]),
+        iterations,
+        robustness,
+        progress,
+    )
+    return spacing.levels(origin + modes @ found)
 
 
 def optimize_steps(
@@ -171,52 +172,91 @@ def optimize_steps(
         batch_size: samples evaluated at a time. Default: all.
         progress: progress(i, iterations, rms) is called before each iteration.
     """
-    levels = _find_levels(denoiser, num_steps, truth, lambda: solver, batch_size, iterations, progress)
-    return Sampler(GivenSteps(levels), solver)
+    smooth, execution = Continuous(denoiser, batch_size), Execution(device=truth.x.device)
+
+    def end(levels: tuple[float, ...]) -> Tensor:
+        sampler = Sampler(GivenSteps(levels), solver)
+        try:
+            return sample(smooth, latents=truth.latents, cond=truth.cond, sampler=sampler, execution=execution).x
+        except FloatingPointError:  # the solver diverges, so the search avoids it
+            return torch.full_like(truth.x, math.inf)
+
+    spacing = Spacing(denoiser, truth, num_steps)
+    levels = _find_levels(
+        lambda every: torch.stack([end(each) for each in every]), truth, spacing, iterations, 3.0, progress
+    )
+    return Sampler(GivenSteps(spacing.known(levels)), solver)
 
 
-class _Stagewise(UnscaledSolver):
-    """Makes the table of a `FittedSolver` while it samples: each row by least squares towards the exact paths.
+class _Polish:
+    """The end of runs as a function of all the numbers of a table and, if `spacing` is given, of its levels."""
 
-    Row i minimises Σ_b ρ(‖x + Σ_j w_j·ε_j − x*(σ_{i+1})‖²) + ridge·‖w − a‖² over the samples in `rows`, where a are
-    the weights of exponential Adams–Bashforth, which rules where the data say nothing.
-    """
+    def __init__(self, family: Family, table: Table, spacing: Spacing | None) -> None:
+        self.family, self.table, self.spacing = family, table, spacing
+        free = torch.zeros(0, dtype=torch.float64, device="cpu")
+        if spacing is not None:
+            free = spacing.starts((*table.levels.tolist(), 0.0))[0]
+        self.start = torch.cat([table.numbers, free])
+        self.runs = Runs([], [])  # the latest
 
-    order = 1
-    multistep = True
+    def _levels(self, z: Tensor) -> Tensor:
+        if self.spacing is None:
+            return self.table.levels
+        free = z[len(self.table.numbers) :]
+        return torch.tensor(self.spacing.levels(free)[:-1], dtype=torch.float64, device="cpu")
 
-    def __init__(self, truth: Reference, rows: slice, ridge: float, robustness: float) -> None:
-        self.truth, self.rows, self.ridge, self.robustness = truth, rows, ridge, robustness
-        self.table: list[tuple[float, ...]] = []
+    def at(self, z: Tensor) -> Table:
+        """The table that parameters describe."""
+        return self.table.with_numbers(z[: len(self.table.numbers)])._replace(levels=self._levels(z))
 
-    def unscaled_step(self, x: Tensor, start: Point, end: Point, memory: tuple[Tensor, list[float]] | None) -> Step:
-        sigma = start.sigma
-        denoised = yield Request(x, sigma)
-        past, nodes = memory if memory is not None else (x.new_empty(*x.shape, 0), [])
-        past, nodes = torch.cat([past, ((x - denoised) / sigma)[..., None]], -1), [sigma, *nodes]
-        analytic = x.new_tensor(epsilon_weights(nodes, end.sigma))
-        missing = self.truth.at(end.sigma) - x
-        weights = analytic + self._regress(past, missing - past @ analytic)
-        self.table.append(tuple(weights.tolist()))
-        return x + past @ weights, (past, nodes)
+    def residuals(self, z: Tensor) -> Tensor:
+        self.runs = self.family.run(self.at(z))
+        return self.runs.end - self.family.ends
 
-    step_to_zero = UnscaledSolver.step
+    def slopes(self, z: Tensor, r: Tensor) -> Tensor:
+        slopes = self.family.slopes(self.at(z), self.runs, self.spacing is not None)
+        if self.spacing is None:
+            return slopes
+        count = len(self.table.numbers)
+        moved = [
+            self._levels(z + _DIFFERENCE * unit)
+            for unit in torch.eye(len(z), dtype=torch.float64, device="cpu")[count:]
+        ]
+        gaps = torch.stack([(m / self._levels(z)).log()[1:] / _DIFFERENCE for m in moved], -1)
+        return torch.cat([slopes[..., :count], slopes[..., count:] @ gaps.to(slopes)], -1)
 
-    def _regress(self, past: Tensor, missing: Tensor) -> Tensor:
-        """The change of weights that explains what is missing, by reweighted least squares."""
-        rows, target = past[self.rows], missing[self.rows]
-        design, target = rows.reshape(len(rows), -1, rows.shape[-1]), target.reshape(len(rows), -1)
-        change = target.new_zeros(past.shape[-1])
-        for _ in range(4):
-            squares = mean_squares(target - design @ change)
-            trust = 1 / (1 + squares / _scale(squares, self.robustness))
-            weighted = (design * trust[:, None, None]).flatten(0, 1)
-            normal = weighted.T @ design.flatten(0, 1)
-            eye = torch.eye(len(change), dtype=normal.dtype, device=normal.device)
-            # all ε are 0 where the denoiser changes nothing: then any weights will do
-            damped = normal + (self.ridge * float(normal.diagonal().mean()) or 1.0) * eye
-            change = torch.linalg.solve(damped, weighted.T @ target.flatten())
-        return change
+
+def find_table(
+    family: Family, spacing: Spacing, iterations: int, robustness: float, noise: float, progress: Progress | None
+) -> Table:
+    """The levels from which stagewise fits of three quarters of the samples end nearest, and the table of all there."""
+    truth = family.truth
+    some = slice(0, max(1, 3 * len(truth.x) // 4))
+
+    def ends(every: list[tuple[float, ...]]) -> Tensor:
+        levels = torch.tensor(every, dtype=torch.float64, device="cpu")[:, :-1]
+        return family.stagewise(levels, some, noise, robustness)[1].reshape(len(every), *truth.x.shape)
+
+    found = spacing.known(_find_levels(ends, truth, spacing, iterations, robustness, progress))
+    levels = torch.tensor([found[:-1]], dtype=torch.float64, device="cpu")
+    return family.stagewise(levels, slice(None), noise, robustness)[0][0]
+
+
+def polish(
+    family: Family,
+    table: Table,
+    spacing: Spacing,
+    iterations: int,
+    robustness: float,
+    noise: float,
+    progress: Progress | None,
+) -> Table:
+    """The numbers and levels near those of `table` with which the runs themselves end nearest."""
+    problem = _Polish(family, table, spacing if spacing.continuous and len(table.levels) > 1 else None)
+    costs = torch.zeros_like(problem.start)
+    costs[: len(table.numbers)] = (noise * family.scale) ** 2
+    how = iterations, robustness, progress, costs
+    return problem.at(minimise(problem.residuals, problem.slopes, problem.start, *how))
 
 
 def fit_multistep(
@@ -224,35 +264,31 @@ def fit_multistep(
     num_steps: int,
     truth: Reference,
     *,
+    mean: float | None = None,
     iterations: int = 8,
-    ridge: float = 1e-6,
+    noise: float = 1e-5,
     robustness: float = ROBUSTNESS,
-    start: tuple[float, ...] | None = None,
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Sampler:
     """The linear multistep solver of N evaluations, a `FittedSolver` with its levels, that ends nearest to `truth`.
 
     For given levels the weights are found in a single run, each row by least squares towards the exact paths, and the
-    levels are moved so that what remains is least. Three quarters of the samples fit the weights during the search, all
-    judge the levels; in the end all fit. `search_solver` judges the result on samples that it has not seen.
+    levels are moved so that what remains is least. Then levels and weights are moved together, so that the ends
+    themselves are nearest. `search_solver` judges the result on samples that it has not seen.
 
     Args:
-        denoiser, num_steps, iterations, batch_size, progress: as in `optimize_steps`.
+        denoiser, num_steps, batch_size, progress: as in `optimize_steps`.
         truth: the exact paths of calibration seeds: `reference(…, execution=Execution(trajectory=True))`.
-        ridge: how much the weights are drawn to the analytic ones, in units of the mean square of the ε_j.
+        mean: that of the data; the solver then begins with it instead of an evaluation, and takes N+1 steps.
+        iterations: the most steps of Levenberg and Marquardt for the levels; half as many follow for all numbers.
+        noise: that of D which weights are not to amplify, in units of the standard deviation of the data.
         robustness: c² of the loss, in units of the median of e².
-        start: N + 1 levels to start from. Default: the best of several EDM steps.
     """
     if truth.path is None:
         raise ValueError("truth: has no trajectory; make it by reference(…, execution=Execution(trajectory=True))")
-    some = slice(0, max(1, 3 * len(truth.x) // 4))
-
-    def make_solver() -> Solver:
-        return _Stagewise(truth, some, ridge, robustness)
-
-    how = batch_size, iterations, progress, robustness, start
-    levels = _find_levels(denoiser, num_steps, truth, make_solver, *how)
-    fitting = _Stagewise(truth, slice(None), ridge, robustness)
-    _end(Continuous(denoiser, batch_size), truth, levels, fitting)
-    return Sampler(GivenSteps(levels), FittedSolver(levels, tuple(fitting.table)))
+    with evaluating(Continuous(denoiser), grad=False):
+        family = Family(denoiser, truth, batch_size, mean)
+        spacing = Spacing(denoiser, truth, num_steps + (mean is not None))
+        table = find_table(family, spacing, iterations, robustness, noise, progress)
+        return polish(family, table, spacing, iterations // 2, robustness, noise, None).sampler(mean)

@@ -12,7 +12,7 @@ import torch
 
 from diffspace._shapes import Tensor
 from diffspace.checks import check_choice, check_integer, check_number
-from diffspace.protocols import Request
+from diffspace.protocols import Cond, Request
 from diffspace.sampling.solvers.base import Point, Step, UnscaledSolver, combine
 from diffspace.sampling.solvers.quadrature import Prediction, Variable, lagrange_weights, normalizer, predict
 from diffspace.sampling.steps import GivenSteps
@@ -173,19 +173,25 @@ class IPNDM(LinearMultistep):
         return tuple((end - sigmas[0]) * c for c in _EQUAL_STEPS[len(sigmas) - 1])
 
 
+def _constant(value: float, x: Tensor, sigma: Tensor, cond: Cond | None = None) -> Tensor:
+    return torch.full_like(x, value)
+
+
 @dataclass(frozen=True)
-class FittedSolver(LinearMultistep):
+class FittedSolver(UnscaledSolver):
     """A linear multistep solver found for one denoiser and one sequence of levels (`fit_solver`), as plain numbers.
 
     x⁺ = x + Σ_{j ≤ i} w_ij·ε_j in step i, ε_j = (x_j − D_j)/σ_j of every earlier evaluation. `levels` are N+1, falling;
     row i of `weights` holds i+1 numbers. It steps between these levels alone, which its `Sampler` holds as
-    `GivenSteps`. A table for one grid has no limit of many steps: `order` is 1 by declaration only.
+    `GivenSteps`. With `mean`, that of the data, D_0 is this number, its limit as σ → ∞, and not evaluated: a run of N
+    steps takes N − 1 evaluations. A table for one grid has no limit of many steps: `order` is 1 by declaration only.
     """
 
     levels: tuple[float, ...]
     weights: tuple[tuple[float, ...], ...]
+    mean: float | None = None
     order = 1
-    prediction = "epsilon"
+    multistep = True
 
     def __post_init__(self) -> None:
         rows = [len(row) for row in self.weights]
@@ -193,22 +199,23 @@ class FittedSolver(LinearMultistep):
             raise ValueError(f"weights: expected rows of 1, 2, … {len(self.levels) - 1} numbers, got {rows}")
         if not all(math.isfinite(w) for row in self.weights for w in row):
             raise ValueError("weights: expected finite numbers")
-        object.__setattr__(self, "k", len(rows))
+        if self.mean is not None:
+            check_number("mean", self.mean)
+            if len(rows) == 1:
+                raise ValueError("mean: a run of one step would have no evaluation")
+            object.__setattr__(self, "first_denoiser", functools.partial(_constant, self.mean))
 
-    def weights_at(self, sigmas: tuple[float, ...], end: float) -> tuple[float, ...]:
-        i = len(sigmas) - 1
-        pairs = zip((sigmas[0], end), self.levels[i:], strict=False)
+    def unscaled_step(self, x: Tensor, start: Point, end: Point, memory: tuple[Tensor, int] | None) -> Step:
+        past, i = memory or (x.new_empty(len(self.weights), *x.shape), 0)
+        pairs = zip((start.sigma, end.sigma), self.levels[i:], strict=False)
         if not all(math.isclose(a, b, rel_tol=1e-6) for a, b in pairs):
             raise ValueError(
-                f"steps: step {i} goes from σ = {sigmas[0]:g} to {end:g}, but the solver was fitted to others; "
+                f"steps: step {i} goes from σ = {start.sigma:g} to {end.sigma:g}, but the solver was fitted to others; "
                 "use GivenSteps(solver.levels)"
             )
-        return self.weights[i][::-1]  # the newest first
+        denoised = yield Request(x, start.sigma)
+        torch.sub(x, denoised, out=past[i])  # one block for all, so that a step reads each of them once
+        weights = x.new_tensor([w / sigma for w, sigma in zip(self.weights[i], self.levels, strict=False)])
+        return x + (weights @ past[: i + 1].flatten(1)).reshape(x.shape), (past, i + 1)
 
-    step_to_zero = LinearMultistep.step
-
-
-def epsilon_weights(nodes: list[float], end: float, k: int = 3) -> list[float]:
-    """The weights of exponential Adams–Bashforth in ε, for past evaluations latest first, returned oldest first."""
-    weights = [-nodes[0]] if end == 0 else list(polynomial_weights("epsilon", "log_sigma", tuple(nodes[:k]), end))
-    return [0.0] * (len(nodes) - len(weights)) + weights[::-1]
+    step_to_zero = UnscaledSolver.step
