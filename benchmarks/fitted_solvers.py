@@ -1,36 +1,44 @@
 """What `fit_solver` gains over the best solver that needs no fit, on several problems and sets of seeds.
 
-    python benchmarks/fitted_solvers.py --out fitted.jsonl            # goes on where it was stopped
-    python benchmarks/fitted_solvers.py --out fitted.jsonl --print    # the table in Markdown alone
+    python benchmarks/fitted_solvers.py --out fitted.jsonl                           # goes on where it was stopped
+    python benchmarks/fitted_solvers.py --out fitted.jsonl --model digits=runs/digits --budgets 5,8,10 --unseen 256
+    python benchmarks/fitted_solvers.py --out fitted.jsonl --print                   # the table in Markdown alone
 
 For each problem and set of seeds the paths of calibration seeds and the end points of others, four times as many, make
 one solver for each budget. It is judged on seeds that neither has seen, beside *every* solver that needs no fit; the
 best of these on those very seeds is taken: nobody could choose better. A cell is the RMS of the fitted solver as a
-share of that one's, the median over the sets of seeds and the worst; above 1 the fit is worse. The last column counts
-cells that are worse by more than two standard errors of the difference of squared errors of the same samples.
+share of that one's, the median over the sets of seeds and the worst; above 1 the fit is worse. The last columns are the
+share of samples that end in another mode than the exact flow, of the best known solver and of the fitted one, where
+modes can be told; and the cells that are worse by more than two standard errors of the difference of squared errors of
+the same samples.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
+from typing import Any
 
 import torch
 
 from diffspace.data import load_data, named_oracle
+from diffspace.loading import load
 from diffspace.oracles import FiniteData, GaussianMixture
-from diffspace.protocols import Denoiser
+from diffspace.protocols import Cond, Denoiser
 from diffspace.sampling import Execution, initial_latents, sample
 from diffspace.solverlab import (
     REFERENCE_SAMPLER,
+    Measurement,
     Reference,
+    calibration_seeds,
     compare_solvers,
     default_samplers,
     moments,
@@ -39,7 +47,7 @@ from diffspace.solverlab import (
 )
 from diffspace.solverlab.end_points import mean_squares
 
-BUDGETS = (4, 5, 8, 12, 20)
+BUDGETS = (4, 5, 8, 10, 12, 20)
 _FINE, _COARSE = REFERENCE_SAMPLER.with_num_steps(200), REFERENCE_SAMPLER.with_num_steps(100)
 _UNSEEN, _APART = 900_000, 20_000
 
@@ -79,70 +87,174 @@ def points() -> FiniteData:
     return FiniteData(training.batch(torch.arange(len(training))))
 
 
-PROBLEMS = {
+class Guided:
+    """Classifier-free guidance of weight 3 towards the first four modes of the mixture in eight dimensions."""
+
+    def __init__(self) -> None:
+        everything = mixture()
+        stds = everything.variances.flatten().sqrt()
+        self.everything, self.some = everything, GaussianMixture(everything.means[:4], stds[:4])
+        self.sample_shape = everything.sample_shape
+
+    def __call__(self, x: torch.Tensor, sigma: torch.Tensor, cond: Cond | None = None) -> torch.Tensor:
+        of_all = self.everything(x, sigma)
+        return of_all + 3.0 * (self.some(x, sigma) - of_all)
+
+
+def heavy() -> GaussianMixture:
+    """Six Gaussians in six dimensions around 0, whose widths differ by 40 between and by 10 within them."""
+    axes = torch.linalg.qr(_normal(9_200, 6, 6))[0]
+    within = torch.logspace(0, -1, 6, dtype=torch.float64)
+    stds = torch.tensor([0.05, 0.1, 0.2, 0.4, 0.8, 2.0], dtype=torch.float64)
+    covariances = torch.stack([axes @ (std * within).square().diag() @ axes.T for std in stds])
+    return GaussianMixture(torch.zeros(6, 6, dtype=torch.float64), covariances=covariances)
+
+
+def image_like() -> GaussianMixture:
+    """Six modes of 16×16 "images" with the power spectrum 1/f²."""
+    n = 16
+    frequency = torch.fft.fftfreq(n, dtype=torch.float64, device="cpu") * n
+    power = 1 / (frequency[:, None].square() + frequency.square()).clamp_min(0.5)
+    power = 0.25 * power / power.mean()
+    waves = torch.fft.fft2(torch.eye(n * n, dtype=torch.float64).reshape(-1, n, n)).reshape(n * n, n * n) / n
+    covariance = (waves.conj().T @ power.flatten().to(waves.dtype).diag() @ waves).real
+    means = 0.8 * _normal(9_500, 6, n * n) @ torch.linalg.cholesky(covariance + 1e-9 * torch.eye(n * n)).T
+    within = 0.36 * covariance + 1e-5 * torch.eye(n * n, dtype=torch.float64)
+    return GaussianMixture(means, covariances=within.expand(6, -1, -1).contiguous())
+
+
+PROBLEMS: dict[str, Callable[[], Denoiser]] = {
     "ring": lambda: named_oracle("ring"),
     "mixture in 8-D": mixture,
     "low rank in 48-D": low_rank,
     "scales in 1-D": scales,
     "narrow modes in 2-D": narrow,
     "finite swiss roll": points,
+    "digits mixture in 64-D": lambda: named_oracle("mixture"),
+    "guided mixture in 8-D": Guided,
+    "heavy tails in 6-D": heavy,
+    "image-like in 256-D": image_like,
 }
+
+
+def modes(denoiser: Denoiser, x: torch.Tensor) -> torch.Tensor | None:
+    """The mode in which each sample is, or the item; None where there are none."""
+    of = denoiser.some if isinstance(denoiser, Guided) else denoiser
+    flat = x.flatten(1).double()
+    if isinstance(of, FiniteData):
+        return torch.cdist(flat, of.data.double()).argmin(1)
+    if not isinstance(of, GaussianMixture):
+        return None
+    offsets = flat[:, None] - of.means
+    if of.axes is not None:
+        offsets = torch.einsum("bkd,kde->bke", offsets, of.axes)
+    variances = of.variances.expand(of.means.shape) + 1e-9
+    joint = of.weights.log() - 0.5 * (offsets.square() / variances + variances.log()).sum(2)
+    return joint.argmax(1)
 
 
 def cells(name: str, done: set[tuple[str, int, int]], options: argparse.Namespace) -> Iterator[dict[str, object]]:
     """One record for each set of seeds and budget that is missing."""
-    missing = [(k, n) for k in range(options.sets) for n in BUDGETS if (name, k, n) not in done]
+    missing = [(k, n) for k in range(options.sets) for n in options.budgets if (name, k, n) not in done]
     if not missing:
         return
     denoiser = PROBLEMS[name]()
-    new = reference(denoiser, seeds=range(_UNSEEN, _UNSEEN + options.unseen), sampler=_FINE)
+    shape = tuple(getattr(denoiser, "sample_shape"))  # noqa: B009  # of any denoiser
+    count = options.calibration or calibration_seeds(math.prod(shape))
+    batch = Execution(batch_size=options.batch)
+    new = reference(
+        denoiser, seeds=range(_UNSEEN, _UNSEEN + options.unseen), shape=shape, sampler=_FINE, execution=batch
+    )
     budgets = sorted({n for _, n in missing})
-    known = compare_solvers(denoiser, new, default_samplers(*moments(new)), budgets)
+    known = compare_solvers(denoiser, new, default_samplers(*moments(new)), budgets, batch_size=options.batch)
     for k in sorted({k for k, _ in missing}):
         seeds, others = _APART * (k + 1), _APART * (k + 1) + 5_000
-        fine = Execution(trajectory=True)
-        truth = reference(denoiser, seeds=range(seeds, seeds + options.calibration), sampler=_FINE, execution=fine)
-        ends = reference(denoiser, seeds=range(others, others + 4 * options.calibration), sampler=_COARSE)
+        fine = Execution(batch_size=options.batch, trajectory=2)
+        truth = reference(denoiser, seeds=range(seeds, seeds + count), shape=shape, sampler=_FINE, execution=fine)
+        ends = reference(
+            denoiser, seeds=range(others, others + 4 * count), shape=shape, sampler=_COARSE, execution=batch
+        )
         for n in [n for other, n in missing if other == k]:
             best = known.within(n)[0]
-            yield {"problem": name, "set": k, "budget": n, **_judged(denoiser, n, truth, ends, new, best.squares)}
+            found = _judged(denoiser, n, truth, ends, new, best, options)
+            yield {"problem": name, "set": k, "budget": n, "seeds": count, **found}
+
+
+class _Counted:
+    """A denoiser that counts the samples that it is asked for."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        self.denoiser, self.samples = denoiser, 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.denoiser, name)
+
+    def __call__(self, x: torch.Tensor, sigma: torch.Tensor, cond: Cond | None = None) -> torch.Tensor:
+        self.samples += len(x)
+        return self.denoiser(x, sigma, cond)
 
 
 def _judged(
-    denoiser: Denoiser, budget: int, truth: Reference, ends: Reference, new: Reference, best: torch.Tensor
+    denoiser: Denoiser,
+    budget: int,
+    truth: Reference,
+    ends: Reference,
+    new: Reference,
+    best: Measurement,
+    options: argparse.Namespace,
 ) -> dict[str, object]:
-    began = time.process_time()
+    began, counted = time.process_time(), _Counted(denoiser)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = search_solver(denoiser, budget, truth, validation=ends)
+        found = search_solver(
+            counted, budget, truth, validation=ends, iterations=options.iterations, batch_size=options.batch
+        )
     seconds = time.process_time() - began
-    squares = mean_squares(sample(denoiser, latents=new.latents, sampler=found.sampler).x - new.x)
-    excess = squares - best
+    execution = Execution(batch_size=options.batch)
+    own, other = (
+        sample(denoiser, latents=new.latents, sampler=sampler, execution=execution).x
+        for sampler in (found.sampler, best.sampler)
+    )
+    squares = mean_squares(own - new.x)
+    excess = squares - best.squares
+    exact = modes(denoiser, new.x)
+    elsewhere = [None if exact is None else float((modes(denoiser, x) != exact).double().mean()) for x in (other, own)]
     return {
         "choice": found.choice.name,
-        "rms": float((squares.mean() / best.mean()).sqrt()),
-        "median": float((squares.median() / best.median()).sqrt()),
+        "best": best.name,
+        "error": float(squares.mean().sqrt()),
+        "rms": float((squares.mean() / best.squares.mean()).sqrt()),
+        "median": float((squares.median() / best.squares.median()).sqrt()),
         "worse_by": float(excess.mean() / (excess.std() / math.sqrt(len(excess)))),
+        "elsewhere": elsewhere,
+        "evaluations": counted.samples,
         "seconds": seconds,
     }
 
 
-def table(records: list[dict[str, object]]) -> Iterator[str]:
+def _geometric_mean(values: list[float]) -> float:
+    return math.exp(sum(math.log(max(value, 1e-9)) for value in values) / len(values))
+
+
+def table(records: list[dict[str, Any]]) -> Iterator[str]:
     """Lines of Markdown."""
-    yield "| problem | " + " | ".join(f"NFE {n}" for n in BUDGETS) + " | geometric mean | median error | worse |"
-    yield "| --- |" + " --- |" * (len(BUDGETS) + 3)
-    for name in PROBLEMS:
+    budgets = sorted({record["budget"] for record in records})
+    yield (
+        "| problem | "
+        + " | ".join(f"NFE {n}" for n in budgets)
+        + " | geometric mean | median error | elsewhere, % | worse |"
+    )
+    yield "| --- |" + " --- |" * (len(budgets) + 4)
+    for name in dict.fromkeys(record["problem"] for record in records):
         own = [record for record in records if record["problem"] == name]
-        if not own:
-            continue
-        shares = [[float(str(r["rms"])) for r in own if r["budget"] == n] for n in BUDGETS]
+        shares = [[r["rms"] for r in own if r["budget"] == n] for n in budgets]
         line = [f"{median(found):.2f} ({max(found):.2f})" if found else "" for found in shares]
-        every = [share for found in shares for share in found]
-        mean = math.exp(sum(map(math.log, every)) / len(every))
-        medians = [float(str(r["median"])) for r in own]
-        mean_of_medians = math.exp(sum(math.log(max(m, 1e-9)) for m in medians) / len(medians))
-        worse = sum(float(str(r["worse_by"])) > 2 for r in own)
-        yield f"| {name} | {' | '.join(line)} | {mean:.2f} | {mean_of_medians:.2f} | {worse} of {len(own)} |"
+        told = [r["elsewhere"] for r in own if r["elsewhere"][0] is not None]
+        elsewhere = " → ".join(f"{100 * fmean(each):.2g}" for each in zip(*told, strict=True)) if told else ""
+        means = [_geometric_mean([r[key] for r in own]) for key in ("rms", "median")]
+        worse = sum(r["worse_by"] > 2 for r in own)
+        means_of = " | ".join(f"{mean:.2f}" for mean in means)
+        yield f"| {name} | {' | '.join(line)} | {means_of} | {elsewhere} | {worse} of {len(own)} |"
 
 
 def main() -> None:
@@ -150,14 +262,28 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="a line of JSON for each cell")
     parser.add_argument("--print", action="store_true", help="print the table of what is there")
     parser.add_argument("--sets", type=int, default=5, help="sets of seeds (default 5)")
-    parser.add_argument("--calibration", type=int, default=128, help="calibration seeds in a set (default 128)")
+    parser.add_argument("--calibration", type=int, help="calibration seeds in a set (default: by the size of a sample)")
+    parser.add_argument("--budgets", type=lambda text: tuple(map(int, text.split(","))), default=BUDGETS)
+    parser.add_argument("--iterations", type=int, default=8, help="of the search (default 8)")
+    parser.add_argument("--model", action="append", default=[], help="NAME=FOLDER: a model instead of the oracles")
+    parser.add_argument("--only", action="append", help="a problem; default: all")
+    parser.add_argument("--batch", type=int, help="samples in a batch (default: all)")
     parser.add_argument("--unseen", type=int, default=2048, help="seeds that judge (default 2048)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     lines = options.out.read_text().splitlines() if options.out.is_file() else []
     records = [json.loads(line) for line in lines]
     done = {(r["problem"], r["set"], r["budget"]) for r in records}
-    for name in () if options.print else PROBLEMS:
+    names = options.only or list(PROBLEMS)
+    for word in options.model:
+        name, _, folder = word.partition("=")
+        PROBLEMS[name] = functools.partial(load, folder)
+        names = [name] if word is options.model[0] else [*names, name]
+    missing = sum((n, k, b) not in done for n in names for k in range(options.sets) for b in options.budgets)
+    seconds = [float(record["seconds"]) for record in records]
+    each = f"about {fmean(seconds):.0f} s each so far" if seconds else "5 to 60 s each on exact denoisers"
+    print(f"{missing} fits to go, {each}", file=sys.stderr)
+    for name in () if options.print else names:
         for record in cells(name, done, options):
             records.append(record)
             with options.out.open("a") as file:
