@@ -4,8 +4,8 @@
     python benchmarks/fitted_solvers.py --out fitted.jsonl --model digits=runs/digits --budgets 5,8,10 --unseen 256
     python benchmarks/fitted_solvers.py --out fitted.jsonl --print                   # the table in Markdown alone
 
-For each problem and set of seeds the paths of calibration seeds and the end points of others, four times as many, make
-one solver for each budget. It is judged on seeds that neither has seen, beside *every* solver that needs no fit; the
+For each problem and set of seeds the paths of calibration seeds and the end points of others, one to four times as
+many, make one solver for each budget. It is judged on seeds that neither has seen, beside *every* solver that needs no fit; the
 best of these on those very seeds is taken: nobody could choose better. A cell is the RMS of the fitted solver as a
 share of that one's, the median over the sets of seeds and the worst; above 1 the fit is worse. The last columns are the
 share of samples that end in another mode than the exact flow, of the best known solver and of the fitted one, where
@@ -41,6 +41,7 @@ from diffspace.solverlab import (
     calibration_seeds,
     compare_solvers,
     default_samplers,
+    judging_seeds,
     moments,
     reference,
     search_solver,
@@ -161,6 +162,7 @@ def cells(name: str, done: set[tuple[str, int, int]], options: argparse.Namespac
     denoiser = PROBLEMS[name]()
     shape = tuple(getattr(denoiser, "sample_shape"))  # noqa: B009  # of any denoiser
     count = options.calibration or calibration_seeds(math.prod(shape))
+    judges = judging_seeds(math.prod(shape), count)
     batch = Execution(batch_size=options.batch)
     new = reference(
         denoiser, seeds=range(_UNSEEN, _UNSEEN + options.unseen), shape=shape, sampler=_FINE, execution=batch
@@ -171,9 +173,7 @@ def cells(name: str, done: set[tuple[str, int, int]], options: argparse.Namespac
         seeds, others = _APART * (k + 1), _APART * (k + 1) + 5_000
         fine = Execution(batch_size=options.batch, trajectory=2)
         truth = reference(denoiser, seeds=range(seeds, seeds + count), shape=shape, sampler=_FINE, execution=fine)
-        ends = reference(
-            denoiser, seeds=range(others, others + 4 * count), shape=shape, sampler=_COARSE, execution=batch
-        )
+        ends = reference(denoiser, seeds=range(others, others + judges), shape=shape, sampler=_COARSE, execution=batch)
         for n in [n for other, n in missing if other == k]:
             best = known.within(n)[0]
             found = _judged(denoiser, n, truth, ends, new, best, options)

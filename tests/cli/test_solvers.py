@@ -95,7 +95,7 @@ def test_samplers_that_were_found_take_part(points_run, capsys, monkeypatch):
         (["ring", "--solvers", "heun,heun"], "heun, edm is given twice"),
         (["oracle:nowhere"], "data: 'nowhere' does not exist"),
         (["ring", "--fit", "--fit-seeds", "4294967290-4294967295"], "the last of those that judge: expected"),
-        (["ring", "--fit", "--fit-seeds", "0-7", "--seeds", "30-40"], "--fit-seeds: these and the 4 times"),
+        (["ring", "--fit", "--fit-seeds", "0-7", "--seeds", "30-40"], "--fit-seeds: these and the 32 that follow"),
     ],
 )
 def test_mistakes_are_told_on_one_line(arguments, message, capsys, tmp_path, monkeypatch):

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from diffspace.solverlab import Measurement, Recommendation, SolverComparison
 
 _FIRST_SEED = 1_000_000  # of the fit, where none are given
-_JUDGING = 4  # seeds that judge the fits for each one that they are made of: few samples make most of an error
 
 
 def solvers_command(
@@ -43,8 +42,8 @@ def solvers_command(
     fit_seeds: Annotated[
         str | None,
         Option(
-            help=f"Seeds of the fit; {_JUDGING} times as many, which follow, judge it. Default: from {_FIRST_SEED} on "
-            "64 to 1024, the more the smaller the samples are."
+            help="Seeds of the fit; one to four times as many, which follow, judge it. Both are more for small samples. "
+            f"Default: 64 to 1024, from {_FIRST_SEED} on."
         ),
     ] = None,
     out: Annotated[Path | None, Option(help="Draw the errors over the evaluations (x.png).")] = None,
@@ -68,13 +67,10 @@ def solvers_command(
         raise ValueError("--fit-seeds: has no effect without --fit")
     budgets, seed_list = parse_budgets(nfe), parse_seeds(seeds)
     given = None if fit_seeds is None else parse_seeds(fit_seeds, "--fit-seeds")
-    if given is not None:
-        _judging(given, seed_list)
     chosen = parse_choice(solvers, steps, budgets)
 
     denoiser = _load(source, classes, proportions, conditions, device)
-    calibration = given or _calibration(denoiser)
-    judging = _judging(calibration, seed_list) if fit else []
+    calibration, judging = _calibration(denoiser, given, seed_list) if fit else ([], [])
     problem = _Problem(
         source, denoiser, classes, proportions, conditions, ds.Execution(batch, choose_device(device)), reference_steps
     )
@@ -97,21 +93,18 @@ def solvers_command(
         stdout.print("\n" + ", ".join(str(path) for path in (figures, out) if path is not None))
 
 
-def _calibration(denoiser: ds.Denoiser) -> list[int]:
-    """Seeds to fit solvers to, for samples of that shape."""
-    from diffspace.solverlab import calibration_seeds
+def _calibration(denoiser: ds.Denoiser, given: list[int] | None, seeds: list[int]) -> tuple[list[int], list[int]]:
+    """The seeds to fit solvers to, and those that judge; ValueError where one of them is measured later on."""
+    from diffspace.solverlab import calibration_seeds, judging_seeds
 
-    count = calibration_seeds(math.prod(getattr(denoiser, "sample_shape", None) or (64,)))
-    return list(range(_FIRST_SEED, _FIRST_SEED + count))
-
-
-def _judging(calibration: list[int], seeds: list[int]) -> list[int]:
-    """The seeds that judge fits; ValueError where there are not enough, or they are measured later on."""
-    judging = [max(calibration) + 1 + k for k in range(_JUDGING * len(calibration))]
+    elements = math.prod(getattr(denoiser, "sample_shape", None) or (64,))
+    fitted_to = given or [_FIRST_SEED + k for k in range(calibration_seeds(elements))]
+    first = max(fitted_to) + 1
+    judging = list(range(first, first + judging_seeds(elements, len(fitted_to))))
     check_seed("--fit-seeds, the last of those that judge", judging[-1])
-    if {*calibration, *judging} & set(seeds):
-        raise ValueError(f"--fit-seeds: these and the {_JUDGING} times as many that follow are not to be in --seeds")
-    return judging
+    if {*fitted_to, *judging} & set(seeds):
+        raise ValueError(f"--fit-seeds: these and the {len(judging)} that follow are not to be in --seeds")
+    return fitted_to, judging
 
 
 def parse_budgets(text: str) -> list[int]:

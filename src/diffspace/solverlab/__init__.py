@@ -27,5 +27,6 @@ from diffspace.solverlab.search import (
     SolverSearch as SolverSearch,
     calibration_seeds as calibration_seeds,
     fit_solver as fit_solver,
+    judging_seeds as judging_seeds,
     search_solver as search_solver,
 )

@@ -19,7 +19,6 @@ from diffspace.solverlab.fit import Progress, Spacing, find_table, polish
 _SEARCH, _POLISH = 30.0, 300.0  # c² of the losses, in units of the median of e²
 _FORKS = (1e9, 30.0)  # those of the later rounds; the first is all but the squared error
 _ROUNDS = 2
-_RACE = ((16, 64), (96, 24))  # rounds of (samples, samplers that are kept)
 _FEW = 24  # samples
 _MARGIN = 0.05
 _DISAGREEMENT = 3.0  # of the error on new samples and that on those of the fit
@@ -32,6 +31,11 @@ def calibration_seeds(elements: int) -> int:
     boundaries between ends, and the denoiser is cheap.
     """
     return min(max(8192 // elements, 64), 1024)
+
+
+def judging_seeds(elements: int, calibration: int) -> int:
+    """How many further seeds judge fits to so many: four for each, down to one where a sample has 2,048 elements."""
+    return round(calibration * min(max(2048 / elements, 1), 4))
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,10 +183,11 @@ def _split(truth: Reference) -> tuple[Reference, Reference]:
 
 
 def _best_known(denoiser: Denoiser, budget: int, truth: Reference, batch_size: int | None) -> list[Measurement]:
-    """Of the samplers that need no fit, those with the least RMS on some samples."""
+    """Of the samplers that need no fit, those with the least RMS on some samples: fewer, the larger these are."""
     samplers, device = default_samplers(*moments(truth)), truth.x.device
     rows: list[Measurement] = []
-    for count, kept in _RACE:
+    few = min(max(4096 // math.prod(truth.x.shape[1:]), 4), 16)
+    for count, kept in ((few, 4 * few), (6 * few, 3 * few // 2)):
         some = truth.rows(slice(0, count))
         found = compare_solvers(denoiser, some, samplers, (budget,), batch_size=batch_size, device=device)
         rows = found.within(budget)[:kept]
