@@ -5,12 +5,12 @@
     python benchmarks/fitted_solvers.py --out fitted.jsonl --print                   # the table in Markdown alone
 
 For each problem and set of seeds the paths of calibration seeds and the end points of others, one to four times as
-many, make one solver for each budget. It is judged on seeds that neither has seen, beside *every* solver that needs no fit; the
-best of these on those very seeds is taken: nobody could choose better. A cell is the RMS of the fitted solver as a
-share of that one's, the median over the sets of seeds and the worst; above 1 the fit is worse. The last columns are the
-share of samples that end in another mode than the exact flow, of the best known solver and of the fitted one, where
-modes can be told; and the cells that are worse by more than two standard errors of the difference of squared errors of
-the same samples.
+many, make one solver for each budget. It is judged on seeds that neither has seen, beside *every* solver that needs no
+fit; the best of these on those very seeds is taken: nobody could choose better. A cell is the RMS of the fitted solver
+as a share of that one's, the median over the sets of seeds and the worst; above 1 the fit is worse. The last columns
+are the share of samples that end in another mode than the exact flow, of the best known solver and of the fitted one,
+where modes can be told; and the cells that are worse by more than two standard errors of the difference of squared
+errors of the same samples.
 """
 
 from __future__ import annotations

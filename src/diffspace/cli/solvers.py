@@ -42,7 +42,7 @@ def solvers_command(
     fit_seeds: Annotated[
         str | None,
         Option(
-            help="Seeds of the fit; one to four times as many, which follow, judge it. Both are more for small samples. "
+            help="Seeds of the fit; one to four times as many, which follow, judge it. Small samples need more. "
             f"Default: 64 to 1024, from {_FIRST_SEED} on."
         ),
     ] = None,
