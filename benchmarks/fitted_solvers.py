@@ -29,11 +29,13 @@ from typing import Any
 
 import torch
 
+from diffspace.cli.conditions import choose_cond
 from diffspace.data import load_data, named_oracle
 from diffspace.loading import load
+from diffspace.model import Model
 from diffspace.oracles import FiniteData, GaussianMixture
 from diffspace.protocols import Cond, Denoiser
-from diffspace.sampling import Execution, initial_latents, sample
+from diffspace.sampling import Execution, Sampler, initial_latents, sample
 from diffspace.solverlab import (
     REFERENCE_SAMPLER,
     Measurement,
@@ -163,17 +165,22 @@ def cells(name: str, done: set[tuple[str, int, int]], options: argparse.Namespac
     shape = tuple(getattr(denoiser, "sample_shape"))  # noqa: B009  # of any denoiser
     count = options.calibration or calibration_seeds(math.prod(shape))
     judges = judging_seeds(math.prod(shape), count)
-    batch = Execution(batch_size=options.batch)
-    new = reference(
-        denoiser, seeds=range(_UNSEEN, _UNSEEN + options.unseen), shape=shape, sampler=_FINE, execution=batch
-    )
     budgets = sorted({n for _, n in missing})
-    known = compare_solvers(denoiser, new, default_samplers(*moments(new)), budgets, batch_size=options.batch)
+
+    def ends_of(first: int, number: int, sampler: Sampler, trajectory: int = 0) -> Reference:
+        seeds, execution = range(first, first + number), Execution(batch_size=options.batch, trajectory=trajectory)
+        cond = choose_cond(denoiser, None, None, seeds) if isinstance(denoiser, Model) else None
+        return reference(denoiser, seeds=seeds, shape=shape, cond=cond, sampler=sampler, execution=execution)
+
+    new = ends_of(_UNSEEN, options.unseen, _FINE)
+    candidates = default_samplers(*moments(new))
+    if isinstance(denoiser, Model):  # a race, since each evaluation takes milliseconds
+        few = compare_solvers(denoiser, new.rows(slice(0, 16)), candidates, budgets, batch_size=options.batch)
+        candidates = {row.name: candidates[row.name] for budget in budgets for row in few.within(budget)[:8]}
+    known = compare_solvers(denoiser, new, candidates, budgets, batch_size=options.batch)
     for k in sorted({k for k, _ in missing}):
         seeds, others = _APART * (k + 1), _APART * (k + 1) + 5_000
-        fine = Execution(batch_size=options.batch, trajectory=2)
-        truth = reference(denoiser, seeds=range(seeds, seeds + count), shape=shape, sampler=_FINE, execution=fine)
-        ends = reference(denoiser, seeds=range(others, others + judges), shape=shape, sampler=_COARSE, execution=batch)
+        truth, ends = ends_of(seeds, count, _FINE, 2), ends_of(others, judges, _COARSE)
         for n in [n for other, n in missing if other == k]:
             best = known.within(n)[0]
             found = _judged(denoiser, n, truth, ends, new, best, options)
@@ -212,7 +219,7 @@ def _judged(
     seconds = time.process_time() - began
     execution = Execution(batch_size=options.batch)
     own, other = (
-        sample(denoiser, latents=new.latents, sampler=sampler, execution=execution).x
+        sample(denoiser, latents=new.latents, cond=new.cond, sampler=sampler, execution=execution).x
         for sampler in (found.sampler, best.sampler)
     )
     squares = mean_squares(own - new.x)
