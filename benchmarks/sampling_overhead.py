@@ -21,6 +21,7 @@ from torch import Tensor
 
 import diffspace as ds
 from diffspace.parts import find, kinds
+from diffspace.sampling import FittedSolver
 
 
 def denoiser(x: Tensor, sigma: Tensor, cond: object = None) -> Tensor:
@@ -72,19 +73,27 @@ def compare(shape: tuple[int, ...], num_steps: int, rounds: int) -> None:
     )
 
 
+def fitted(num_steps: int) -> ds.Sampler:
+    """A table of the shape that `fit_solver` finds: in every step a weight for each evaluation so far."""
+    levels = (*ds.EDMSteps(num_steps).sigmas().tolist()[:-1], 0.0)
+    weights = tuple((*(1e-3,) * i, b - a) for i, (a, b) in enumerate(itertools.pairwise(levels)))
+    return ds.Sampler(ds.GivenSteps(levels), FittedSolver(levels, weights))
+
+
 def every_solver(shape: tuple[int, ...], num_steps: int, rounds: int) -> None:
     """The solvers of the registry beside Heun, in turns."""
     latents = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     solvers = {kind: find("solver", kind)() for kind in kinds("solver") if kind != "fitted"}
-    solvers = {kind: solver for kind, solver in solvers.items() if not solver.stochastic}
+    # a range of its own, so that no run before has left its weights
+    steps = ds.EDMSteps(num_steps, sigma_max=80 - 1e-3 * math.prod(shape) / 1e6)
+    samplers = {kind: ds.Sampler(steps, solver) for kind, solver in solvers.items() if not solver.stochastic}
+    samplers |= {f"fitted-{n}": fitted(n) for n in (5, 10, 18)}
     counts, first = {}, {}
-    times: dict[str, list[float]] = {kind: [] for kind in solvers}
+    times: dict[str, list[float]] = {kind: [] for kind in samplers}
     for turn in range(rounds + 1):
-        for kind, solver in solvers.items():
-            # a range of its own, so that no run before has left its weights
-            steps = ds.EDMSteps(num_steps, sigma_max=80 - 1e-3 * math.prod(shape) / 1e6)
+        for kind, sampler in samplers.items():
             start = time.perf_counter()
-            counts[kind] = ds.sample(denoiser, latents=latents, steps=steps, solver=solver).nfe
+            counts[kind] = ds.sample(denoiser, latents=latents, sampler=sampler).nfe
             spent = (time.perf_counter() - start) * 1e6 / counts[kind]
             if turn == 0:
                 first[kind] = spent
