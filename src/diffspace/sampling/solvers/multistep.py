@@ -214,8 +214,8 @@ class FittedSolver(UnscaledSolver):
                 "use GivenSteps(solver.levels)"
             )
         denoised = yield Request(x, start.sigma)
-        torch.sub(x, denoised, out=past[i])  # one block for all, so that a step reads each of them once
+        past[i].copy_(x).sub_(denoised)  # in one block, which a single product combines
         weights = x.new_tensor([w / sigma for w, sigma in zip(self.weights[i], self.levels, strict=False)])
-        return x + (weights @ past[: i + 1].flatten(1)).reshape(x.shape), (past, i + 1)
+        return torch.addmv(x.flatten(), past[: i + 1].flatten(1).T, weights).reshape(x.shape), (past, i + 1)
 
     step_to_zero = UnscaledSolver.step
