@@ -28,7 +28,9 @@ _FIRST_SEED = 1_000_000  # of the fit, where none are given
 def solvers_command(
     source: Annotated[str, Argument(metavar="MODEL|ORACLE", help="A model, or mixture, ring, digits, oracle:DATA.")],
     nfe: Annotated[str, Option(help="Budgets: evaluations of the denoiser for a sample.")] = "5,8,10,15,20,35,50",
-    seeds: Annotated[str, Option(help="Seeds of the samples that are measured, such as 0-63.")] = "0-63",
+    seeds: Annotated[
+        str | None, Option(help="Seeds of the samples that are measured. Default: 0-63, for small samples up to 0-255.")
+    ] = None,
     classes: Classes = None,
     proportions: Proportions = False,
     conditions: Conditions = None,
@@ -65,12 +67,14 @@ def solvers_command(
             check_target(option, path, suffix, overwrite)
     if not fit and fit_seeds is not None:
         raise ValueError("--fit-seeds: has no effect without --fit")
-    budgets, seed_list = parse_budgets(nfe), parse_seeds(seeds)
+    budgets, chosen_seeds = parse_budgets(nfe), None if seeds is None else parse_seeds(seeds)
     given = None if fit_seeds is None else parse_seeds(fit_seeds, "--fit-seeds")
     chosen = parse_choice(solvers, steps, budgets)
 
     denoiser = _load(source, classes, proportions, conditions, device)
-    calibration, judging = _calibration(denoiser, given, seed_list) if fit else ([], [])
+    elements = math.prod(getattr(denoiser, "sample_shape", None) or (64,))
+    seed_list = chosen_seeds or list(range(min(max(4096 // elements, 64), 256)))
+    calibration, judging = _calibration(elements, given, seed_list) if fit else ([], [])
     problem = _Problem(
         source, denoiser, classes, proportions, conditions, ds.Execution(batch, choose_device(device)), reference_steps
     )
@@ -86,18 +90,25 @@ def solvers_command(
     _print(comparison, recommended, command)
     if figures is not None:
         choices = [{**choice.as_dict(), "command": command + options} for choice, options in recommended]
-        write_json(figures, {"source": source, "seeds": seeds, **comparison.as_dict(), "recommended": choices})
+        write_json(
+            figures,
+            {
+                "source": source,
+                "seeds": seeds or f"0-{len(seed_list) - 1}",
+                **comparison.as_dict(),
+                "recommended": choices,
+            },
+        )
     if out is not None:
         write_figure(out, _picture(comparison, source))
     if figures is not None or out is not None:
         stdout.print("\n" + ", ".join(str(path) for path in (figures, out) if path is not None))
 
 
-def _calibration(denoiser: ds.Denoiser, given: list[int] | None, seeds: list[int]) -> tuple[list[int], list[int]]:
+def _calibration(elements: int, given: list[int] | None, seeds: list[int]) -> tuple[list[int], list[int]]:
     """The seeds to fit solvers to, and those that judge; ValueError where one of them is measured later on."""
     from diffspace.solverlab import calibration_seeds, judging_seeds
 
-    elements = math.prod(getattr(denoiser, "sample_shape", None) or (64,))
     fitted_to = given or [_FIRST_SEED + k for k in range(calibration_seeds(elements))]
     first = max(fitted_to) + 1
     judging = list(range(first, first + judging_seeds(elements, len(fitted_to))))
@@ -272,11 +283,24 @@ def _print(comparison: SolverComparison, recommended: list[tuple[Recommendation,
             f"the reference is less accurate ({known:.1e}) than the best solver at NFE {', '.join(unclear)} seems: "
             "raise --reference-steps to tell"
         )
+    smooth = [choice for choice, _ in recommended if _smooths(choice.row, comparison.scale)]
+    if smooth:
+        budgets = ", ".join(f"{choice.budget}" for choice in smooth)
+        level = max(choice.row.last_sigma for choice in smooth)
+        err.print(
+            f"note: at NFE {budgets} the last evaluation is at σ up to {level:.2g}, and the samples are its D: smaller "
+            "details are smoothed, which path errors hardly see; --steps edm ends at the model's lowest level"
+        )
     for line in comparison.excluded:
         err.print(f"not measured: {line}")
     for row in comparison.rows:
         if row.failure:
             err.print(f"failed: {row.solver}, {row.steps}, N = {row.num_steps}: {row.failure}")
+
+
+def _smooths(row: Measurement, scale: float) -> bool:
+    """Whether samples end as D at a level at which data still have details; levels that were found are left alone."""
+    return row.last_sigma > 0.01 * scale and not row.sampler.fixed
 
 
 def _options(row: Measurement) -> str:

@@ -65,8 +65,8 @@ def within_budget(sampler: Sampler, budget: int) -> Sampler | None:
 class Measurement:
     """A sampler at a budget: its name, the evaluations that it took, and its distance from the end points.
 
-    `squares` holds the mean square of each sample's error. Where a run failed, `failure` is the message, and the
-    errors are infinite.
+    `squares` holds the mean square of each sample's error, `last_sigma` is the level of the last evaluation. Where a
+    run failed, `failure` is the message, and the errors are infinite.
     """
 
     name: str
@@ -76,6 +76,7 @@ class Measurement:
     error: EndPointError
     squares: Float[Tensor, "batch"] = field(repr=False)
     failure: str = ""
+    last_sigma: float = 0.0
 
     @property
     def num_steps(self) -> int:
@@ -108,6 +109,8 @@ class SolverComparison(Shown):
     reference_error: EndPointError
     reference_nfe: int
     excluded: tuple[str, ...] = ()
+    scale: float = 1.0
+    """The standard deviation of the end points."""
 
     def within(self, budget: int) -> list[Measurement]:
         """The measurements that did not fail and took at most `budget` evaluations, the least RMS first."""
@@ -249,7 +252,8 @@ def compare_solvers(
         rows += _measure(denoiser, reference, run, Execution(batch_size, device))
         done += run.nfe
     ordered = tuple(sorted(set(budgets)))
-    return SolverComparison(tuple(rows), ordered, len(reference.x), reference.error, reference.nfe, plan.excluded)
+    known = reference.error, reference.nfe
+    return SolverComparison(tuple(rows), ordered, len(reference.x), *known, plan.excluded, moments(reference)[0])
 
 
 def moments(reference: Reference) -> tuple[float, float]:
@@ -261,11 +265,11 @@ def moments(reference: Reference) -> tuple[float, float]:
 def _measure(denoiser: Denoiser, reference: Reference, run: PlannedRun, execution: Execution) -> list[Measurement]:
     """The measurement of one run, for each budget that it answers for."""
     name, sampler, nfe, budgets = run
-    error, failure = EndPointError(math.inf, math.inf), ""
+    error, failure, last_sigma = EndPointError(math.inf, math.inf), "", 0.0
     squares = torch.full((len(reference.x),), math.inf, dtype=torch.float64, device="cpu")
     try:
         grid = make_grid(denoiser, sampler)
-        first, last = grid.sigmas[0], grid.sigmas[-1]
+        first, last_sigma, last = grid.sigmas[0], grid.sigmas[-2], grid.sigmas[-1]
         if not math.isclose(first, reference.sigma_max, rel_tol=0.01) or last != 0:
             raise ValueError(f"goes from σ = {first:g} to {last:g}, the reference from {reference.sigma_max:g} to 0")
         samples = sample(denoiser, latents=reference.latents, cond=reference.cond, sampler=sampler, execution=execution)
@@ -273,7 +277,7 @@ def _measure(denoiser: Denoiser, reference: Reference, run: PlannedRun, executio
         squares = mean_squares(samples.x.to(reference.x) - reference.x).cpu().double()
     except (ValueError, ArithmeticError) as reason:
         failure = str(reason)
-    return [Measurement(name, sampler, budget, nfe, error, squares, failure) for budget in budgets]
+    return [Measurement(name, sampler, budget, nfe, error, squares, failure, last_sigma) for budget in budgets]
 
 
 def pareto(comparison: SolverComparison, *, margin: float = 0.0) -> list[Measurement]:
