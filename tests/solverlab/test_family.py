@@ -119,6 +119,18 @@ def test_regression_finds_weights_and_keeps_to_the_prior_where_data_say_nothing(
     torch.testing.assert_close(stiff, prior, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), 1e200])
+def test_runs_that_diverge_keep_the_prior_and_leave_others_alone(wrong):
+    features = ds.initial_latents(range(20), (6, 2)).double()[None].repeat(2, 1, 1, 1)
+    weights = torch.tensor([[0.5, -1.0]], dtype=torch.float64).expand(2, 2)
+    target = (features * weights[:, None, None]).sum(-1)
+    features[0, 3] = wrong
+    prior = torch.tensor([[0.1, 0.2]], dtype=torch.float64).expand(2, 2)
+    found = regress(features, target, prior, 1e-9, 30.0)
+    torch.testing.assert_close(found[0], prior[0])
+    torch.testing.assert_close(found[1], weights[1])
+
+
 def test_singular_systems_have_a_solution():
     normal = torch.tensor([[4.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
     found = solve_damped(normal, torch.tensor([2.0, 0.0], dtype=torch.float64), 1.0)

@@ -16,6 +16,7 @@ import torch
 
 from diffspace._shapes import Tensor
 from diffspace.protocols import Denoiser
+from diffspace.sampling.driver import as_tensor
 from diffspace.sampling.sampler import Sampler
 from diffspace.sampling.solvers.multistep import FittedSolver, polynomial_weights
 from diffspace.sampling.steps import GivenSteps
@@ -89,7 +90,7 @@ class Family:
         if i == 0 and self.mean is not None:
             return torch.full_like(x, self.mean)
         flat, count = x.reshape(-1, *self.shape), x.shape[-2]
-        level = torch.tensor(sigma, dtype=torch.float64, device=x.device)
+        level = as_tensor(sigma, x)
         cond = self.truth.cond and {name: value[rows] for name, value in self.truth.cond.items()}
         parts = []
         for first in range(0, len(flat), self.batch_size):
@@ -200,6 +201,11 @@ def _adams_bashforth(levels: Tensor, to_zero: bool) -> Tensor:
     return row
 
 
+def in_float64(x: Tensor) -> Tensor:
+    """In double precision, on a device that has it."""
+    return x.cpu().double() if x.device.type == "mps" else x.double()
+
+
 def robust_scale(squares: Tensor, robustness: float) -> Tensor:
     """c² of each row of squared errors, which is not 0 where most errors are, as those of finite data can be."""
     tiny = torch.finfo(squares.dtype).tiny
@@ -212,7 +218,7 @@ def regress(features: Tensor, target: Tensor, prior: Tensor, noise: float, robus
     features (P, B, elements, k), target (P, B, elements), prior (P, k). `noise` is the standard deviation of D that is
     not to be amplified: a weight that differs from the prior by w costs as much as an error of noise·w.
     """
-    features, target = features.double(), target.double()
+    features, target = in_float64(features), in_float64(target)
     row = prior.to(features)
     missing = target - (features @ row[:, None, :, None])[..., 0]
     change = torch.zeros_like(row)
@@ -222,7 +228,9 @@ def regress(features: Tensor, target: Tensor, prior: Tensor, noise: float, robus
         weighted = features * trust[:, :, None, None]
         normal: Tensor = torch.einsum("pbei,pbej->pij", weighted, features)
         aim = torch.einsum("pbei,pbe->pi", weighted, missing)
-        cost = noise**2 * trust.sum(1) * features.shape[2]
+        diverged = ~(torch.isfinite(normal).all(2) & torch.isfinite(aim)).all(1, keepdim=True)
+        normal, aim = normal.masked_fill(diverged[..., None], 0), aim.masked_fill(diverged, 0)  # the prior it is
+        cost = (noise**2 * trust.sum(1) * features.shape[2]).nan_to_num(1.0)
         change = solve_damped(normal + torch.diag_embed(cost[:, None].expand_as(row)), aim, 0.0)
     return (row + change).cpu()
 

@@ -19,9 +19,10 @@ from diffspace.sampling.driver import round_sigmas
 from diffspace.sampling.runs import evaluating, sample
 from diffspace.sampling.sampler import Execution, Sampler
 from diffspace.sampling.solvers.base import Solver
+from diffspace.sampling.start import is_finite
 from diffspace.sampling.steps import EDMSteps, GivenSteps, steps_for
 from diffspace.solverlab.end_points import Continuous, Reference, mean_squares
-from diffspace.solverlab.family import Family, Runs, Table, robust_scale, solve_damped
+from diffspace.solverlab.family import Family, Runs, Table, in_float64, robust_scale, solve_damped
 
 Progress = Callable[[int, int, float], None]
 
@@ -86,15 +87,15 @@ def minimise(
     r, damping = residuals(at), 1e-3
     for i in range(iterations if len(at) else 0):
         squares = mean_squares(r)
-        scale = robust_scale(squares, robustness)
+        scale = float(robust_scale(squares, robustness))
         loss = (squares / scale).log1p().mean() + costs @ at**2 / scale
         if progress is not None:
             progress(i, iterations, float(squares.mean().sqrt()))
-        jacobian = slopes(at, r).reshape(len(r), -1, len(at)).double()
-        trust = 1 / (1 + squares / scale).double()
+        jacobian = in_float64(slopes(at, r).reshape(len(r), -1, len(at)))
+        trust = in_float64(1 / (1 + squares / scale))
         normal = torch.einsum("b,bdi,bdj->ij", trust, jacobian, jacobian).cpu()
-        gradient = torch.einsum("b,bdi,bd->i", trust, jacobian, r.reshape(len(r), -1).double()).cpu()
-        if not (float(normal.diagonal().max()) > 0 and bool(torch.isfinite(normal).all())):
+        gradient = torch.einsum("b,bdi,bd->i", trust, jacobian, in_float64(r.reshape(len(r), -1))).cpu()
+        if not (float(normal.diagonal().max()) > 0 and is_finite(normal) and is_finite(gradient)):
             break  # no small change moves an end, or it moves one out of sight
         normal, gradient = normal + costs.diag() * r.numel(), gradient + costs * at * r.numel()
         for _ in range(8):
@@ -117,7 +118,6 @@ def _find_levels(
     iterations: int,
     robustness: float,
     progress: Progress | None,
-    start: tuple[float, ...] | None = None,
 ) -> tuple[float, ...]:
     """The N levels, and then 0, from which runs end nearest to `truth`; `ends` makes one run for each list of levels.
 
@@ -127,9 +127,9 @@ def _find_levels(
     def residuals(free: Tensor) -> Tensor:
         return ends([spacing.levels(row) for row in free]) - truth.x
 
-    starts = torch.stack(spacing.starts(start))
-    losses = [float(mean_squares(r).log().mean()) for r in residuals(starts)] if len(starts) > 1 else [0.0]
-    origin = starts[min(range(len(starts)), key=losses.__getitem__)]
+    starts = torch.stack(spacing.starts())
+    losses = mean_squares(residuals(starts).flatten(0, 1)).log().reshape(len(starts), -1).mean(1)
+    origin = starts[int(losses.nan_to_num(math.inf).argmin())]  # runs that diverge are no start
     n = len(origin)
     positions = (torch.arange(n, dtype=torch.float64, device="cpu") + 0.5) / max(n, 1)
     modes = torch.cos(math.pi * positions[:, None] * torch.arange(min(n, _MODES), dtype=torch.int64, device="cpu"))
