@@ -8,9 +8,9 @@ For each problem and set of seeds the paths of calibration seeds and the end poi
 many, make one solver for each budget. It is judged on seeds that neither has seen, beside *every* solver that needs no
 fit; the best of these on those very seeds is taken: nobody could choose better. A cell is the RMS of the fitted solver
 as a share of that one's, the median over the sets of seeds and the worst; above 1 the fit is worse. The last columns
-are the share of samples that end in another mode than the exact flow, of the best known solver and of the fitted one,
-where modes can be told; and the cells that are worse by more than two standard errors of the difference of squared
-errors of the same samples.
+are geometric means over all cells of this and of the same for the median over samples; the share of samples that end
+in another mode than the exact flow, of the best known solver and of the fitted one, where modes can be told; and the
+cells that are worse by more than two standard errors of the difference of squared errors of the same samples.
 """
 
 from __future__ import annotations
@@ -246,11 +246,7 @@ def _geometric_mean(values: list[float]) -> float:
 def table(records: list[dict[str, Any]]) -> Iterator[str]:
     """Lines of Markdown."""
     budgets = sorted({record["budget"] for record in records})
-    yield (
-        "| problem | "
-        + " | ".join(f"NFE {n}" for n in budgets)
-        + " | geometric mean | median error | elsewhere, % | worse |"
-    )
+    yield ("| problem, NFE | " + " | ".join(f"{n}" for n in budgets) + " | all | median | elsewhere, % | worse |")
     yield "| --- |" + " --- |" * (len(budgets) + 4)
     for name in dict.fromkeys(record["problem"] for record in records):
         own = [record for record in records if record["problem"] == name]
