@@ -22,10 +22,9 @@ from diffspace.metrics import Features, frechet, sliced_wasserstein
 from diffspace.oracles import FiniteData, GaussianMixture, Oracle
 from diffspace.protocols import Denoiser
 from diffspace.sampling import EDMSteps, Execution, Heun, Sampler, sample
-from diffspace.solverlab import REFERENCE_SAMPLER, calibration_seeds, judging_seeds, reference, search_solver
-from fitted_solvers import PROBLEMS, modes
+from diffspace.solverlab import calibration_seeds, judging_seeds, reference, search_solver
+from fitted_solvers import _COARSE, _FINE, PROBLEMS, modes
 
-_FINE, _COARSE = REFERENCE_SAMPLER.with_num_steps(200), REFERENCE_SAMPLER.with_num_steps(100)
 _SAMPLES, _SMOOTHING = 2048, 1e-3  # and the noise with which likelihoods are taken, in units of σ_data
 
 

@@ -25,7 +25,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -126,7 +126,14 @@ def image_like() -> GaussianMixture:
     return GaussianMixture(means, covariances=within.expand(6, -1, -1).contiguous())
 
 
-PROBLEMS: dict[str, Callable[[], Denoiser]] = {
+class Problem(Denoiser, Protocol):
+    """A denoiser that knows the shape of its samples."""
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]: ...
+
+
+PROBLEMS: dict[str, Callable[[], Problem]] = {
     "ring": lambda: named_oracle("ring"),
     "mixture in 8-D": mixture,
     "low rank in 48-D": low_rank,
@@ -162,7 +169,7 @@ def cells(name: str, done: set[tuple[str, int, int]], options: argparse.Namespac
     if not missing:
         return
     denoiser = PROBLEMS[name]()
-    shape = tuple(getattr(denoiser, "sample_shape"))  # noqa: B009  # of any denoiser
+    shape = denoiser.sample_shape
     count = options.calibration or calibration_seeds(math.prod(shape))
     judges = judging_seeds(math.prod(shape), count)
     budgets = sorted({n for _, n in missing})
@@ -239,7 +246,7 @@ def _judged(
     }
 
 
-def _geometric_mean(values: list[float]) -> float:
+def geometric_mean(values: list[float]) -> float:
     return math.exp(sum(math.log(max(value, 1e-9)) for value in values) / len(values))
 
 
@@ -254,10 +261,18 @@ def table(records: list[dict[str, Any]]) -> Iterator[str]:
         line = [f"{median(found):.2f} ({max(found):.2f})" if found else "" for found in shares]
         told = [r["elsewhere"] for r in own if r["elsewhere"][0] is not None]
         elsewhere = " → ".join(f"{100 * fmean(each):.2g}" for each in zip(*told, strict=True)) if told else ""
-        means = [_geometric_mean([r[key] for r in own]) for key in ("rms", "median")]
+        means = [geometric_mean([r[key] for r in own]) for key in ("rms", "median")]
         worse = sum(r["worse_by"] > 2 for r in own)
         means_of = " | ".join(f"{mean:.2f}" for mean in means)
         yield f"| {name} | {' | '.join(line)} | {means_of} | {elsewhere} | {worse} of {len(own)} |"
+
+
+def keep(record: dict[str, Any], records: list[dict[str, Any]], out: Path) -> None:
+    """Add a record to those that there are, and to the file."""
+    records.append(record)
+    with out.open("a") as file:
+        print(json.dumps(record), file=file)
+    print(record, file=sys.stderr, flush=True)
 
 
 def main() -> None:
@@ -288,10 +303,7 @@ def main() -> None:
     print(f"{missing} fits to go, {each}", file=sys.stderr)
     for name in () if options.print else names:
         for record in cells(name, done, options):
-            records.append(record)
-            with options.out.open("a") as file:
-                print(json.dumps(record), file=file)
-            print(record, file=sys.stderr, flush=True)
+            keep(record, records, options.out)
     print("\n".join(table(records)))
 
 

@@ -51,7 +51,7 @@ from diffspace.sampling.solvers.multistep import IPNDM
 from diffspace.sampling.steps import EDMSteps, steps_for
 from diffspace.solverlab import Reference, compare_solvers, default_samplers, moments, reference
 from diffspace.solverlab.end_points import Continuous, mean_squares
-from fitted_solvers import _APART, _COARSE, _FINE, _UNSEEN, PROBLEMS
+from fitted_solvers import _APART, _COARSE, _FINE, _UNSEEN, PROBLEMS, geometric_mean, keep
 from learned_schemes import GS, S4S, Base, DyWeight, Scheme, Start
 
 _SECONDS = 14.0  # of a fit with 600,000 evaluations, on one core
@@ -235,6 +235,7 @@ def cells(
                 rms = new.error_of(found.ends(denoiser, new.latents)).rms
             plain = new.error_of(sample(denoiser, latents=new.latents, sampler=Sampler(EDMSteps(n), IPNDM(4))).x).rms
             key = {"problem": name, "set": k, "nfe": n, "method": method, "evaluations": options.evaluations}
+            key["calibration"] = options.calibration
             base = f"{found.scheme.base.kind} {found.scheme.base.k}" + ", afs" * found.scheme.afs
             yield {**key, "rms": rms / unit, "ipndm": plain / unit, "best": unit, "base": base, "seconds": seconds}
 
@@ -259,7 +260,7 @@ def _place(row: tuple[str, int]) -> tuple[int, int]:
 
 
 def _mean(records: list[dict[str, object]], figure: str) -> float:
-    return math.exp(sum(math.log(float(str(r[figure]))) for r in records) / len(records))
+    return geometric_mean([float(str(r[figure])) for r in records])
 
 
 def main() -> None:
@@ -276,7 +277,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     lines = options.out.read_text().splitlines() if options.out.is_file() else []
-    records = [r for r in map(json.loads, lines) if r["evaluations"] == options.evaluations]
+    asked = options.evaluations, options.calibration
+    records = [r for r in map(json.loads, lines) if (r["evaluations"], r["calibration"]) == asked]
     done = {(r["problem"], r["set"], r["nfe"], r["method"], r["evaluations"]) for r in records}
     fits = len(options.problems) * len(options.methods) * len(options.nfe) * options.sets
     minutes = fits * _SECONDS * options.evaluations / 600_000 / 60
@@ -284,10 +286,7 @@ def main() -> None:
         print(f"at most {fits} fits of {options.evaluations:,} evaluations, {minutes:.0f} minutes", file=sys.stderr)
     for name in () if options.print else options.problems:
         for record in cells(name, done, options):
-            records.append(record)
-            with options.out.open("a") as file:
-                print(json.dumps(record), file=file)
-            print(record, file=sys.stderr, flush=True)
+            keep(record, records, options.out)
     print("\n".join(table(records)))
 
 

@@ -50,6 +50,20 @@ def test_a_reference_too_coarse_to_tell_is_a_warning(capsys):
     assert "--reference-steps" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("steps", "smooths"), [("loglinear:sigma_min=0.03", True), ("loglinear:sigma_min=0.005", False)]
+)
+def test_steps_that_smooth_are_told(steps, smooths, capsys, tmp_path, monkeypatch):
+    """The data of the ring have a standard deviation of 0.71, of which a hundredth is 0.0071."""
+    monkeypatch.setenv("COLUMNS", "300")
+    words = ["--nfe", "8", "--solvers", "ab", "--steps", steps, "--reference-steps", "40"]
+    assert main(["solvers", "ring", *words, "--json", str(tmp_path / "x.json")]) == 0
+    told = capsys.readouterr().err
+    assert ("at NFE 8 the last evaluation is at σ up to 0.03, and the samples are its D" in told) == smooths
+    figures = json.loads((tmp_path / "x.json").read_text())
+    assert (figures["samples"], figures["seeds"]) == (256, "0-255")  # small samples: more of them
+
+
 def test_the_command_that_is_recommended_runs(points_run, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
     figures = tmp_path / "roll.json"

@@ -1,5 +1,7 @@
 """The family of linear multistep solvers: the slopes of its ends, its table as a sampler, float32."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ import diffspace as ds
 from diffspace.data import named_oracle
 from diffspace.oracles import Gaussian
 from diffspace.sampling import Execution, FittedSolver, GivenSteps, Sampler
+from diffspace.sampling.runs import kept_steps
 from diffspace.solverlab import REFERENCE_SAMPLER, calibration_seeds, fit_multistep, judging_seeds, reference
 from diffspace.solverlab.family import Family, regress, solve_damped
 
@@ -92,6 +95,42 @@ def test_a_gaussian_takes_one_evaluation_after_its_mean():
     fitted = fit_multistep(oracle, 1, truth, mean=0.7, iterations=4)
     assert fitted.nfe == 1
     assert truth.error_of(ds.sample(oracle, latents=truth.latents, sampler=fitted).x).rms < 1e-5
+
+
+def test_paths_of_which_some_states_are_kept():
+    whole, some = (
+        reference(MIXTURE, seeds=range(8), execution=Execution(trajectory=every), sampler=REFERENCE_SAMPLER)
+        for every in (True, 4)
+    )
+    assert torch.equal(some.x, whole.x)
+    levels = whole.sigmas.tolist()
+    assert some.path.x.shape[0] == len(kept_steps(400, 4)) == 102  # 0, 4, … 396, 399, 400
+    assert torch.equal(some.path.x[:3], whole.path.x[[0, 4, 8]])
+    assert torch.equal(some.path.x[-2:], whole.path.x[-2:])
+    assert torch.equal(some.path.denoised[1], whole.path.denoised[4])
+    for i in (0, 4, 399, 400):
+        torch.testing.assert_close(some.at(levels[i]), whole.at(levels[i]), rtol=0, atol=1e-9)
+    between = [(a * b) ** 0.5 for a, b in itertools.pairwise(levels[:-1])]
+    worst = max(float((some.at(sigma) - whole.at(sigma)).abs().max()) for sigma in between)
+    assert 0 < worst < 1e-4
+    with pytest.raises(ValueError, match="trajectory: expected an integer"):
+        Execution(trajectory=-1)
+
+
+def test_gradients_go_through_a_fitted_solver():
+    levels = (80.0, 5.0, 0.5, 0.0)
+    solver = FittedSolver(levels, ((-75.0,), (0.1, -4.5), (0.01, 0.02, -0.5)))
+    sampler, execution = Sampler(GivenSteps(levels), solver), Execution(grad=True)
+
+    def total(width, execution=None):
+        def denoise(x, sigma, cond=None):
+            return x * width / (width + sigma)
+
+        return ds.sample(denoise, seeds=[0, 1], shape=(3,), sampler=sampler, execution=execution).x.sum()
+
+    width = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(total(width, execution), width)
+    assert float(slope) == pytest.approx(float(total(2.0 + 1e-6) - total(2.0 - 1e-6)) / 2e-6, rel=1e-6)
 
 
 def test_weights_do_not_amplify_noise():

@@ -25,16 +25,16 @@ _DISAGREEMENT = 3.0  # of the error on new samples and that on those of the fit
 
 
 def calibration_seeds(elements: int) -> int:
-    """How many seeds a fit is made of by default, for samples of so many elements: together 8,192 if possible.
+    """The default number of calibration seeds for samples with that many elements: 8,192 elements in all.
 
-    At least 64, since items differ, and at most 1,024. Where samples are small, more of them are needed to see the
-    boundaries between ends, and the denoiser is cheap.
+    At least 64 seeds, since items differ, and at most 1,024. Small samples need more seeds, because errors are largest
+    near the boundaries between ends, and their denoisers are cheap.
     """
     return min(max(8192 // elements, 64), 1024)
 
 
 def judging_seeds(elements: int, calibration: int) -> int:
-    """How many further seeds judge fits to so many: four for each, down to one where a sample has 2,048 elements."""
+    """The number of seeds that judge a fit: four for each calibration seed, one where a sample has 2,048 elements."""
     return round(calibration * min(max(2048 / elements, 1), 4))
 
 
