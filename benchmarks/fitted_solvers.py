@@ -164,7 +164,7 @@ def modes(denoiser: Denoiser, x: torch.Tensor) -> torch.Tensor | None:
 
 
 def cells(name: str, done: set[tuple[str, int, int]], options: argparse.Namespace) -> Iterator[dict[str, object]]:
-    """One record for each set of seeds and budget that is missing."""
+    """One record for each set of seeds and budget that is missing from those that are `done`."""
     missing = [(k, n) for k in range(options.sets) for n in options.budgets if (name, k, n) not in done]
     if not missing:
         return
@@ -191,7 +191,7 @@ def cells(name: str, done: set[tuple[str, int, int]], options: argparse.Namespac
         for n in [n for other, n in missing if other == k]:
             best = known.within(n)[0]
             found = _judged(denoiser, n, truth, ends, new, best, options)
-            yield {"problem": name, "set": k, "budget": n, "seeds": count, **found}
+            yield {"problem": name, "set": k, "budget": n, "seeds": count, **_how(options), **found}
 
 
 class _Counted:
@@ -220,9 +220,7 @@ def _judged(
     began, counted = time.process_time(), _Counted(denoiser)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = search_solver(
-            counted, budget, truth, validation=ends, iterations=options.iterations, batch_size=options.batch
-        )
+        found = search_solver(counted, budget, truth, validation=ends, batch_size=options.batch, **how(options))
     seconds = time.process_time() - began
     execution = Execution(batch_size=options.batch)
     own, other = (
@@ -244,6 +242,11 @@ def _judged(
         "evaluations": counted.samples,
         "seconds": seconds,
     }
+
+
+def _how(options: argparse.Namespace) -> dict[str, object]:
+    """What records of one table have in common."""
+    return {"iterations": options.iterations, "limit": options.limit}
 
 
 def geometric_mean(values: list[float]) -> float:
@@ -283,6 +286,7 @@ def main() -> None:
     parser.add_argument("--calibration", type=int, help="calibration seeds in a set (default: by the size of a sample)")
     parser.add_argument("--budgets", type=lambda text: tuple(map(int, text.split(","))), default=BUDGETS)
     parser.add_argument("--iterations", type=int, default=8, help="of the search (default 8)")
+    parser.add_argument("--limit", type=int, help="evaluations of a sample in a search, at most (default: no limit)")
     parser.add_argument("--model", action="append", default=[], help="NAME=FOLDER: a model instead of the oracles")
     parser.add_argument("--only", action="append", help="a problem; default: all")
     parser.add_argument("--batch", type=int, help="samples in a batch (default: all)")
@@ -291,6 +295,7 @@ def main() -> None:
     torch.set_num_threads(1)
     lines = options.out.read_text().splitlines() if options.out.is_file() else []
     records = [json.loads(line) for line in lines]
+    records = [r for r in records if {name: r.get(name) for name in _how(options)} == _how(options)]
     done = {(r["problem"], r["set"], r["budget"]) for r in records}
     names = options.only or list(PROBLEMS)
     for word in options.model:

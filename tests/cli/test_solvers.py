@@ -109,6 +109,8 @@ def test_samplers_that_were_found_take_part(points_run, capsys, monkeypatch):
         (["ring", "--solvers", "heun,heun"], "heun, edm is given twice"),
         (["oracle:nowhere"], "data: 'nowhere' does not exist"),
         (["ring", "--fit", "--fit-seeds", "4294967290-4294967295"], "the last of those that judge: expected"),
+        (["ring", "--fit-evaluations", "5000"], "--fit-evaluations: has no effect without --fit"),
+        (["ring", "--fit", "--fit-evaluations", "0"], "--fit-evaluations: expected an integer of at least 1, got 0"),
         (["ring", "--fit", "--fit-seeds", "0-7", "--seeds", "30-40"], "--fit-seeds: these and the 32 that follow"),
     ],
 )
@@ -149,3 +151,27 @@ def test_few_seeds_to_fit_to_are_told_on_one_line(capsys):
     told = capsys.readouterr().err
     assert "warning: 8 samples are few to fit a solver to; expected at least 24\n" in told
     assert " on 32 other seeds" in told
+
+
+@pytest.mark.filterwarnings("ignore:the error is")
+def test_the_cost_of_a_fit_is_told_beforehand(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    words = [
+        "solvers",
+        "ring",
+        "--nfe",
+        "4,5",
+        "--fit",
+        "--fit-seeds",
+        "100-131",
+        "--seeds",
+        "0-3",
+        "--solvers",
+        "euler",
+    ]
+    assert main([*words, "--steps", "edm", "--reference-steps", "40", "--fit-evaluations", "9000"]) == 0
+    told = capsys.readouterr().err
+    paths = 32 * 70 + 128 * 17  # 40, 20 and 10 steps; 10, 5 and 2
+    assert f"fit: {paths:,} evaluations of a sample for the exact paths of 32 seeds and the ends of 128 others" in told
+    assert "then at most about 18,000 for NFE 4, 5\n" in told
+    assert re.search(r"fit: about \d+ (s|min)\b.* if these are as fast as the paths\n", told)

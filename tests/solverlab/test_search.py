@@ -7,7 +7,7 @@ import diffspace as ds
 from diffspace.data import named_oracle
 from diffspace.oracles import FiniteData
 from diffspace.sampling import Execution, FittedSolver
-from diffspace.solverlab import REFERENCE_SAMPLER, compare_solvers, reference, search_solver
+from diffspace.solverlab import REFERENCE_SAMPLER, compare_solvers, reference, search_cost, search_solver
 
 FINE = REFERENCE_SAMPLER.with_num_steps(100)
 RING = named_oracle("ring")
@@ -30,9 +30,10 @@ def found(truth):
 def test_the_choice_is_the_best_of_all_that_was_tried(found):
     rows = found.comparison.rows
     names = {row.name for row in rows}
-    assert {kind + word for kind in ("fitted", "fitted, mean first") for word in ("", ", stagewise")} <= names
+    kinds, words = ("fitted", "fitted, mean first"), ("", ", stagewise", ", near slopes")
+    assert {kind + word for kind in kinds for word in words} <= names
     assert sum(name.startswith("fitted, round") for name in names) == 4
-    assert len(rows) == 8 + 24
+    assert len(rows) == 10 + 6
     assert all(row.nfe <= 5 for row in rows)
     assert found.choice.error.rms <= 1.05 * min(row.error.rms for row in rows)
     assert isinstance(found.sampler.solver, FittedSolver)
@@ -99,6 +100,38 @@ def test_progress_counts_all_searches(truth):
     told = []
     search_solver(RING, 4, truth, iterations=2, progress=lambda *now: told.append(now[:2]))
     assert told == sorted(told)
-    assert told[0] == (0, 10)
-    assert 5 < len(told) <= 10
-    assert all(0 <= done < total == 10 for done, total in told)
+    assert told[0] == (0, 26)
+    assert 8 < len(told) <= 26
+    assert all(0 <= done < total == 26 for done, total in told)
+
+
+class Counting:
+    """The ring, counting the samples that it is asked for."""
+
+    sample_shape = RING.sample_shape
+
+    def __init__(self):
+        self.samples = 0
+
+    def __call__(self, x, sigma, cond=None):
+        self.samples += len(x)
+        return RING(x, sigma)
+
+
+def test_evaluations_are_limited_and_told_beforehand(truth):
+    fitted_to, judges = truth.rows(slice(0, 64)), truth.rows(slice(64, None))
+    spent, errors = {}, {}
+    for limit in (1, 10_000, None):
+        counting = Counting()
+        found = search_solver(counting, 5, fitted_to, validation=judges, iterations=4, evaluations=limit)
+        spent[limit], errors[limit] = counting.samples, found.choice.error.rms
+        assert found.choice.error.rms <= 1.05 * min(row.error.rms for row in found.comparison.rows)
+        assert counting.samples <= 1.25 * search_cost(5, 64, 32, iterations=4, evaluations=limit)
+    assert spent[1] < spent[10_000] <= 12_500 < spent[None]
+    assert spent[None] > 0.7 * search_cost(5, 64, 32, iterations=4)
+    assert errors[None] <= errors[10_000] <= errors[1]
+
+
+def test_a_limit_below_one_is_refused(truth):
+    with pytest.raises(ValueError, match="evaluations: expected an integer of at least 1, got 0"):
+        search_solver(RING, 4, truth, evaluations=0)

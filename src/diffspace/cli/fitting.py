@@ -56,10 +56,12 @@ def fit_each(
     ends: Reference | None,
     execution: ds.Execution,
     stage: Stages,
+    evaluations: int | None = None,
 ) -> Iterator[tuple[str, int, SolverSearch]]:
     """For each budget the name `fitted-BUDGET`, the budget, and what the search on the paths of `truth` found.
 
     The end points of `ends` judge it; without them, those of some of `truth`, which are left out of the fit.
+    `evaluations` limits each search.
     """
     for budget in budgets:
         name = f"fitted-{budget}"
@@ -69,6 +71,7 @@ def fit_each(
             budget,
             truth,
             validation=ends,
+            evaluations=evaluations,
             batch_size=execution.batch_size,
             progress=lambda i, iterations, rms: stage.show(i, iterations, f"RMS {rms:.2e}"),
         )

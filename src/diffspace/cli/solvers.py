@@ -48,6 +48,13 @@ def solvers_command(
             f"Default: 64 to 1024, from {_FIRST_SEED} on."
         ),
     ] = None,
+    fit_evaluations: Annotated[
+        int | None,
+        integer_option(
+            "Evaluations of a sample that the fit of a budget takes at most, beside its exact paths; some thousands "
+            "make most of the gain. Default: as many as it takes."
+        ),
+    ] = None,
     out: Annotated[Path | None, Option(help="Draw the errors over the evaluations (x.png).")] = None,
     figures: Annotated[Path | None, Option("--json", help="Write every figure (x.json).")] = None,
     overwrite: Overwrite = False,
@@ -59,21 +66,22 @@ def solvers_command(
     from diffspace.cli.console import Stages, out as stdout, progress_bar
     from diffspace.cli.options import parse_seeds
     from diffspace.cli.output import check_target, write_figure, write_json
-    from diffspace.solverlab import recommend
+    from diffspace.solverlab import calibration_seeds, recommend
     from diffspace.train import choose_device
 
     for option, path, suffix in (("--out", out, ".png"), ("--json", figures, ".json")):
         if path is not None:
             check_target(option, path, suffix, overwrite)
-    if not fit and fit_seeds is not None:
-        raise ValueError("--fit-seeds: has no effect without --fit")
+    for option, value in (("--fit-seeds", fit_seeds), ("--fit-evaluations", fit_evaluations)):
+        if not fit and value is not None:
+            raise ValueError(f"{option}: has no effect without --fit")
     budgets, chosen_seeds = parse_budgets(nfe), None if seeds is None else parse_seeds(seeds)
     given = None if fit_seeds is None else parse_seeds(fit_seeds, "--fit-seeds")
     chosen = parse_choice(solvers, steps, budgets)
 
     denoiser = _load(source, classes, proportions, conditions, device)
     elements = math.prod(getattr(denoiser, "sample_shape", None) or (64,))
-    seed_list = chosen_seeds or list(range(min(max(4096 // elements, 64), 256)))
+    seed_list = chosen_seeds or list(range(calibration_seeds(elements, 4096, 256)))
     calibration, judging = _calibration(elements, given, seed_list) if fit else ([], [])
     problem = _Problem(
         source, denoiser, classes, proportions, conditions, ds.Execution(batch, choose_device(device)), reference_steps
@@ -82,7 +90,7 @@ def solvers_command(
         stage = Stages(bar)
         found = {} if problem.model is None else ds.load_samplers(source)
         if fit:
-            found |= _fit(problem, calibration, judging, budgets, stage, overwrite)
+            found |= _fit(problem, (calibration, judging), budgets, fit_evaluations, stage, overwrite)
         comparison = _compare(problem, seed_list, budgets, chosen, found, stage)
     recommended = [(choice, _options(choice.row)) for choice in recommend(comparison)]
     words = [word for condition in conditions or () for word in ("--cond", condition)]
@@ -185,13 +193,19 @@ class _Problem(NamedTuple):
 
 
 def _fit(
-    problem: _Problem, seeds: list[int], judging: list[int], budgets: list[int], stage: Stages, overwrite: bool
+    problem: _Problem,
+    seeds_of: tuple[list[int], list[int]],
+    budgets: list[int],
+    limit: int | None,
+    stage: Stages,
+    overwrite: bool,
 ) -> dict[str, ds.Sampler]:
     """Fit a solver to each budget and keep those of a model in its folder; ValueError first, where one exists."""
     from diffspace.cli.console import err
     from diffspace.cli.fitting import fit_each
     from diffspace.cli.output import check_place
 
+    seeds, judging = seeds_of
     source, denoiser, execution = problem.source, problem.denoiser, problem.execution
     keep = problem.model is not None and Path(source).exists()
     if keep:
@@ -201,10 +215,9 @@ def _fit(
         raise ValueError(f"--fit: {source} has {', '.join(taken)} already; add --overwrite to replace them")
     size = execution.batch_size or len(seeds)
     problem = problem._replace(execution=dataclasses.replace(execution, batch_size=size))
-    truth = problem.reference(seeds, stage, trajectory=True)
-    ends = problem.reference(judging, stage, steps=max(8, 2 * (problem.reference_steps // 8)))
+    truth, ends = _paths(problem, seeds, judging, budgets, limit, stage)
     found = {}
-    for name, budget, search in fit_each(denoiser, budgets, truth, ends, problem.execution, stage):
+    for name, budget, search in fit_each(denoiser, budgets, truth, ends, problem.execution, stage, limit):
         found[name], choice = search.sampler, search.choice
         unseen, error, place = search.comparison.samples, search.standard_error, name
         if keep:
@@ -215,6 +228,29 @@ def _fit(
     if not keep:
         err.print("note: the fitted solvers are not kept, since there is no folder of a model")
     return found
+
+
+def _paths(
+    problem: _Problem, seeds: list[int], judging: list[int], budgets: list[int], limit: int | None, stage: Stages
+) -> tuple[ds.Reference, ds.Reference]:
+    """The exact paths of the seeds, and the end points of those that judge; prints what the fit costs."""
+    from diffspace.cli.console import duration, err
+    from diffspace.solverlab import search_cost
+
+    fewer = max(8, 2 * (problem.reference_steps // 8))
+    paths = sum(len(of) * (n + n // 2 + n // 4) for of, n in ((seeds, problem.reference_steps), (judging, fewer)))
+    fits = sum(search_cost(budget, len(seeds), len(judging), evaluations=limit) for budget in budgets)
+    err.print(
+        f"fit: {paths:,} evaluations of a sample for the exact paths of {len(seeds)} seeds and the ends of "
+        f"{len(judging)} others, then at most about {fits:,} for NFE {', '.join(map(str, budgets))}"
+    )
+    started = time.perf_counter()
+    truth = problem.reference(seeds, stage, trajectory=True)
+    ends = problem.reference(judging, stage, steps=fewer)
+    each = (time.perf_counter() - started) / paths
+    hint = "" if limit is not None else "; --fit-evaluations limits them"
+    err.print(f"fit: about {duration(math.ceil(fits * each))} if these are as fast as the paths{hint}")
+    return truth, ends
 
 
 def _compare(

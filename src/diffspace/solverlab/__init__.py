@@ -28,5 +28,6 @@ from diffspace.solverlab.search import (
     calibration_seeds as calibration_seeds,
     fit_solver as fit_solver,
     judging_seeds as judging_seeds,
+    search_cost as search_cost,
     search_solver as search_solver,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -66,16 +67,21 @@ class Reference:
         return float(self.sigmas[0])
 
     def at(self, sigma: float) -> Float[Tensor, "batch *dims"]:
-        """The states on the exact paths at a level, by cubic Hermite interpolation in ln σ of the fine run.
+        """The states on the exact paths at a level (`along`)."""
+        return self.along(sigma)[0]
 
-        The slopes are those of the ODE, dx/d ln σ = x − D. Below the last level before 0 it is the end points; a level
-        that is one of the reference's up to rounding (1e-9) is that level.
+    def along(self, sigma: float) -> tuple[Float[Tensor, "batch *dims"], Float[Tensor, "batch *dims"]]:
+        """The states x on the exact paths at a level, and D there, without an evaluation.
+
+        x is the cubic Hermite interpolant in ln σ of the fine run, whose slopes are those of the ODE, x − D; its own
+        slope tells D between the levels. Below the last level before 0 both are the end points; a level that is
+        one of the reference's up to rounding (1e-9) is that level.
         """
         if self.path is None:
             raise ValueError("path: the reference has no trajectory; make it with execution=Execution(trajectory=True)")
-        levels: list[float] = self.sigmas[kept_steps(len(self.sigmas) - 1, self.every)[:-1]].tolist()
+        levels = self._kept
         if sigma < levels[-1] * (1 - 1e-9):
-            return self.x
+            return self.x, self.x
         if not sigma <= self.sigma_max * (1 + 1e-9):
             raise ValueError(f"sigma: {sigma:g} is above {self.sigma_max:g}, where the reference starts")
         sigma = min(max(sigma, levels[-1]), levels[0])
@@ -84,8 +90,17 @@ class Reference:
         u = math.log(sigma / levels[right - 1]) / h
         ends = self.path.x[right - 1 : right + 1]
         slopes = ends - self.path.denoised[right - 1 : right + 1]
-        mixed = ends[0] * ((1 + 2 * u) * (1 - u) ** 2) + ends[1] * (u * u * (3 - 2 * u))
-        return mixed + slopes[0] * (h * u * (1 - u) ** 2) - slopes[1] * (h * u * u * (1 - u))
+        x = ends[0] * ((1 + 2 * u) * (1 - u) ** 2) + ends[1] * (u * u * (3 - 2 * u))
+        x = x + slopes[0] * (h * u * (1 - u) ** 2) - slopes[1] * (h * u * u * (1 - u))
+        slope = (ends[1] - ends[0]) * (6 * u * (1 - u) / h)
+        slope = slope + slopes[0] * ((1 - u) * (1 - 3 * u)) + slopes[1] * (u * (3 * u - 2))
+        return x, x - slope
+
+    @functools.cached_property
+    def _kept(self) -> list[float]:
+        """The levels of the states that the path holds, without 0."""
+        levels: list[float] = self.sigmas[kept_steps(len(self.sigmas) - 1, self.every)[:-1]].tolist()
+        return levels
 
     def rows(self, rows: slice) -> Reference:
         """That of some of the samples."""

@@ -83,6 +83,8 @@ class Family:
         self.start = (truth.latents.to(truth.x) * truth.sigma_max).flatten(1)
         self.ends = truth.x.flatten(1)
         self.scale = float(self.ends.std(correction=0)) or 1.0
+        self.evaluations = 0
+        """Of a sample, made so far."""
         self.batch_size = batch_size or max(len(self.start), _TOGETHER // self.start.shape[1])
 
     def denoise(self, i: int, x: Tensor, sigma: float, rows: slice = slice(None)) -> Tensor:
@@ -90,6 +92,7 @@ class Family:
         if i == 0 and self.mean is not None:
             return torch.full_like(x, self.mean)
         flat, count = x.reshape(-1, *self.shape), x.shape[-2]
+        self.evaluations += len(flat)
         level = as_tensor(sigma, x)
         cond = self.truth.cond and {name: value[rows] for name, value in self.truth.cond.items()}
         parts = []
@@ -99,6 +102,14 @@ class Family:
             own = cond and {name: value[which.to(value.device)] for name, value in cond.items()}
             parts.append(self.denoiser(flat[some], level, own).to(x))
         return torch.cat(parts).reshape(x.shape)
+
+    def cost(self, table: Table, levels: bool) -> int:
+        """Evaluations of a sample that `slopes` makes."""
+        return slopes_cost(len(table.levels), levels)
+
+    def nudged(self, i: int, runs: Runs, x: Tensor, levels: tuple[float, float], rows: slice) -> Tensor:
+        """D_i at x, near the x_i of `runs`, some of the samples, and at the second of two levels, near the first."""
+        return self.denoise(i, x, levels[1], rows)
 
     def run(self, table: Table) -> Runs:
         """Where the samples go."""
@@ -144,7 +155,8 @@ class Family:
         return torch.cat([self._slopes(table, runs, levels, rows) for rows in _blocks(len(self.start), together)])
 
     def _slopes(self, table: Table, runs: Runs, levels: bool, rows: slice) -> Tensor:
-        states, ds = ([part[rows] for part in parts] for parts in runs)
+        runs = Runs(*([part[rows] for part in parts] for parts in runs))
+        states, ds = runs
         count = len(table.numbers)
         moved = states[0].new_zeros(count + (len(table.levels) - 1) * levels, *states[0].shape)  # slopes of x_i
         denoised: list[Tensor] = []  # slopes of D_j
@@ -155,10 +167,10 @@ class Family:
             if live and (i > 0 or self.mean is None):
                 size = moved[live].square().mean(-1, keepdim=True).sqrt()
                 step = _DIFFERENCE * level / size.clamp_min(torch.finfo(moved.dtype).tiny)
-                nudged = self.denoise(i, states[i] + step * moved[live], level, rows)
+                nudged = self.nudged(i, runs, states[i] + step * moved[live], (level, level), rows)
                 own[live] = torch.where(size > 0, (nudged - ds[i]) / step, 0)
             if levels and i > 0:
-                nudged = self.denoise(i, states[i], level * (1 + _DIFFERENCE), rows)
+                nudged = self.nudged(i, runs, states[i], (level, level * (1 + _DIFFERENCE)), rows)
                 own[count + i - 1] = (nudged - ds[i]) / _DIFFERENCE
                 live.append(count + i - 1)
             denoised.append(own)
@@ -168,6 +180,12 @@ class Family:
             live += range(first, first + len(row))
             first += len(row)
         return moved.movedim(0, -1)
+
+
+def slopes_cost(num_levels: int, levels: bool) -> int:
+    """Evaluations of a sample that the slopes of its end take, with respect to all numbers and levels but the first."""
+    n = num_levels
+    return n * (n * n - 1) // 6 + levels * n * (n - 1) // 2
 
 
 def _blocks(count: int, size: int) -> Iterator[slice]:
@@ -221,16 +239,19 @@ def regress(features: Tensor, target: Tensor, prior: Tensor, noise: float, robus
     features, target = in_float64(features), in_float64(target)
     row = prior.to(features)
     missing = target - (features @ row[:, None, :, None])[..., 0]
+    products = features.mT @ features  # of each sample, once for all weightings
+    aims = (features.mT @ missing[..., None])[..., 0]
+    whole, size = missing.square().sum(-1), features.shape[2]
     change = torch.zeros_like(row)
     for _ in range(4):
-        squares = (missing - (features @ change[:, None, :, None])[..., 0]).square().mean(-1)
+        explained = (change[:, None] * (2 * aims - (products @ change[:, None, :, None])[..., 0])).sum(-1)
+        squares = (whole - explained).clamp_min(0) / size
         trust = 1 / (1 + squares / robust_scale(squares, robustness)[:, None])
-        weighted = features * trust[:, :, None, None]
-        normal: Tensor = torch.einsum("pbei,pbej->pij", weighted, features)
-        aim = torch.einsum("pbei,pbe->pi", weighted, missing)
+        normal: Tensor = torch.einsum("pb,pbij->pij", trust, products)
+        aim = torch.einsum("pb,pbi->pi", trust, aims)
         diverged = ~(torch.isfinite(normal).all(2) & torch.isfinite(aim)).all(1, keepdim=True)
         normal, aim = normal.masked_fill(diverged[..., None], 0), aim.masked_fill(diverged, 0)  # the prior it is
-        cost = (noise**2 * trust.sum(1) * features.shape[2]).nan_to_num(1.0)
+        cost = (noise**2 * trust.sum(1) * size).nan_to_num(1.0)
         change = solve_damped(normal + torch.diag_embed(cost[:, None].expand_as(row)), aim, 0.0)
     return (row + change).cpu()
 

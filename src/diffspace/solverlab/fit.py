@@ -23,14 +23,31 @@ from diffspace.sampling.start import is_finite
 from diffspace.sampling.steps import EDMSteps, GivenSteps, steps_for
 from diffspace.solverlab.end_points import Continuous, Reference, mean_squares
 from diffspace.solverlab.family import Family, Runs, Table, in_float64, robust_scale, solve_damped
+from diffspace.solverlab.near_paths import NearFamily, NearPaths
 
 Progress = Callable[[int, int, float], None]
 
 _DIFFERENCE = 1e-4  # of the parameters of a search
+SEARCHES = 4  # for levels near the exact paths, from as many starts
 _MODES = 10  # how many cosines a change of the steps is made of, where there are more steps than that
 
 ROBUSTNESS = 30.0
 """c² in units of the median of e²."""
+
+
+class Counted:
+    """Tells the iterations of all searches together; a search that ends early is counted as if it had not."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self.progress, self.total, self.done = progress, total, 0
+
+    def stage(self, iterations: int) -> Progress | None:
+        """For a search of that many iterations."""
+        if self.progress is None:
+            return None
+        tell, before = self.progress, self.done
+        self.done += iterations
+        return lambda i, _, rms: tell(before + i, self.total, rms)
 
 
 class Spacing:
@@ -61,6 +78,10 @@ class Spacing:
         gaps = gaps * min(1.0, room / max(float(gaps.sum()), room * 1e-9))
         inner = (math.log(self.first) - gaps.cumsum(0)).exp().clamp_min(self.lowest)
         return (self.first, *inner.tolist(), 0.0)
+
+    def moves(self, table: Table) -> bool:
+        """Whether small changes of the levels are possible."""
+        return self.continuous and len(table.levels) > 1
 
     def known(self, found: tuple[float, ...]) -> tuple[float, ...]:
         """The levels as `sample` will take them: rounded to those that the model knows."""
@@ -118,35 +139,41 @@ def _find_levels(
     iterations: int,
     robustness: float,
     progress: Progress | None,
+    searches: int = 1,
 ) -> tuple[float, ...]:
     """The N levels, and then 0, from which runs end nearest to `truth`; `ends` makes one run for each list of levels.
 
-    What is varied are cosines of the position along the steps, which keeps many steps smooth and the runs few.
+    What is varied are cosines of the position along the steps, which keeps many steps smooth and the runs few. The best
+    of the starts are each searched from, and the best of what they lead to is taken.
     """
 
     def residuals(free: Tensor) -> Tensor:
         return ends([spacing.levels(row) for row in free]) - truth.x
 
+    def losses(free: Tensor) -> Tensor:  # of runs that diverge: infinite
+        squares = mean_squares(residuals(free).flatten(0, 1)).reshape(len(free), -1)
+        return squares.log().mean(1).nan_to_num(math.inf)
+
     starts = torch.stack(spacing.starts())
-    losses = mean_squares(residuals(starts).flatten(0, 1)).log().reshape(len(starts), -1).mean(1)
-    origin = starts[int(losses.nan_to_num(math.inf).argmin())]  # runs that diverge are no start
-    n = len(origin)
+    n = starts.shape[1]
     positions = (torch.arange(n, dtype=torch.float64, device="cpu") + 0.5) / max(n, 1)
     modes = torch.cos(math.pi * positions[:, None] * torch.arange(min(n, _MODES), dtype=torch.int64, device="cpu"))
 
-    def slopes(at: Tensor, r: Tensor) -> Tensor:
-        moved = at + _DIFFERENCE * torch.eye(len(at), dtype=torch.float64, device="cpu")
-        return ((residuals(origin + moved @ modes.T) - r) / _DIFFERENCE).movedim(0, -1)
+    def moved(origin: Tensor, told: Progress | None) -> Tensor:
+        def slopes(at: Tensor, r: Tensor) -> Tensor:
+            nudged = at + _DIFFERENCE * torch.eye(len(at), dtype=torch.float64, device="cpu")
+            return ((residuals(origin + nudged @ modes.T) - r) / _DIFFERENCE).movedim(0, -1)
 
-    found = minimise(
-        lambda at: residuals((origin + modes @ at)[None])[0],
-        slopes,
-        origin.new_zeros(modes.shape[1]),
-        iterations,
-        robustness,
-        progress,
-    )
-    return spacing.levels(origin + modes @ found)
+        def run(at: Tensor) -> Tensor:
+            return residuals((origin + modes @ at)[None])[0]
+
+        found = minimise(run, slopes, origin.new_zeros(modes.shape[1]), iterations, robustness, told)
+        return origin + modes @ found
+
+    counted = Counted(progress, searches * iterations)
+    ranked = starts[losses(starts).argsort()[:searches]]
+    found = torch.stack([moved(origin, counted.stage(iterations)) for origin in ranked])
+    return spacing.levels(found[0] if len(found) == 1 else found[int(losses(found).argmin())])
 
 
 def optimize_steps(
@@ -227,32 +254,33 @@ class _Polish:
 
 
 def find_table(
-    family: Family, spacing: Spacing, iterations: int, robustness: float, noise: float, progress: Progress | None
+    family: Family, near: NearPaths, spacing: Spacing, search: tuple[int, float, float], progress: Progress | None
 ) -> Table:
-    """The levels from which stagewise fits of three quarters of the samples end nearest, and the table of all there."""
-    truth = family.truth
+    """The levels from which stagewise fits of three quarters of the samples end nearest, and the table of all there.
+
+    The levels are searched `near` the exact paths, without an evaluation; `search` has the iterations, the robustness
+    and the noise.
+    """
+    iterations, robustness, noise = search
+    stand_in = NearFamily(near.few(), family.mean)
+    truth = stand_in.truth
     some = slice(0, max(1, 3 * len(truth.x) // 4))
 
     def ends(every: list[tuple[float, ...]]) -> Tensor:
         levels = torch.tensor(every, dtype=torch.float64, device="cpu")[:, :-1]
-        return family.stagewise(levels, some, noise, robustness)[1].reshape(len(every), *truth.x.shape)
+        return stand_in.stagewise(levels, some, noise, robustness)[1].reshape(len(every), *truth.x.shape)
 
-    found = spacing.known(_find_levels(ends, truth, spacing, iterations, robustness, progress))
+    found = spacing.known(_find_levels(ends, truth, spacing, iterations, robustness, progress, SEARCHES))
     levels = torch.tensor([found[:-1]], dtype=torch.float64, device="cpu")
     return family.stagewise(levels, slice(None), noise, robustness)[0][0]
 
 
 def polish(
-    family: Family,
-    table: Table,
-    spacing: Spacing,
-    iterations: int,
-    robustness: float,
-    noise: float,
-    progress: Progress | None,
+    family: Family, table: Table, spacing: Spacing, search: tuple[int, float, float], progress: Progress | None
 ) -> Table:
-    """The numbers and levels near those of `table` with which the runs themselves end nearest."""
-    problem = _Polish(family, table, spacing if spacing.continuous and len(table.levels) > 1 else None)
+    """The numbers and levels near those of `table` with which the runs themselves end nearest; `search` as above."""
+    iterations, robustness, noise = search
+    problem = _Polish(family, table, spacing if spacing.moves(table) else None)
     costs = torch.zeros_like(problem.start)
     costs[: len(table.numbers)] = (noise * family.scale) ** 2
     how = iterations, robustness, progress, costs
@@ -288,7 +316,9 @@ def fit_multistep(
     if truth.path is None:
         raise ValueError("truth: has no trajectory; make it by reference(…, execution=Execution(trajectory=True))")
     with evaluating(Continuous(denoiser), grad=False):
-        family = Family(denoiser, truth, batch_size, mean)
+        family, near = Family(denoiser, truth, batch_size, mean), NearPaths(denoiser, truth)
         spacing = Spacing(denoiser, truth, num_steps + (mean is not None))
-        table = find_table(family, spacing, iterations, robustness, noise, progress)
-        return polish(family, table, spacing, iterations // 2, robustness, noise, None).sampler(mean)
+        first, then = (iterations, robustness, noise), (iterations // 2, robustness, noise)
+        counted = Counted(progress, SEARCHES * iterations + iterations // 2)
+        table = find_table(family, near, spacing, first, counted.stage(SEARCHES * iterations))
+        return polish(family, table, spacing, then, counted.stage(iterations // 2)).sampler(mean)

@@ -13,29 +13,49 @@ from diffspace.sampling.runs import evaluating
 from diffspace.sampling.sampler import Sampler
 from diffspace.solverlab.compare import Measurement, SolverComparison, compare_solvers, default_samplers, moments, ties
 from diffspace.solverlab.end_points import Continuous, Reference
-from diffspace.solverlab.family import Family, Table
-from diffspace.solverlab.fit import Progress, Spacing, find_table, polish
+from diffspace.solverlab.family import Family, Table, slopes_cost
+from diffspace.solverlab.fit import SEARCHES, Counted, Progress, Spacing, find_table, polish
+from diffspace.solverlab.near_paths import NearPaths, SecantFamily
 
 _SEARCH, _POLISH = 30.0, 300.0  # c² of the losses, in units of the median of e²
 _FORKS = (1e9, 30.0)  # those of the later rounds; the first is all but the squared error
 _ROUNDS = 2
+_KNOWN, _RACE = 6, 128  # solvers that need no fit and are judged; samples of the race among all of them
 _FEW = 24  # samples
 _MARGIN = 0.05
 _DISAGREEMENT = 3.0  # of the error on new samples and that on those of the fit
 
 
-def calibration_seeds(elements: int) -> int:
-    """The default number of calibration seeds for samples with that many elements: 8,192 elements in all.
+def calibration_seeds(elements: int, total: int = 8192, most: int = 1024) -> int:
+    """The default number of calibration seeds for samples with that many elements: some 8,192 elements in all.
 
     At least 64 seeds, since items differ, and at most 1,024. Small samples need more seeds, because errors are largest
     near the boundaries between ends, and their denoisers are cheap.
     """
-    return min(max(8192 // elements, 64), 1024)
+    return min(max(total // elements, 64), most)
 
 
 def judging_seeds(elements: int, calibration: int) -> int:
     """The number of seeds that judge a fit: four for each calibration seed, one where a sample has 2,048 elements."""
     return round(calibration * min(max(2048 / elements, 1), 4))
+
+
+def search_cost(
+    num_steps: int, seeds: int, judging: int, *, iterations: int = 8, evaluations: int | None = None
+) -> int:
+    """About how many evaluations of a sample `search_solver` makes, at most, beside the exact paths.
+
+    Args:
+        num_steps, iterations, evaluations: as in `search_solver`.
+        seeds: how many samples the fit has.
+        judging: how many judge it.
+    """
+    n, judge, half = num_steps, num_steps * judging, -(-iterations // 2)
+    first, mean_first = (half * (slopes_cost(levels, True) + 2 * n) * seeds + judge for levels in (n, n + 1))
+    near = (1 + 2 * iterations) * n * seeds + 2 * judge
+    known = _KNOWN * judge + n * seeds
+    total = 2 * near + first + (1 + _ROUNDS * len(_FORKS)) * mean_first + known
+    return total if evaluations is None else min(total, max(evaluations, near + known))
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,34 +90,44 @@ def search_solver(
     *,
     validation: Reference | None = None,
     iterations: int = 8,
+    evaluations: int | None = None,
     noise: float = 1e-5,
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> SolverSearch:
     """Fit solvers of N evaluations in several ways, and judge them beside all that need no fit on other samples.
 
-    Tried are linear multistep solvers as of `fit_multistep`, with the first D evaluated and with the mean of the data
-    in its place; the better one fitted further with losses that look at outliers more and less; and the best solvers
-    that need no fit (`default_samplers`). The choice has the least RMS; of those that differ from it by less than
-    chance and 5 %, the least median. A warning tells of samples that are too few, and of a choice whose error on new
-    samples is far above that on the samples of the fit.
+    Tried are linear multistep solvers, with the first D evaluated and with the mean of the data in its place: their
+    levels are found near the exact paths, without an evaluation; they are fitted to the ends by slopes that take none,
+    and then by true ones, with losses that look at outliers more and less. Beside them are the solvers that need no fit
+    (`default_samplers`) and are best near the paths. The choice has the least RMS; of those that differ from it by less
+    than chance and 5 %, the least median. A warning tells of samples that are too few, and of a choice whose error on
+    new samples is far above that on the samples of the fit.
 
     Args:
         denoiser, num_steps, iterations, noise, batch_size, progress: as in `fit_multistep`; `progress` counts the
             iterations of all searches.
         truth: the exact paths of calibration seeds: `reference(…, execution=Execution(trajectory=True))`.
+        evaluations: about the most evaluations of a sample in all, beside those of `truth` and `validation`: the search
+            ends earlier, for slow denoisers. Default: as many as it takes (`search_cost`).
         validation: the end points of other seeds. Default: those of the last quarter of `truth`, which no fit sees. Few
             samples, near a boundary between two ends, make most of the RMS: 500 tell more than 50.
     """
     check_integer("num_steps", num_steps, 1)
+    if evaluations is not None:
+        check_integer("evaluations", evaluations, 1)
     if truth.path is None:
         raise ValueError("truth: has no trajectory; make it by reference(…, execution=Execution(trajectory=True))")
     fitted_to, judged_on = _split(truth) if validation is None else (truth, validation)
-    known = _best_known(denoiser, num_steps, fitted_to, batch_size)
     judge = _Judge(denoiser, num_steps, (fitted_to, judged_on), batch_size)
+    known = _best_known(NearPaths(denoiser, fitted_to.rows(slice(0, _RACE))), num_steps)
+    half = -(-iterations // 2)
+    counted = Counted(progress, 2 * ((SEARCHES + 1) * iterations + half) + _ROUNDS * len(_FORKS) * half)
+    spent = len(known) * judge.price + num_steps * len(fitted_to.x)
+    left = math.inf if evaluations is None else evaluations - spent
     with evaluating(Continuous(denoiser), grad=False):
-        _fit(judge, iterations, noise, progress)
-    return judge.choose({row.name: row.sampler for row in known})
+        _fit(judge, NearPaths(denoiser, fitted_to), iterations, _Fits(judge, noise, left, counted))
+    return judge.choose(known)
 
 
 def fit_solver(
@@ -107,6 +137,7 @@ def fit_solver(
     *,
     validation: Reference | None = None,
     iterations: int = 8,
+    evaluations: int | None = None,
     noise: float = 1e-5,
     batch_size: int | None = None,
     progress: Progress | None = None,
@@ -118,26 +149,12 @@ def fit_solver(
         truth,
         validation=validation,
         iterations=iterations,
+        evaluations=evaluations,
         noise=noise,
         batch_size=batch_size,
         progress=progress,
     )
     return found.sampler
-
-
-class _Counted:
-    """Tells the iterations of all searches together; a search that ends early is counted as if it had not."""
-
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self.progress, self.total, self.done = progress, total, 0
-
-    def stage(self, iterations: int) -> Progress | None:
-        """For a search of that many iterations."""
-        if self.progress is None:
-            return None
-        tell, before = self.progress, self.done
-        self.done += iterations
-        return lambda i, _, rms: tell(before + i, self.total, rms)
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,28 +166,70 @@ class _Fit:
     table: Table
     row: Measurement
 
+    def rms(self) -> float:
+        """On new samples."""
+        return self.row.error.rms
 
-def _fit(judge: _Judge, iterations: int, noise: float, progress: Progress | None) -> None:
-    """All fits, each judged: the second half of a search goes on from what was best so far."""
-    truth, half = judge.samples[0], -(-iterations // 2)
-    counted = _Counted(progress, 2 * (iterations + half) + _ROUNDS * len(_FORKS) * half)
-    fits: list[_Fit] = []
+    def price(self, family: Family) -> int:
+        """Evaluations of one iteration of `polish`: slopes, and on the average two runs."""
+        evaluations = len(self.table.levels) - (family.mean is not None)
+        slopes = family.cost(self.table, self.spacing.moves(self.table))
+        return (slopes + 2 * evaluations) * len(family.start)
 
-    def add(name: str, family: Family, spacing: Spacing, table: Table) -> None:
-        fits.append(_Fit(family, spacing, table, judge(name, table.sampler(family.mean))))
 
-    for mean in (None, moments(truth)[1]):
-        family = Family(judge.denoiser, truth, judge.batch_size, mean)
-        spacing = Spacing(judge.denoiser, truth, judge.budget + (mean is not None))
-        kind = "fitted" if mean is None else "fitted, mean first"
-        table = find_table(family, spacing, iterations, _SEARCH, noise, counted.stage(iterations))
-        add(f"{kind}, stagewise", family, spacing, table)
-        add(kind, family, spacing, polish(family, table, spacing, half, _POLISH, noise, counted.stage(half)))
-    for k in range(_ROUNDS if iterations else 0):
-        best = min(fits, key=lambda fit: fit.row.error.rms)
+class _Fits:
+    """All fits of a search, each judged, as far as the evaluations that are `left` go."""
+
+    def __init__(self, judge: _Judge, noise: float, left: float, counted: Counted) -> None:
+        self.judge, self.noise, self.left, self.counted = judge, noise, left, counted
+        self.all: list[_Fit] = []
+
+    def start(self, kind: str, near: NearPaths, mean: float | None, iterations: int) -> _Fit:
+        """Levels found near the paths, and their stagewise weights."""
+        judge = self.judge
+        family = Family(judge.denoiser, judge.samples[0], judge.batch_size, mean)
+        spacing = Spacing(judge.denoiser, family.truth, judge.budget + (mean is not None))
+        search, told = (iterations, _SEARCH, self.noise), self.counted.stage(SEARCHES * iterations)
+        table = find_table(family, near, spacing, search, told)
+        self.left -= judge.budget * len(family.start)
+        return self.add(f"{kind}, stagewise", family, spacing, table)
+
+    def add(self, name: str, family: Family, spacing: Spacing, table: Table) -> _Fit:
+        """Judge it."""
+        self.left -= self.judge.price
+        self.all.append(_Fit(family, spacing, table, self.judge(name, table.sampler(family.mean))))
+        return self.all[-1]
+
+    def polish(self, name: str, fit: _Fit, family: Family, iterations: int, robustness: float) -> _Fit:
+        """Go on from a fit, as far as there are evaluations for it; `family` says how slopes are taken."""
+        told = self.counted.stage(iterations)
+        can = int(min(iterations, max(self.left - self.judge.price, 0) // fit.price(family)))
+        if not can:
+            return fit
+        before = family.evaluations
+        table = polish(family, fit.table, fit.spacing, (can, robustness, self.noise), told)
+        self.left -= family.evaluations - before
+        return self.add(name, fit.family, fit.spacing, table)
+
+
+def _fit(judge: _Judge, near: NearPaths, iterations: int, fits: _Fits) -> None:
+    """From levels found near the paths, first by slopes that take no evaluation, then by true ones."""
+    half = -(-iterations // 2)
+    means = {"fitted": None, "fitted, mean first": moments(judge.samples[0])[1]}
+    best = {kind: fits.start(kind, near, mean, iterations) for kind, mean in means.items()}
+    for kind, fit in _by_error(best):
+        found = fits.polish(f"{kind}, near slopes", fit, SecantFamily(fit.family, near), iterations, _SEARCH)
+        best[kind] = min(fit, found, key=_Fit.rms)
+    for kind, fit in _by_error(best):
+        fits.polish(kind, fit, fit.family, half, _POLISH)
+    for k in range(_ROUNDS):
+        fit = min(fits.all, key=_Fit.rms)
         for robustness in _FORKS:
-            table = polish(best.family, best.table, best.spacing, half, robustness, noise, counted.stage(half))
-            add(f"fitted, round {k + 2}, c² = {robustness:g}", best.family, best.spacing, table)
+            fits.polish(f"fitted, round {k + 2}, c² = {robustness:g}", fit, fit.family, half, robustness)
+
+
+def _by_error(fits: Mapping[str, _Fit]) -> list[tuple[str, _Fit]]:
+    return sorted(fits.items(), key=lambda each: each[1].rms())
 
 
 def _split(truth: Reference) -> tuple[Reference, Reference]:
@@ -182,17 +241,11 @@ def _split(truth: Reference) -> tuple[Reference, Reference]:
     return truth.rows(slice(0, cut)), truth.rows(slice(cut, None))
 
 
-def _best_known(denoiser: Denoiser, budget: int, truth: Reference, batch_size: int | None) -> list[Measurement]:
-    """Of the samplers that need no fit, those with the least RMS on some samples: fewer, the larger these are."""
-    samplers, device = default_samplers(*moments(truth)), truth.x.device
-    rows: list[Measurement] = []
-    few = min(max(4096 // math.prod(truth.x.shape[1:]), 4), 16)
-    for count, kept in ((few, 4 * few), (6 * few, 3 * few // 2)):
-        some = truth.rows(slice(0, count))
-        found = compare_solvers(denoiser, some, samplers, (budget,), batch_size=batch_size, device=device)
-        rows = found.within(budget)[:kept]
-        samplers = {row.name: row.sampler for row in rows}
-    return rows
+def _best_known(near: NearPaths, budget: int) -> dict[str, Sampler]:
+    """Of the samplers that need no fit, those with the least RMS near the exact paths."""
+    samplers = default_samplers(*moments(near.truth))
+    rows = compare_solvers(near, near.truth, samplers, (budget,), device=near.truth.x.device).within(budget)
+    return {row.name: samplers[row.name] for row in rows[:_KNOWN]}
 
 
 class _Judge:
@@ -203,6 +256,8 @@ class _Judge:
     ) -> None:
         self.denoiser, self.budget, self.samples, self.batch_size = denoiser, budget, samples, batch_size
         self.tried: dict[str, Measurement] = {}
+        self.price = budget * len(samples[1].x)
+        """Evaluations of a measurement."""
 
     def measure(self, on: Reference, samplers: Mapping[str, Sampler]) -> SolverComparison:
         size, device = self.batch_size, on.x.device
