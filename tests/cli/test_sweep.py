@@ -34,6 +34,13 @@ def test_a_sweep_end_to_end_and_on(points_run, tmp_path, capsys, monkeypatch):
     errors = {(point["method"], point["nfe"]): point["rms"] for point in found["points"]}
     assert errors["heun", 35] < errors["heun", 5] < errors["heun", 3]
     (results,) = found["equal_quality"]
+    assert [one["budget"] for one in results["least"]] == [3, 5, 35]
+    for one in results["least"]:
+        within = [point for point in found["points"] if point["nfe"] <= one["budget"]]
+        best = min(within, key=lambda point: point["quality"]["value"])
+        assert (one["name"], one["nfe"]) == (best["method"], best["nfe"])
+        assert one["name"] not in [other["name"] for other in one["close"]]
+    assert f"NFE ≤ 3: {results['least'][0]['name']}" in printed
     assert {"name": "heun", "nfe": 35} in [
         {"name": m["name"], "nfe": m["shown"]["nfe"]} for m in results["methods"] if m["shown"]
     ]

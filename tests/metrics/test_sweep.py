@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from diffspace.metrics.scores import Features
-from diffspace.metrics.sweep import Quality, SweepPoint, best_of, reach, targets
+from diffspace.metrics.sweep import Quality, SweepPoint, best_of, least, reach, targets
 
 
 def normals(seed, n, dim=4, **change):
@@ -83,3 +83,20 @@ def test_targets_are_those_of_each_guidance():
     guided = point("heun", 35, 1.0, guidance="2")
     others = [point("heun", 9, 1.0), point("heun", 35, 1.0, churn=4.0), point("ab", 35, 1.0)]
     assert targets([*others, guided, point("heun", 35, 2.0)]) == {"2": guided, "": point("heun", 35, 2.0)}
+
+
+def test_the_least_within_each_budget_and_what_cannot_be_told_from_it():
+    points = [
+        point("heun", 35, 1.0, 0.01),
+        point("heun", 5, 9.0),
+        point("ab", 5, 2.0, 0.3),
+        point("fitted", 5, 1.8, 0.1),
+        point("ab", 8, 1.5, 0.1),
+        point("fitted", 8, 1.9, 0.05),
+        point("other weight", 5, 0.1, guidance="2"),
+        dataclasses.replace(point("failed", 5, 0.0), quality=None),
+    ]
+    found = [(one.budget, one.point.name, one.point.nfe, [p.name for p in one.close]) for one in least(points)]
+    assert found == [(5, "fitted", 5, ["ab"]), (8, "ab", 8, []), (35, "heun", 35, [])]
+    assert least(points)[0].as_dict()["close"] == [{"name": "ab", "nfe": 5}]
+    assert [one.point.name for one in least(points, "2")] == ["other weight, guidance 2"]

@@ -325,7 +325,8 @@ def _print(comparison: SolverComparison, recommended: list[tuple[Recommendation,
         level = max(choice.row.last_sigma for choice in smooth)
         err.print(
             f"note: at NFE {budgets} the last evaluation is at σ up to {level:.2g}, and the samples are its D: smaller "
-            "details are smoothed, which path errors hardly see; --steps edm ends at the model's lowest level"
+            "details are smoothed, which path errors hardly see; --steps edm ends at the model's lowest level, and "
+            "`diffspace sweep` chooses by the distribution"
         )
     for line in comparison.excluded:
         err.print(f"not measured: {line}")

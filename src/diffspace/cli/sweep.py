@@ -147,7 +147,7 @@ def _parse_churn(text: str) -> list[float]:
 def _report(record: Record, tolerance: float) -> list[dict[str, Any]]:
     """Print the scores, and when each method is as good as the target; returns the latter for JSON."""
     from diffspace.cli.console import err, out, table
-    from diffspace.metrics.sweep import SCORE_NAMES, TARGET, TARGET_NFE, best_of, reach, targets
+    from diffspace.metrics.sweep import SCORE_NAMES, TARGET, TARGET_NFE, best_of, least, reach, targets
 
     known = targets(record.points)
     rows = []
@@ -176,8 +176,24 @@ def _report(record: Record, tolerance: float) -> list[dict[str, Any]]:
         ]
         out.print(f"\nas good as {target.name} at NFE {target.nfe}, or worse by at most {tolerance:.0%}:")
         out.print(table(("method", "not excluded from", "shown from", "time of a sample"), lines))
+        choices = least(record.points, target.guidance)
+        out.print(
+            f"\nthe least {SCORE_NAMES[record.score]}{_of(target.guidance)}, and others within two standard errors:"
+        )
+        for one in choices:
+            out.print(f"  NFE ≤ {one.budget}: {'; '.join(map(_named, (one.point, *one.close)))}")
         results.append({"guidance": target.guidance, "tolerance": tolerance, "methods": [o.as_dict() for o in reached]})
+        results[-1]["least"] = [one.as_dict() for one in choices]
     return results
+
+
+def _of(guidance: str) -> str:
+    return f" with guidance {guidance}" if guidance else ""
+
+
+def _named(point: SweepPoint) -> str:
+    """A method, with its evaluations where it takes fewer than the budget."""
+    return point.name if point.nfe == point.budget else f"{point.name} ({point.nfe})"
 
 
 def _plus(difference: Quality) -> str:

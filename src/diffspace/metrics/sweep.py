@@ -187,6 +187,35 @@ def reach(points: Sequence[SweepPoint], target: SweepPoint, tolerance: float = 0
     return [Reached(name, first(line, -1), first(line, 1)) for name, line in methods.items()]
 
 
+class Least(NamedTuple):
+    """The point with the least score of all within a budget, and the others that the same seeds cannot tell from it."""
+
+    budget: int
+    point: SweepPoint
+    close: tuple[SweepPoint, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: names and evaluations."""
+        best, *close = ({"name": point.name, "nfe": point.nfe} for point in (self.point, *self.close))
+        return {"budget": self.budget, **best, "close": close}
+
+
+def least(points: Sequence[SweepPoint], guidance: str = "") -> list[Least]:
+    """For each budget the least score of a guidance weight, and those of other methods within two standard errors."""
+    scored = [(point, point.quality) for point in points if point.guidance == guidance and point.quality is not None]
+    found = []
+    for budget in sorted({point.budget for point, _ in scored}):
+        within = sorted((p for p in scored if p[0].nfe <= budget), key=lambda each: (each[1].value, each[0].nfe))
+        best, quality = within[0]
+        close: dict[str, SweepPoint] = {}  # the least of each other method
+        for point, other in within[1:]:
+            excess = other.above(quality)
+            if point.name != best.name and excess.value <= _SURE * excess.standard_error:
+                close.setdefault(point.name, point)
+        found.append(Least(budget, best, tuple(close.values())))
+    return found
+
+
 def best_of(reached: Sequence[Reached], prefix: str) -> Reached | None:
     """The one of the methods whose name begins with `prefix` that is shown to reach the target in the least time.
 
