@@ -160,7 +160,7 @@ def test_the_cost_of_a_fit_is_told_beforehand(capsys, monkeypatch):
         "solvers",
         "ring",
         "--nfe",
-        "4,5",
+        "3,4",
         "--fit",
         "--fit-seeds",
         "100-131",
@@ -171,7 +171,7 @@ def test_the_cost_of_a_fit_is_told_beforehand(capsys, monkeypatch):
     ]
     assert main([*words, "--steps", "edm", "--reference-steps", "40", "--fit-evaluations", "9000"]) == 0
     told = capsys.readouterr().err
-    paths = 32 * 70 + 128 * 17  # 40, 20 and 10 steps; 10, 5 and 2
+    paths = (32 + 128) * 70  # 40, 20 and 10 steps
     assert f"fit: {paths:,} evaluations of a sample for the exact paths of 32 seeds and the ends of 128 others" in told
-    assert "then at most about 18,000 for NFE 4, 5\n" in told
+    assert "then at most about 18,000 for NFE 3, 4\n" in told
     assert re.search(r"fit: about \d+ (s|min)\b.* if these are as fast as the paths\n", told)

@@ -237,7 +237,7 @@ def _paths(
     from diffspace.cli.console import duration, err
     from diffspace.solverlab import search_cost
 
-    fewer = max(8, 2 * (problem.reference_steps // 8))
+    fewer = 2 * (max(problem.reference_steps // 4, min(problem.reference_steps, 50)) // 2)
     paths = sum(len(of) * (n + n // 2 + n // 4) for of, n in ((seeds, problem.reference_steps), (judging, fewer)))
     fits = sum(search_cost(budget, len(seeds), len(judging), evaluations=limit) for budget in budgets)
     err.print(
