@@ -77,6 +77,9 @@ class Family:
     levels for N evaluations. P solvers, or P changes of one, are run side by side as (P, B, elements).
     """
 
+    tries = 8
+    """How often a step of `polish` is tried, shorter and shorter."""
+
     def __init__(self, denoiser: Denoiser, truth: Reference, batch_size: int | None = None, mean: float | None = None):
         self.denoiser, self.truth, self.mean = denoiser, truth, mean
         self.shape = truth.x.shape[1:]

@@ -99,10 +99,12 @@ def minimise(
     robustness: float,
     progress: Progress | None,
     costs: Tensor | None = None,
+    tries: int = 8,
 ) -> Tensor:
     """Levenberg and Marquardt on the robust loss of residuals (B, …), whose slopes are (B, …, parameters).
 
-    `costs`, one for each parameter, times its square are added to the mean square of an error.
+    `costs`, one for each parameter, times its square are added to the mean square of an error. A step that raises the
+    loss is tried shorter, `tries` times in all; then the search ends.
     """
     costs = torch.zeros_like(at) if costs is None else costs
     r, damping = residuals(at), 1e-3
@@ -119,7 +121,7 @@ def minimise(
         if not (float(normal.diagonal().max()) > 0 and is_finite(normal) and is_finite(gradient)):
             break  # no small change moves an end, or it moves one out of sight
         normal, gradient = normal + costs.diag() * r.numel(), gradient + costs * at * r.numel()
-        for _ in range(8):
+        for _ in range(tries):
             move = -solve_damped(normal, gradient, damping)
             move = move * min(1.0, 1 / max(float(move.abs().max()), 1e-30))
             tried = residuals(at + move)
@@ -283,7 +285,7 @@ def polish(
     problem = _Polish(family, table, spacing if spacing.moves(table) else None)
     costs = torch.zeros_like(problem.start)
     costs[: len(table.numbers)] = (noise * family.scale) ** 2
-    how = iterations, robustness, progress, costs
+    how = iterations, robustness, progress, costs, family.tries
     return problem.at(minimise(problem.residuals, problem.slopes, problem.start, *how))
 
 

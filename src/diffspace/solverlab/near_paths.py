@@ -80,6 +80,8 @@ class SecantFamily(Family):
     the change of D.
     """
 
+    tries = 3  # where slopes are estimates, shorter steps help little
+
     def __init__(self, family: Family, near: NearPaths) -> None:
         super().__init__(family.denoiser, family.truth, family.batch_size, family.mean)
         self.near = near
