@@ -220,7 +220,15 @@ def _judged(
     began, counted = time.process_time(), _Counted(denoiser)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = search_solver(counted, budget, truth, validation=ends, batch_size=options.batch, **how(options))
+        found = search_solver(
+            counted,
+            budget,
+            truth,
+            validation=ends,
+            iterations=options.iterations,
+            evaluations=options.limit,
+            batch_size=options.batch,
+        )
     seconds = time.process_time() - began
     execution = Execution(batch_size=options.batch)
     own, other = (

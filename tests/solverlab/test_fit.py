@@ -209,6 +209,14 @@ def test_progress_is_told(calibration):
     assert told[-1][2] < told[0][2]
 
 
+def test_progress_counts_the_levels_and_what_follows(calibration):
+    told = []
+    fit_multistep(ring(), 3, calibration, iterations=2, progress=lambda *now: told.append(now[:2]))
+    assert {total for _, total in told} == {4 * 2 + 1}  # four searches of levels, and half as many for all numbers
+    assert [done for done, _ in told] == sorted({done for done, _ in told})
+    assert told[-1][0] == 8
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
