@@ -239,7 +239,8 @@ def _paths(
 
     fewer = 2 * (max(problem.reference_steps // 4, min(problem.reference_steps, 50)) // 2)
     paths = sum(len(of) * (n + n // 2 + n // 4) for of, n in ((seeds, problem.reference_steps), (judging, fewer)))
-    fits = sum(search_cost(budget, len(seeds), len(judging), evaluations=limit) for budget in budgets)
+    size = math.prod(getattr(problem.denoiser, "sample_shape", None) or (64,))
+    fits = sum(search_cost(budget, len(seeds), len(judging), size, evaluations=limit) for budget in budgets)
     err.print(
         f"fit: {paths:,} evaluations of a sample for the exact paths of {len(seeds)} seeds and the ends of "
         f"{len(judging)} others, then at most about {fits:,} for NFE {', '.join(map(str, budgets))}"

@@ -20,7 +20,8 @@ from diffspace.solverlab.near_paths import NearPaths, SecantFamily
 _SEARCH, _POLISH = 30.0, 300.0  # c² of the losses, in units of the median of e²
 _FORKS = (1e9, 30.0)  # those of the later rounds; the first is all but the squared error
 _ROUNDS = 2
-_KNOWN, _RACE = 6, 128  # solvers that need no fit and are judged; samples of the race among all of them
+_KNOWN = 6  # solvers that need no fit and are judged; twice as many where evaluations are not limited
+_KINDS, _RACE = 110, 128  # how many there are; samples that rank them near the paths
 _FEW = 24  # samples
 _MARGIN = 0.05
 _DISAGREEMENT = 3.0  # of the error on new samples and that on those of the fit
@@ -41,7 +42,7 @@ def judging_seeds(elements: int, calibration: int) -> int:
 
 
 def search_cost(
-    num_steps: int, seeds: int, judging: int, *, iterations: int = 8, evaluations: int | None = None
+    num_steps: int, seeds: int, judging: int, elements: int, *, iterations: int = 8, evaluations: int | None = None
 ) -> int:
     """About how many evaluations of a sample `search_solver` makes, at most, beside the exact paths.
 
@@ -49,13 +50,16 @@ def search_cost(
         num_steps, iterations, evaluations: as in `search_solver`.
         seeds: how many samples the fit has.
         judging: how many judge it.
+        elements: of a sample.
     """
     n, judge, half = num_steps, num_steps * judging, -(-iterations // 2)
     first, mean_first = (half * (slopes_cost(levels, True) + 2 * n) * seeds + judge for levels in (n, n + 1))
     near = (1 + 2 * iterations) * n * seeds + 2 * judge
-    known = _KNOWN * judge + n * seeds
-    total = 2 * near + first + (1 + _ROUNDS * len(_FORKS)) * mean_first + known
-    return total if evaluations is None else min(total, max(evaluations, near + known))
+    least = 2 * (n * seeds + judge) + _KNOWN * judge + n * seeds
+    known, few = 2 * _KNOWN * judge + n * seeds, _racers(elements)
+    race = (few * _KINDS + 6 * few * 4 * few) * n
+    total = 2 * near + first + (1 + _ROUNDS * len(_FORKS)) * mean_first + known + race
+    return total if evaluations is None else min(total, max(evaluations, least))
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,9 +104,9 @@ def search_solver(
     Tried are linear multistep solvers, with the first D evaluated and with the mean of the data in its place: their
     levels are found near the exact paths, without an evaluation; they are fitted to the ends by slopes that take none,
     and then by true ones, with losses that look at outliers more and less. Beside them are the solvers that need no fit
-    (`default_samplers`) and are best near the paths. The choice has the least RMS; of those that differ from it by less
-    than chance and 5 %, the least median. A warning tells of samples that are too few, and of a choice whose error on
-    new samples is far above that on the samples of the fit.
+    (`default_samplers`) and are best on some samples, with a limit near the paths. The choice has the least RMS; of
+    those that differ from it by less than chance and 5 %, the least median. A warning tells of samples that are too
+    few, and of a choice whose error on new samples is far above that on the samples of the fit.
 
     Args:
         denoiser, num_steps, iterations, noise, batch_size, progress: as in `fit_multistep`; `progress` counts the
@@ -120,7 +124,10 @@ def search_solver(
         raise ValueError("truth: has no trajectory; make it by reference(…, execution=Execution(trajectory=True))")
     fitted_to, judged_on = _split(truth) if validation is None else (truth, validation)
     judge = _Judge(denoiser, num_steps, (fitted_to, judged_on), batch_size)
-    known = _best_known(NearPaths(denoiser, fitted_to.rows(slice(0, _RACE))), num_steps)
+    if evaluations is None:
+        known = _best_known(denoiser, num_steps, fitted_to, batch_size)
+    else:
+        known = _best_near(NearPaths(denoiser, fitted_to.rows(slice(0, _RACE))), num_steps)
     half = -(-iterations // 2)
     counted = Counted(progress, 2 * ((SEARCHES + 1) * iterations + half) + _ROUNDS * len(_FORKS) * half)
     spent = len(known) * judge.price + num_steps * len(fitted_to.x)
@@ -241,8 +248,24 @@ def _split(truth: Reference) -> tuple[Reference, Reference]:
     return truth.rows(slice(0, cut)), truth.rows(slice(cut, None))
 
 
-def _best_known(near: NearPaths, budget: int) -> dict[str, Sampler]:
-    """Of the samplers that need no fit, those with the least RMS near the exact paths."""
+def _racers(elements: int) -> int:
+    """How many samples of that many elements are in the first race among known solvers."""
+    return min(max(4096 // elements, 4), 16)
+
+
+def _best_known(denoiser: Denoiser, budget: int, truth: Reference, batch_size: int | None) -> dict[str, Sampler]:
+    """Of the samplers that need no fit, those with the least RMS on some samples: fewer, the larger these are."""
+    samplers, device = default_samplers(*moments(truth)), truth.x.device
+    few = _racers(truth.x[0].numel())
+    for count, kept in ((few, 4 * few), (6 * few, 2 * _KNOWN)):
+        some = truth.rows(slice(0, count))
+        found = compare_solvers(denoiser, some, samplers, (budget,), batch_size=batch_size, device=device)
+        samplers = {row.name: samplers[row.name] for row in found.within(budget)[:kept]}
+    return samplers
+
+
+def _best_near(near: NearPaths, budget: int) -> dict[str, Sampler]:
+    """The same near the exact paths, without evaluations, and less surely so."""
     samplers = default_samplers(*moments(near.truth))
     rows = compare_solvers(near, near.truth, samplers, (budget,), device=near.truth.x.device).within(budget)
     return {row.name: samplers[row.name] for row in rows[:_KNOWN]}
