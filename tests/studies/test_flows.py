@@ -11,6 +11,7 @@ from diffspace.oracles import GaussianMixture
 from diffspace.process import Formula, Process
 from diffspace.sampling import EDMSteps, Euler, Heun
 from diffspace.studies import (
+    between,
     flow_lines,
     lines_under,
     octave_errors,
@@ -84,11 +85,21 @@ def test_curvature_of_a_gaussian():
 
 def test_a_process_between_two_is_at_both_ends_one_of_them():
     (vp, end), edm = processes()["VP"], processes()["EDM"]
-    between = [lines_under(three_modes(), vp, end, towards=edm, share=share) for share in (0.0, 1.0)]
-    for found, (process, t_max) in zip(between, [(vp, end), edm], strict=True):
+    for share, (process, t_max) in zip((0.0, 1e-9, 1 - 1e-9, 1.0), [(vp, end), (vp, end), edm, edm], strict=True):
+        found = lines_under(three_modes(), *between(vp, end, *edm, share))
         alone = lines_under(three_modes(), process, t_max)
-        torch.testing.assert_close(found.x, alone.x)
-        assert found.deviation == pytest.approx(alone.deviation)
+        torch.testing.assert_close(found.x, alone.x, rtol=1e-6, atol=1e-6)
+        assert found.deviation == pytest.approx(alone.deviation, rel=1e-6)
+
+
+def test_a_process_between_two_has_the_geometric_means_of_their_levels():
+    (vp, end), (edm, edm_end) = processes()["VP"], processes()["EDM"]
+    process, t_max = between(vp, end, edm, edm_end, 0.25)
+    assert t_max == pytest.approx(end**0.75 * edm_end**0.25)
+    for u in (0.1, 0.5, 1.0):
+        assert process.sigma(u * t_max) == pytest.approx(vp.sigma(u * end) ** 0.75 * edm.sigma(u * edm_end) ** 0.25)
+        slope = (process.s(u * t_max + 1e-6) - process.s(u * t_max - 1e-6)) / 2e-6
+        assert process.s_dot(u * t_max) == pytest.approx(slope, rel=1e-4, abs=1e-9)
 
 
 def test_tangents_meet_zero_at_the_denoiser():

@@ -31,6 +31,7 @@ _COMMANDS = {
     "convert": ("convert:convert_command", "Convert a checkpoint of another project."),
     "export": ("export:export_command", "Write a model as a file that runs without diffspace."),
     "figures": ("figures:figures_command", "Draw the figures of the article, and the numbers behind them."),
+    "explore": ("explore:explore_command", "Serve a page to see and move the design space by hand."),
     "reproduce": ("reproduce:reproduce_command", "Try the paper's claims at small scale and write a report."),
     "inspect": ("inspect:inspect_command", "Print statistics of a data set and the settings they suggest."),
     "data": ("data:data_app", "Prepare data sets of images, and check them."),

@@ -3,6 +3,7 @@
 Pictures of them are in `diffspace.figures.article`.
 """
 
+from diffspace.studies.along import LinesAlong as LinesAlong, lines_along as lines_along, plane_density as plane_density
 from diffspace.studies.coefficients import (
     COLUMNS as COLUMNS,
     CoefficientCurves as CoefficientCurves,
@@ -18,6 +19,8 @@ from diffspace.studies.flows import (
     ScheduledLines as ScheduledLines,
     SteppedLines as SteppedLines,
     Tangents as Tangents,
+    between as between,
+    deviation as deviation,
     flow_lines as flow_lines,
     lines_under as lines_under,
     marginal as marginal,

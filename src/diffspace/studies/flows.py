@@ -164,43 +164,53 @@ class ScheduledLines:
         return _table(t, self.sigma, self.s, self.x)
 
 
+def deviation(x: Float[Tensor, "times lines *dims"]) -> float:
+    """How far lines, given at equal steps of time, are from straight ones, as a part of the distances that they go."""
+    u = torch.linspace(0, 1, len(x), dtype=x.dtype, device=x.device).reshape(-1, *[1] * (x.ndim - 1))
+    chord = x[0] + (x[-1] - x[0]) * u
+    return float((x - chord).square().mean().sqrt() / (x[-1] - x[0]).square().mean().sqrt())
+
+
+def between(one: Process, end: float, other: Process, other_end: float, share: float) -> tuple[Process, float]:
+    """A process on the way from one to another, and its t_max: at share 0 it is the first, at 1 the second.
+
+    σ and s at equal parts of the times up to `end` and `other_end` are the geometric means of theirs with the weights
+    1 − share and share, and so is t_max. Any process with σ(0) = 0 and s > 0 leads to the data, and this is one.
+    """
+    check_number("share", share, "[0, 1]")
+    if share in (0, 1):
+        return (other, other_end) if share else (one, end)
+    t_max = end ** (1 - share) * other_end**share
+
+    def sigma(t: Tensor) -> Tensor:
+        u = t / t_max
+        return torch.as_tensor(one.sigma(u * end) ** (1 - share) * other.sigma(u * other_end) ** share)
+
+    def s(t: Tensor) -> Tensor:
+        u = t / t_max
+        return torch.as_tensor(one.s(u * end) ** (1 - share) * other.s(u * other_end) ** share)
+
+    return Process(sigma=sigma, s=s, t_max=t_max), t_max
+
+
 def lines_under(
-    data: GaussianMixture,
-    process: Process,
-    t_max: float,
-    *,
-    towards: tuple[Process, float] | None = None,
-    share: float = 0.0,
-    lines: int = 25,
-    columns: int = 160,
-    rows: int = 160,
+    data: GaussianMixture, process: Process, t_max: float, *, lines: int = 25, columns: int = 160, rows: int = 160
 ) -> ScheduledLines:
     """The exact flow lines of single numbers, scaled, as a process shows them.
-
-    Between two processes, σ and s at equal parts of their times are the geometric means with weights 1 − share and
-    share, which is a process too.
 
     Args:
         data: a mixture of single numbers.
         process, t_max: the process, and the time where the lines begin.
-        towards, share: another process with its own t_max, and how far to go towards it.
         lines: how many.
         columns, rows: times, and places at each.
     """
     check_process(process, t_max)
     u = torch.linspace(0, 1, columns, dtype=torch.float64, device="cpu")
     sigma, s = process.sigma(u * t_max), process.s(u * t_max)
-    if towards is not None:
-        other, end = towards
-        sigma = sigma ** (1 - share) * other.sigma(u * end) ** share
-        s = s ** (1 - share) * other.s(u * end) ** share
-        t_max = t_max ** (1 - share) * end**share
     x = s[:, None] * quantiles(data, even(lines), sigma)
     reach = _MARGIN * float(x.abs().max())
     density = marginal(data, sigma, s, reach, rows)
-    chord = x[0] + (x[-1] - x[0]) * u[:, None]
-    deviation = (x - chord).square().mean().sqrt() / (x[-1] - x[0]).square().mean().sqrt()
-    return ScheduledLines(t_max, sigma, s, x, reach, density, float(deviation))
+    return ScheduledLines(t_max, sigma, s, x, reach, density, deviation(x))
 
 
 def octave_errors(

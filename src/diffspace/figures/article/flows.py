@@ -15,6 +15,7 @@ from diffspace.studies import (
     FlowLines,
     ScheduledLines,
     Tangents,
+    between,
     flow_lines,
     lines_under,
     octave_errors,
@@ -136,10 +137,8 @@ def _schedules(subject: Subject) -> Picture:
         share = max(0.0, (place - _HOLD + 1) / _MORPH)
         smooth = share * share * (3 - 2 * share)
         (process, _), (other, _) = known[here], known[there]
-        towards = (other, other.sigma_inv(_SHOWN))
-        lines = lines_under(
-            subject.data, process, process.sigma_inv(_SHOWN), towards=towards, share=smooth, columns=120, rows=120
-        )
+        shown = between(process, process.sigma_inv(_SHOWN), other, other.sigma_inv(_SHOWN), smooth)
+        lines = lines_under(subject.data, *shown, columns=120, rows=120)
         figure.set_layout_engine("none")  # which would take most of the time
         ax = figure.add_axes((0.09, 0.14, 0.89, 0.77))
         draw_scheduled(ax, lines)

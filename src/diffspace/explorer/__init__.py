@@ -1,0 +1,3 @@
+"""The explorer: a page on which the design space can be moved by hand, served by `diffspace explore`."""
+
+from diffspace.explorer.app import create_app as create_app

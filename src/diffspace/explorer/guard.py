@@ -1,0 +1,131 @@
+"""Who may ask, and how much: the checks before any request is answered."""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Mapping
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+LARGEST = 2**20
+"""The bytes of a request."""
+
+COOKIE = "diffspace-token"
+_LOCAL = ("127.0.0.1", "localhost", "[::1]")
+_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+        "connect-src 'self'; font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+
+class _TooLargeError(Exception):
+    pass
+
+
+class Guard:
+    """Refuses requests of other sites, by other names, without the token, and larger than a limit.
+
+    Without a token the server is on this machine alone: the name in `Host` must then be that of this machine, so that
+    no page elsewhere reaches it by a name of its own that points here (DNS rebinding). With a token, each request must
+    have it, in the address or in the cookie that the page sets from it.
+    """
+
+    def __init__(self, app: ASGIApp, token: str | None = None) -> None:
+        self.app, self.token = app, token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self.app(scope, receive, send)
+            return None  # no websockets
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        status, reason = self._refusal(scope, headers)
+        if status:
+            return await _refuse(send, status, reason)
+        received, began = 0, False
+
+        async def bounded() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > LARGEST:
+                raise _TooLargeError
+            return message
+
+        async def protected(message: Message) -> None:
+            nonlocal began
+            if message["type"] == "http.response.start":
+                began = True
+                message["headers"] = [*message["headers"], *_encoded(_HEADERS), *self._cookie(scope)]
+            await send(message)
+
+        try:
+            await self.app(scope, bounded, protected)
+        except _TooLargeError:
+            if not began:
+                await _refuse(send, 413, f"the request is larger than {LARGEST:,} bytes")
+
+    def _refusal(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, str]:
+        """The status and the reason, 0 for a request that is allowed."""
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if self.token is None and _name(host) not in _LOCAL:
+            return 421, "the explorer is served to this machine alone, as 127.0.0.1 or localhost"
+        if origin is not None and urlsplit(origin).netloc != host:
+            return 403, "requests from other sites are refused"
+        if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+            return 403, "requests from other sites are refused"
+        if self.token is not None and not self._knows(scope, headers):
+            return 401, "the address needs the token that `diffspace explore` has printed: ?token=…"
+        if scope["method"] not in ("GET", "HEAD", "POST"):
+            return 405, "expected GET or POST"
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or len(length) > 12:
+            return 400, "content-length: expected a number"
+        if int(length) > LARGEST:
+            return 413, f"the request is larger than {LARGEST:,} bytes"
+        if scope["method"] == "POST" and headers.get("content-type", "").partition(";")[0] != "application/json":
+            return 415, "content-type: expected application/json"
+        return 0, ""
+
+    def _knows(self, scope: Scope, headers: Mapping[str, str]) -> bool:
+        """Whether the address or the cookie has the token."""
+        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [])
+        try:
+            cookies = SimpleCookie(headers.get("cookie", ""))
+        except CookieError:
+            cookies = SimpleCookie()
+        if COOKIE in cookies:
+            given.append(cookies[COOKIE].value)
+        return any(hmac.compare_digest(each.encode(), (self.token or "").encode()) for each in given)
+
+    def _cookie(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+        """The cookie of an address that has the token."""
+        if self.token is None or b"token=" not in scope["query_string"]:
+            return []
+        return [(b"set-cookie", f"{COOKIE}={self.token}; HttpOnly; SameSite=Strict; Path=/".encode())]
+
+
+def _name(host: str) -> str:
+    """A Host without its port."""
+    return host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]
+
+
+def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
+
+
+async def _refuse(send: Send, status: int, reason: str) -> None:
+    body = json.dumps({"error": reason}, ensure_ascii=False).encode()
+    headers = _encoded({"content-type": "application/json", "content-length": str(len(body)), **_HEADERS})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

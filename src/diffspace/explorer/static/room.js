@@ -1,0 +1,59 @@
+// What the rooms share: controls on the left, pictures on the right, one request for the newest settings.
+
+import { Newest, Refused } from "./api.js";
+import { h, place } from "./controls.js";
+import * as state from "./state.js";
+
+/** Milliseconds from each change of a control to the picture of it, for tests and the curious. */
+export const latencies = [];
+
+export class Room {
+  /** `affects(changed)`: whether the room has to be asked for again; `ask(signal)` gets numbers; `draw(numbers)`. */
+  constructor({ id, title, intro, controls, pictures, readouts = null }) {
+    Object.assign(this, { id, title, pictures });
+    this.panel = h("section", { class: "controls", "aria-label": "Settings" }, h("p", { class: "intro", html: intro }), controls);
+    this.area = h("section", { class: "pictures", "aria-label": "Pictures" }, readouts, pictures.map((picture) => picture.element));
+    this.elements = [this.panel, this.area];
+    this.newest = new Newest((signal) => this.refresh(signal));
+    this.changed = 0;
+  }
+
+  /** Ask for what the state says, and draw it. */
+  update() {
+    this.changed ||= performance.now();
+    for (const picture of this.pictures) picture.busy(true);
+    this.newest.request();
+  }
+
+  async refresh(signal) {
+    const changed = this.changed;
+    this.changed = 0;
+    try {
+      const numbers = await this.ask(signal);
+      this.numbers = numbers;
+      await this.draw(numbers);
+      place(this.panel, "");
+      await new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve, 0)));
+      if (changed) latencies.push(performance.now() - changed);
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      const message = error instanceof Refused ? error.message : error instanceof TypeError ? `The server does not answer (${error.message}).` : String(error);
+      if (!(error instanceof Refused) && !(error instanceof TypeError)) console.error(error);
+      const placed = place(this.panel, message);
+      for (const picture of this.pictures) picture.say(placed ? "The picture is of the last settings that were right." : message, true);
+    } finally {
+      if (!this.newest.again) for (const picture of this.pictures) picture.busy(false);
+    }
+  }
+}
+
+export const fixed = (value, digits = 3) => (value === null || value === undefined || Number.isNaN(value) ? "–" : Number(Number(value).toPrecision(digits)).toString());
+
+/** Numbers by name: a <dl> and a function that sets its values. */
+export function readouts(names) {
+  const values = names.map((name) => [name, h("dd")]);
+  const element = h("dl", { class: "readouts" }, values.map(([name, value]) => h("div", {}, h("dt", { html: name }), value)));
+  return [element, (...given) => given.forEach((text, k) => (values[k][1].textContent = text))];
+}
+
+export { state };
