@@ -141,7 +141,7 @@ def _arguments(
 def _is_part(name: str, hint: Any) -> bool:
     """Whether an argument takes a part of the family of its name instead of a plain value."""
     types_ = {get_origin(each) or each for each in (hint, *get_args(hint))}
-    return name in FAMILIES and not types_ & {int, float, bool, str, tuple, Sequence, Mapping}
+    return name in FAMILIES and not types_ & {int, float, bool, str, tuple, Sequence, Mapping, Literal}
 
 
 class _Misfit(Exception):

@@ -25,6 +25,15 @@ from diffspace.explorer.encoding import decode, encode
 from diffspace.explorer.guard import Guard
 from diffspace.explorer.jobs import BusyError, Job, Jobs, SupersededError
 from diffspace.explorer.process_room import ProcessSettings, process_picture
+from diffspace.explorer.sampler_room import (
+    SOLVERS,
+    FitSettings,
+    FrontSettings,
+    SamplerSettings,
+    fit_picture,
+    front_picture,
+    sampler_picture,
+)
 from diffspace.model import Model
 
 _STATIC = Path(__file__).parent / "static"
@@ -40,7 +49,12 @@ class Picture(NamedTuple):
     pool: str = "quick"
 
 
-PICTURES: Mapping[str, Picture] = {"process": Picture(ProcessSettings, process_picture)}
+PICTURES: Mapping[str, Picture] = {
+    "process": Picture(ProcessSettings, process_picture),
+    "sampler": Picture(SamplerSettings, sampler_picture),
+    "front": Picture(FrontSettings, front_picture),
+    "fit": Picture(FitSettings, fit_picture, "slow"),
+}
 
 
 class _Wanted(NamedTuple):
@@ -66,7 +80,7 @@ def create_app(models: Mapping[str, Model] | None = None, *, token: str | None =
         jobs.close()
 
     async def about(request: Request) -> Response:
-        return _json({"version": __version__, "models": list(models or {})})
+        return _json({"version": __version__, "models": list(models or {}), "solvers": SOLVERS})
 
     async def picture(request: Request) -> Response:
         try:

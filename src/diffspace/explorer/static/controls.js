@@ -22,6 +22,11 @@ state.listen((changed) => {
   for (const key of changed) for (const show of shown.get(key) ?? []) show(state.get(key));
 });
 
+/** Show a value again, whose control depends on more than the state. */
+export function refresh(key) {
+  for (const show of shown.get(key) ?? []) show(state.get(key));
+}
+
 function bind(key, show) {
   shown.set(key, [...(shown.get(key) ?? []), show]);
   show(state.get(key));
@@ -38,8 +43,8 @@ function frame(key, label, { wide = false, help = null } = {}, ...inputs) {
 
 const digits = (value) => String(Number(value.toPrecision(4)));
 
-/** A slider with a number beside it; `log`: equal ratios; `integer`: whole numbers. */
-export function slider(key, label, { min, max, log = false, integer = false, least = min, most = max, help } = {}) {
+/** A slider with a number beside it; `log`: equal ratios; `integer`: whole numbers; `last()`: the present maximum. */
+export function slider(key, label, { min, max, log = false, integer = false, least = min, most = max, last, help } = {}) {
   const parts = 1000;
   const toPlace = (value) => (log ? Math.log(value / min) / Math.log(max / min) : (value - min) / (max - min)) * parts;
   const fromPlace = (place) => {
@@ -64,6 +69,8 @@ export function slider(key, label, { min, max, log = false, integer = false, lea
     state.set({ [key]: value });
   });
   bind(key, (value) => {
+    if (last) range.max = last();
+    if (last) value = Math.min(value, last());
     range.value = integer && !log ? value : toPlace(Math.min(Math.max(value, min), max));
     range.setAttribute("aria-valuetext", digits(value));
     number.value = digits(value);

@@ -3,16 +3,18 @@
 import { h, say } from "./controls.js";
 import { latencies } from "./room.js";
 import { processRoom } from "./rooms/process.js";
+import { samplerRoom } from "./rooms/sampler.js";
 import * as state from "./state.js";
 
 state.declare({ room: "process" });
 
-const MAKERS = [["process", "Process", processRoom]];
+const MAKERS = [["process", "Process", processRoom], ["sampler", "Sampler", samplerRoom]];
 const made = new Map();
+const about = await (await fetch("/api/about")).json(); // version, models, solvers
 
 function current() {
   const id = state.get("room");
-  if (!made.has(id)) made.set(id, MAKERS.find(([name]) => name === id)[2]());
+  if (!made.has(id)) made.set(id, MAKERS.find(([name]) => name === id)[2](about));
   return made.get(id);
 }
 

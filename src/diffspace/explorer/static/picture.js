@@ -15,13 +15,14 @@ const coarse = matchMedia("(pointer: coarse)").matches;
 /** An axis with a title; more of Plotly's options in `options`. */
 export function axis(title, options = {}) {
   const { gray, grid, ink } = theme();
-  return { title: { text: title, standoff: 6 }, gridcolor: grid, linecolor: gray, zeroline: false, color: ink, automargin: true, ...options };
+  return { title: { text: title, standoff: 6 }, gridcolor: grid, linecolor: gray, zeroline: false, color: ink, ...options };
 }
 
 export class Picture {
   constructor({ id, title, size = "", height = null }) {
     this.id = id;
     this.title = title;
+    this.size = size;
     this.data = null; // what the server has answered
     this.heading = h("h2", {}, title);
     this.plot = h("div", { class: "plot", role: "img", "aria-label": title });
@@ -38,6 +39,15 @@ export class Picture {
     this.element = h("figure", { class: `picture ${size}`, "data-picture": id }, bar, this.plot, this.caption);
   }
 
+  /** A part of the width: "", "half", "third" or "two-thirds". */
+  resize(size) {
+    if (this.size === size) return;
+    if (this.size) this.element.classList.remove(this.size);
+    if (size) this.element.classList.add(size);
+    this.size = size;
+    if (this.plot.data) Plotly.Plots.resize(this.plot);
+  }
+
   busy(on) {
     this.element.classList.toggle("busy", on);
   }
@@ -48,7 +58,7 @@ export class Picture {
     Object.assign(this, { data, columns, python, command });
     const base = {
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: ink, size: 12, family: "system-ui, sans-serif" },
-      margin: { l: 48, r: 12, t: 8, b: 40 }, showlegend: false, hovermode: "closest", dragmode: coarse ? false : "zoom",
+      margin: { l: 58, r: 14, t: 10, b: 44 }, showlegend: false, hovermode: "closest", dragmode: coarse ? false : "zoom",
       legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, bgcolor: "rgba(0,0,0,0)" }, uirevision: "keep",
       hoverlabel: { font: { size: 12 } }, modebar: { color: grid },
     };
