@@ -100,6 +100,7 @@ class SamplerSettings:
     """What room 2 shows: one way to sample or two on the same noise, on data, in a process, from σ_max down to σ_min.
 
     `shrink` is an error of the denoiser, as of a network: it pulls each D towards the mean of the data by this part.
+    `shift` is an error at the start, in units of σ_max, added to every sample.
     """
 
     data: Data = field(default_factory=Data)
@@ -109,6 +110,7 @@ class SamplerSettings:
     sigma_min: float = 0.002
     sigma_max: float = 80.0
     shrink: float = 0.0
+    shift: float = 0.0
     lines: int = 12
     count: int = 256
 
@@ -116,6 +118,7 @@ class SamplerSettings:
         check_number("sigma_max", self.sigma_max, "[0.05, 1000]")
         check_number("sigma_min", self.sigma_min, f"[0.0001, {self.sigma_max / 2:g}]")
         check_number("shrink", self.shrink, "[0, 0.5]")
+        check_number("shift", self.shift, "[-3, 3]")
         check_integer("lines", self.lines, 1, 60)
         check_integer("count", self.count, 16, 2000)
 
@@ -212,6 +215,7 @@ def _run(settings: SamplerSettings, choice: SamplerChoice, truth: ds.Reference) 
     run = ds.sample(
         recording,
         seeds=range(settings.count),
+        latents=truth.latents + settings.shift,
         sampler=sampler,
         noise=_noise if sampler.adds_noise else None,
         execution=ds.Execution(trajectory=True),
@@ -428,6 +432,8 @@ def _python(settings: SamplerSettings) -> str:
                 churn = f", churn={_spelled(built.churn)}"
             parts.append(f"{name} = ds.Sampler({steps}, {solver}, process{churn}){schedule}")
         noise = ", noise=noise" if settings.sampler(choice).adds_noise else ""
+        if settings.shift:
+            noise = f", latents=truth.latents + {settings.shift!r}{noise}"
         parts.append(
             f"run_{name} = ds.sample({denoiser}, seeds=range({settings.count}), sampler={name}{noise})\n"
             f"print({name!r}, run_{name}.nfe, truth.error_of(run_{name}.x))"

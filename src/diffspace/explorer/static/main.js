@@ -5,6 +5,7 @@ import { latencies } from "./room.js";
 import { processRoom } from "./rooms/process.js";
 import { samplerRoom } from "./rooms/sampler.js";
 import * as state from "./state.js";
+import { chooseTour, showTour } from "./tours.js";
 
 state.declare({ room: "process" });
 
@@ -39,12 +40,16 @@ function start() {
   state.load(location.hash, MAKERS.map(([id]) => id));
   showRoom();
   current().update();
+  showTour(current());
   state.listen((changed) => {
     if (changed.has("room")) showRoom();
     const room = current();
     if (room.affects(changed)) room.update();
     else room.also?.(changed);
+    showTour(room);
   });
+  document.addEventListener("drawn", () => showTour(current()));
+  document.getElementById("tours").addEventListener("click", chooseTour);
   addEventListener("popstate", () => state.load(location.hash, MAKERS.map(([id]) => id)));
   document.getElementById("link").addEventListener("click", async () => {
     const link = `${location.origin}${location.pathname}${state.address()}`;

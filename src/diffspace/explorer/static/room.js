@@ -21,6 +21,7 @@ export class Room {
   /** Ask for what the state says, and draw it. */
   update() {
     this.changed ||= performance.now();
+    this.drawn = false; // until the picture is of what the state says
     for (const picture of this.pictures) picture.busy(true);
     this.newest.request();
   }
@@ -35,6 +36,10 @@ export class Room {
       place(this.panel, "");
       await new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve, 0)));
       if (changed) latencies.push(performance.now() - changed);
+      if (!this.newest.again) {
+        this.drawn = true;
+        document.dispatchEvent(new Event("drawn"));
+      }
     } catch (error) {
       if (error.name === "AbortError") throw error;
       const message = error instanceof Refused ? error.message : error instanceof TypeError ? `The server does not answer (${error.message}).` : String(error);

@@ -12,7 +12,7 @@ const CHOICE = { solver: "heun", alpha: 1, eta: 1, beta: "", steps: "edm", num_s
 const OTHER = { ...CHOICE, solver: "euler", num_steps: 35 };
 const prefixed = (prefix, values) => Object.fromEntries(Object.entries(values).map(([name, value]) => [`${prefix}.${name}`, value]));
 
-state.declare({ ...prefixed("a", CHOICE), ...prefixed("b", OTHER), compare: false, sigma_min: 0.002, "sampler.sigma_max": 80, shrink: 0, tracks: 12, step: 200, view: "data" });
+state.declare({ ...prefixed("a", CHOICE), ...prefixed("b", OTHER), compare: false, sigma_min: 0.002, "sampler.sigma_max": 80, shrink: 0, shift: 0, tracks: 12, step: 200, view: "data" });
 
 const STEPS = [["edm", "EDM, with ρ"], ["loglinear", "equal ratios (log-linear)"], ["time", "equal steps in the time t"]];
 
@@ -54,7 +54,8 @@ export function samplerRoom({ solvers }) {
       dataControls(),
       group("Sampler A", choiceControls("a", solvers)),
       group("Compare", check("compare", "a second sampler B on the same noise"), only(() => state.get("compare"), h("div", { class: "inner" }, choiceControls("b", solvers))), find, found),
-      group("Range and process", slider("sampler.sigma_max", "from σ<sub>max</sub>", { min: 1, max: 100, log: true, least: 0.05, most: 1000 }), slider("sigma_min", "to σ<sub>min</sub>, then 0", { min: 0.0005, max: 0.2, log: true, least: 0.0001, most: 10 }), processControls(), slider("shrink", "error of the denoiser: pulls towards the mean by", { min: 0, max: 0.2, most: 0.5 })),
+      group("Range and process", slider("sampler.sigma_max", "from σ<sub>max</sub>", { min: 1, max: 100, log: true, least: 0.05, most: 1000 }), slider("sigma_min", "to σ<sub>min</sub>, then 0", { min: 0.0005, max: 0.2, log: true, least: 0.0001, most: 10 }), processControls()),
+      group("Errors to try", slider("shift", "at the start: x is moved by, in σ<sub>max</sub>", { min: 0, max: 1, least: -3, most: 3 }), slider("shrink", "of the denoiser: pulls towards the mean by", { min: 0, max: 0.2, most: 0.5 })),
       group("View", select("view", "show", [["data", "near the data (σ up to 3)"], ["all", "all noise levels (∛σ)"]]), slider("step", "steps taken", { min: 0, max: 60, integer: true, most: 200, last: mostSteps }), h("div", { class: "row" }, stepper(-1), stepper(1), button("all", () => state.set({ step: 200 }), { class: "small" })), slider("tracks", "samples shown", { min: 1, max: 30, integer: true, most: 60 })),
     ],
     pictures: [tracks.a, tracks.b, levels, ends, front],
@@ -63,10 +64,10 @@ export function samplerRoom({ solvers }) {
 
   const settings = () => ({
     data: dataSettings(), noising: processSettings(), a: state.part("a."), b: state.get("compare") ? state.part("b.") : null,
-    sigma_min: state.get("sigma_min"), sigma_max: state.get("sampler.sigma_max"), shrink: state.get("shrink"), lines: state.get("tracks"),
+    sigma_min: state.get("sigma_min"), sigma_max: state.get("sampler.sigma_max"), shrink: state.get("shrink"), shift: state.get("shift"), lines: state.get("tracks"),
   });
 
-  room.affects = (changed) => [...changed].some((key) => /^(data|process|a\.|b\.|compare|sigma_min|sampler|shrink|tracks|room)/.test(key));
+  room.affects = (changed) => [...changed].some((key) => /^(data|process|a\.|b\.|compare|sigma_min|sampler|shrink|shift|tracks|room)/.test(key));
   room.also = (changed) => (changed.has("step") || changed.has("view")) && room.numbers && drawTracks(room.numbers);
   room.ask = async (signal) => {
     const asked = settings();
