@@ -22,7 +22,7 @@ from diffspace import __version__
 from diffspace.checks import first_line, is_out_of_memory, nearest
 from diffspace.config import build
 from diffspace.explorer.encoding import decode, encode
-from diffspace.explorer.guard import Guard
+from diffspace.explorer.guard import Guard, TooLargeError
 from diffspace.explorer.jobs import BusyError, Job, Jobs, SupersededError
 from diffspace.explorer.process_room import ProcessSettings, process_picture
 from diffspace.explorer.sampler_room import (
@@ -166,6 +166,8 @@ def _reason(error: Exception) -> tuple[int, dict[str, str]]:
     """The status and the message of a failure; a fault of the program is in the server's log too."""
     if isinstance(error, SupersededError):
         return 409, {"superseded": "something newer was asked for"}
+    if isinstance(error, TooLargeError):
+        return 413, {"error": str(error)}
     if isinstance(error, BusyError | TimeoutError):
         return 503, {"error": str(error)}
     if is_out_of_memory(error):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
 from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlsplit
@@ -14,7 +15,7 @@ LARGEST = 2**20
 """The bytes of a request."""
 
 COOKIE = "diffspace-token"
-_LOCAL = ("127.0.0.1", "localhost", "[::1]")
+_LOCAL = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.ASCII)
 _HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
@@ -28,8 +29,11 @@ _HEADERS = {
 }
 
 
-class _TooLargeError(Exception):
-    pass
+class TooLargeError(Exception):
+    """The body of a request is larger than `LARGEST`."""
+
+    def __init__(self) -> None:
+        super().__init__(f"the request is larger than {LARGEST:,} bytes")
 
 
 class Guard:
@@ -52,33 +56,27 @@ class Guard:
         status, reason = self._refusal(scope, headers)
         if status:
             return await _refuse(send, status, reason)
-        received, began = 0, False
+        received = 0
 
         async def bounded() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
             if received > LARGEST:
-                raise _TooLargeError
+                raise TooLargeError
             return message
 
         async def protected(message: Message) -> None:
-            nonlocal began
             if message["type"] == "http.response.start":
-                began = True
                 message["headers"] = [*message["headers"], *_encoded(_HEADERS), *self._cookie(scope)]
             await send(message)
 
-        try:
-            await self.app(scope, bounded, protected)
-        except _TooLargeError:
-            if not began:
-                await _refuse(send, 413, f"the request is larger than {LARGEST:,} bytes")
+        await self.app(scope, bounded, protected)
 
     def _refusal(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, str]:
         """The status and the reason, 0 for a request that is allowed."""
         host, origin = headers.get("host", ""), headers.get("origin")
-        if self.token is None and _name(host) not in _LOCAL:
+        if self.token is None and not _LOCAL.fullmatch(host):
             return 421, "the explorer is served to this machine alone, as 127.0.0.1 or localhost"
         if origin is not None and urlsplit(origin).netloc != host:
             return 403, "requests from other sites are refused"
@@ -92,7 +90,7 @@ class Guard:
         if not length.isdecimal() or len(length) > 12:
             return 400, "content-length: expected a number"
         if int(length) > LARGEST:
-            return 413, f"the request is larger than {LARGEST:,} bytes"
+            return 413, str(TooLargeError())
         if scope["method"] == "POST" and headers.get("content-type", "").partition(";")[0] != "application/json":
             return 415, "content-type: expected application/json"
         return 0, ""
@@ -113,11 +111,6 @@ class Guard:
         if self.token is None or b"token=" not in scope["query_string"]:
             return []
         return [(b"set-cookie", f"{COOKIE}={self.token}; HttpOnly; SameSite=Strict; Path=/".encode())]
-
-
-def _name(host: str) -> str:
-    """A Host without its port."""
-    return host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]
 
 
 def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

@@ -183,7 +183,7 @@ export const TOURS = [
         start: { room: "sampler", compare: true, "b.solver": "heun", "b.num_steps": 18, "b.steps": "time", "process.name": "VP", ...PRESETS["eight on a ring (2-D)"] },
         done: (get, n) => n?.b && n.b.rms <= n.a.rms,
         answer: (n) => `B needs ${n.b.num_steps} steps for ${short(n.b.rms)}, A has ${short(n.a.rms)} with ${n.a.num_steps}.`,
-        move: { "b.num_steps": 44 },
+        move: { "b.num_steps": 60 },
       },
       {
         text: "The last level before 0 is σ_min. The last step goes from there to D(x; σ_min), so details smaller than σ_min are lost.",
@@ -213,7 +213,7 @@ export const TOURS = [
         question: "Look at “Where the samples end”, then set S_churn to 40. What happens to the distance of the distribution?",
         start: { room: "sampler", shift: 0.5, "a.num_steps": 40 },
         done: (get) => get("a.S_churn") >= 20,
-        answer: (n, first) => `It falls from ${short(first.a.distance)} to ${short(n.a.distance)}; for exact samples it is about ${short(n.distance)}. Noise lets the samples forget where they came from.`,
+        answer: (n, first) => `It falls from ${short(first.a.distance)} to ${short(n.a.distance)}; of as many exact samples it is about ${short(n.distance)}. Noise lets the samples forget where they came from.`,
         move: { "a.S_churn": 40 },
       },
       {
