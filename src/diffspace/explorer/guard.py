@@ -48,14 +48,19 @@ class Guard:
         self.app, self.token = app, token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
         if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await self.app(scope, receive, send)
-            return None  # no websockets
+            return  # there are no websockets
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         status, reason = self._refusal(scope, headers)
         if status:
-            return await _refuse(send, status, reason)
+            await _refuse(send, status, reason)
+        else:
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the application answer, with the headers of every answer; TooLargeError for a body beyond the limit."""
         received = 0
 
         async def bounded() -> Message:

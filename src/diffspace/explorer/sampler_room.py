@@ -21,6 +21,7 @@ from diffspace.explorer.settings import Choice, Data
 from diffspace.oracles import GaussianMixture
 from diffspace.protocols import Cond
 from diffspace.solverlab import SolverSearch, compare_solvers, search_solver
+from diffspace.studies.flows import check_process
 from diffspace.studies.problems import even, quantiles
 
 SOLVERS: Mapping[str, str] = MappingProxyType(
@@ -126,6 +127,7 @@ class SamplerSettings:
     def top(self) -> float:
         """Where samples start: σ_max, or where formulas begin."""
         process, t_max = self.noising.build(self.sigma_max)
+        check_process(process, t_max)
         return float(process.sigma(t_max)) if self.noising.name == "formula" else self.sigma_max
 
     def sampler(self, choice: SamplerChoice) -> ds.Sampler:
@@ -140,12 +142,19 @@ class SamplerSettings:
                 steps = ds.GivenTimes(tuple(t_max * (1 - i / choice.num_steps) for i in range(choice.num_steps + 1)))
             else:
                 steps = ds.ScheduleSteps(choice.num_steps, self.sigma_min, self.sigma_max, schedule=process.schedule)
+        elif not _rises(process, t_max):
+            raise ValueError("steps: σ(t) falls on its way, so only equal steps in the time t can be taken")
         elif choice.steps == "edm":
             steps = ds.EDMSteps(choice.num_steps, min(self.sigma_min, self.top / 2), self.top, rho=choice.rho)
         else:
             steps = ds.LogLinearSteps(choice.num_steps, min(self.sigma_min, self.top / 2), self.top)
         churn = ds.Churn(choice.S_churn, choice.S_tmin, choice.S_tmax, choice.S_noise)
         return ds.Sampler(steps, choice.build_solver(), process, churn)
+
+
+def _rises(process: ds.Process, t_max: float) -> bool:
+    t = torch.linspace(0, t_max, 4097, dtype=torch.float64, device="cpu")
+    return bool((process.sigma(t).diff() > 0).all())
 
 
 @functools.lru_cache(8)
@@ -196,7 +205,6 @@ def sampler_picture(settings: SamplerSettings, job: Job) -> dict[str, Any]:
         "known": truth.error.rms,
         "distance": _distance(settings.data, truth.x),
         "density": _density(settings.data),
-        "python": _python(settings),
     }
     choices = {"a": settings.a} | ({} if settings.b is None else {"b": settings.b})
     for name, choice in choices.items():
@@ -205,7 +213,7 @@ def sampler_picture(settings: SamplerSettings, job: Job) -> dict[str, Any]:
         except ValueError as error:
             raise ValueError(f"{name}.{error}") from None
         job.check()
-    return result
+    return result | {"python": _python(settings)}
 
 
 def _run(settings: SamplerSettings, choice: SamplerChoice, truth: ds.Reference) -> dict[str, Any]:
