@@ -121,11 +121,11 @@ class Page:
         if message.type == "error" and "Failed to load resource" not in message.text:
             self.faults.append(message.text)
 
-    def open(self, state: str = "") -> Page:
-        """Open a link, and wait for its picture."""
+    def open(self, state: str = "", drawn: bool = True) -> Page:
+        """Open a link, and wait for its picture unless it has none."""
         self.page.goto("about:blank")
         self.page.goto(f"{self.address}/{state}")
-        return self.drawn()
+        return self.drawn() if drawn else self
 
     def until(self, condition: str, seconds: float = 30) -> Any:
         """Wait for a condition, and return it; polled from outside, since the page's policy forbids eval."""
