@@ -13,6 +13,7 @@ export class Room {
     Object.assign(this, { id, title, pictures });
     this.panel = h("section", { class: "controls", "aria-label": "Settings" }, h("p", { class: "intro", html: intro }), controls);
     this.area = h("section", { class: "pictures", "aria-label": "Pictures" }, readouts, pictures.map((picture) => picture.element));
+    pictures[0].element.classList.add("first");
     this.elements = [this.panel, this.area];
     this.newest = new Newest((signal) => this.refresh(signal));
     this.changed = 0;

@@ -180,6 +180,11 @@ function drawRunLine(shown, n, run, index, k) {
     }
     put(path, null, null);
     if (k < run.num_steps) {
+      if (run.sigma_hat[k] > run.sigma[k] * (1 + 1e-9)) {
+        put(up, run.sigma[k], at(run.x, k, line, 0));
+        put(up, run.sigma_hat[k], at(run.x_hat, k, line, 0));
+        put(up, null, null);
+      }
       put(tangents, run.sigma_hat[k], at(run.x_hat, k, line, 0));
       put(tangents, 0, at(run.denoised, k, line, 0));
       put(tangents, null, null);
@@ -235,7 +240,7 @@ function drawRunPlane(shown, n, run, index, k) {
   const exact = (axisOf) => all.map((line) => Float64Array.from({ length: n.sigma.length }, (_, i) => at(n.x, i, line, axisOf)));
   const path = (axisOf) => all.map((line) => Float64Array.from({ length: k + 1 }, (_, i) => at(run.x, i, line, axisOf)));
   const tangent = (axisOf) => (k < run.num_steps ? all.map((line) => [at(run.x_hat, k, line, axisOf), at(run.denoised, k, line, axisOf)]) : []);
-  const up = (axisOf) => all.flatMap((line) => Array.from({ length: k }, (_, i) => (run.sigma_hat[i] > run.sigma[i] * (1 + 1e-9) ? [at(run.x, i, line, axisOf), at(run.x_hat, i, line, axisOf)] : [])));
+  const up = (axisOf) => all.flatMap((line) => Array.from({ length: Math.min(k + 1, run.num_steps) }, (_, i) => (run.sigma_hat[i] > run.sigma[i] * (1 + 1e-9) ? [at(run.x, i, line, axisOf), at(run.x_hat, i, line, axisOf)] : [])));
   const colour = palette[index];
   const traces = [
     plane(n),
@@ -310,7 +315,9 @@ function drawFront(front, n, known) {
   const own = [["A", n.a, 0], ["B", n.b, 1]].filter(([, run]) => run && !run.adds_noise).map(([name, run, index]) => ({ type: "scatter", mode: "markers+text", name, x: [run.nfe], y: [run.rms], text: [name], textposition: "top right", textfont: { color: ink, size: 14 }, marker: { size: 13, symbol: index ? "diamond" : "star", color: palette[index], line: { color: ink, width: 1 } }, hovertemplate: `${name}: %{x} evaluations, %{y:.3e}<extra></extra>` }));
   const columns = { solver: [], nfe: [], rms: [] };
   for (const { solver, nfe, rms } of known?.curves ?? []) nfe.forEach((value, i) => (columns.solver.push(`"${solver}"`), columns.nfe.push(value), columns.rms.push(rms[i])));
-  const layout = { showlegend: true, legend: { font: { size: 10 }, x: 1.01, y: 1, xanchor: "left", bgcolor: "rgba(0,0,0,0)" }, xaxis: axis("evaluations of D", { type: "log", tickvals: [2, 4, 6, 8, 10, 14, 20, 28, 40, 56, 100, 200] }), yaxis: axis("RMS error", { type: "log", exponentformat: "power", dtick: 1 }), uirevision: "front", shapes: known ? [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: known.known, y1: known.known, line: { color: gray, width: 1, dash: "dot" } }] : [] };
+  const wide = front.plot.clientWidth > 460;
+  const ticks = wide ? [2, 4, 6, 8, 10, 14, 20, 28, 40, 56, 100, 200] : [2, 5, 10, 20, 50, 100, 200];
+  const layout = { showlegend: wide, legend: { font: { size: 10 }, x: 1.01, y: 1, xanchor: "left", bgcolor: "rgba(0,0,0,0)" }, xaxis: axis("evaluations of D", { type: "log", tickvals: ticks, tickangle: 0 }), yaxis: axis("RMS error", { type: "log", exponentformat: "power", dtick: 1 }), uirevision: "front", shapes: known ? [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: known.known, y1: known.known, line: { color: gray, width: 1, dash: "dot" } }] : [] };
   const noisy = !own.length ? " A run with noise does not follow the flow, so it has no point here." : "";
   return front.draw({ traces: [...curves, ...own], layout, summary: `Known solvers with the paper’s steps, ρ = 7, σ = t; the star is yours.${noisy}`, columns, data: known, python: known?.python ?? "" });
 }
