@@ -7,7 +7,7 @@ USABLE := $(VENV)/.usable
 DOCUMENTING := $(VENV)/.documenting
 MATHJAX := build/mathjax-3.2.2
 
-.PHONY: setup demo test test-hostile test-slow coverage lint docs gallery bench clean
+.PHONY: setup demo test test-browser test-hostile test-slow coverage lint docs gallery screenshots bench clean
 
 setup: $(INSTALLED)
 
@@ -31,6 +31,10 @@ runs/digits/model.safetensors: | $(USABLE)
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+# The explorer in a real browser: needs Chromium, without which these tests are skipped, or fail with DIFFSPACE_BROWSER=required.
+test-browser: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/explorer
 
 # Broken and malicious input to every command, each with limits of time and memory; for Linux.
 test-hostile: $(INSTALLED)
@@ -72,6 +76,10 @@ gallery: $(INSTALLED)
 	  MPLBACKEND=agg $(abspath $(BIN))/python plot_$$e.py || exit 1; done && rm -r runs)
 	PYTHONPATH=tests/support $(BIN)/python -c "from pathlib import Path; import diffspace as ds; import reference_pickle as r; \
 	  r.write_snapshot(Path('examples/gallery/models/reference.pkl'), ds.load('examples/gallery/models/icons').denoiser)"
+
+# The screenshots of the explorer in the documentation; needs Chromium.
+screenshots: $(INSTALLED)
+	$(BIN)/python docs/_ext/screenshots.py
 
 bench: $(INSTALLED)
 	for b in benchmarks/*.py; do echo "# $$b"; $(BIN)/python $$b || exit 1; done

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import secrets
 import socket
 from pathlib import Path
@@ -26,6 +28,9 @@ def explore_command(
         str,
         Option(help="Where to listen. Beyond this machine, as on 0.0.0.0, the page needs the token that is printed."),
     ] = "127.0.0.1",
+    token: Annotated[
+        str | None, Option(help="The token of a page beyond this machine. Default: a new one.", show_default=False)
+    ] = None,
     browser: Annotated[bool, Option("--browser/--no-browser", help="Open the page.")] = True,
     device: Device = None,
     part: Parts = None,
@@ -43,7 +48,11 @@ def explore_command(
     from diffspace.explorer import create_app
 
     loaded = _load(models or [], device)
-    token = None if host in _LOCAL else secrets.token_urlsafe(16)
+    if token is not None and host in _LOCAL:
+        raise ValueError("--token: has no effect on a page that this machine alone can reach; add --host 0.0.0.0")
+    if token is not None and not re.fullmatch(r"[\w.-]{4,100}", token, re.ASCII):
+        raise ValueError(f"--token: expected 4 to 100 letters, digits, '-', '_' and '.', got {token!r}")
+    token = None if host in _LOCAL else token or secrets.token_urlsafe(16)
     listening = _listen(host, port)
     app = create_app(loaded, token=token)
     shown = f"[{host}]" if ":" in host else "127.0.0.1" if host == "0.0.0.0" else host
@@ -54,10 +63,8 @@ def explore_command(
 
         webbrowser.open(address)
     config = uvicorn.Config(app, log_level="warning", limit_concurrency=256, timeout_graceful_shutdown=1)
-    try:
+    with contextlib.closing(listening), contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listening])
-    finally:
-        listening.close()
 
 
 def _load(sources: list[str], device: str | None) -> dict[str, ds.Model]:
