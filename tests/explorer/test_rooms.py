@@ -14,16 +14,8 @@ from diffspace.config import build
 from diffspace.explorer.app import PICTURES
 from diffspace.explorer.jobs import Job
 from diffspace.explorer.process_room import ProcessSettings, process_picture
-from diffspace.explorer.sampler_room import (
-    SOLVERS,
-    FitSettings,
-    FrontSettings,
-    SamplerChoice,
-    SamplerSettings,
-    fit_picture,
-    front_picture,
-    sampler_picture,
-)
+from diffspace.explorer.sampler_room import fit_picture, front_picture, sampler_picture
+from diffspace.explorer.sampler_settings import SOLVERS, FitSettings, FrontSettings, SamplerChoice, SamplerSettings
 from diffspace.explorer.settings import Choice, Data
 from diffspace.oracles import Gaussian
 from diffspace.studies import lines_under, processes, three_modes

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from diffspace.explorer.sampler_room import SOLVERS
+from diffspace.explorer.sampler_settings import SOLVERS
 
 pytestmark = pytest.mark.browser
 RING = [[1, 0.1, math.cos(k * math.pi / 4), math.sin(k * math.pi / 4)] for k in range(8)]

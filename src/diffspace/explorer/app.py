@@ -25,15 +25,8 @@ from diffspace.explorer.encoding import decode, encode
 from diffspace.explorer.guard import Guard, TooLargeError
 from diffspace.explorer.jobs import BusyError, Job, Jobs, SupersededError
 from diffspace.explorer.process_room import ProcessSettings, process_picture
-from diffspace.explorer.sampler_room import (
-    SOLVERS,
-    FitSettings,
-    FrontSettings,
-    SamplerSettings,
-    fit_picture,
-    front_picture,
-    sampler_picture,
-)
+from diffspace.explorer.sampler_room import fit_picture, front_picture, sampler_picture
+from diffspace.explorer.sampler_settings import SOLVERS, FitSettings, FrontSettings, SamplerSettings
 from diffspace.model import Model
 
 _STATIC = Path(__file__).parent / "static"
