@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gc
 import http.client
 import json
 import math
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -271,3 +274,29 @@ def test_a_page_that_goes_ends_its_job():
     asyncio.run(leave())
     assert ended.wait(5)
     jobs.close()
+
+
+@pytest.mark.browser  # which takes a minute, too
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the memory of the process from /proc")
+def test_memory_stays_flat_over_two_thousand_requests(server):
+    def resident() -> float:
+        gc.collect()
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    def ask(k: int) -> None:
+        moved = {"modes": [[1, 0.1, 0.001 * k], [1, 0.2, -1.0]]}
+        plane = {"modes": [[1, 0.1, 0.001 * k, 0.3], [1, 0.2, -1.0, 0.0]]}
+        name = ("process", "sampler", "process", "process")[k % 4]
+        small = {"lines": 2 + k % 10} if name == "process" else {"count": 16, "a": {"num_steps": 2 + k % 9}}
+        settings = {"data": plane if k % 20 == 0 else moved} | small
+        assert server.picture(name, settings).status == 200
+
+    for k in range(300):
+        ask(k)
+    before = resident()
+    for k in range(300, 2300):
+        ask(k)
+    grown = resident() - before
+    print(f"memory: {before:.0f} MiB after 300 requests, {grown:+.1f} MiB after 2,000 more")
+    assert grown < 40
