@@ -69,4 +69,9 @@ from diffspace.studies.steps import (
     step_sizes as step_sizes,
     truncation_errors as truncation_errors,
 )
-from diffspace.studies.training import Stages as Stages, small_network as small_network, train_small as train_small
+from diffspace.studies.training import (
+    Stages as Stages,
+    small_network as small_network,
+    train_small as train_small,
+    training_stages as training_stages,
+)
