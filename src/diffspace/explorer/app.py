@@ -27,6 +27,8 @@ from diffspace.explorer.jobs import BusyError, Job, Jobs, SupersededError
 from diffspace.explorer.process_room import ProcessSettings, process_picture
 from diffspace.explorer.sampler_room import fit_picture, front_picture, sampler_picture
 from diffspace.explorer.sampler_settings import SOLVERS, FitSettings, FrontSettings, SamplerSettings
+from diffspace.explorer.training_room import Exact, curves_picture, exact_picture, training_picture
+from diffspace.explorer.training_settings import Design, Training
 from diffspace.model import Model
 
 _STATIC = Path(__file__).parent / "static"
@@ -47,6 +49,9 @@ PICTURES: Mapping[str, Picture] = {
     "sampler": Picture(SamplerSettings, sampler_picture),
     "front": Picture(FrontSettings, front_picture),
     "fit": Picture(FitSettings, fit_picture, "slow"),
+    "curves": Picture(Design, curves_picture),
+    "exact": Picture(Exact, exact_picture),
+    "training": Picture(Training, training_picture, "slow"),
 }
 
 

@@ -28,7 +28,13 @@ from diffspace.studies.flows import (
     stepped_lines as stepped_lines,
     tangents as tangents,
 )
-from diffspace.studies.losses import LossStages as LossStages, WeightedLoss as WeightedLoss, loss_stages as loss_stages
+from diffspace.studies.losses import (
+    LossStages as LossStages,
+    WeightedLoss as WeightedLoss,
+    attainable_loss as attainable_loss,
+    excess_loss as excess_loss,
+    loss_stages as loss_stages,
+)
 from diffspace.studies.noise import (
     AlgorithmSteps as AlgorithmSteps,
     Diffused as Diffused,
@@ -50,6 +56,7 @@ from diffspace.studies.pretrained import (
     trained_ddpm as trained_ddpm,
 )
 from diffspace.studies.problems import (
+    log_space as log_space,
     processes as processes,
     quantiles as quantiles,
     strange_process as strange_process,

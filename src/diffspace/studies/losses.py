@@ -6,10 +6,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
 from diffspace._shapes import Float, Tensor
 from diffspace.objective import LogNormal, loss_by_sigma
 from diffspace.oracles import FiniteData, GaussianMixture
 from diffspace.preconditioning import EDMPreconditioning
+from diffspace.protocols import Denoiser
 from diffspace.studies.coefficients import training_density
 from diffspace.studies.problems import log_space
 from diffspace.studies.training import train_small
@@ -65,3 +68,61 @@ def loss_stages(
     best = found[-1].attainable
     attainable = None if best is None else WeightedLoss("attainable", shown, weight * best)
     return LossStages(title, stages, attainable, sigma, training_density(noise, sigma))
+
+
+@torch.no_grad()
+def excess_loss(
+    denoiser: Denoiser,
+    oracle: Denoiser,
+    x0: Float[Tensor, "batch *dims"],
+    *,
+    sigmas: Float[Tensor, "levels"],
+    seed: int = 0,
+) -> Float[Tensor, "levels"]:
+    """E‖D − D*‖² per dimension over σ, by which the loss is above that of the exact denoiser D*.
+
+    D*(x) is the mean of y given x, so that E‖D − y‖² = E‖D* − y‖² + E‖D − D*‖². This part varies less between draws
+    than the difference of the two losses.
+
+    Args:
+        denoiser: D(x; σ).
+        oracle: D*.
+        x0: the data, which noise is added to, of shape (B, *dims); all levels are one batch.
+        sigmas: the noise levels.
+        seed: of the noise, which is the same at all levels.
+    """
+    noise = torch.randn(x0.shape, dtype=x0.dtype, generator=torch.Generator().manual_seed(seed), device="cpu")
+    level = sigmas.repeat_interleave(len(x0)).to(x0)
+    noisy = x0.repeat(len(sigmas), *[1] * (x0.ndim - 1))
+    noisy = noisy + level.reshape(-1, *[1] * (x0.ndim - 1)) * noise.repeat(len(sigmas), *[1] * (x0.ndim - 1))
+    far = (denoiser(noisy, level) - oracle(noisy, level)).double().square()
+    return far.reshape(len(sigmas), -1).mean(1)
+
+
+def attainable_loss(
+    oracle: Denoiser, x0: Float[Tensor, "batch *dims"], *, sigmas: Float[Tensor, "levels"], seed: int = 0
+) -> Float[Tensor, "levels"]:
+    """E‖D* − y‖² per dimension over σ as σ²·E[∇·D*(y + n)]/d, with symmetric differences for the divergence.
+
+    The covariance of y given x is σ²·∂D*/∂x. Its mean varies less between draws than that of squared errors; where the
+    noise is small or large, hardly at all.
+
+    Args:
+        oracle: the exact denoiser D*, in float64.
+        x0: the data y, of shape (B, *dims), which noise is added to.
+        sigmas: the noise levels.
+        seed: of the noise, which is the same at all levels.
+    """
+    x0 = x0.double()
+    noise = torch.randn(x0.shape, dtype=x0.dtype, generator=torch.Generator().manual_seed(seed), device="cpu")
+    dims = x0[0].numel()
+    found = []
+    for sigma in sigmas.double():
+        x, shift = (x0 + sigma * noise).flatten(1), 1e-4 * sigma
+        slopes = torch.zeros((), dtype=x.dtype, device=x.device)
+        for k in range(dims):
+            step = torch.nn.functional.one_hot(torch.tensor(k, device=x.device), dims) * shift
+            above, below = (oracle(y.reshape(x0.shape), sigma).flatten(1)[:, k] for y in (x + step, x - step))
+            slopes = slopes + ((above - below) / (2 * shift)).mean()
+        found.append(sigma**2 * slopes / dims)
+    return torch.stack(found)

@@ -4,12 +4,13 @@ import { h, say } from "./controls.js";
 import { latencies } from "./room.js";
 import { processRoom } from "./rooms/process.js";
 import { samplerRoom } from "./rooms/sampler.js";
+import { trainingRoom } from "./rooms/training.js";
 import * as state from "./state.js";
 import { chooseTour, showTour } from "./tours.js";
 
 state.declare({ room: "process" });
 
-const MAKERS = [["process", "Process", processRoom], ["sampler", "Sampler", samplerRoom]];
+const MAKERS = [["process", "Process", processRoom], ["sampler", "Sampler", samplerRoom], ["training", "Training", trainingRoom]];
 const made = new Map();
 const about = await (await fetch("/api/about")).json(); // version, models, solvers
 
