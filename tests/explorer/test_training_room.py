@@ -56,7 +56,7 @@ def test_coefficients_are_those_of_table_1():
 def test_edm_sees_gives_and_weighs_one(data):
     edm = curves(data=data)["curves"]["EDM"]
     for name in ("input", "target", "weight"):
-        torch.testing.assert_close(edm[name], torch.ones(241, dtype=torch.float64))
+        torch.testing.assert_close(edm[name], torch.ones(121, dtype=torch.float64))
 
 
 def test_a_wrong_sigma_data_is_seen_in_the_variances():
@@ -96,10 +96,10 @@ def test_start_is_the_loss_of_an_untrained_network(prediction):
     design = build(Design, {"data": RING, "prediction": prediction})
     found = curves_picture(design, Job(60.0))
     denoiser = Preconditioned(small_network((2,)), design.build()[0]).eval()
-    sigmas = found["sigma"][[60, 120, 180]]
+    sigmas = found["sigma"][[30, 60, 90]]
     x = design.data.mixture.sample(8000, generator=torch.Generator().manual_seed(3)).float()
     measured = design.build()[1](sigmas) * ds.loss_by_sigma(denoiser, x, sigmas=sigmas).mse
-    torch.testing.assert_close(measured, found["start"][[60, 120, 180]], rtol=0.03, atol=0.0)
+    torch.testing.assert_close(measured, found["start"][[30, 60, 90]], rtol=0.03, atol=0.0)
 
 
 def test_attainable_loss_of_one_mode_is_that_of_the_linear_denoiser():

@@ -39,7 +39,7 @@ from diffspace.studies import (
     training_stages,
 )
 
-_FINE = 241  # levels of the curves
+_FINE = 121  # levels of the curves
 _LINE, _PLANE = 81, 9  # points where denoisers are shown, on a line or along each side of a square
 _DENSE = {1: 401, 2: 96}
 _SAMPLES, _SAMPLING = 200, 16  # of the network, and the steps to them

@@ -130,15 +130,19 @@ export function trainingRoom() {
     const [curves, known] = await Promise.all([picture("curves", "training", design(), signal), exact(signal)]);
     return { ...curves, exact: known };
   };
-  let drawn = "";
+  let drawn = {};
   room.draw = async (n) => {
     note.textContent = `The data deviate from their mean by ${fixed(n.deviation)}; the design takes them for ${fixed(n.sigma_data)}.`;
     drawBar();
-    await Promise.all([drawCoefficients(pictures.coefficients, n), drawTargets(pictures.targets, n), drawLoss(pictures.loss, n, runs.newest)]);
+    const { prediction, weighting } = state.part("t."), { theme } = document.documentElement.dataset;
+    // while the noise levels of the training are dragged these stay as they are
+    const same = `${theme} ${prediction} ${weighting} ${n.sigma_data} ${n.deviation}`, learnt = `${theme} ${known.key} ${runs.version}`;
+    await drawLoss(pictures.loss, n, runs.newest);
     handles.place();
-    const now = `${document.documentElement.dataset.theme} ${known.key} ${runs.version}`;
-    if (drawn !== now) await drawRuns();
-    drawn = now;
+    if (drawn.curves !== same) await Promise.all([drawCoefficients(pictures.coefficients, n), drawTargets(pictures.targets, n)]);
+    else for (const each of [pictures.coefficients, pictures.targets]) Object.assign(each, { data: n, python: n.python });
+    if (drawn.runs !== learnt) await drawRuns();
+    drawn = { curves: same, runs: learnt };
   };
   room.runs = runs;
   drawBar();

@@ -25,12 +25,12 @@ function panels(n, parts) {
   const { palette, gray, ink } = theme();
   const traces = [], annotations = [], shapes = [];
   const layout = { showlegend: true, margin: { l: 44, r: 10, t: 8, b: 38 }, annotations, shapes, uirevision: "panels", legend: { orientation: "h", y: 1.1, yanchor: "bottom", x: 0, bgcolor: "rgba(0,0,0,0)" } };
-  const names = Object.keys(n.curves);
+  const names = Object.keys(n.curves), wide = [n.sigma[0], n.sigma.at(-1)].map(Math.log10); // Plotly needs long to find it
   parts.forEach(({ title, key, value = (curve) => curve[key], text = null, ...options }, k) => {
     const id = k ? k + 1 : "", left = k % 2 ? 0.56 : 0, bottom = k < 2 ? 0.57 : 0;
-    layout[`xaxis${id}`] = axis(k < 2 ? "" : "σ", { type: "log", domain: [left, left + 0.44], anchor: `y${id}`, showticklabels: k > 1, exponentformat: "power", dtick: 2, tickfont: { size: 11 } });
+    layout[`xaxis${id}`] = axis(k < 2 ? "" : "σ", { type: "log", domain: [left, left + 0.44], anchor: `y${id}`, showticklabels: k > 1, exponentformat: "power", dtick: 2, tickfont: { size: 11 }, automargin: false, range: wide });
     const scale = options.range ? options : powers(...decades(names.flatMap((name) => Array.from(value(n.curves[name])))));
-    layout[`yaxis${id}`] = axis("", { domain: [bottom, bottom + 0.36], anchor: `x${id}`, nticks: 5, ...scale });
+    layout[`yaxis${id}`] = axis("", { domain: [bottom, bottom + 0.36], anchor: `x${id}`, nticks: 5, automargin: false, ...scale });
     annotations.push({ text: title, x: left, y: bottom + 0.36, xref: "paper", yref: "paper", xanchor: "left", yanchor: "bottom", showarrow: false, font: { size: 12, color: ink } });
     shapes.push({ type: "line", xref: `x${id}`, yref: `y${id} domain`, x0: n.sigma_data, x1: n.sigma_data, y0: 0, y1: 1, line: { color: gray, width: 1, dash: "dot" } });
     names.forEach((name) => {
@@ -101,8 +101,9 @@ export async function drawLoss(picture, n, run) {
   const reach = [fine[0], fine.at(-1)];
   const layout = {
     showlegend: true, uirevision: `${n.levels[0]}`, dragmode: false,
-    xaxis: axis("ln σ", { range: reach, anchor: "y2", nticks: 12 }), yaxis: axis("λ(σ)·E‖D − y‖²", { domain: [0.36, 1], ...scale }),
-    yaxis2: axis("p", { domain: [0, 0.28], range: [0, 1.12 * Math.max(...n.density)], nticks: 3 }),
+    margin: { l: 56, r: 12, t: 8, b: 40 },
+    xaxis: axis("ln σ", { range: reach, anchor: "y2", nticks: 12, automargin: false }), yaxis: axis("λ(σ)·E‖D − y‖²", { domain: [0.36, 1], automargin: false, ...scale }),
+    yaxis2: axis("p", { domain: [0, 0.28], range: [0, 1.12 * Math.max(...n.density)], nticks: 3, automargin: false }),
   };
   const most = n.sigma[n.density.indexOf(Math.max(...n.density))];
   const lognormal = n.P_mean !== null ? " Drag its curve sideways, or its edges." : "";
