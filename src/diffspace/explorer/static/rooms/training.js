@@ -90,7 +90,8 @@ export function trainingRoom() {
     clear.disabled = !runs.list.length;
     progress.hidden = !active;
     progress.value = active ? active.step / active.settings.steps : 0;
-    said.textContent = active ? `step ${active.step} of ${active.settings.steps}` : run?.done ? `trained in ${fixed(run.seconds, 2)} s` : run ? "stopped" : "A network of this design, in some seconds.";
+    said.classList.toggle("failed", Boolean(runs.failure));
+    said.textContent = runs.failure ? runs.failure : active ? `step ${active.step} of ${active.settings.steps}` : run?.done ? `trained in ${fixed(run.seconds, 2)} s` : run ? "stopped" : "A network of this design, in some seconds.";
     const n = room.numbers;
     if (n) show(fixed(n.sigma_data), fixed(n.deviation), fixed(n.P_mean), fixed(n.P_std), fixed(run?.stages.at(-1)?.loss, 4), fixed(n.exact.attainable_loss, 4));
   }

@@ -45,6 +45,7 @@ export class Runs {
     this.list = []; // oldest first: {word, name, settings, stages, step, done, stopped, seconds, python}
     this.active = null;
     this.version = 0; // of what is drawn
+    this.failure = ""; // why the last training did not begin, or ended early
   }
 
   get newest() {
@@ -61,6 +62,7 @@ export class Runs {
     const word = write();
     if (this.list.some((run) => run.word === word && run.done)) return say("This design is trained already: change it, or the seed.");
     if (this.active) this.stop();
+    this.failure = "";
     this.list = this.list.filter((run) => run.word !== word);
     this.write([...words().filter((other) => other !== word), word].slice(-MOST));
     this.list = this.list.slice(-(MOST - 1));
@@ -87,6 +89,7 @@ export class Runs {
 
   clear() {
     if (this.active) this.stop();
+    this.failure = "";
     this.list = [];
     this.write([]);
     this.tell();
@@ -131,9 +134,10 @@ export class Runs {
       if (this.active === run) this.active = null;
       this.list = this.list.filter((other) => other !== run);
       this.write(words().filter((other) => other !== word));
+      if (error.name !== "AbortError") this.failure = error instanceof Refused ? error.message : `The training ended: ${error.message}`;
+      if (this.failure) say(this.failure);
       this.tell();
-      if (error.name === "AbortError") return;
-      say(error instanceof Refused ? error.message : `The training ended: ${error.message}`);
+      this.resume();
     }
   }
 
