@@ -220,7 +220,7 @@ def test_wrong_runs_in_a_link_are_refused_with_a_message(page):
     assert page.until(said) == "steps: expected an integer from 100 to 5000, got 999999"
     assert runs(page) == []
     page.open("#training?t.runs=%3Cimg%3E;;,,,")
-    page.until(said)
+    assert "is not a run" in page.until(said)
     page.until(f"!{BUSY} && window.explorer.state.get('t.runs') === ''")
 
 

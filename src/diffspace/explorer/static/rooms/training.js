@@ -89,7 +89,7 @@ export function trainingRoom() {
     stop.disabled = !active;
     clear.disabled = !runs.list.length;
     progress.hidden = !active;
-    progress.value = active ? active.step / active.settings.steps : 0;
+    progress.value = active ? active.step / Math.max(active.settings.steps, 1) : 0;
     said.classList.toggle("failed", Boolean(runs.failure));
     said.textContent = runs.failure ? runs.failure : active ? `step ${active.step} of ${active.settings.steps}` : run?.done ? `trained in ${fixed(run.seconds, 2)} s` : run ? "stopped" : "A network of this design, in some seconds.";
     const n = room.numbers;

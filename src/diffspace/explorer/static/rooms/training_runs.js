@@ -119,6 +119,12 @@ export class Runs {
     const word = words().slice(-MOST).find((each) => !this.list.some((run) => run.word === each));
     if (!word) return;
     const settings = read(word);
+    if (![settings.steps, settings.width, settings.seed].every(Number.isInteger)) {
+      this.failure = `t.runs: “${word.slice(0, 40)}” is not a run`;
+      this.write(words().filter((other) => other !== word));
+      this.changed();
+      return this.resume();
+    }
     const run = { word, name: name(settings), settings, stages: [], step: 0, done: false, stopped: false, controller: new AbortController() };
     this.active = run;
     this.list.push(run);
