@@ -60,7 +60,7 @@ export async function drawCoefficients(picture, n) {
     { title: "c<sub>skip</sub>", key: "c_skip", range: [-0.06, 1.1] },
     { title: "|c<sub>out</sub>|", value: (curve) => curve.c_out.map(Math.abs) },
     { title: "c<sub>in</sub>", key: "c_in" },
-    { title: "c<sub>noise</sub>, each over its own range", value: (curve) => unit(curve.c_noise), text: (curve) => curve.c_noise, range: [-0.06, 1.1] },
+    { title: "c<sub>noise</sub>, scaled", value: (curve) => unit(curve.c_noise), text: (curve) => curve.c_noise, range: [-0.06, 1.1] },
   ]);
   const chosen = n.curves[n.prediction], { c_skip, c_out } = n.at_sigma_data;
   const summary = `At σ = σ_data = ${fixed(n.sigma_data)} (dotted) ${n.prediction} has c_skip = ${fixed(c_skip, 2)}: F's errors reach D times |c_out| = ${fixed(Math.abs(c_out), 2)} there, and times ${fixed(Math.abs(finite(chosen.c_out).at(-1)), 2)} at the right end.`;
@@ -69,10 +69,10 @@ export async function drawCoefficients(picture, n) {
 
 export async function drawTargets(picture, n) {
   const { traces, layout } = panels(n, [
-    { title: "variance of F's input", key: "input" },
-    { title: "variance of F's target", key: "target" },
-    { title: "share of the signal in the target", key: "signal", range: [-0.06, 1.1] },
-    { title: "weight of F's error, λ·c<sub>out</sub>²", key: "weight" },
+    { title: "input variance", key: "input" },
+    { title: "target variance", key: "target" },
+    { title: "share of signal", key: "signal", range: [-0.06, 1.1] },
+    { title: "weight λ·c<sub>out</sub>²", key: "weight" },
   ]);
   const { target } = n.curves[n.prediction];
   const known = finite(target);
@@ -90,11 +90,11 @@ export async function drawLoss(picture, n, run) {
   const now = stage && stage.error.map((value, k) => value * n.weight[k]);
   const hover = "%{y:.4g} at ln σ = %{x:.3g}<extra></extra>";
   const traces = [
-    { type: "scatter", mode: "lines", name: "at the start", x: fine, y: n.start, line: { color: gray, width: 1.5, dash: "dash" }, hovertemplate: `start ${hover}` },
+    { type: "scatter", mode: "lines", name: "start", x: fine, y: n.start, line: { color: gray, width: 1.5, dash: "dash" }, hovertemplate: `start ${hover}` },
     { type: "scatter", mode: "lines", name: "attainable", x, y: n.attainable, line: { color: ink, width: 1.5, dash: "dot" }, hovertemplate: `attainable ${hover}` },
   ];
   if (now) traces.push({ type: "scatter", mode: "lines+markers", name: `now: ${run.name}`, x, y: now, line: { color: palette[1], width: 2.2 }, marker: { size: 4 }, hovertemplate: `now ${hover}` });
-  traces.push({ type: "scatter", mode: "lines", name: "p of the training", x: fine, y: n.density, yaxis: "y2", fill: "tozeroy", line: { color: palette[2], width: 1.5 }, hovertemplate: `p ${hover}` });
+  traces.push({ type: "scatter", mode: "lines", name: "p(σ)", x: fine, y: n.density, yaxis: "y2", fill: "tozeroy", line: { color: palette[2], width: 1.5 }, hovertemplate: `p ${hover}` });
   const shown = [...finite(n.start), ...finite(n.attainable), ...finite(now ?? [])].filter((value) => value > 0);
   const top = Math.max(...shown), low = Math.min(...finite(n.attainable));
   const scale = top < 3 ? { range: [0, Math.max(1.15, 1.08 * top)] } : powers(Math.log10(Math.max(low, 1e-5 * top)) - 0.15, Math.log10(top) + 0.15);
