@@ -120,8 +120,8 @@ def attainable_loss(
     for sigma in sigmas.double():
         x, shift = (x0 + sigma * noise).flatten(1), 1e-4 * sigma
         slopes = torch.zeros((), dtype=x.dtype, device=x.device)
-        for k in range(dims):
-            step = torch.nn.functional.one_hot(torch.tensor(k, device=x.device), dims) * shift
+        for k, axis in enumerate(torch.eye(dims, dtype=x.dtype, device=x.device)):
+            step = axis * shift
             above, below = (oracle(y.reshape(x0.shape), sigma).flatten(1)[:, k] for y in (x + step, x - step))
             slopes = slopes + ((above - below) / (2 * shift)).mean()
         found.append(sigma**2 * slopes / dims)
