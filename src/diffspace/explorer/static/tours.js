@@ -10,9 +10,20 @@ const wide = PRESETS["one wide mode"];
 const percent = (value) => `${Number((100 * value).toPrecision(3))} %`;
 const short = (value, digits = 2) => Number(value.toPrecision(digits)).toString();
 
+/** The runs of two designs of the room of training, when both are trained; the first that is not EDM’s own, then EDM’s. */
+function losses(room, one, other) {
+  const runs = (room?.runs?.list ?? []).filter((run) => run.done);
+  const plain = ({ settings }) => settings.weighting === "own" && settings.draws === "EDM" && settings.sigma_data === null;
+  const second = runs.findLast((run) => run.settings.prediction === other && plain(run));
+  const first = runs.findLast((run) => run.settings.prediction === one && run !== second);
+  return first && second ? [first, second] : null;
+}
+
+const told = (runs) => `${runs.map((run) => `${run.name}: ${short(run.stages.at(-1).loss, 3)}`).join(", ")} after ${runs[0].settings.steps} steps.`;
+
 /*
- * A step: `text` and `question`; `start` is the state that it begins with, `done(get, numbers)` whether the question is
- * answered, `answer(numbers)` what there is to see then, and `move` a change that answers it, for “Show me” and for tests.
+ * A step: `text` and `question`; `start` is the state that it begins with, `done(get, numbers, room)` whether the question is
+ * answered, `answer(numbers, first, room)` what there is to see then, and `move` a change that answers it, for “Show me” and for tests.
  */
 export const TOURS = [
   {
@@ -250,6 +261,106 @@ export const TOURS = [
       },
     ],
   },
+  {
+    id: "preconditioning",
+    title: "Why is c_skip not 1?",
+    claim: "A network whose input, output and errors have the same size at every noise level learns better.",
+    steps: [
+      {
+        text: "A network that predicts the noise: c_skip = 1 and c_out = −σ, so D = x − σ·F. Whatever F gets wrong reaches D multiplied by σ.",
+        question: "Choose EDM as preconditioning. How large does c_out get now at high noise?",
+        start: { room: "training", "t.prediction": "ε" },
+        done: (get) => get("t.prediction") === "EDM",
+        answer: (n) => `At most σ_data = ${short(n.sigma_data)}, instead of σ = 80: where there is much noise, c_skip goes to 0, and F gives the signal itself.`,
+        move: { "t.prediction": "EDM" },
+      },
+      {
+        text: "The other extreme: c_skip = 0, D = F. Now the network has to give the whole signal, even where x is almost clean.",
+        question: "Train this x₀-prediction, then EDM, and compare “How fast it learns”.",
+        start: { room: "training", "t.prediction": "x₀" },
+        done: (get, n, room) => losses(room, "x₀", "EDM"),
+        answer: (n, first, room) => `${told(losses(room, "x₀", "EDM"))} The attainable loss is ${short(n.exact.attainable_loss, 3)}. At low noise x₀-prediction has to learn what x shows already.`,
+        move: { "t.runs": "x₀,own,EDM,,400,64,0;EDM,own,EDM,,400,64,0" },
+      },
+      {
+        text: "And noise prediction, trained. At low noise it does well: there the noise is what is small.",
+        question: "Train ε-prediction and EDM, and compare.",
+        start: { room: "training", "t.prediction": "ε" },
+        done: (get, n, room) => losses(room, "ε", "EDM"),
+        answer: (n, first, room) => `${told(losses(room, "ε", "EDM"))} Look at “The loss by σ”: noise prediction loses at high noise, where its errors are multiplied.`,
+        move: { "t.runs": "ε,own,EDM,,400,64,0;EDM,own,EDM,,400,64,0" },
+      },
+      {
+        text: "EDM’s functions follow from three wishes: F’s input has variance 1, F’s target has variance 1, and c_out is as small as can be.",
+        question: "Choose VE, which has c_skip = 1 and c_in = 1. What is the variance of F’s input now at high noise?",
+        start: { room: "training" },
+        done: (get) => get("t.prediction") === "VE",
+        answer: (n) => {
+          const largest = Math.max(...n.curves.VE.input.filter(Number.isFinite));
+          return `Up to ${Math.round(largest)}: the network sees numbers of the size of ${Math.round(Math.sqrt(largest))}, and of the size of the data at low noise. With EDM the variance is 1 at all σ.`;
+        },
+        move: { "t.prediction": "VE" },
+      },
+      {
+        text: "σ_data says where c_skip goes from 1 to 0. By default the page uses the deviation of the data.",
+        question: "Give a σ_data of your own, 4 or more. Where is c_skip = ½ now, and what is the variance of F’s target?",
+        start: { room: "training" },
+        done: (get) => get("t.own_sigma") && get("t.sigma_data") >= 4,
+        answer: (n) => `c_skip = ½ at σ = σ_data = ${short(n.sigma_data)}, and the target’s variance is no longer 1: the network is told to expect data ${short(n.sigma_data / n.deviation)} times as wide as they are. Train it to see what that costs.`,
+        move: { "t.own_sigma": true, "t.sigma_data": 8 },
+      },
+    ],
+  },
+  {
+    id: "levels",
+    title: "Which noise levels should one train on?",
+    claim: "Training effort belongs where something can be learnt: in the middle.",
+    steps: [
+      {
+        text: "“The loss by σ” shows the loss of a network that has learnt nothing, and the attainable one of the exact denoiser. Between them is what can be learnt.",
+        question: "p_train is far up at high noise here. Drag it, or move P_mean, to where the two curves are far apart.",
+        start: { room: "training", "t.draws": "lognormal", "t.P_mean": 3, "t.P_std": 0.6 },
+        done: (get) => get("t.P_mean") > -2.2 && get("t.P_mean") < 0.8,
+        answer: () => "In the middle. At high noise nobody can do better than the mean of the data, at low noise x is nearly the answer: there is little to learn at either end.",
+        move: { "t.P_mean": -0.5 },
+      },
+      {
+        text: "A training at high noise only, where there is nothing to learn.",
+        question: "Train with P_mean = 3, P_std = 0.6, then with EDM’s noise levels, and compare.",
+        start: { room: "training", "t.draws": "lognormal", "t.P_mean": 3, "t.P_std": 0.6 },
+        done: (get, n, room) => losses(room, "EDM", "EDM"),
+        answer: (n, first, room) => `${told(losses(room, "EDM", "EDM"))} The attainable loss is ${short(n.exact.attainable_loss, 3)}.`,
+        move: { "t.runs": "EDM,own,lognormal:3:0.6,,400,64,0;EDM,own,EDM,,400,64,0" },
+      },
+      {
+        text: "Too narrow is bad, too: here all noise levels are about the same.",
+        question: "Train this one and EDM’s, then look at “The loss by σ” of the narrow one.",
+        start: { room: "training", "t.draws": "lognormal", "t.P_mean": -0.5, "t.P_std": 0.2 },
+        done: (get, n, room) => losses(room, "EDM", "EDM"),
+        answer: (n, first, room) => `${told(losses(room, "EDM", "EDM"))} A network that has never seen a noise level guesses there.`,
+        move: { "t.runs": "EDM,own,lognormal:-0.5:0.2,,400,64,0;EDM,own,EDM,,400,64,0" },
+      },
+      {
+        text: "λ(σ) weighs the noise levels, too. EDM’s is 1/c_out², so that λ·c_out², the weight of F’s own errors, is 1 at every level.",
+        question: "Choose the weight 1. How does λ·c_out² differ between the levels now?",
+        start: { room: "training" },
+        done: (get) => get("t.weighting") === "uniform",
+        answer: (n) => {
+          const weight = Array.from(n.curves.EDM.weight).filter(Number.isFinite);
+          return `From ${short(Math.min(...weight), 1)} to ${short(Math.max(...weight), 1)}: low noise counts for nothing, as if it were not trained.`;
+        },
+        move: { "t.weighting": "uniform" },
+      },
+      {
+        text: "Two ways to say the same? p_train·λ is what a level counts in all, but p_train also decides where the samples, and so the accuracy, are.",
+        question: "Train EDM with the weight 1 and with its own, and compare.",
+        start: { room: "training", "t.weighting": "uniform" },
+        done: (get, n, room) => losses(room, "EDM", "EDM"),
+        answer: (n, first, room) => `${told(losses(room, "EDM", "EDM"))} The attainable loss is ${short(n.exact.attainable_loss, 3)}.`,
+        move: { "t.runs": "EDM,uniform,EDM,,400,64,0;EDM,own,EDM,,400,64,0" },
+      },
+    ],
+  },
 ];
 
 const place = () => {
@@ -302,9 +413,9 @@ export function showTour(room) {
   }
   const numbers = room?.id === state.get("room") && room.drawn ? room.numbers : null;
   first ??= numbers;
-  if (!answered && numbers && step.done(state.get, numbers)) {
+  if (!answered && numbers && step.done(state.get, numbers, room)) {
     answered = true;
-    panel.querySelector(".answer").textContent = `✓ ${step.answer(numbers, first)}`;
+    panel.querySelector(".answer").textContent = `✓ ${step.answer(numbers, first, room)}`;
   }
 }
 

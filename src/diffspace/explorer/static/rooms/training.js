@@ -103,6 +103,7 @@ export function trainingRoom() {
     if (!n || !room.area.isConnected) return;
     await Promise.all([drawLoss(pictures.loss, n, runs.newest), drawRuns()]);
     handles.place();
+    document.dispatchEvent(new Event("drawn"));
   }
 
   const drawRuns = () => {
