@@ -167,7 +167,7 @@ def _density(data: Data) -> dict[str, Any]:
     if data.dim == 2:
         return {"reach": reach, "p": plane_density(mixture, 0.0, 1.0, reach, 96).float()}
     x = reach * torch.linspace(-1, 1, 801, dtype=torch.float64, device="cpu")
-    return {"reach": reach, "p": mixture.log_prob(x[:, None], torch.zeros((), dtype=torch.float64)).exp()}
+    return {"reach": reach, "p": mixture.log_prob(x[:, None], torch.zeros((), dtype=torch.float64, device="cpu")).exp()}
 
 
 def front_picture(settings: FrontSettings, job: Job) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -182,13 +183,13 @@ def between(one: Process, end: float, other: Process, other_end: float, share: f
         return (other, other_end) if share else (one, end)
     t_max = end ** (1 - share) * other_end**share
 
-    def sigma(t: Tensor) -> Tensor:
+    def sigma(t: Tensor) -> Any:
         u = t / t_max
-        return torch.as_tensor(one.sigma(u * end) ** (1 - share) * other.sigma(u * other_end) ** share)
+        return one.sigma(u * end) ** (1 - share) * other.sigma(u * other_end) ** share
 
-    def s(t: Tensor) -> Tensor:
+    def s(t: Tensor) -> Any:
         u = t / t_max
-        return torch.as_tensor(one.s(u * end) ** (1 - share) * other.s(u * other_end) ** share)
+        return one.s(u * end) ** (1 - share) * other.s(u * other_end) ** share
 
     return Process(sigma=sigma, s=s, t_max=t_max), t_max
 

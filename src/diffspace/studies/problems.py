@@ -69,7 +69,7 @@ def quantiles(
     low, high = grid.gather(1, above - 1).flatten(), grid.gather(1, above).flatten()
     level, share = sigma.repeat_interleave(len(u)), u.repeat(len(sigma))
     x, spread = 0.5 * (low + high), high - low
-    found, left = x.clone(), torch.arange(len(x), device=x.device)
+    found, left = x.clone(), torch.arange(len(x), dtype=torch.int64, device="cpu")
     for k in range(_LONGEST):
         below, density = _law(data, x, level)
         excess = below - share
