@@ -7,13 +7,16 @@ import re
 import secrets
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
 import diffspace as ds
 from diffspace.checks import check_integer
 from diffspace.cli.options import Device, Parts
+
+if TYPE_CHECKING:
+    from diffspace.explorer.models import Offered
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _TRIED = 20  # ports from 8000 on, where none is asked for
@@ -67,17 +70,18 @@ def explore_command(
         uvicorn.Server(config).run(sockets=[listening])
 
 
-def _load(sources: list[str], device: str | None) -> dict[str, ds.Model]:
-    """The models by the names of their folders; those of one name are told apart by their parents."""
+def _load(sources: list[str], device: str | None) -> dict[str, Offered]:
+    """The models by the names of their folders, with the samplers beside them; parents tell those of one name apart."""
     from diffspace.cli.options import load_model
+    from diffspace.explorer.models import Offered
 
-    found: dict[str, ds.Model] = {}
+    found: dict[str, Offered] = {}
     for source in sources:
         parts = Path(source.removeprefix("hf:")).parts
         name = parts[-1] if parts[-1] not in found else "/".join(parts[-2:])
         if name in found:
             raise ValueError(f"MODEL: {source} is given twice")
-        found[name] = load_model(source, device)
+        found[name] = Offered.of(load_model(source, device), source, ds.load_samplers(source))
     return found
 
 

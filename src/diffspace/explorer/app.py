@@ -24,12 +24,14 @@ from diffspace.config import build
 from diffspace.explorer.encoding import decode, encode
 from diffspace.explorer.guard import Guard, TooLargeError
 from diffspace.explorer.jobs import BusyError, Job, Jobs, SupersededError
+from diffspace.explorer.model_room import ModelRoom
+from diffspace.explorer.model_settings import METHODS, Between, Draw, One, Paint
+from diffspace.explorer.models import Offered
 from diffspace.explorer.process_room import ProcessSettings, process_picture
 from diffspace.explorer.sampler_room import fit_picture, front_picture, sampler_picture
 from diffspace.explorer.sampler_settings import SOLVERS, FitSettings, FrontSettings, SamplerSettings
 from diffspace.explorer.training_room import Exact, curves_picture, exact_picture, training_picture
 from diffspace.explorer.training_settings import Design, Training
-from diffspace.model import Model
 
 _STATIC = Path(__file__).parent / "static"
 _PLACE = 100  # characters of the name of a place
@@ -63,14 +65,26 @@ class _Wanted(NamedTuple):
     compute: Callable[[Job], Any]
 
 
-def create_app(models: Mapping[str, Model] | None = None, *, token: str | None = None) -> Starlette:
+def _of_models(room: ModelRoom) -> dict[str, Picture]:
+    return {
+        "model-samples": Picture(Draw, room.samples, "slow"),
+        "model-way": Picture(One, room.way, "slow"),
+        "model-solvers": Picture(One, room.solvers, "slow"),
+        "model-between": Picture(Between, room.between, "slow"),
+        "model-paint": Picture(Paint, room.paint, "slow"),
+    }
+
+
+def create_app(models: Mapping[str, Offered] | None = None, *, token: str | None = None) -> Starlette:
     """The application, for any ASGI server.
 
     Args:
-        models: trained models by the names that the page shows.
+        models: trained models by the names that the page shows (`Offered.of`). Without any, the room of models has the
+            exact denoiser of the bundled digits.
         token: what every request must have; None for a server that this machine alone can reach.
     """
-    jobs, known = Jobs(), dict(PICTURES)
+    jobs, room = Jobs(), ModelRoom(models)
+    known = {**PICTURES, **_of_models(room)}
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -78,7 +92,7 @@ def create_app(models: Mapping[str, Model] | None = None, *, token: str | None =
         jobs.close()
 
     async def about(request: Request) -> Response:
-        return _json({"version": __version__, "models": list(models or {}), "solvers": SOLVERS})
+        return _json({"version": __version__, "models": room.describe(), "methods": METHODS, "solvers": SOLVERS})
 
     async def picture(request: Request) -> Response:
         try:

@@ -2,6 +2,7 @@
 
 import { h, say } from "./controls.js";
 import { latencies } from "./room.js";
+import { modelRoom } from "./rooms/model.js";
 import { processRoom } from "./rooms/process.js";
 import { samplerRoom } from "./rooms/sampler.js";
 import { trainingRoom } from "./rooms/training.js";
@@ -10,7 +11,7 @@ import { chooseTour, showTour } from "./tours.js";
 
 state.declare({ room: "process" });
 
-const MAKERS = [["process", "Process", processRoom], ["sampler", "Sampler", samplerRoom], ["training", "Training", trainingRoom]];
+const MAKERS = [["process", "Process", processRoom], ["sampler", "Sampler", samplerRoom], ["training", "Training", trainingRoom], ["model", "Model", modelRoom]];
 const made = new Map();
 const about = await (await fetch("/api/about")).json(); // version, models, solvers
 

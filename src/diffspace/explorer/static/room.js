@@ -7,16 +7,14 @@ import * as state from "./state.js";
 /** Milliseconds from each change of a control to the picture of it, for tests and the curious. */
 export const latencies = [];
 
-export class Room {
-  /** `affects(changed)`: whether the room has to be asked for again; `ask(signal)` gets numbers; `draw(numbers)`. */
-  constructor({ id, title, intro, controls, pictures, readouts = null }) {
-    Object.assign(this, { id, title, pictures });
-    this.panel = h("section", { class: "controls", "aria-label": "Settings" }, h("p", { class: "intro", html: intro }), controls);
-    this.area = h("section", { class: "pictures", "aria-label": "Pictures" }, readouts, pictures.map((picture) => picture.element));
-    pictures[0].element.classList.add("first");
-    this.elements = [this.panel, this.area];
+/** Pictures that are asked for together: one request for the newest settings, and its failure shown at the control. */
+export class Study {
+  /** `ask(signal)` gets numbers, `draw(numbers)` draws them; messages go to the controls in `panel`. */
+  constructor({ panel, pictures, ask, draw }) {
+    Object.assign(this, { panel, pictures, ask, draw });
     this.newest = new Newest((signal) => this.refresh(signal));
     this.changed = 0;
+    this.latencies = null;
   }
 
   /** Ask for what the state says, and draw it. */
@@ -25,6 +23,12 @@ export class Room {
     this.drawn = false; // until the picture is of what the state says
     for (const picture of this.pictures) picture.busy(true);
     this.newest.request();
+  }
+
+  /** Give up what is being asked for. */
+  stop() {
+    this.newest.again = false;
+    this.newest.slow?.abort();
   }
 
   async refresh(signal) {
@@ -36,7 +40,7 @@ export class Room {
       await this.draw(numbers);
       place(this.panel, "");
       await new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve, 0)));
-      if (changed) latencies.push(performance.now() - changed);
+      if (changed) this.latencies?.push(performance.now() - changed);
       if (!this.newest.again) {
         this.drawn = true;
         document.dispatchEvent(new Event("drawn"));
@@ -50,6 +54,18 @@ export class Room {
     } finally {
       if (!this.newest.again) for (const picture of this.pictures) picture.busy(false);
     }
+  }
+}
+
+export class Room extends Study {
+  /** `affects(changed)`: whether the room has to be asked for again; `ask` and `draw` are set by the room. */
+  constructor({ id, title, intro, controls, pictures, readouts = null }) {
+    const panel = h("section", { class: "controls", "aria-label": "Settings" }, h("p", { class: "intro", html: intro }), controls);
+    super({ panel, pictures });
+    Object.assign(this, { id, title, latencies });
+    this.area = h("section", { class: "pictures", "aria-label": "Pictures" }, readouts, pictures.map((picture) => picture.element));
+    pictures[0].element.classList.add("first");
+    this.elements = [this.panel, this.area];
   }
 }
 
