@@ -7,7 +7,7 @@ import statistics
 import pytest
 
 pytestmark = pytest.mark.browser
-ROOMS = ("process", "sampler")
+ROOMS = ("process", "sampler", "model")
 
 
 @pytest.mark.parametrize("room", ROOMS)
