@@ -15,6 +15,7 @@ from playwright.sync_api import Page, sync_playwright
 
 import diffspace as ds
 from diffspace.explorer import create_app
+from diffspace.explorer.models import Offered
 
 FOLDER = Path(__file__).parents[1] / "images" / "explorer"
 MODEL = Path(__file__).parents[2] / "runs" / "digits"  # of `make demo`, where there is one
@@ -30,7 +31,7 @@ SHOTS = {
     "training": ("#training", WIDE, "light"),
     "training-dark": ("#training", WIDE, "dark"),
     "model": ("#model", WIDE, "light"),
-    "model-dark": ("#model", WIDE, "dark"),
+    "model-dark": ("#model?m.view=paint&m.chosen=3", WIDE, "dark"),
     "tour": ("#sampler?tour=churn.2&a.S_churn=12&a.num_steps=16&tracks=3&step=12", WIDE, "light"),
 }
 
@@ -38,7 +39,7 @@ SHOTS = {
 def main() -> None:
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
-    models = {"digits": ds.load(MODEL)} if MODEL.exists() else {}
+    models = {"digits": Offered.of(ds.load(MODEL), "runs/digits", ds.load_samplers(MODEL))} if MODEL.exists() else {}
     server = uvicorn.Server(uvicorn.Config(create_app(models), log_level="warning"))
     threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True).start()
     while not server.started:
