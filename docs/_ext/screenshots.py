@@ -53,7 +53,7 @@ def main() -> None:
             page.goto(f"http://127.0.0.1:{listening.getsockname()[1]}/{state}")
             _settle(page, name)
             picture = Image.open(io.BytesIO(page.screenshot()))
-            picture.convert("P", palette=Image.Palette.ADAPTIVE, colors=128).save(FOLDER / f"{name}.png", optimize=True)
+            picture.convert("P", palette=Image.Palette.ADAPTIVE, colors=256).save(FOLDER / f"{name}.png", optimize=True)
             page.close()
         browser.close()
     server.should_exit = True
