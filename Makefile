@@ -32,9 +32,10 @@ runs/digits/model.safetensors: | $(USABLE)
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
-# The explorer in a real browser: needs Chromium, without which these tests are skipped, or fail with DIFFSPACE_BROWSER=required.
+# The explorer in a real browser, and what else of it is slow. Without Chromium the former are skipped, or fail with
+# DIFFSPACE_BROWSER=required.
 test-browser: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/explorer
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/explorer
 
 # Broken and malicious input to every command, each with limits of time and memory; for Linux.
 test-hostile: $(INSTALLED)

@@ -88,7 +88,10 @@ def test_coefficients_are_those_of_the_process():
         (POINTS, SamplerChoice(S_churn=20.0, S_noise=1.003, num_steps=16), {"shift": 0.3, "shrink": 0.02}),
         (WIDE, SamplerChoice("sde:stages=2", eta=0.7, num_steps=30), {}),
         (WIDE, SamplerChoice("sde", beta="0.5/t", num_steps=40), {}),
-        (Data(), SamplerChoice("fitted", num_steps=4), {"b": SamplerChoice("euler-ancestral", num_steps=20)}),
+        pytest.param(
+            *(Data(), SamplerChoice("fitted", num_steps=4), {"b": SamplerChoice("euler-ancestral", num_steps=20)}),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_code_of_a_sampler_makes_its_picture(data, a, more):
@@ -150,6 +153,7 @@ def test_the_front_is_that_of_the_library_and_its_code():
     assert slope < -1.7  # order 2
 
 
+@pytest.mark.slow
 def test_a_fit_is_better_than_known_solvers_and_says_how_well_it_is_known():
     told: list[Any] = []
     job = Job(1000.0, told.append)

@@ -152,6 +152,7 @@ def test_trainings_are_those_of_the_code(settings):
     torch.testing.assert_close(made["samples"].float(), last["samples"], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_training_comes_near_the_exact_denoiser():
     found, _ = trained(data=RING)
     exact = exact_picture(Exact(build(Data, RING)), Job(60.0))
@@ -164,6 +165,7 @@ def test_training_comes_near_the_exact_denoiser():
     assert [stage["images"] for stage in found] == [128 * step for step in stages(400)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("data", "seed"), [({}, 0), (RING, 1)])
 def test_edm_learns_faster_than_ve(data, seed):
     edm, ve = (trained(data=data, prediction=name, draws=name, steps=100, seed=seed)[0] for name in ("EDM", "VE"))
@@ -217,6 +219,7 @@ def test_limits_refuse(settings, message):
         build(Training, settings)
 
 
+@pytest.mark.slow
 def test_the_least_and_the_most_data_are_shown():
     for data in ({"points": [[100.0, -100.0]], "width": 0.001}, {"points": [[0.01 * k, 0.0] for k in range(500)]}):
         found, exact = curves(data=data), exact_picture(Exact(build(Data, data)), Job(60.0))
