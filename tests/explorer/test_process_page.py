@@ -193,3 +193,13 @@ def test_the_theme_is_light_or_dark(page):
     page.page.reload()
     page.drawn()
     assert page.page.evaluate(read) == "rgb(20, 24, 29)"
+
+
+def test_settings_of_a_link_that_are_wrong_are_said_where_no_picture_is_yet(page):
+    page.open("#process?sigma_max=-5", drawn=False)
+    page.until("document.querySelector('figcaption.failed')")
+    assert "sigma_max: expected a number in [0.05, 200], got -5" in page.page.locator("figcaption").first.inner_text()
+    page.open("#process?data.modes=")
+    assert page.number("n.x.shape[1]") == 25
+    page.open("#nowhere")
+    assert page.page.url.endswith("#process")

@@ -197,3 +197,14 @@ def test_a_wrong_sampler_is_named(settings, message):
     with pytest.raises(ValueError) as refused:  # noqa: PT011
         chosen.make(build(chosen.settings, settings), JOB)
     assert str(refused.value).startswith(message)
+
+
+def test_steps_of_euler_miss_by_what_the_library_says():
+    """In VP's time the lines of data of unit variance do not move at all, so that Euler's steps miss nothing."""
+    unit = Data(modes=((1.0, 1.0, 0.0),))
+    missed = {
+        name: process_picture(ProcessSettings(data=unit, noising=Choice(name), sigma_max=80.0), JOB)["euler_error"]
+        for name in ("EDM", "VP", "VE")
+    }
+    assert missed["VP"] < 0.01 < 0.05 < missed["EDM"] < missed["VE"]
+    assert process_picture(ProcessSettings(noising=Choice("formula")), JOB)["euler_error"] is None  # σ(t) falls

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -176,6 +176,8 @@ def _failure(error: Exception) -> Response:
 
 def _reason(error: Exception) -> tuple[int, dict[str, str]]:
     """The status and the message of a failure; a fault of the program is in the server's log too."""
+    if isinstance(error, ClientDisconnect):
+        return 400, {"error": "the request ended before its body"}
     if isinstance(error, SupersededError):
         return 409, {"superseded": "something newer was asked for"}
     if isinstance(error, TooLargeError):

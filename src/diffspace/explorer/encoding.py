@@ -42,5 +42,7 @@ def decode(body: bytes) -> Any:
         return json.loads(body, parse_constant=refuse)
     except RecursionError:
         raise ValueError("the request is nested too deeply") from None
-    except ValueError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"the request is not JSON: {error}") from None
+    except ValueError as error:  # such as a number of thousands of digits
+        raise ValueError(f"the request is not JSON: {str(error).partition(';')[0]}") from None

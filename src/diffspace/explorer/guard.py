@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-LARGEST = 2**20
+LARGEST = 2**17
 """The bytes of a request."""
 
 COOKIE = "diffspace-token"

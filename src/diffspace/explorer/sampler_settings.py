@@ -8,12 +8,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-import torch
-
 import diffspace as ds
 from diffspace.checks import check_integer, check_number, nearest
 from diffspace.config import from_text
-from diffspace.explorer.settings import Choice, Data
+from diffspace.explorer.settings import Choice, Data, rises
 from diffspace.solverlab import SolverSearch
 from diffspace.studies.flows import check_process
 
@@ -135,7 +133,7 @@ class SamplerSettings:
                 steps = ds.GivenTimes(tuple(t_max * (1 - i / choice.num_steps) for i in range(choice.num_steps + 1)))
             else:
                 steps = ds.ScheduleSteps(choice.num_steps, self.sigma_min, self.sigma_max, schedule=process.schedule)
-        elif not _rises(process, t_max):
+        elif not rises(process, t_max):
             raise ValueError("steps: σ(t) falls on its way, so only equal steps in the time t can be taken")
         elif choice.steps == "edm":
             steps = ds.EDMSteps(choice.num_steps, min(self.sigma_min, self.top / 2), self.top, rho=choice.rho)
@@ -143,11 +141,6 @@ class SamplerSettings:
             steps = ds.LogLinearSteps(choice.num_steps, min(self.sigma_min, self.top / 2), self.top)
         churn = ds.Churn(choice.S_churn, choice.S_tmin, choice.S_tmax, choice.S_noise)
         return ds.Sampler(steps, choice.build_solver(), process, churn)
-
-
-def _rises(process: ds.Process, t_max: float) -> bool:
-    t = torch.linspace(0, t_max, 4097, dtype=torch.float64, device="cpu")
-    return bool((process.sigma(t).diff() > 0).all())
 
 
 @functools.lru_cache(8)

@@ -123,6 +123,12 @@ def check_count(name: str, value: int, least: int, most: int) -> None:
     check_integer(name, value, least, most)
 
 
+def rises(process: Process, t_max: float) -> bool:
+    """Whether σ(t) rises all the way to t_max."""
+    t = torch.linspace(0, t_max, 4097, dtype=torch.float64, device="cpu")
+    return bool((process.sigma(t).diff() > 0).all())
+
+
 def largest_sigma(process: Process, t_max: float) -> float:
     """The greatest σ(t) up to t_max, where σ(t) may rise and fall."""
     t = torch.linspace(0, t_max, 4097, dtype=torch.float64, device="cpu")

@@ -43,6 +43,7 @@ function start() {
   showRoom();
   current().update();
   showTour(current());
+  history.replaceState(null, "", state.address()); // without what could not be read
   state.listen((changed) => {
     if (changed.has("room")) showRoom();
     const room = current();

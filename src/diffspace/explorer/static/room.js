@@ -50,7 +50,7 @@ export class Study {
       const message = error instanceof Refused ? error.message : error instanceof TypeError ? `The server does not answer (${error.message}).` : String(error);
       if (!(error instanceof Refused) && !(error instanceof TypeError)) console.error(error);
       const placed = place(this.panel, message);
-      for (const picture of this.pictures) picture.say(placed ? "The picture is of the last settings that were right." : message, true);
+      for (const picture of this.pictures) picture.say(placed && this.numbers ? "The picture is of the last settings that were right." : message, true);
     } finally {
       if (!this.newest.again) for (const picture of this.pictures) picture.busy(false);
     }

@@ -76,7 +76,7 @@ function read(key, text) {
   if (kind === "text") return text.slice(0, 500);
   if (kind === "flag") return text === "true";
   if (kind === "number") return text.trim() !== "" && Number.isFinite(Number(text)) ? Number(text) : value;
-  if (text === "") return [];
+  if (text === "") return value.length && key === "data.modes" ? value : [];
   const rows = text.split(";").slice(0, 2000).map((row) => row.split(",").map(Number));
   return rows.every((row) => row.every(Number.isFinite)) ? rows : value;
 }

@@ -109,7 +109,7 @@ export function modelRoom(about) {
   return room;
 }
 
-const summary = (n) => `${n.num_steps} steps from σ = ${fixed(n.sigmas[0])} to ${fixed(n.sigmas[n.num_steps - 1])} and 0: ${n.nfe} evaluations of the denoiser. Selected: ${named(n, chosen())}.`;
+const summary = (n) => `${n.num_steps} steps from σ = ${fixed(n.sigmas[0])} to ${fixed(n.sigmas[n.num_steps - 1])} and 0: ${n.nfe} evaluations of the denoiser${state.get("m.guidance") === 1 ? "" : ", each with guidance of two"}. Selected: ${named(n, chosen())}.`;
 
 async function drawGrid(grid, n) {
   const tiles = n.seeds.map((seed, k) => tileOf(n.tiles, k, n.kind, { name: named(n, k), label: n.labels ? className(n.labels[k]) : null }));
@@ -255,7 +255,7 @@ async function drawErrors(plot, n, names) {
   });
   const ten = n.rows.filter(({ nfe }) => nfe <= 10), best = ten.reduce((a, b) => (b.rms < a.rms || (b.rms === a.rms && b.nfe < a.nfe) ? b : a), ten[0]);
   const exact = n.rows.some(({ rms }) => rms === 0) ? " Where a line ends, the solver has met the exact end to the last bit: the data are points." : "";
-  const text = best ? `With at most 10 evaluations ${best.name} is nearest, ${best.rms ? fixed(best.rms, 2) : `exact after ${best.nfe}`} (RMS${n.seeds ? ` of ${n.seeds.length} seeds; their standard deviation is ${fixed(n.scale, 2)}` : ""}).${exact}` : "";
+  const text = best ? `${n.python ? "With" : "So far, with"} at most 10 evaluations ${best.name} is nearest, ${best.rms ? fixed(best.rms, 2) : `exact after ${best.nfe}`} (RMS${n.seeds ? ` of ${n.seeds.length} seeds; their standard deviation is ${fixed(n.scale, 2)}` : ""}).${exact}` : "";
   const layout = { showlegend: true, xaxis: axis("evaluations of the denoiser (NFE)", { type: "log", tickvals: [3, 4, 6, 8, 10, 18, 35], ticktext: ["3", "4", "6", "8", "10", "18", "35"] }), yaxis: axis("RMS distance", { type: "log", exponentformat: "power", tickformat: ".2~g" }), uirevision: "errors" };
   const columns = { solver: n.rows.map(({ name }) => name), nfe: n.rows.map(({ nfe }) => nfe), steps: n.rows.map(({ steps }) => steps), rms: n.rows.map(({ rms }) => rms) };
   await plot.draw({ traces, layout, summary: text, columns, python: n.python ?? "" });

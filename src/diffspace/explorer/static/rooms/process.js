@@ -33,13 +33,13 @@ export function processRoom() {
   const flow = new Picture({ id: "flow-lines", title: "Flow lines over the density pₜ", size: "", height: "25rem" });
   const slice = new Picture({ id: "density", title: "The density at the time", size: "half" });
   const curves = new Picture({ id: "coefficients", title: "σ, s, f and g over time", size: "half" });
-  const [numbers, show] = readouts(["time <i>t</i>", "σ(<i>t</i>)", "<i>s</i>(<i>t</i>)", "<i>f</i>(<i>t</i>)", "<i>g</i>(<i>t</i>)", "lines bent by"]);
+  const [numbers, show] = readouts(["time <i>t</i>", "σ(<i>t</i>)", "<i>s</i>(<i>t</i>)", "<i>f</i>(<i>t</i>)", "<i>g</i>(<i>t</i>)", "lines bent by", "18 Euler steps miss by"]);
   const morphs = () => state.get("towards.name") !== "none";
   const play = playButton();
   const room = new Room({
     id: "process",
     title: "Process",
-    intro: `A process adds noise, <math><msub><mi>x</mi><mi>t</mi></msub><mo>=</mo><mi>s</mi><mo>(</mo><mi>t</mi><mo>)</mo><mo>·</mo><mo>(</mo><msub><mi>x</mi><mn>0</mn></msub><mo>+</mo><mi>σ</mi><mo>(</mo><mi>t</mi><mo>)</mo><mo>·</mo><mi>ε</mi><mo>)</mo></math>. Its flow lines lead from noise back to the data, whatever <i>σ</i>(<i>t</i>) and <i>s</i>(<i>t</i>) are. What they decide is how straight the lines are, and so how few steps a solver needs.`,
+    intro: `A process adds noise, <math><msub><mi>x</mi><mi>t</mi></msub><mo>=</mo><mi>s</mi><mo>(</mo><mi>t</mi><mo>)</mo><mo>·</mo><mo>(</mo><msub><mi>x</mi><mn>0</mn></msub><mo>+</mo><mi>σ</mi><mo>(</mo><mi>t</mi><mo>)</mo><mo>·</mo><mi>ε</mi><mo>)</mo></math>. Its flow lines lead from noise back to the data, whatever <i>σ</i>(<i>t</i>) and <i>s</i>(<i>t</i>) are. What they decide is how the lines are seen: how straight, and in which time. A step of a solver misses what bends.`,
     controls: [
       dataControls(),
       group("Process", processControls(), only(() => state.get("process.name") !== "formula", slider("sigma_max", "shown up to σ =", { min: 0.2, max: 80, log: true, least: 0.05, most: 200 })),
@@ -59,7 +59,7 @@ export function processRoom() {
   };
   room.draw = async (n) => {
     const k = Math.round(state.get("time") * TIMES);
-    show(fixed(n.t[k]), fixed(n.sigma[k]), fixed(n.s[k]), fixed(n.f[k]), fixed(n.g[k]), `${fixed(100 * n.deviation, 3)} %`);
+    show(fixed(n.t[k]), fixed(n.sigma[k]), fixed(n.s[k]), fixed(n.f[k]), fixed(n.g[k]), `${fixed(100 * n.deviation, 3)} %`, n.euler_error === null ? "–" : fixed(n.euler_error, 2));
     const command = state.get("process.name") === "formula" ? `diffspace figures strange --sigma ${JSON.stringify(state.get("process.sigma"))} --s ${JSON.stringify(state.get("process.s"))} --t-max ${state.get("process.t_max")}` : "";
     const common = { data: n, python: n.python, command };
     await Promise.all([n.dim === 2 ? drawPlane(flow, n, k, common) : drawLines(flow, n, k, common), n.dim === 2 ? drawSpread(slice, n, k, common) : drawSlice(slice, n, k, common), drawCurves(curves, n, k, common)]);

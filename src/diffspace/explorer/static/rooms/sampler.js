@@ -46,10 +46,11 @@ export function samplerRoom({ solvers }) {
   const found = h("p", { class: "help", role: "status" });
   const budget = () => (state.get("b.solver") === "fitted" ? state.get("b.num_steps") : Math.max(2, Math.min(30, room.numbers?.a?.nfe ?? 8)));
   const find = button("Find the best for A’s evaluations", () => state.set({ compare: true, "b.solver": "fitted", "b.num_steps": budget() }), { class: "primary" });
+  tracks.b.element.hidden = true;
   const room = new Room({
     id: "sampler",
     title: "Sampler",
-    intro: `A sampler follows <math><mfrac><mrow><mi>d</mi><mi>x</mi></mrow><mrow><mi>d</mi><mi>σ</mi></mrow></mfrac><mo>=</mo><mfrac><mrow><mi>x</mi><mo>−</mo><mi>D</mi><mo>(</mo><mi>x</mi><mo>;</mo><mi>σ</mi><mo>)</mo></mrow><mi>σ</mi></mfrac></math> from noise to the data in N steps. The denoiser <i>D</i> here is exact, so all that is wrong with a sample is the sampler’s. The tangent of a line always points at <i>D</i>.`,
+    intro: `A sampler follows <math><mfrac><mrow><mi>d</mi><mi>x</mi></mrow><mrow><mi>d</mi><mi>σ</mi></mrow></mfrac><mo>=</mo><mfrac><mrow><mi>x</mi><mo>−</mo><mi>D</mi><mo>(</mo><mi>x</mi><mo>;</mo><mi>σ</mi><mo>)</mo></mrow><mi>σ</mi></mfrac></math> from noise to the data in N steps. The denoiser <i>D</i> here is exact, so all that is wrong with a sample is the sampler’s – unless you try an error below. The tangent of a line always points at <i>D</i>.`,
     controls: [
       dataControls(),
       group("Sampler A", choiceControls("a", solvers)),
@@ -71,31 +72,51 @@ export function samplerRoom({ solvers }) {
   room.also = (changed) => (changed.has("step") || changed.has("view")) && room.numbers && drawTracks(room.numbers);
   room.ask = async (signal) => {
     const asked = settings();
+    const missing = [asked.a, asked.b].some((choice) => choice?.solver === "fitted" && !fits.has(JSON.stringify(wantedFit(asked, choice))));
+    if (missing && asked.a.solver !== "fitted") {
+      // A is there at once; the fit takes seconds
+      room.numbers = await picture("sampler", "sampler", { ...asked, b: null }, signal);
+      await room.draw(room.numbers);
+    }
     await fit(asked, signal);
     return picture("sampler", "sampler", asked, signal);
   };
 
   const fits = new Set();
+  const wantedFit = (asked, choice) => ({ data: asked.data, num_steps: choice.num_steps, sigma_min: asked.sigma_min, sigma_max: asked.sigma_max });
   async function fit(asked, signal) {
     for (const choice of [asked.a, asked.b]) {
       if (choice?.solver !== "fitted") continue;
-      const wanted = { data: asked.data, num_steps: choice.num_steps, sigma_min: asked.sigma_min, sigma_max: asked.sigma_max };
+      const wanted = wantedFit(asked, choice);
       const key = JSON.stringify(wanted);
       if (fits.has(key)) continue;
       found.replaceChildren("Fitting …");
       const bar = h("progress", { max: 1, value: 0, "aria-label": "Progress of the fit" });
-      found.append(bar);
-      const result = await stream("fit", "fit", wanted, ({ done, total }) => (bar.value = done / total), signal);
+      found.append(bar, button("Stop", () => state.set({ compare: false, "b.solver": "euler" }), { class: "small" }));
+      let result;
+      try {
+        result = await stream("fit", "fit", wanted, ({ done, total }) => (bar.value = done / total), signal);
+      } catch (error) {
+        found.textContent = "";
+        throw error;
+      }
       fits.add(key);
-      const doubt = result.rms > 3 * result.seen ? ` On the samples of the fit it was ${fixed(result.seen, 2)}: few samples at boundaries decide.` : "";
-      found.textContent = `N = ${choice.num_steps}: ${result.choice}. RMS ${fixed(result.rms, 2)} ± ${fixed(result.standard_error, 1)} on ${result.samples} samples that no fit has seen.${doubt}`;
+      const doubt = result.rms > 3 * result.seen ? ` A few of them, near a boundary between two modes, make most of it.` : "";
+      const what = result.choice.startsWith("fitted") ? "levels and weights of its own" : `a known solver is best: ${result.choice}`;
+      found.textContent = `N = ${choice.num_steps}: ${what}. RMS error ${fixed(result.rms, 2)} ± ${fixed(result.standard_error, 1)} on ${result.samples} samples that the search has not seen.${doubt}`;
     }
   }
 
   function drawTable(n) {
-    const names = ["", "evaluations", "RMS error", "median error", "in another mode", "distance of the distribution", "spread"];
+    const names = ["", "evaluations", "RMS error", "median error", "in another mode", "distance of the distribution", "spread, of the data’s"];
     const cells = (label, r) => [label, r.nfe, r.adds_noise ? "–" : fixed(r.rms, 3), r.adds_noise ? "–" : fixed(r.median, 3), r.adds_noise ? "–" : `${fixed(100 * r.elsewhere, 2)} %`, fixed(r.distance, 3), `${fixed(100 * r.spread, 3)} %`];
     const body = [cells("A", n.a), ...(n.b ? [cells("B", n.b)] : []), ["exact flow", "", fixed(n.known, 1), "", "", fixed(n.distance, 3), ""]];
+    if (matchMedia("(max-width: 800px)").matches) {
+      // a line for each measure, which fits a phone
+      const lines = names.map((name, i) => [name, ...body.map((line) => line[i])]);
+      table.replaceChildren(h("tbody", {}, lines.map((line, k) => h("tr", {}, line.map((cell, i) => h(i && k ? "td" : "th", k ? (i ? {} : { scope: "row" }) : { scope: "col" }, String(cell)))))));
+      return;
+    }
     table.replaceChildren(h("thead", {}, h("tr", {}, names.map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, body.map((line) => h("tr", {}, line.map((cell, i) => h(i ? "td" : "th", i ? {} : { scope: "row" }, String(cell)))))));
   }
 
@@ -290,7 +311,7 @@ function drawEnds(ends, n) {
     layout = { barmode: "overlay", bargap: 0.02, xaxis: axis("x", { range: [-n.density.reach, n.density.reach] }), yaxis: axis("density") };
   }
   const text = runs.map(([name, run]) => `${name} is ${fixed(run.distance, 2)} from the data`).join(", ");
-  return ends.draw({ traces, layout: { showlegend: true, ...layout, uirevision: `${n.dim}` }, summary: `${text} (Wasserstein distance of ${n.a.ends.shape[0]} samples; the exact flow of the same noise ${fixed(n.distance, 2)}).`, columns, data: n, python: n.python });
+  return ends.draw({ traces, layout: { showlegend: true, ...layout, uirevision: `${n.dim}` }, summary: `${text} (Wasserstein distance of ${n.a.ends.shape[0]} samples; the exact flow of the same noise ${fixed(n.distance, 2)}, which is chance).`, columns, data: n, python: n.python });
 }
 
 function drawLevels(levels, n) {
@@ -311,13 +332,13 @@ const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
 function drawFront(front, n, known) {
   if (!n) return;
   const { palette, ink, gray } = theme();
-  const curves = (known?.curves ?? []).map(({ solver, nfe, rms }, k) => ({ type: "scatter", mode: "lines+markers", name: solver, x: nfe, y: rms, line: { color: palette[k % 6], dash: DASHES[k % 6], width: 1.2 }, marker: { size: 4 }, opacity: 0.75, hovertemplate: `${solver}<br>%{x} evaluations: %{y:.2e}<extra></extra>` }));
+  const curves = (known?.curves ?? []).map(({ solver, nfe, rms }, k) => ({ type: "scatter", mode: "lines+markers", name: solver, x: nfe, y: rms, line: { color: palette[k % 6], dash: DASHES[(k + (k < 6 ? 0 : 3)) % 6], width: 1.2 }, marker: { size: 4 }, opacity: 0.75, hovertemplate: `${solver}<br>%{x} evaluations: %{y:.2e}<extra></extra>` }));
   const own = [["A", n.a, 0], ["B", n.b, 1]].filter(([, run]) => run && !run.adds_noise).map(([name, run, index]) => ({ type: "scatter", mode: "markers+text", name, x: [run.nfe], y: [run.rms], text: [name], textposition: "top right", textfont: { color: ink, size: 14 }, marker: { size: 13, symbol: index ? "diamond" : "star", color: palette[index], line: { color: ink, width: 1 } }, hovertemplate: `${name}: %{x} evaluations, %{y:.3e}<extra></extra>` }));
   const columns = { solver: [], nfe: [], rms: [] };
   for (const { solver, nfe, rms } of known?.curves ?? []) nfe.forEach((value, i) => (columns.solver.push(`"${solver}"`), columns.nfe.push(value), columns.rms.push(rms[i])));
   const wide = front.plot.clientWidth > 460;
   const ticks = wide ? [2, 4, 6, 8, 10, 14, 20, 28, 40, 56, 100, 200] : [2, 5, 10, 20, 50, 100, 200];
-  const layout = { showlegend: wide, legend: { font: { size: 10 }, x: 1.01, y: 1, xanchor: "left", bgcolor: "rgba(0,0,0,0)" }, xaxis: axis("evaluations of D", { type: "log", tickvals: ticks, tickangle: 0 }), yaxis: axis("RMS error", { type: "log", exponentformat: "power", dtick: 1 }), uirevision: "front", shapes: known ? [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: known.known, y1: known.known, line: { color: gray, width: 1, dash: "dot" } }] : [] };
+  const layout = { showlegend: true, legend: wide ? { font: { size: 10 }, x: 1.01, y: 1, xanchor: "left", bgcolor: "rgba(0,0,0,0)" } : { font: { size: 9 }, orientation: "h", x: 0, y: -0.28, bgcolor: "rgba(0,0,0,0)" }, margin: { l: 58, r: 14, t: 10, b: wide ? 44 : 110 }, annotations: known ? [{ xref: "paper", x: 0.01, y: Math.log10(known.known), xanchor: "left", yanchor: "bottom", showarrow: false, text: "the exact flow is known to this", font: { size: 9, color: gray } }] : [], xaxis: axis("evaluations of D", { type: "log", tickvals: ticks, tickangle: 0 }), yaxis: axis("RMS error", { type: "log", exponentformat: "power", dtick: 1 }), uirevision: "front", shapes: known ? [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: known.known, y1: known.known, line: { color: gray, width: 1, dash: "dot" } }] : [] };
   const noisy = !own.length ? " A run with noise does not follow the flow, so it has no point here." : "";
   return front.draw({ traces: [...curves, ...own], layout, summary: `Known solvers with the paper’s steps, ρ = 7, σ = t; the star is yours.${noisy}`, columns, data: known, python: known?.python ?? "" });
 }
