@@ -101,7 +101,7 @@ def test_the_best_for_a_budget_is_found_and_shown(page):
     page.drawn(120)
     assert page.number("n.b.nfe") == 6
     assert page.number("n.b.rms") < 0.5 * page.number("n.a.rms")
-    assert "samples that no fit has seen" in page.page.locator("p.help[role=status]").inner_text()
+    assert "samples that the search has not seen" in page.page.locator("p.help[role=status]").inner_text()
     link, error = page.link, page.number("n.b.rms")
     page.open(link).drawn(120)
     assert page.number("n.b.rms") == error
