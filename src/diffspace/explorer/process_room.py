@@ -17,7 +17,6 @@ from diffspace.studies import between, lines_along, lines_under, plane_density
 from diffspace.studies.flows import check_process, coefficients
 
 _COLUMNS, _ROWS, _PLANE = 161, 140, 96
-_JUDGED = 64  # samples
 _FINE = 120  # steps of the exact paths in the plane
 
 
@@ -56,20 +55,20 @@ def process_picture(settings: ProcessSettings, job: Job) -> dict[str, Any]:
     found = _plane(settings, process, t_max) if settings.data.dim == 2 else _line(settings, process, t_max)
     f, g = coefficients(process, found["t"])
     slopes = {"sigma_dot": process.sigma_dot(found["t"]), "s_dot": process.s_dot(found["t"])}
-    missed = _euler_error(settings, process, t_max)
+    missed = _euler_error(settings, process, found)
     known = {"t_max": t_max, "dim": settings.data.dim, "euler_error": missed, "python": _python(settings)}
     return found | {"f": f, "g": g, **slopes, **known}
 
 
-def _euler_error(settings: ProcessSettings, process: Process, t_max: float) -> float | None:
-    """How far 18 steps of Euler's method at EDM's levels end from the exact flow, RMS; None where σ(t) falls."""
-    if not rises(process, t_max):
+def _euler_error(settings: ProcessSettings, process: Process, found: dict[str, Any]) -> float | None:
+    """How far 18 steps of Euler's method at EDM's levels end from the lines shown, RMS; None where σ(t) falls."""
+    top = float(found["sigma"][-1])
+    if not rises(process, float(found["t"][-1])):
         return None
-    top = float(process.sigma(t_max))
+    start, end = (found["x"][k].reshape(settings.lines, -1) / found["s"][k] for k in (-1, 0))
     steps = ds.EDMSteps(18, min(0.002, top / 100), top)
-    truth = exact_paths(settings.data, top, _JUDGED)
-    run = ds.sample(settings.data.mixture, latents=truth.latents, sampler=ds.Sampler(steps, ds.Euler(), process))
-    return truth.error_of(run.x).rms
+    run = ds.sample_from(settings.data.mixture, start, top, sampler=ds.Sampler(steps, ds.Euler(), process))
+    return float((run.x - end).square().mean().sqrt())
 
 
 def _line(settings: ProcessSettings, process: Process, t_max: float) -> dict[str, Any]:
@@ -77,7 +76,9 @@ def _line(settings: ProcessSettings, process: Process, t_max: float) -> dict[str
     lines = lines_under(data, process, t_max, lines=settings.lines, columns=_COLUMNS, rows=_ROWS)
     t = torch.linspace(0, t_max, _COLUMNS, dtype=torch.float64, device="cpu")
     shown = {"t": t, "sigma": lines.sigma, "s": lines.s, "x": lines.x, "density": lines.density.float()}
-    return shown | {"reach": lines.reach, "deviation": lines.deviation}
+    # each time on the scale of its own greatest density, so that noise is seen beside data
+    shades = (255 * (lines.density / lines.density.amax(1, keepdim=True)).sqrt()).round().to(torch.uint8).T
+    return shown | {"shades": shades, "reach": lines.reach, "deviation": lines.deviation}
 
 
 @functools.lru_cache(8)
@@ -95,8 +96,16 @@ def _plane(settings: ProcessSettings, process: Process, t_max: float) -> dict[st
     reach = 1.08 * float(lines.x.abs().max())
     k = round(settings.time * (_COLUMNS - 1))
     sigma, s = float(lines.sigma[k]), float(lines.s[k])
-    density = plane_density(data, sigma, s, reach, _PLANE).float()
-    shown = {"t": lines.t, "sigma": lines.sigma, "s": lines.s, "x": lines.x, "density": density}
+    density = plane_density(data, sigma, s, reach, _PLANE)
+    shades = (255 * (density / density.max()).sqrt()).round().to(torch.uint8)
+    shown = {
+        "t": lines.t,
+        "sigma": lines.sigma,
+        "s": lines.s,
+        "x": lines.x,
+        "density": density.float(),
+        "shades": shades,
+    }
     return shown | {"reach": reach, "deviation": lines.deviation}
 
 

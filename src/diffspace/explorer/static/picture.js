@@ -2,12 +2,19 @@
 
 import { button, h, say } from "./controls.js";
 
+const themes = new Map();
+
 /** The colours of the page, for plots. */
 export function theme() {
+  const name = document.documentElement.dataset.theme;
+  // asking for styles makes the browser lay out the page, which a picture would do many times
+  if (themes.has(name)) return themes.get(name);
   const style = getComputedStyle(document.documentElement);
   const colour = (name) => style.getPropertyValue(`--${name}`).trim();
   const palette = [0, 1, 2, 3, 4, 5].map((k) => colour(`c${k}`));
-  return { palette, ink: colour("ink"), paper: colour("paper"), gray: colour("gray"), grid: colour("grid"), density: [[0, colour("paper")], [0.35, colour("density0")], [1, colour("density1")]] };
+  const found = { palette, ink: colour("ink"), paper: colour("paper"), gray: colour("gray"), grid: colour("grid"), density: [[0, colour("paper")], [0.35, colour("density0")], [1, colour("density1")]] };
+  themes.set(name, found);
+  return found;
 }
 
 const coarse = matchMedia("(pointer: coarse)").matches;

@@ -4,7 +4,7 @@ import { Newest, Refused } from "./api.js";
 import { h, place } from "./controls.js";
 import * as state from "./state.js";
 
-/** Milliseconds from each change of a control to the picture of it, for tests and the curious. */
+/** Milliseconds from each change of a control to the first picture of it, for tests and the curious. */
 export const latencies = [];
 
 /** Pictures that are asked for together: one request for the newest settings, and its failure shown at the control. */
@@ -31,16 +31,23 @@ export class Study {
     this.newest.slow?.abort();
   }
 
+  /** Wait until what is drawn is seen; the first time after a change of a control, note how long that took. */
+  async painted() {
+    await new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve, 0)));
+    if (this.since) this.latencies?.push(performance.now() - this.since);
+    this.since = 0;
+  }
+
   async refresh(signal) {
     const changed = this.changed;
     this.changed = 0;
     try {
       const numbers = await this.ask(signal);
       this.numbers = numbers;
+      this.since = changed;
       await this.draw(numbers);
       place(this.panel, "");
-      await new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve, 0)));
-      if (changed) this.latencies?.push(performance.now() - changed);
+      await this.painted();
       if (!this.newest.again) {
         this.drawn = true;
         document.dispatchEvent(new Event("drawn"));

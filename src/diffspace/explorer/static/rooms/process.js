@@ -62,7 +62,9 @@ export function processRoom() {
     show(fixed(n.t[k]), fixed(n.sigma[k]), fixed(n.s[k]), fixed(n.f[k]), fixed(n.g[k]), `${fixed(100 * n.deviation, 3)} %`, n.euler_error === null ? "–" : fixed(n.euler_error, 2));
     const command = state.get("process.name") === "formula" ? `diffspace figures strange --sigma ${JSON.stringify(state.get("process.sigma"))} --s ${JSON.stringify(state.get("process.s"))} --t-max ${state.get("process.t_max")}` : "";
     const common = { data: n, python: n.python, command };
-    await Promise.all([n.dim === 2 ? drawPlane(flow, n, k, common) : drawLines(flow, n, k, common), n.dim === 2 ? drawSpread(slice, n, k, common) : drawSlice(slice, n, k, common), drawCurves(curves, n, k, common)]);
+    await (n.dim === 2 ? drawPlane : drawLines)(flow, n, k, common);
+    await room.painted();
+    await Promise.all([(n.dim === 2 ? drawSpread : drawSlice)(slice, n, k, common), drawCurves(curves, n, k, common)]);
   };
   return room;
 }
@@ -93,28 +95,14 @@ function summary(n) {
   return `${n.x.shape[1]} lines lead from noise to the data, ${bent}.`;
 }
 
-/** Shades of each time on the scale of its own greatest value, so that noise is seen beside data. */
-function shades(density) {
-  return rows(density).map((line) => {
-    const top = line.reduce((a, b) => Math.max(a, b), 0);
-    return Float32Array.from(line, (value) => Math.sqrt(value / top));
-  });
-}
-
-const transpose = (matrix) => matrix[0].length ? Array.from({ length: matrix[0].length }, (_, i) => Float32Array.from(matrix, (line) => line[i])) : [];
-
 const places = (reach, count) => Float64Array.from({ length: count }, (_, i) => reach * ((2 * i) / (count - 1) - 1));
 
 async function drawLines(flow, n, k, common) {
   const { ink, palette, density } = theme();
   const [times, count] = n.density.shape;
   const xs = Array.from({ length: n.x.shape[1] }, (_, line) => column(n.x, line));
-  if (flow.shaded !== n) {
-    flow.shaded = n;
-    flow.z = transpose(shades(n.density));
-  }
   const traces = [
-    { type: "heatmap", x: n.t, y: places(n.reach, count), z: flow.z, zmin: 0, zmax: 1, colorscale: density, showscale: false, zsmooth: "fast", hoverinfo: "skip" },
+    { type: "heatmap", x: n.t, y: places(n.reach, count), z: rows(n.shades), zmin: 0, zmax: 255, colorscale: density, showscale: false, zsmooth: "fast", hoverinfo: "skip" },
     lines(xs.map(() => n.t), xs, { line: { color: ink, width: 1 }, opacity: 0.8 }),
     { type: "scatter", mode: "lines", x: [n.t[k], n.t[k]], y: [-n.reach, n.reach], line: { color: palette[1], width: 1.5 }, hoverinfo: "skip" },
     { type: "scatter", mode: "markers", x: xs.map(() => n.t[k]), y: xs.map((x) => x[k]), marker: { color: palette[1], size: 5 }, hovertemplate: "x = %{y:.4g}<extra></extra>" },
@@ -145,9 +133,8 @@ async function drawPlane(flow, n, k, common) {
   const x = places(n.reach, n.density.shape[0]);
   const part = (line, axisOf) => Float64Array.from({ length: n.t.length }, (_, i) => n.x[(i * count + line) * 2 + axisOf]);
   const xs = Array.from({ length: count }, (_, line) => part(line, 0)), ys = Array.from({ length: count }, (_, line) => part(line, 1));
-  const z = shades({ ...n.density, length: n.density.length, shape: n.density.shape, subarray: n.density.subarray.bind(n.density) });
   const traces = [
-    { type: "heatmap", x, y: x, z: relative(n.density), zmin: 0, zmax: 1, colorscale: density, showscale: false, zsmooth: "fast", hoverinfo: "skip" },
+    { type: "heatmap", x, y: x, z: rows(n.shades), zmin: 0, zmax: 255, colorscale: density, showscale: false, zsmooth: "fast", hoverinfo: "skip" },
     lines(xs, ys, { line: { color: ink, width: 1 }, opacity: 0.75 }),
     { type: "scatter", mode: "markers", x: xs.map((line) => line[k]), y: ys.map((line) => line[k]), marker: { color: palette[1], size: 6 }, hovertemplate: "(%{x:.3g}, %{y:.3g})<extra></extra>" },
   ];
@@ -155,12 +142,6 @@ async function drawPlane(flow, n, k, common) {
   const columns = { t: n.t, sigma: n.sigma, s: n.s };
   xs.forEach((line, i) => Object.assign(columns, { [`x_${i}`]: line, [`y_${i}`]: ys[i] }));
   await flow.draw({ traces, layout, summary: summary(n), columns, ...common });
-}
-
-/** √(p/max p) of a matrix, as rows. */
-function relative(density) {
-  const top = density.reduce((a, b) => Math.max(a, b), 0);
-  return rows(density).map((line) => Float32Array.from(line, (value) => Math.sqrt(value / top)));
 }
 
 async function drawSpread(slice, n, k, common) {

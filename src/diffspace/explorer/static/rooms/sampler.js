@@ -130,7 +130,9 @@ export function samplerRoom({ solvers }) {
 
   room.draw = async (n) => {
     drawTable(n);
-    await Promise.all([drawTracks(n), drawEnds(ends, n), drawLevels(levels, n)]);
+    await drawTracks(n);
+    await room.painted();
+    await Promise.all([drawEnds(ends, n), drawLevels(levels, n)]);
     drawFront(front, n, room.front);
     askFront();
   };
