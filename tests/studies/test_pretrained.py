@@ -99,7 +99,7 @@ def test_reference_is_where_flow_lines_end(comparison):
 
 def test_fitted_solver_is_nearest_on_seeds_that_it_has_not_seen(comparison):
     errors = {name: dict(zip(*line, strict=True))[5] for name, line in comparison.errors().items()}
-    assert errors["fitted"] < 0.5 * min(error for name, error in errors.items() if name != "fitted")
+    assert errors["fitted"] < 0.75 * min(error for name, error in errors.items() if name != "fitted")
 
 
 def test_denoiser_without_levels_is_refused():

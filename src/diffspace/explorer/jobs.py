@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -40,7 +41,7 @@ class Job:
     seconds: float
     send: Tell = field(default=lambda event: None)
     _dropped: threading.Event = field(default_factory=threading.Event)
-    _started: float = field(default_factory=time.monotonic)
+    _started: float = math.inf  # until it runs
 
     def start(self) -> None:
         self._started = time.monotonic()

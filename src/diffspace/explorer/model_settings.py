@@ -136,13 +136,14 @@ class Paint(One):
         size = math.ceil(max(height, width) / CELLS)
         rows, columns = math.ceil(height / size), math.ceil(width / size)
         if not self.mask:
-            half = torch.arange(rows, device="cpu")[:, None] >= rows // 2
+            half = torch.arange(rows, dtype=torch.int64, device="cpu")[:, None] >= rows // 2
             return half.expand(rows, columns), size
         digits = math.ceil(rows * columns / 4)
         if len(self.mask) != digits or set(self.mask) - set("0123456789abcdef"):
             raise ValueError(f"mask: expected {digits} hexadecimal digits for {rows}×{columns} cells")
         bits = f"{int(self.mask, 16):0{4 * digits}b}"[: rows * columns]
-        return torch.tensor([bit == "1" for bit in bits], device="cpu").reshape(rows, columns), size
+        painted = torch.tensor([bit == "1" for bit in bits], dtype=torch.bool, device="cpu")
+        return painted.reshape(rows, columns), size
 
     def anew(self, shape: Sequence[int]) -> Bool[Tensor, "height width"]:
         """The pixels that are drawn anew; ValueError where that is none or all."""

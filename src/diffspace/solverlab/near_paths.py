@@ -47,7 +47,8 @@ class NearPaths:
         """The same of some samples, at least 64, and some elements of each, which are enough to compare levels by."""
         truth, size = self.truth, self.truth.x[0].numel()
         generator = torch.Generator(device="cpu").manual_seed(0)
-        own = torch.randperm(size, generator=generator, device="cpu")[: _ELEMENTS // min(len(truth.x), _SAMPLES)]
+        order = torch.randperm(size, generator=generator, dtype=torch.int64, device="cpu")
+        own = order[: _ELEMENTS // min(len(truth.x), _SAMPLES)]
         truth = truth.rows(slice(0, max(_ELEMENTS // size, _SAMPLES)))
         latents, x = (part.flatten(1)[:, own.to(part.device)] for part in (truth.latents, truth.x))
         path = truth.path and Trajectory(*(part.flatten(2)[:, :, own.to(part.device)] for part in truth.path))
