@@ -35,7 +35,7 @@ test: $(INSTALLED)
 # The explorer in a real browser, and what else of it is slow. Without Chromium the former are skipped, or fail with
 # DIFFSPACE_BROWSER=required.
 test-browser: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m slow tests/explorer
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow tests/explorer
 
 # Broken and malicious input to every command, each with limits of time and memory; for Linux.
 test-hostile: $(INSTALLED)

@@ -276,9 +276,9 @@ def test_a_page_that_goes_ends_its_job():
     jobs.close()
 
 
-@pytest.mark.browser  # which takes a minute, too
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the memory of the process from /proc")
-def test_memory_stays_flat_over_two_thousand_requests(server):
+def test_memory_stays_flat(server):
     def resident() -> float:
         gc.collect()
         pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -295,8 +295,10 @@ def test_memory_stays_flat_over_two_thousand_requests(server):
     for k in range(300):
         ask(k)
     before = resident()
-    for k in range(300, 2300):
+    # 2,000 take minutes under pytest, whose shape checks are on: DIFFSPACE_REQUESTS=2000
+    more = int(os.environ.get("DIFFSPACE_REQUESTS", "400"))
+    for k in range(300, 300 + more):
         ask(k)
     grown = resident() - before
-    print(f"memory: {before:.0f} MiB after 300 requests, {grown:+.1f} MiB after 2,000 more")
+    print(f"memory: {before:.0f} MiB after 300 requests, {grown:+.1f} MiB after {more} more")
     assert grown < 40
