@@ -12,7 +12,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -184,8 +183,3 @@ def page(browser, server) -> Iterator[Page]:
     faults = list(opened.faults)
     context.close()
     assert not faults
-
-
-@pytest.fixture
-def downloads(tmp_path) -> Path:
-    return tmp_path

@@ -124,7 +124,7 @@ def test_the_strip_is_that_of_the_selected_sample(models):
     assert float(heads[0]) == pytest.approx(sigma[0], rel=0.06)
 
 
-def test_solvers_come_nearer_with_more_evaluations(models, downloads):
+def test_solvers_come_nearer_with_more_evaluations(models, tmp_path):
     models.open("#model?m.count=3&m.view=solvers")
     rows = study(models, "n.rows.map(({name, nfe, rms}) => [name, nfe, rms])")
     assert {name for name, _, _ in rows} == {"Euler (DDIM)", "Heun, order 2", "DPM-Solver++ 2M", "fitted six"}
@@ -133,8 +133,8 @@ def test_solvers_come_nearer_with_more_evaluations(models, downloads):
         assert errors[0] > 2 * errors[-1]
     with models.page.expect_download() as started:
         models.page.get_by_role("button", name="Save the numbers of Distance from").click()
-    started.value.save_as(downloads / "errors.csv")
-    with (downloads / "errors.csv").open() as file:
+    started.value.save_as(tmp_path / "errors.csv")
+    with (tmp_path / "errors.csv").open() as file:
         read = list(csv.reader(file))
     assert read[0] == ["solver", "nfe", "steps", "rms"]
     assert [float(line[-1]) for line in read[1:]] == [rms for _, _, rms in rows]
@@ -238,12 +238,12 @@ def test_errors_are_at_their_place(models):
     assert "from 1 to 36, got 900" in models.wrong("m.count")
 
 
-def test_images_are_saved_and_code_is_shown(models, downloads):
+def test_images_are_saved_and_code_is_shown(models, tmp_path):
     models.open("#model?m.count=4&m.num_steps=5")
     with models.page.expect_download() as started:
         models.page.get_by_role("button", name="Save Samples as PNG").click()
-    started.value.save_as(downloads / "samples.png")
-    assert (downloads / "samples.png").read_bytes().startswith(b"\x89PNG")
+    started.value.save_as(tmp_path / "samples.png")
+    assert (tmp_path / "samples.png").read_bytes().startswith(b"\x89PNG")
     models.page.get_by_role("button", name="Code of Samples").click()
     text = models.page.locator("dialog").inner_text()
     assert "ds.sample(denoiser, seeds=range(0, 4)" in text

@@ -148,16 +148,16 @@ def test_time_moves_and_plays(page):
     assert page.page.locator(".readouts dd").nth(1).inner_text() == "1.5"
 
 
-def test_a_picture_is_saved_with_its_numbers_and_its_code(page, downloads):
+def test_a_picture_is_saved_with_its_numbers_and_its_code(page, tmp_path):
     page.open("#process?lines=5")
     figure = page.page.locator('[data-picture="flow-lines"]')
     for kind, start in (("PNG", b"\x89PNG"), ("SVG", b"<svg"), ("CSV", b"t,sigma,s,x_0")):
         with page.page.expect_download() as waiting:
             figure.get_by_role("button", name=f"as {kind}").click()
-        file = downloads / f"flow.{kind.lower()}"
+        file = tmp_path / f"flow.{kind.lower()}"
         waiting.value.save_as(file)
         assert file.read_bytes().startswith(start)
-    with (downloads / "flow.csv").open() as file:
+    with (tmp_path / "flow.csv").open() as file:
         table = list(csv.DictReader(file))
     assert [float(line["x_3"]) for line in table] == page.number("Array.from({length: 161}, (_, i) => n.x[5 * i + 3])")
     figure.get_by_role("button", name="Code of").click()

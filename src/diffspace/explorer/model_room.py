@@ -115,7 +115,7 @@ class ModelRoom:
         return _Made(offered, labels, settings.sampler(offered), denoiser, batch)
 
     def samples(self, settings: Draw, job: Job) -> dict[str, Any]:
-        """Samples, in batches that are told as they come, and before with what the denoiser makes of them."""
+        """Samples; batches are sent to the page as they are finished, and on the way the denoised images."""
         made, seeds = self._make(settings), settings.seeds
         offered, told = made.offered, time.monotonic()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,13 +10,12 @@ import torch
 import diffspace as ds
 from diffspace.checks import check_integer, check_number
 from diffspace.explorer.jobs import Job
-from diffspace.explorer.settings import Choice, Data, largest_sigma, rises
+from diffspace.explorer.settings import Choice, Data, exact_flow, exact_flow_python, largest_sigma, rises
 from diffspace.process import Process
 from diffspace.studies import between, lines_along, lines_under, plane_density
 from diffspace.studies.flows import check_process, coefficients
 
 _COLUMNS, _ROWS, _PLANE = 161, 140, 96
-_FINE = 120  # steps of the exact paths in the plane
 
 
 @dataclass(frozen=True)
@@ -54,10 +52,9 @@ def process_picture(settings: ProcessSettings, job: Job) -> dict[str, Any]:
     job.check()
     found = _plane(settings, process, t_max) if settings.data.dim == 2 else _line(settings, process, t_max)
     f, g = coefficients(process, found["t"])
-    slopes = {"sigma_dot": process.sigma_dot(found["t"]), "s_dot": process.s_dot(found["t"])}
     missed = _euler_error(settings, process, found)
     known = {"t_max": t_max, "dim": settings.data.dim, "euler_error": missed, "python": _python(settings)}
-    return found | {"f": f, "g": g, **slopes, **known}
+    return found | {"f": f, "g": g, **known}
 
 
 def _euler_error(settings: ProcessSettings, process: Process, found: dict[str, Any]) -> float | None:
@@ -81,17 +78,9 @@ def _line(settings: ProcessSettings, process: Process, t_max: float) -> dict[str
     return shown | {"shades": shades, "reach": lines.reach, "deviation": lines.deviation}
 
 
-@functools.lru_cache(8)
-def exact_paths(data: Data, sigma_max: float, count: int) -> ds.Reference:
-    """The exact flow lines of the latents of the first seeds, from σ_max to 0."""
-    low = min(1e-3, 1e-3 * sigma_max)
-    sampler = ds.Sampler(ds.EDMSteps(_FINE, low, sigma_max), ds.AdamsBashforth(4, "x0", "log_sigma"))
-    return ds.reference(data.mixture, seeds=range(count), sampler=sampler, execution=ds.Execution(trajectory=True))
-
-
 def _plane(settings: ProcessSettings, process: Process, t_max: float) -> dict[str, Any]:
     data = settings.data.mixture
-    truth = exact_paths(settings.data, largest_sigma(process, t_max), settings.lines)
+    truth = exact_flow(settings.data, largest_sigma(process, t_max), 0, settings.lines, True)
     lines = lines_along(truth, process, t_max, columns=_COLUMNS)
     reach = 1.08 * float(lines.x.abs().max())
     k = round(settings.time * (_COLUMNS - 1))
@@ -122,13 +111,8 @@ def _python(settings: ProcessSettings) -> str:
     if plane:
         process, t_max = settings.build()
         top = largest_sigma(process, t_max)
-        parts.append(
-            f"fine = ds.EDMSteps({_FINE}, {min(1e-3, 1e-3 * top)!r}, {top!r})\n"
-            'exact = ds.Sampler(fine, ds.AdamsBashforth(4, "x0", "log_sigma"))\n'
-            "paths = ds.Execution(trajectory=True)\n"
-            f"truth = ds.reference(data, seeds=range({settings.lines}), sampler=exact, execution=paths)\n"
-            f"lines = lines_along(truth, process, t_max, columns={_COLUMNS})"
-        )
+        parts.append(exact_flow_python(top, f"range({settings.lines})", path=True))
+        parts.append(f"lines = lines_along(truth, process, t_max, columns={_COLUMNS})")
     else:
         parts.append(f"lines = lines_under(data, process, t_max, lines={settings.lines}, columns={_COLUMNS})")
     parts.append('print(f"bent by {lines.deviation:.3g}")')

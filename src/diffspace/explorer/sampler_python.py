@@ -6,17 +6,16 @@ import re
 
 from diffspace.explorer.sampler_settings import (
     BUDGETS,
-    FINE,
     FIRST_SEED,
     FIT_SEEDS,
     FRONT,
     ITERATIONS,
     JUDGING,
-    LOWEST,
     FitSettings,
     FrontSettings,
     SamplerSettings,
 )
+from diffspace.explorer.settings import exact_flow_python
 
 
 def _spelled(thing: object) -> str:
@@ -24,20 +23,13 @@ def _spelled(thing: object) -> str:
     return re.sub(r"\b([A-Z]\w*)\(", r"ds.\1(", repr(thing))
 
 
-def _truth_python(settings: FrontSettings | FitSettings | SamplerSettings, seeds: str, name: str = "truth") -> str:
-    top = settings.top if isinstance(settings, SamplerSettings) else settings.sigma_max
-    path = ", execution=ds.Execution(trajectory=True)" if name == "paths" else ""
-    return (
-        f'exact = ds.Sampler(ds.EDMSteps({FINE}, {LOWEST!r}, {top!r}), ds.AdamsBashforth(4, "x0", "log_sigma"))\n'
-        f"{name} = ds.reference(data, seeds={seeds}, sampler=exact{path})"
-    )
-
-
 def _fit_python(settings: FitSettings, variable: str) -> str:
     first, last = FIRST_SEED + FIT_SEEDS, FIRST_SEED + FIT_SEEDS + JUDGING
-    unseen = _truth_python(settings, f"range({first}, {last})", "unseen")
+    top = settings.sigma_max
+    paths = exact_flow_python(top, f"range({FIRST_SEED}, {first})", "paths", path=True)
+    unseen = exact_flow_python(top, f"range({first}, {last})", "unseen")
     return (
-        f"{_truth_python(settings, f'range({FIRST_SEED}, {first})', 'paths')}\n{unseen}\n"
+        f"{paths}\n{unseen}\n"
         f"{variable} = ds.fit_solver(data, {settings.num_steps}, paths, validation=unseen, iterations={ITERATIONS})"
     )
 
@@ -47,7 +39,7 @@ def sampler_python(settings: SamplerSettings) -> str:
     formula = settings.noising.name == "formula"
     parts += [] if formula else ["from diffspace.studies import processes"]
     parts += ["", settings.data.python, settings.noising.python(settings.sigma_max)]
-    parts.append(_truth_python(settings, f"range({settings.count})"))
+    parts.append(exact_flow_python(settings.top, f"range({settings.count})"))
     if any(choice is not None and settings.sampler(choice).adds_noise for choice in (settings.a, settings.b)):
         generator = "torch.Generator().manual_seed(k)"
         made = f"torch.randn(like.shape, dtype=torch.float64, generator={generator})"
@@ -66,14 +58,14 @@ def sampler_python(settings: SamplerSettings) -> str:
             parts.append(_fit_python(wanted, name))
         else:
             built = settings.sampler(choice)
-            steps, schedule = _spelled(built.steps), ""
+            steps = _spelled(built.steps)
             if choice.steps == "time" and not formula:
                 low, high = settings.sigma_min, settings.sigma_max
                 steps = f"ds.ScheduleSteps({choice.num_steps}, {low!r}, {high!r}, schedule=process.schedule)"
             solver, churn = _spelled(built.solver), ""
             if choice.S_churn > 0:
                 churn = f", churn={_spelled(built.churn)}"
-            parts.append(f"{name} = ds.Sampler({steps}, {solver}, process{churn}){schedule}")
+            parts.append(f"{name} = ds.Sampler({steps}, {solver}, process{churn})")
         noise = ", noise=noise" if settings.sampler(choice).adds_noise else ""
         if settings.shift:
             noise = f", latents=truth.latents + {settings.shift!r}{noise}"
@@ -94,7 +86,7 @@ def front_python(settings: FrontSettings) -> str:
             "from diffspace.solverlab import compare_solvers",
             "",
             settings.data.python,
-            _truth_python(settings, "range(64)"),
+            exact_flow_python(settings.sigma_max, "range(64)"),
             f"words = {list(FRONT)}",
             f'samplers = {{word: ds.Sampler({steps}, from_text("solver", word)) for word in words}}',
             f"comparison = compare_solvers(data, truth, samplers, {BUDGETS})",

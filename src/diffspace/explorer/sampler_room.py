@@ -26,9 +26,8 @@ from diffspace.explorer.sampler_settings import (
     FrontSettings,
     SamplerChoice,
     SamplerSettings,
-    exact_flow,
 )
-from diffspace.explorer.settings import Data
+from diffspace.explorer.settings import Data, exact_flow
 from diffspace.oracles import GaussianMixture
 from diffspace.protocols import Cond
 from diffspace.solverlab import compare_solvers, search_solver

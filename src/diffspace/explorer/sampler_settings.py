@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -42,7 +41,6 @@ SOLVERS: Mapping[str, str] = MappingProxyType(
 
 FRONT = ("euler", "heun", "rk4", "ab:k=4", "ipndm:k=4", "dpmpp2m", "unipc:k=2", "deis")
 BUDGETS = (4, 6, 8, 10, 14, 20, 28, 40, 56)
-FINE, LOWEST = 240, 1e-4  # steps of the exact flow, and its last level before 0
 FIT_SEEDS, JUDGING, FIRST_SEED, ITERATIONS = 512, 1024, 1_000_000, 4  # of fits
 
 
@@ -141,14 +139,6 @@ class SamplerSettings:
             steps = ds.LogLinearSteps(choice.num_steps, min(self.sigma_min, self.top / 2), self.top)
         churn = ds.Churn(choice.S_churn, choice.S_tmin, choice.S_tmax, choice.S_noise)
         return ds.Sampler(steps, choice.build_solver(), process, churn)
-
-
-@functools.lru_cache(8)
-def exact_flow(data: Data, sigma_max: float, first: int, count: int, path: bool) -> ds.Reference:
-    """The exact solutions from the latents of `count` seeds, down to σ = 0."""
-    sampler = ds.Sampler(ds.EDMSteps(FINE, LOWEST, sigma_max), ds.AdamsBashforth(4, "x0", "log_sigma"))
-    seeds = range(first, first + count)
-    return ds.reference(data.mixture, seeds=seeds, sampler=sampler, execution=ds.Execution(trajectory=path))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from typing import Literal
 
 import torch
 
-from diffspace.checks import check_integer, check_number
+import diffspace as ds
+from diffspace.checks import check_number
 from diffspace.oracles import GaussianMixture
 from diffspace.process import Formula, Process
 from diffspace.studies import processes
@@ -19,6 +20,7 @@ MODES, POINTS = 24, 500
 """The most that the page takes."""
 
 _FARTHEST = 100.0
+_FINE, _LOWEST = 240, 1e-4  # steps of the exact flow, and its last level before 0
 
 
 @dataclass(frozen=True)
@@ -119,8 +121,22 @@ class Choice:
         return f"{name} = processes()[{self.name!r}][0]\n{end} = {name}.sigma_inv({sigma_max!r})"
 
 
-def check_count(name: str, value: int, least: int, most: int) -> None:
-    check_integer(name, value, least, most)
+@functools.lru_cache(8)
+def exact_flow(data: Data, sigma_max: float, first: int, count: int, path: bool) -> ds.Reference:
+    """The exact solutions from the latents of `count` seeds, down to σ = 0."""
+    sampler = ds.Sampler(ds.EDMSteps(_FINE, _LOWEST, sigma_max), ds.AdamsBashforth(4, "x0", "log_sigma"))
+    seeds = range(first, first + count)
+    return ds.reference(data.mixture, seeds=seeds, sampler=sampler, execution=ds.Execution(trajectory=path))
+
+
+def exact_flow_python(sigma_max: float, seeds: str, name: str = "truth", path: bool = False) -> str:
+    """The lines that make it."""
+    execution = ", execution=ds.Execution(trajectory=True)" if path else ""
+    steps = f"ds.EDMSteps({_FINE}, {_LOWEST!r}, {sigma_max!r})"
+    return (
+        f'exact = ds.Sampler({steps}, ds.AdamsBashforth(4, "x0", "log_sigma"))\n'
+        f"{name} = ds.reference(data, seeds={seeds}, sampler=exact{execution})"
+    )
 
 
 def rises(process: Process, t_max: float) -> bool:

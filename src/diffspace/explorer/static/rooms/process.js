@@ -99,7 +99,7 @@ const places = (reach, count) => Float64Array.from({ length: count }, (_, i) => 
 
 async function drawLines(flow, n, k, common) {
   const { ink, palette, density } = theme();
-  const [times, count] = n.density.shape;
+  const count = n.density.shape[1];
   const xs = Array.from({ length: n.x.shape[1] }, (_, line) => column(n.x, line));
   const traces = [
     { type: "heatmap", x: n.t, y: places(n.reach, count), z: rows(n.shades), zmin: 0, zmax: 255, colorscale: density, showscale: false, zsmooth: "fast", hoverinfo: "skip" },
@@ -124,6 +124,7 @@ async function drawSlice(slice, n, k, common) {
   ];
   const layout = { xaxis: axis("x"), yaxis: axis("p<sub>t</sub>(x)", { range: [-0.1 * top, 1.1 * top] }), uirevision: `${n.reach}` };
   const text = `At t = ${fixed(n.t[k])} the data are blurred by σ = ${fixed(n.sigma[k])} and scaled by s = ${fixed(n.s[k])}; dots are the lines.`;
+  slice.heading.textContent = slice.title;
   await slice.draw({ traces, layout, summary: text, columns: { x, p }, ...common });
 }
 
