@@ -9,14 +9,17 @@ import http.client
 import json
 import math
 import os
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
+from diffspace.explorer import guard
 from diffspace.explorer.encoding import decode, encode
 from diffspace.explorer.guard import LARGEST
 from diffspace.explorer.jobs import BusyError, Jobs, SupersededError
@@ -129,6 +132,16 @@ def test_a_body_that_is_too_large_is_refused(server):
             status = 413
     assert status == 413
     assert server.send("/api/about").status == 200
+
+
+def test_a_body_that_does_not_arrive_is_given_up(server, monkeypatch):
+    monkeypatch.setattr(guard, "SLOWEST", 0.5)
+    head = "POST /api/picture/process HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(head.encode() + b'content-length: 9\r\n\r\n{"a"')
+        answer = b"".join(iter(partial(connection.recv, 2**16), b""))  # the server closes the connection too
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"did not arrive within 0.5 s" in answer
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from diffspace import __version__
 from diffspace.checks import first_line, is_out_of_memory, nearest
 from diffspace.config import build
 from diffspace.explorer.encoding import decode, encode
-from diffspace.explorer.guard import Guard, TooLargeError
+from diffspace.explorer.guard import BodyError, Guard
 from diffspace.explorer.jobs import BusyError, Job, Jobs, SupersededError
 from diffspace.explorer.model_room import ModelRoom
 from diffspace.explorer.model_settings import METHODS, Between, Draw, One, Paint
@@ -180,8 +180,8 @@ def _reason(error: Exception) -> tuple[int, dict[str, str]]:
         return 400, {"error": "the request ended before its body"}
     if isinstance(error, SupersededError):
         return 409, {"superseded": "something newer was asked for"}
-    if isinstance(error, TooLargeError):
-        return 413, {"error": str(error)}
+    if isinstance(error, BodyError):
+        return error.status, {"error": str(error)}
     if isinstance(error, BusyError | TimeoutError):
         return 503, {"error": str(error)}
     if is_out_of_memory(error):

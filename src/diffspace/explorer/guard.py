@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import re
@@ -11,8 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-LARGEST = 2**17
-"""The bytes of a request."""
+LARGEST, SLOWEST = 2**17, 20.0
+"""The bytes of a request, and the seconds in which its body has to arrive."""
 
 COOKIE = "diffspace-token"
 _LOCAL = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.ASCII)
@@ -29,11 +30,16 @@ _HEADERS = {
 }
 
 
-class TooLargeError(Exception):
-    """The body of a request is larger than `LARGEST`."""
+class BodyError(Exception):
+    """The body of a request is beyond a limit; `status` is that of the answer."""
 
-    def __init__(self) -> None:
-        super().__init__(f"the request is larger than {LARGEST:,} bytes")
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+def _too_large() -> BodyError:
+    return BodyError(413, f"the request is larger than {LARGEST:,} bytes")
 
 
 class Guard:
@@ -60,15 +66,23 @@ class Guard:
             await self._answer(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the application answer, with the headers of every answer; TooLargeError for a body beyond the limit."""
-        received = 0
+        """Let the application answer, with the headers of every answer; BodyError for a body beyond a limit."""
+        received, until = 0, asyncio.get_running_loop().time() + SLOWEST
+        complete = False
 
         async def bounded() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, complete
+            if complete:
+                return await receive()  # which waits until the client goes
+            try:
+                async with asyncio.timeout_at(until):
+                    message = await receive()
+            except TimeoutError:
+                raise BodyError(408, f"the request did not arrive within {SLOWEST:g} s") from None
             received += len(message.get("body", b""))
+            complete = not message.get("more_body", False)
             if received > LARGEST:
-                raise TooLargeError
+                raise _too_large()
             return message
 
         async def protected(message: Message) -> None:
@@ -95,7 +109,7 @@ class Guard:
         if not length.isdecimal() or len(length) > 12:
             return 400, "content-length: expected a number"
         if int(length) > LARGEST:
-            return 413, str(TooLargeError())
+            return _too_large().status, str(_too_large())
         if scope["method"] == "POST" and headers.get("content-type", "").partition(";")[0] != "application/json":
             return 415, "content-type: expected application/json"
         return 0, ""
