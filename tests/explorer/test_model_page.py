@@ -68,14 +68,15 @@ def test_without_a_model_the_room_has_the_digits_and_says_how_to_get_one(page):
 def test_each_control_changes_the_samples(models):
     models.open("#model?m.count=4&m.num_steps=6")
     seen = {models.number(TILES)}
-    for key, value in (("seed", "9"), ("guidance", "4"), ("num_steps", "8"), ("rho", "3"), ("churn", "20")):
-        models.type(f"m.{key}", value).drawn()
+    changes = {"seed": 9, "guidance": 4, "low": 0.5, "high": 1, "num_steps": 8, "rho": 3, "churn": 20}
+    for key, value in changes.items():
+        models.type(f"m.{key}", str(value)).drawn()
         seen.add(models.number(TILES))
     models.control("m.label").locator("select").select_option(label="b, c")
     seen.add(models.drawn().number(TILES))
     models.control("m.method").locator("select").select_option("fitted six")
     seen.add(models.drawn().number(TILES))
-    assert len(seen) == 8
+    assert len(seen) == 10
     assert models.number("n.labels") == [1, 1, 1, 1]
     assert models.page.locator('.control[data-key="m.num_steps"]').is_hidden()  # the found sampler has its own
     models.page.get_by_role("button", name="Other seeds").click()

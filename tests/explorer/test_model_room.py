@@ -65,6 +65,7 @@ def test_without_a_model_samples_are_digits_of_the_data(exact):
     [
         {},
         {"guidance": 3.0, "label": "1", "seed": 7},
+        {"guidance": 3.0, "low": 0.2, "high": 5.0},
         {"label": "none", "method": "dpmpp2m", "num_steps": 9, "rho": 3.0},
         {"method": "euler", "churn": 12.0, "label": "2"},
         {"method": "fitted six", "guidance": 0.5},
@@ -89,6 +90,12 @@ def test_each_setting_changes_the_samples(room):
         assert not torch.equal(first, room.samples(replace(plain, **{name: value}), JOB)["tiles"]), name
     later = room.samples(replace(plain, seed=1, label="2"), JOB)["tiles"]
     assert torch.equal(later[:3], room.samples(replace(plain, label="2"), JOB)["tiles"][1:])
+    guided = replace(plain, guidance=4.0)
+    everywhere = room.samples(guided, JOB)["tiles"]
+    assert not torch.equal(everywhere, room.samples(replace(guided, low=1.0), JOB)["tiles"])
+    assert not torch.equal(everywhere, room.samples(replace(guided, high=1.0), JOB)["tiles"])
+    assert torch.equal(everywhere, room.samples(replace(guided, low=0.0011, high=90.0), JOB)["tiles"])
+    assert torch.equal(first, room.samples(replace(guided, low=90.0), JOB)["tiles"])  # above all steps
     unguided = room.samples(replace(plain, label="none"), JOB)["tiles"]
     assert torch.equal(unguided, room.samples(replace(plain, guidance=0.0), JOB)["tiles"])
 
@@ -230,6 +237,8 @@ def test_samples_of_every_shape_are_shown(shape, kind, shown):
     ("settings", "options", "message"),
     [
         (Draw, {"guidance": 21}, "guidance: expected a number in [-5, 20], got 21"),
+        (Draw, {"low": 0}, "low: expected a number in [0.001, 1000], got 0"),
+        (Draw, {"low": 2.0, "high": 1.0}, "high: expected more than 2, where the guidance begins, got 1"),
         (Draw, {"num_steps": 201}, "num_steps: expected an integer from 1 to 200"),
         (Draw, {"num_steps": 10**9}, "num_steps: expected an integer from 1 to 200"),
         (Draw, {"seed": -1}, "seed: expected an integer from 0 to"),

@@ -110,7 +110,7 @@ class ModelRoom:
         offered = models[settings.model or next(iter(models))]
         check_model(offered, settings)
         labels = offered.labels(settings.label, settings.count)
-        denoiser = offered.guided(settings.guidance, labels)
+        denoiser = offered.guided(settings.weight, labels)
         batch = max(1, _AT_ONCE // math.prod(offered.shape))
         return _Made(offered, labels, settings.sampler(offered), denoiser, batch)
 
@@ -209,7 +209,7 @@ class ModelRoom:
     def _reference(self, settings: Draw, made: _Made, rows: Sequence[int], watched: Watched) -> ds.Reference:
         """The solution to many digits from the latents of some seeds; kept, since it takes longest."""
         seeds, labels = [settings.seed + k for k in rows], made.own(rows)
-        guidance = None if made.denoiser is made.offered.denoiser else settings.guidance
+        guidance = None if made.denoiser is made.offered.denoiser else settings.weight
         key = (settings.model, tuple(seeds), tuple(labels or ()), guidance)
         found = self._references.get(key)
         if found is None:

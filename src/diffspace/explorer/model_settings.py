@@ -14,6 +14,7 @@ from diffspace._shapes import Bool, Tensor
 from diffspace.checks import LAST_SEED, check_integer, check_number, check_seed, nearest
 from diffspace.config import from_text
 from diffspace.explorer.models import IN_TURN, Offered
+from diffspace.guidance import GuidanceWeight, Interval
 from diffspace.sampling import Churn, EDMSteps, Sampler
 
 SOLVERS: Mapping[str, str] = MappingProxyType(
@@ -40,17 +41,23 @@ CELLS = 32
 
 FITTED = "fitted "
 
+LEAST, MOST = 0.001, 1000.0
+"""The ends of the interval of σ in which samples are guided; from one to the other, they are guided everywhere."""
+
 
 @dataclass(frozen=True)
 class Draw:
     """Samples of a model: of `count` seeds from `seed` on, of a class or each in turn, by a sampler.
 
-    `method` is a solver, or "fitted NAME" for a sampler of the model's folder, which brings its own steps.
+    They are guided where low < σ ≤ high. `method` is a solver, or "fitted NAME" for a sampler of the model's folder,
+    which brings its own steps.
     """
 
     model: str = ""
     label: str = IN_TURN
     guidance: float = 1.0
+    low: float = LEAST
+    high: float = MOST
     method: str = "heun"
     num_steps: int = 18
     rho: float = 7.0
@@ -60,6 +67,10 @@ class Draw:
 
     def __post_init__(self) -> None:
         check_number("guidance", self.guidance, "[-5, 20]")
+        check_number("low", self.low, f"[{LEAST:g}, {MOST:g}]")
+        check_number("high", self.high, f"[{LEAST:g}, {MOST:g}]")
+        if self.low >= self.high:
+            raise ValueError(f"high: expected more than {self.low:g}, where the guidance begins, got {self.high:g}")
         if self.method not in SOLVERS and not self.method.startswith(FITTED):
             raise ValueError(f"method: {self.method[:40]!r} is unknown; {nearest(self.method[:40], SOLVERS)}")
         check_integer("num_steps", self.num_steps, 1, 200)
@@ -71,6 +82,16 @@ class Draw:
     @property
     def seeds(self) -> range:
         return range(self.seed, self.seed + self.count)
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether samples are guided at every σ."""
+        return (self.low, self.high) == (LEAST, MOST)
+
+    @property
+    def weight(self) -> GuidanceWeight:
+        """That of the guidance, as a function of σ where it is limited."""
+        return self.guidance if self.everywhere else Interval(self.guidance, self.low, self.high)
 
     def sampler(self, offered: Offered) -> Sampler:
         """How to sample; ValueError for a fitted sampler that the model does not have."""
@@ -174,10 +195,12 @@ def python_start(offered: Offered, settings: Draw, labels: Sequence[int] | None)
     else:
         lines += ["from diffspace.data import load_data, named_oracle", "", 'model = named_oracle("digits")']
         lines.append('decode = load_data("digits").transform.inverse')
-    if offered.guided(settings.guidance, labels) is offered.denoiser:
+    if offered.guided(settings.weight, labels) is offered.denoiser:
         lines.append("denoiser = model")
     else:
-        lines.append(f"denoiser = ds.guidance.ClassifierFree(model, {settings.guidance!r})")
+        weight = settings.weight
+        prefix = "" if isinstance(weight, float | int) else "ds.guidance."
+        lines.append(f"denoiser = ds.guidance.ClassifierFree(model, {prefix}{weight!r})")
     if settings.method.startswith(FITTED):
         name = settings.method.removeprefix(FITTED)
         lines.append(f"sampler = ds.load_samplers({offered.source!r})[{name!r}]")
@@ -206,7 +229,8 @@ def command(offered: Offered, settings: Draw, labels: Sequence[int] | None) -> s
         numbers = [f"#{k}" for k in (labels[: len(offered.classes)] if settings.label == IN_TURN else labels[:1])]
         words += ["--class", ",".join(numbers)]
         if settings.guidance != 1 and offered.has_null:
-            words += ["--guidance", f"{settings.guidance!r}"]
+            within = "" if settings.everywhere else f":{settings.low!r},{settings.high!r}"
+            words += ["--guidance", f"{settings.guidance!r}{within}"]
     elif offered.classes:
         words += ["--guidance", "0"]  # of which the class has no effect
     if settings.method.startswith(FITTED):

@@ -16,7 +16,7 @@ from diffspace._shapes import Float, Shaped, Tensor
 from diffspace.checks import nearest
 from diffspace.data import DataSet, load_data, named_oracle
 from diffspace.figures.samples import as_slices, is_image, to_pixels
-from diffspace.guidance import ClassifierFree
+from diffspace.guidance import ClassifierFree, GuidanceWeight
 from diffspace.model import Model
 from diffspace.networks.embedding import ConditionedNetwork
 from diffspace.protocols import Denoiser
@@ -111,7 +111,7 @@ class Offered:
             raise ValueError(f"label: expected one of {', '.join(known)}, got {chosen[:40]!r}")
         return [int(chosen)] * count
 
-    def guided(self, weight: float, labels: Sequence[int] | None) -> Denoiser:
+    def guided(self, weight: GuidanceWeight, labels: Sequence[int] | None) -> Denoiser:
         """The denoiser with guidance, where it has an effect."""
         if weight == 1 or labels is None or not self.has_null:
             return self.denoiser

@@ -9,18 +9,19 @@ import * as state from "../state.js";
 import { Tiles } from "../tiles.js";
 
 state.declare({
-  "m.model": "", "m.label": "in turn", "m.guidance": 1, "m.method": "heun", "m.num_steps": 18, "m.rho": 7, "m.churn": 0, "m.seed": 0, "m.count": 16, "m.chosen": 0,
+  "m.model": "", "m.label": "in turn", "m.guidance": 1, "m.low": 0.001, "m.high": 1000, "m.method": "heun", "m.num_steps": 18, "m.rho": 7, "m.churn": 0, "m.seed": 0, "m.count": 16, "m.chosen": 0,
   "m.view": "way", "m.begin": 0, "m.end": 1, "m.mask": "", "m.image": "sample", "m.number": 0, "m.resamplings": 4,
 });
 
 const VIEWS = [["way", "How it comes about"], ["solvers", "Solvers"], ["between", "Between two seeds"], ["paint", "Paint anew"]];
-const GRID = /^(room|m\.(model|label|guidance|method|num_steps|rho|churn|seed|count))$/;
+const GRID = /^(room|m\.(model|label|guidance|low|high|method|num_steps|rho|churn|seed|count))$/;
 const OWN = { way: /^m\.chosen$/, solvers: /^m\.chosen$/, between: /^m\.(chosen|begin|end)$/, paint: /^m\.(chosen|mask|image|number|resamplings)$/ };
 
 let models = [], methods = []; // what the server says of each, and the solvers: [word, label, whether it can churn]
 
 const current = () => models.find(({ name }) => name === state.get("m.model")) ?? models[0];
 const is = (test) => () => test(current());
+const guided = () => current().guidance && state.get("m.label") !== "none";
 const fitted = () => state.get("m.method").startsWith("fitted ");
 const churns = () => methods.some(([word, , can]) => word === state.get("m.method") && can);
 const views = () => VIEWS.filter(([name]) => name !== "paint" || current().paintable).map(([name]) => name);
@@ -30,10 +31,10 @@ const chosen = () => Math.min(state.get("m.chosen"), state.get("m.count") - 1);
 
 /** The settings that all pictures share; what the model cannot do, or what is hidden, is left at its default. */
 function drawing() {
-  const { classes, guidance } = current();
-  const { model, label, method, num_steps, rho, churn, seed, count, ...rest } = state.part("m.");
-  const weight = guidance && label !== "none" ? rest.guidance : 1;
-  return { model, label: classes.length ? label : "in turn", guidance: weight, method, num_steps, rho, churn: churns() ? churn : 0, seed, count };
+  const { model, label, guidance, low, high, method, num_steps, rho, churn, seed, count } = state.part("m.");
+  const weight = guided() ? guidance : 1;
+  const guide = weight === 1 ? { guidance: 1 } : { guidance: weight, low, high };
+  return { model, label: current().classes.length ? label : "in turn", ...guide, method, num_steps, rho, churn: churns() ? churn : 0, seed, count };
 }
 
 const className = (label) => current().classes.find(([key]) => Number(key) === label)?.[1] ?? `#${label}`;
@@ -109,7 +110,14 @@ export function modelRoom(about) {
   return room;
 }
 
-const summary = (n) => `${n.num_steps} steps from σ = ${fixed(n.sigmas[0])} to ${fixed(n.sigmas[n.num_steps - 1])} and 0: ${n.nfe} evaluations of the denoiser${state.get("m.guidance") === 1 ? "" : ", each with guidance of two"}. Selected: ${named(n, chosen())}.`;
+/** What guidance adds to the evaluations, for the summary. */
+function guidance() {
+  const { guidance: weight = 1, low, high } = drawing();
+  if (weight === 1) return "";
+  return low === 0.001 && high === 1000 ? ", each with guidance of two" : `, with guidance of two where ${fixed(low)} < σ ≤ ${fixed(high)}`;
+}
+
+const summary = (n) => `${n.num_steps} steps from σ = ${fixed(n.sigmas[0])} to ${fixed(n.sigmas[n.num_steps - 1])} and 0: ${n.nfe} evaluations of the denoiser${guidance()}. Selected: ${named(n, chosen())}.`;
 
 async function drawGrid(grid, n) {
   const tiles = n.seeds.map((seed, k) => tileOf(n.tiles, k, n.kind, { name: named(n, k), label: n.labels ? className(n.labels[k]) : null }));
@@ -149,6 +157,8 @@ async function drawScatter(scatter, n) {
 
 const number = (key, label, max, options = {}) => slider(key, label, { min: 0, max, integer: true, most: 2 ** 32 - 1, ...options });
 
+const edge = (key, label, options = {}) => slider(key, label, { min: 0.001, max: 1000, log: true, ...options });
+
 function controls() {
   const model = select("m.model", "model", []);
   model.querySelector("select").addEventListener("change", () => {
@@ -160,7 +170,8 @@ function controls() {
     group("Model", model, h("p", { class: "help", id: "m-about" })),
     group("Samples",
       only(is(({ classes }) => classes.length > 0), select("m.label", "class", [["in turn", "each in turn"]])),
-      only(is(({ guidance }) => guidance && state.get("m.label") !== "none"), slider("m.guidance", "guidance weight <i>w</i>", { min: -1, max: 8, least: -5, most: 20, help: "1: none; 0: as without a class; more: further from it" })),
+      only(guided, slider("m.guidance", "guidance weight <i>w</i>", { min: -1, max: 8, least: -5, most: 20, help: "1: none; 0: as without a class; more: further from it" })),
+      only(() => guided() && state.get("m.guidance") !== 1, h("div", {}, edge("m.low", "guided where σ is above"), edge("m.high", "and at most", { help: "0.001 and 1000: everywhere" }))),
       number("m.seed", "first seed", 100), h("div", { class: "row" }, other),
       slider("m.count", "samples", { min: 1, max: 36, integer: true, most: 1000 }),
       number("m.chosen", "selected sample, by number", 35, { most: 999, last: () => state.get("m.count") - 1 })),
