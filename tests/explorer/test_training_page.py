@@ -164,6 +164,21 @@ def test_runs_are_kept_for_comparison_and_cleared(page):
     assert page.get("t.runs") == ""
 
 
+def test_the_stages_of_a_run_can_be_gone_through_again(page):
+    page.open(QUICK)
+    seen = train(page)
+    caption = "document.querySelector('[data-picture=samples] figcaption').innerText"
+    for k in (0, 4, len(seen) - 1):
+        page.type("t.stage", str(k))
+        page.until(f"{caption}.startsWith('After {seen[k]['images']} images')")
+        loss = page.page.locator(".readouts dd").nth(4).inner_text()
+        assert float(loss) == pytest.approx(seen[k]["loss"], rel=1e-3)
+    page.type("t.stage", "2")
+    page.set(t__seed=1)
+    later = train(page)  # is followed to its end
+    page.until(f"{caption}.startsWith('After {later[-1]['images']} images')")
+
+
 def test_runs_are_of_the_data_that_they_have_seen(page):
     page.open(QUICK)
     train(page)

@@ -1,18 +1,18 @@
 // Room 3: c_skip, c_out, c_in and c_noise over σ, the loss by σ, and small networks that learn with them.
 
 import { picture } from "../api.js";
-import { button, check, group, h, only, select, slider } from "../controls.js";
+import { button, check, group, h, only, refresh, select, slider } from "../controls.js";
 import { dataControls, dataSettings } from "../data.js";
 import { Picture } from "../picture.js";
 import { Room, fixed, readouts } from "../room.js";
 import * as state from "../state.js";
 import { Handles } from "./training_handles.js";
-import { drawCoefficients, drawDenoiser, drawLearning, drawLoss, drawSamples, drawTargets } from "./training_pictures.js";
+import { drawCoefficients, drawDenoiser, drawLearning, drawLoss, drawSamples, drawTargets, shown } from "./training_pictures.js";
 import { Runs } from "./training_runs.js";
 
 state.declare({
   "t.prediction": "EDM", "t.weighting": "own", "t.draws": "EDM", "t.P_mean": -1.2, "t.P_std": 1.2, "t.own_sigma": false, "t.sigma_data": 0.5,
-  "t.steps": 400, "t.width": "64", "t.seed": 0, "t.sigma": 0.3, "t.measure": "excess", "t.runs": "",
+  "t.steps": 400, "t.width": "64", "t.seed": 0, "t.sigma": 0.3, "t.stage": 11, "t.measure": "excess", "t.runs": "",
 });
 
 const PREDICTIONS = [["EDM", "EDM: a mixture by σ"], ["VP", "VP: predicts ε"], ["VE", "VE: predicts −ε, c_in = 1"], ["iDDPM", "iDDPM: predicts ε, by index"], ["ε", "ε-prediction"], ["x₀", "x₀-prediction: c_skip = 0"], ["v", "v-prediction"], ["flow", "flow: the velocity ε − x₀"]];
@@ -63,7 +63,11 @@ export function trainingRoom() {
   const runs = new Runs((step) => (step ? drawBar() : drawTraining()));
   const progress = h("progress", { max: 1, value: 0, "aria-label": "Training" });
   const said = h("span", { class: "help" });
-  const train = button("Train", () => runs.train(), { class: "primary" });
+  const follow = () => {
+    state.set({ "t.stage": 11 });
+    runs.train();
+  };
+  const train = button("Train", follow, { class: "primary" });
   const stop = button("Stop", () => runs.stop());
   const clear = button("Clear", () => runs.clear(), { "aria-label": "Clear all runs" });
   const bar = h("div", { class: "training" }, h("div", { class: "row" }, train, stop, clear, progress, said), numbers);
@@ -77,6 +81,7 @@ export function trainingRoom() {
       group("Training", slider("t.steps", "steps, of 128 samples each", { min: 100, max: 5000, log: true, integer: true }),
         select("t.width", "width of the network", [["16", "16"], ["32", "32"], ["64", "64"], ["128", "128"]]), slider("t.seed", "seed", { min: 0, max: 20, integer: true, most: 2 ** 31 })),
       group("View", slider("t.sigma", "σ of the denoiser shown", { min: 0.01, max: 100, log: true, least: 0.0001, most: 10000 }),
+        slider("t.stage", "stage of the newest run", { min: 0, max: 11, integer: true, last: () => (runs.newest?.stages.length ?? 12) - 1, help: "0: before training; the last: its end" }),
         select("t.measure", "learning curve", [["excess", "above the attainable loss"], ["loss", "the loss, beside the attainable"]])),
     ],
     pictures: Object.values(pictures),
@@ -93,12 +98,13 @@ export function trainingRoom() {
     said.classList.toggle("failed", Boolean(runs.failure));
     said.textContent = runs.failure ? runs.failure : active ? `step ${active.step} of ${active.settings.steps}` : run?.done ? `trained in ${fixed(run.seconds, 2)} s` : run ? "stopped" : "A network of this design, in some seconds.";
     const n = room.numbers;
-    if (n) show(fixed(n.sigma_data), fixed(n.deviation), fixed(n.P_mean), fixed(n.P_std), fixed(run?.stages.at(-1)?.loss, 4), fixed(n.exact.attainable_loss, 4));
+    if (n) show(fixed(n.sigma_data), fixed(n.deviation), fixed(n.P_mean), fixed(n.P_std), fixed(shown(run)?.loss, 4), fixed(n.exact.attainable_loss, 4));
   }
 
   /** Everything that changes while a network learns. */
   async function drawTraining() {
     drawBar();
+    refresh("t.stage");
     const n = room.numbers;
     if (!n || !room.area.isConnected) return;
     await Promise.all([drawLoss(pictures.loss, n, runs.newest), drawRuns()]);
@@ -126,6 +132,7 @@ export function trainingRoom() {
   room.also = (changed) => {
     if (!room.numbers) return;
     if (changed.has("t.sigma")) drawDenoiser(pictures.denoiser, room.numbers.exact, runs.newest);
+    if (changed.has("t.stage")) drawTraining();
     if (changed.has("t.measure")) drawLearning(pictures.learning, room.numbers.exact, runs);
   };
   room.ask = async (signal) => {

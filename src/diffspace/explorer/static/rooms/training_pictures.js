@@ -10,8 +10,10 @@ const DASHES = { VP: "dash", VE: "dot", iDDPM: "dashdot", EDM: "solid" };
 const log = (values) => Float64Array.from(values, Math.log);
 const finite = (values) => Array.from(values).filter(Number.isFinite);
 
+const phone = matchMedia("(max-width: 800px)");
+
 /** A log axis with powers of ten alone, of which a few are named. */
-const powers = (low, high) => ({ type: "log", range: [low, high], dtick: Math.max(1, Math.ceil((high - low) / 5)), exponentformat: "power", tickfont: { size: 11 } });
+const powers = (low, high, few = 5) => ({ type: "log", range: [low, high], dtick: Math.max(1, Math.ceil((high - low) / few)), exponentformat: "power", tickfont: { size: 11 } });
 
 /** The range of the logarithms of positive numbers, of at least a decade: those that are all 1 would show the rounding. */
 function decades(values, most = 12) {
@@ -29,7 +31,7 @@ function panels(n, parts) {
   parts.forEach(({ title, key, value = (curve) => curve[key], text = null, ...options }, k) => {
     const id = k ? k + 1 : "", left = k % 2 ? 0.56 : 0, bottom = k < 2 ? 0.57 : 0;
     layout[`xaxis${id}`] = axis(k < 2 ? "" : "σ", { type: "log", domain: [left, left + 0.44], anchor: `y${id}`, showticklabels: k > 1, exponentformat: "power", dtick: 2, tickfont: { size: 11 }, automargin: false, range: wide });
-    const scale = options.range ? options : powers(...decades(names.flatMap((name) => Array.from(value(n.curves[name])))));
+    const scale = options.range ? options : powers(...decades(names.flatMap((name) => Array.from(value(n.curves[name])))), phone.matches ? 2 : 5);
     layout[`yaxis${id}`] = axis("", { domain: [bottom, bottom + 0.36], anchor: `x${id}`, nticks: 5, automargin: false, ...scale });
     annotations.push({ text: title, x: left, y: bottom + 0.36, xref: "paper", yref: "paper", xanchor: "left", yanchor: "bottom", showarrow: false, font: { size: 12, color: ink } });
     shapes.push({ type: "line", xref: `x${id}`, yref: `y${id} domain`, x0: n.sigma_data, x1: n.sigma_data, y0: 0, y1: 1, line: { color: gray, width: 1, dash: "dot" } });
@@ -82,11 +84,14 @@ export async function drawTargets(picture, n) {
   await picture.draw({ traces, layout, summary, data: n, python: n.python, columns: columns(n, ["input", "target", "signal", "weight"]) });
 }
 
+/** The stage of a run that is shown: by its number, at most the newest. */
+export const shown = (run) => run?.stages[Math.min(state.get("t.stage"), run.stages.length - 1)];
+
 /** λ·E‖D − y‖² as Figure 5a of the paper has it, and p_train below. */
 export async function drawLoss(picture, n, run) {
   const { palette, ink, gray } = theme();
   const x = log(n.levels), fine = log(n.sigma);
-  const stage = run?.stages.at(-1);
+  const stage = shown(run);
   const now = stage && stage.error.map((value, k) => value * n.weight[k]);
   const hover = "%{y:.4g} at ln σ = %{x:.3g}<extra></extra>";
   const traces = [
@@ -95,8 +100,8 @@ export async function drawLoss(picture, n, run) {
   ];
   if (now) traces.push({ type: "scatter", mode: "lines+markers", name: `now: ${run.name}`, x, y: now, line: { color: palette[1], width: 2.2 }, marker: { size: 4 }, hovertemplate: `now ${hover}` });
   traces.push({ type: "scatter", mode: "lines", name: "p(σ)", x: fine, y: n.density, yaxis: "y2", fill: "tozeroy", line: { color: palette[2], width: 1.5 }, hovertemplate: `p ${hover}` });
-  const shown = [...finite(n.start), ...finite(n.attainable), ...finite(now ?? [])].filter((value) => value > 0);
-  const top = Math.max(...shown), low = Math.min(...finite(n.attainable));
+  const seen = [...finite(n.start), ...finite(n.attainable), ...finite(now ?? [])].filter((value) => value > 0);
+  const top = Math.max(...seen), low = Math.min(...finite(n.attainable));
   const scale = top < 3 ? { range: [0, Math.max(1.15, 1.08 * top)] } : powers(Math.log10(Math.max(low, 1e-5 * top)) - 0.15, Math.log10(top) + 0.15);
   const reach = [fine[0], fine.at(-1)];
   const layout = {
@@ -119,6 +124,8 @@ export async function drawLearning(picture, exact, runs) {
   });
   const reach = Math.max(10000, ...runs.list.map((run) => 128 * run.settings.steps));
   const wide = [Math.log10(900), Math.log10(1.15 * reach)];
+  const at = shown(runs.newest);
+  if (at?.step) traces.push({ type: "scatter", mode: "markers", showlegend: false, x: [at.images], y: [at[measure]], marker: { size: 13, color: "rgba(0,0,0,0)", line: { color: ink, width: 2 } }, hoverinfo: "skip" });
   if (!excess) traces.unshift({ type: "scatter", mode: "lines", name: "attainable", x: wide.map((v) => 10 ** v), y: [exact.attainable_loss, exact.attainable_loss], line: { color: ink, width: 1.5, dash: "dot" }, hovertemplate: "attainable %{y:.4g}<extra></extra>" });
   const measured = runs.list.flatMap((run) => run.stages.map((stage) => stage[measure]));
   const range = measured.length ? decades([...measured, ...(excess ? [] : [exact.attainable_loss])]) : excess ? [-3, 1] : [-1, 1];
@@ -128,7 +135,7 @@ export async function drawLearning(picture, exact, runs) {
     yaxis: axis(excess ? "loss above the attainable" : "loss on held-out data", powers(...range)),
     annotations: runs.list.length ? [] : [{ text: "Press Train: a curve for each run", x: 0.5, y: 0.5, xref: "paper", yref: "paper", showarrow: false, font: { size: 14 } }],
   };
-  const run = runs.newest, last = run?.stages.at(-1);
+  const run = runs.newest, last = shown(run);
   const summary = last ? `${run.name}: ${fixed(last.loss)} after ${last.images} images, ${fixed(last.excess, 2)} above the attainable ${fixed(exact.attainable_loss)}. All runs are measured with EDM's weight and noise levels for these data.` : "All runs are measured on the same held-out data, with EDM's weight and noise levels.";
   const table = Object.fromEntries(runs.list.flatMap((each, k) => [[`images_${k + 1}`, each.stages.map((stage) => stage.images)], [`loss_${k + 1}`, each.stages.map((stage) => stage.loss)], [`above_attainable_${k + 1}`, each.stages.map((stage) => stage.excess)]]));
   await picture.draw({ traces, layout, summary, data: runs.list.map((each) => each.stages), python: run?.python ?? "", columns: runs.list.length ? table : null });
@@ -139,7 +146,7 @@ const level = (exact) => exact.levels.reduce((best, value, k) => (Math.abs(Math.
 const rms = (a, b) => Math.sqrt(a.reduce((sum, value, i) => sum + (value - b[i]) ** 2, 0) / a.length);
 
 export async function drawDenoiser(picture, exact, run) {
-  const k = level(exact), stage = run?.stages.at(-1);
+  const k = level(exact), stage = shown(run);
   const x = row(exact.x, k), truth = row(exact.denoised, k), learnt = stage && row(stage.denoised, k);
   const far = learnt ? ` The learnt one is ${fixed(rms(learnt, truth), 2)} away from it on average (rms).` : "";
   const summary = `D(x; σ) at σ = ${fixed(exact.levels[k])}: the exact denoiser gives the mean of all data that x may come from.${far}`;
@@ -172,7 +179,7 @@ async function drawArrows(picture, { x, truth, learnt, run, common }) {
 
 export async function drawSamples(picture, exact, run) {
   const { palette, density } = theme();
-  const stage = run?.stages.at(-1), plane = exact.dim === 2;
+  const stage = shown(run), plane = exact.dim === 2;
   const places = Float64Array.from({ length: exact.density.shape[0] }, (_, i) => exact.reach * ((2 * i) / (exact.density.shape[0] - 1) - 1));
   const samples = stage?.samples;
   const part = (k) => (samples ? Float64Array.from({ length: samples.shape[0] }, (_, i) => samples[i * exact.dim + k]) : []);
@@ -188,7 +195,7 @@ export async function drawSamples(picture, exact, run) {
   }
   const range = [-exact.reach, exact.reach];
   const layout = plane ? { xaxis: axis("x", { range, showgrid: false, constrain: "domain" }), yaxis: axis("y", { range, showgrid: false, scaleanchor: "x" }), uirevision: `${exact.reach}` } : { showlegend: true, bargap: 0, xaxis: axis("x", { range }), yaxis: axis("density", { range: [0, 2 * exact.density.reduce((a, b) => Math.max(a, b), 0)] }), uirevision: `${exact.reach}` };
-  const summary = stage ? `${fixed(100 * stage.usual, 3)} % of the ${samples.shape[0]} samples lie where 95 % of the data do: fewer are too blurred, more too narrow.` : "After training, samples of the network stand beside the density of the data.";
+  const summary = stage ? `After ${stage.images} images ${fixed(100 * stage.usual, 3)} % of the ${samples.shape[0]} samples lie where 95 % of the data do: fewer are too blurred, more too narrow.` : "After training, samples of the network stand beside the density of the data.";
   const table = samples ? (plane ? { x: part(0), y: part(1) } : { x: part(0) }) : null;
   await picture.draw({ traces, layout, summary, data: { exact, samples }, python: run?.python ?? "", columns: table });
 }
