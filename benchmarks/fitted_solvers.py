@@ -163,21 +163,27 @@ def modes(denoiser: Denoiser, x: torch.Tensor) -> torch.Tensor | None:
     return joint.argmax(1)
 
 
+def solve(denoiser: Problem, seeds: range, sampler: Sampler, execution: Execution | None = None) -> Reference:
+    """The end points of a problem or a model, whose samples then have a class at random."""
+    cond = choose_cond(denoiser, None, None, seeds) if isinstance(denoiser, Model) else None
+    shape = denoiser.sample_shape
+    return reference(denoiser, seeds=seeds, shape=shape, cond=cond, sampler=sampler, execution=execution)
+
+
 def cells(name: str, done: set[tuple[str, int, int]], options: argparse.Namespace) -> Iterator[dict[str, object]]:
     """One record for each set of seeds and budget that is missing from those that are `done`."""
     missing = [(k, n) for k in range(options.sets) for n in options.budgets if (name, k, n) not in done]
     if not missing:
         return
     denoiser = PROBLEMS[name]()
-    shape = denoiser.sample_shape
-    count = options.calibration or calibration_seeds(math.prod(shape))
-    judges = judging_seeds(math.prod(shape), count)
+    elements = math.prod(denoiser.sample_shape)
+    count = options.calibration or calibration_seeds(elements)
+    judges = judging_seeds(elements, count)
     budgets = sorted({n for _, n in missing})
 
     def ends_of(first: int, number: int, sampler: Sampler, trajectory: int = 0) -> Reference:
-        seeds, execution = range(first, first + number), Execution(batch_size=options.batch, trajectory=trajectory)
-        cond = choose_cond(denoiser, None, None, seeds) if isinstance(denoiser, Model) else None
-        return reference(denoiser, seeds=seeds, shape=shape, cond=cond, sampler=sampler, execution=execution)
+        execution = Execution(batch_size=options.batch, trajectory=trajectory)
+        return solve(denoiser, range(first, first + number), sampler, execution)
 
     new = ends_of(_UNSEEN, options.unseen, _FINE)
     candidates = default_samplers(*moments(new))
