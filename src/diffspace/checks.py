@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterable, Sequence
 from numbers import Real
 from typing import Any, get_args
 
+_UNPRINTABLE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
 # what people call these keys elsewhere, in one spelling
 _ALSO_CALLED = {
     "lr": "learning_rate",
@@ -168,3 +170,8 @@ def require_package(name: str, purpose: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError:
         raise ValueError(f"{purpose} requires the package {name}, which is not installed: pip install {name}") from None
+
+
+def printable(text: str) -> str:
+    """Text without what a terminal obeys (control characters, changes of direction) or cannot encode: escaped."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from diffspace import __version__
-from diffspace.checks import first_line, is_out_of_memory
+from diffspace.checks import first_line, is_out_of_memory, printable
 
 # name: the function or Typer in diffspace.cli, and the line in `diffspace --help`
 _COMMANDS = {
@@ -37,7 +36,6 @@ _COMMANDS = {
     "data": ("data:data_app", "Prepare data sets of images, and check them."),
 }
 
-_UNPRINTABLE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _LONGEST = 2000  # characters of a message, which may show a value of any size
 
 # typer carries its own copy of click since 0.26, and used the real one before
@@ -172,11 +170,6 @@ def _show(usual: Callable[..., None], message: Warning, category: type[Warning],
     from diffspace.cli.console import warn
 
     return warn(str(message))
-
-
-def printable(text: str) -> str:
-    """Text without what a terminal obeys (control characters, changes of direction) or cannot encode: escaped."""
-    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def _complain(message: str, code: int) -> int:

@@ -24,7 +24,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from diffspace.cli.app import printable
+from diffspace.checks import printable
 
 
 class _Console(Console):
