@@ -68,7 +68,7 @@ export const TOURS = [
         question: "Type σ(t) = t and s(t) = 1. What are f and g?",
         start: { room: "process", "process.name": "formula", "process.sigma": "t^2", "process.s": "1/(1+t)", "process.t_max": 2 },
         done: (get, n) => n?.s && n.s.every((value) => Math.abs(value - 1) < 1e-9) && n.sigma.every((value, i) => Math.abs(value - n.t[i]) < 1e-9),
-        answer: () => "f = 0 and g = √(2t): nothing is scaled, and noise comes in at the rate of t. That is EDM’s choice.",
+        answer: () => "f = 0 and g = √(2t): nothing is scaled, and the variance of the noise grows at the rate 2t. That is EDM’s choice.",
         move: { "process.sigma": "t", "process.s": "1" },
       },
     ],
