@@ -170,7 +170,7 @@ def test_masks_and_values_of_a_batch_and_of_images():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Replacement(PRIOR, MASK.double(), VALUES), "mask: expected bool, .* got torch.float64"),
+        (lambda: Replacement(PRIOR, MASK.double(), VALUES), "mask: expected a tensor of bool, .* got torch.float64"),
         (
             lambda: Replacement(PRIOR, MASK, VALUES[:1].expand(3))(COVARIANCE, torch.tensor(1.0)),
             r"mask, known: shapes \(2,\), \(3,\)",
@@ -189,3 +189,38 @@ def test_masks_and_values_of_a_batch_and_of_images():
 def test_bad_input_is_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("solver", [ds.DPMSolverPPSDE(), ds.EulerAncestral()])
+def test_what_a_stochastic_solver_draws_is_new_in_each_run(solver):
+    """For one Gaussian the law of a sample does not depend on how often pieces are run."""
+    wide = Gaussian(torch.zeros(200, dtype=torch.float64), STD**2 * torch.eye(200, dtype=torch.float64))
+    sampler = Sampler(EDMSteps(60), solver)
+    once, often = (repaint(wide, seeds=range(6), sampler=sampler, resamplings=r) for r in (1, 6))
+    assert torch.equal(once.x, sample(wide, seeds=range(6), sampler=sampler).x)
+    assert float(often.x.std()) == pytest.approx(float(once.x.std()), rel=0.04)
+    assert often.seeds == once.seeds == tuple(range(6))
+    drawn = []
+
+    def noise(k, like):
+        drawn.append(k)
+        return step_noise(range(6), k, like.shape[1:])
+
+    repaint(
+        wide,
+        latents=ds.initial_latents(range(6), (200,)),
+        noise=noise,
+        sampler=Sampler(EDMSteps(6), solver),
+        resamplings=3,
+    )
+    assert drawn == list(range(len(drawn)))
+    assert len(drawn) > 6 * 2
+
+
+def test_resampling_once_is_sampling_with_an_analytical_step_too():
+    two = GaussianMixture(torch.tensor([[-1.0], [1.0]]).double(), torch.tensor([0.1, 0.1]).double())
+    sampler = Sampler(EDMSteps(18), ds.AnalyticalFirstStep(Heun()))
+    plain = sample(two, seeds=range(5), sampler=sampler)
+    found = repaint(two, seeds=range(5), sampler=sampler, resamplings=1)
+    assert torch.equal(found.x, plain.x)
+    assert found.nfe == plain.nfe

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,12 +12,23 @@ import torch
 
 from diffspace._shapes import Batch, Sigma, Tensor
 from diffspace.checks import check_integer
-from diffspace.guidance.wrapper import Wrapper
+from diffspace.guidance.wrapper import Wrapper, check_mask
 from diffspace.protocols import Cond, Denoiser, sigma_range
-from diffspace.sampling import Execution, GivenSteps, GivenTimes, Sampler, Samples, sample, sample_from, step_noise
+from diffspace.sampling import (
+    AnalyticalFirstStep,
+    Execution,
+    GivenSteps,
+    GivenTimes,
+    Sampler,
+    Samples,
+    sample,
+    sample_from,
+    step_noise,
+)
 from diffspace.sampling.driver import round_sigmas
 from diffspace.sampling.start import Noise
 from diffspace.sampling.steps import steps_for
+from diffspace.sampling.streams import substreams
 
 
 class Replacement(Wrapper):
@@ -29,8 +41,7 @@ class Replacement(Wrapper):
 
     def __init__(self, denoiser: Denoiser, mask: Tensor, known: Tensor) -> None:
         super().__init__(denoiser)
-        if mask.dtype != torch.bool:
-            raise ValueError(f"mask: expected bool, True where the values are known, got {mask.dtype}")
+        check_mask(mask)
         self.mask, self.known = mask, known
 
     def forward(self, x: Batch, sigma: Sigma, cond: Cond | None = None) -> Batch:
@@ -61,14 +72,16 @@ def repaint(
     The N steps are divided into pieces of `jump` steps. Each piece, from σ to σ', is run `resamplings` times; between
     the runs x is noised again, x ← x + √(σ² − σ'²)·ε, which is the forward process in unscaled x. With a `Replacement`
     as denoiser, the known part then has other noise in each run. `resamplings=1` is `sample`. Multistep solvers start
-    anew in each piece. The result's `sigmas` and `num_steps` are those of a single pass; `nfe` counts all evaluations.
+    anew in each piece, and what a stochastic solver draws is new in each run. The result's `sigmas` and `num_steps` are
+    those of a single pass; `nfe` counts all evaluations.
 
     Args:
         denoiser, seeds, shape, latents, cond: as in `sample`.
         sampler: how to sample, without churn.
         resamplings: runs of each piece.
         jump: steps of a piece.
-        noise: noise(k, like) returns the noise of jump k. Default: `step_noise` of each sample's seed.
+        noise: noise(k, like) returns the k-th noise that is drawn, by a jump or a stochastic solver. Default: that of
+            each sample's seed.
         execution: as in `sample`, without `trajectory`.
     """
     check_integer("resamplings", resamplings, 1)
@@ -83,26 +96,37 @@ def repaint(
     steps = steps_for(denoiser, sampler.steps)
     levels: list[float] = round_sigmas(denoiser, steps.sigmas(sigma_range(denoiser))).tolist()
     piece: Samples | None = None
-    jumps, nfe = 0, 0
+    jumps, nfe, draws = 0, 0, itertools.count()
+
+    def drawn(_: int, like: Tensor) -> Tensor:
+        return noise(next(draws), like) if noise is not None else step_noise(seeds or (), next(draws), like.shape[1:])
+
     for first in range(0, len(levels) - 1, jump):
         high, low = levels[first], levels[min(first + jump, len(levels) - 1)]
         part = replace(sampler, steps=GivenSteps(tuple(levels[first : first + jump + 1])))
-        common: dict[str, Any] = {"seeds": seeds, "sampler": part, "cond": cond, "execution": execution}
+        common: dict[str, Any] = {"sampler": part, "cond": cond, "execution": execution}
+        if part.adds_noise and noise is not None:
+            common["noise"] = drawn
         for again in range(resamplings):
             if piece is None:
-                piece = sample(denoiser, shape=shape, latents=latents, **common)
+                piece = sample(denoiser, seeds=seeds, shape=shape, latents=latents, **common)
+                if isinstance(sampler.solver, AnalyticalFirstStep):  # whose first step was this
+                    sampler = replace(sampler, solver=sampler.solver.solver)
+                    common["sampler"] = part = replace(part, solver=sampler.solver)
             else:
-                x = piece.x
+                x, streams = piece.x, seeds
                 if again:
-                    draw = step_noise(seeds or (), jumps, x.shape[1:]) if noise is None else noise(jumps, x)
+                    draw = drawn(0, x)
                     if draw.shape != x.shape:
                         raise ValueError(f"noise: shape {tuple(draw.shape)} for a state of shape {tuple(x.shape)}")
                     x = x + math.sqrt(high**2 - low**2) * draw.to(x)
                     jumps += 1
-                piece = sample_from(denoiser, x, high, **common)
+                    # the Brownian path of a seed has been walked here already
+                    streams = None if seeds is None else substreams(seeds, -jumps)
+                piece = sample_from(denoiser, x, high, seeds=streams, **common)
             nfe += piece.nfe
     if piece is None:
         raise ValueError(f"sampler: expected at least one step, got {sampler.steps}")
-    return replace(
-        piece, sigmas=torch.tensor(levels, dtype=torch.float64, device="cpu"), num_steps=len(levels) - 1, nfe=nfe
-    )
+    sigmas = torch.tensor(levels, dtype=torch.float64, device="cpu")
+    own = None if seeds is None else tuple(seeds)
+    return replace(piece, sigmas=sigmas, num_steps=len(levels) - 1, nfe=nfe, seeds=own)
