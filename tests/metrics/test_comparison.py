@@ -79,6 +79,19 @@ def test_real_items_within_the_reference_are_taken_out_of_it() -> None:
     assert inside == [row for row in outside if row.score in ("frechet", "precision")]
 
 
+def test_items_with_the_values_of_others_stay_in_the_reference() -> None:
+    """Rows of six bits: nearly every real one has the values of some of the reference's."""
+    bits = (normal(1400, 6) > 0).float()
+    samples, real, reference = (Features(bits[a:b]) for a, b in ((0, 200), (200, 400), (400, 1400)))
+    rows = {row.score: row for row in compare(samples, real, reference, disjoint=True, permutations=99)}
+    assert all(row.outcome != "worse" for row in rows.values())
+    assert rows["frechet"].sets[0] < 0.1
+    whole = Features(torch.cat([real.values, reference.values]))  # of each value as many are left as there were
+    taken = {row.score: row for row in compare(samples, real, whole, permutations=99)}
+    for name, row in rows.items():
+        assert taken[name].sets == pytest.approx(row.sets, rel=1e-6), name
+
+
 def test_classes_are_matched_and_exchanged_within() -> None:
     # class 1 is far away: samples of it alone are like real items of it
     labels = torch.tensor([0, 1]).repeat(150)

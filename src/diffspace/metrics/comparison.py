@@ -112,14 +112,16 @@ def compare(
     permutations: int = 999,
     seed: int = 0,
     most: int = 10_000,
+    disjoint: bool = False,
 ) -> list[ScoreRow]:
     """Scores of samples against a reference, beside those of real items, and a verdict about each.
 
     If samples were like real items, nothing would change on average if items were exchanged between the two. So the
     difference of their scores is compared with those after `permutations` random exchanges, the reference being fixed:
     samples are called worse if at most 5 % of the differences are as large. That holds exactly, for any score, n and
-    data, if the real items have no part in the reference; those that have are taken out of it. With labels on both
-    sides, real items are chosen and exchanged within classes.
+    data, if the real items have no part in the reference: for each of them an item of the same values is taken out of
+    it, if there is one, unless the two are known to be `disjoint`. With labels on both sides, real items are chosen and
+    exchanged within classes.
 
     Args:
         samples: features of samples, one or more sets of n.
@@ -131,6 +133,7 @@ def compare(
         seed: of the choice of real items and of the exchanges.
         most: the most items of a set, and of the reference, of which KID and the scores by neighbours are taken, and of
             either side in the exchanges for these and MIND.
+        disjoint: no real item is one of the reference's, though some may have the same values.
     """
     check_pair(samples, reference)
     check_seed("seed", seed)
@@ -144,7 +147,7 @@ def compare(
     generator = torch.Generator().manual_seed(seed)
     parts = [samples.part(first, first + n) for first in range(0, len(samples) - n + 1, n)]
     others = [] if real is None else _matching(parts, real, generator)
-    if others and isinstance(reference, Features):
+    if others and isinstance(reference, Features) and not disjoint:
         reference = _without(reference, others)
     chosen = list(scores or possible)
     near = _at_most(most, reference, generator)
@@ -197,9 +200,14 @@ def _matching(parts: Sequence[Features], real: Features, generator: torch.Genera
 
 
 def _without(reference: Features, others: Sequence[Features]) -> Features:
-    """The reference without the items of `others`, which would score too well against it."""
-    taken = {digest for part in others for digest in _digests(part)}
-    kept = [place for place, digest in enumerate(_digests(reference)) if digest not in taken]
+    """The reference without the items of `others`, which would score too well against it: one for each of them."""
+    taken = collections.Counter(digest for part in others for digest in _digests(part))
+    kept = []
+    for place, digest in enumerate(_digests(reference)):
+        if taken[digest]:
+            taken[digest] -= 1
+        else:
+            kept.append(place)
     if len(kept) == len(reference):
         return reference
     if len(kept) < 2:

@@ -316,7 +316,7 @@ def evaluate(
         notes.append(f"n = {fewest} is too small for {', '.join(small)}.")
     for each in features:
         labelled = [replace(x, labels=classes[name]) if by_class else x for name, x in zip(data, each, strict=True)]
-        found += compare(*labelled, n=n, scores=scores, seed=subset_seed)
+        found += compare(*labelled, n=n, scores=scores, seed=subset_seed, disjoint=True)
         if fewest <= each[0].dim:
             notes.append(
                 f"{fewest} items do not span the {each[0].dim} features of {each[0].extractor}: covariances are "
