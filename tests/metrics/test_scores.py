@@ -1,14 +1,13 @@
 """Scores of features against second implementations, closed forms and the spread of fresh draws."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import fmean, stdev
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
-from sklearn.metrics import pairwise_distances
 from sklearn.metrics.pairwise import polynomial_kernel
 
 from diffspace.metrics import (
@@ -49,15 +48,26 @@ def test_kid_is_that_of_sklearn_kernels() -> None:
     assert kid(X, Y, subsets=8, subset_size=100).value == pytest.approx(expected, rel=1e-10)
 
 
+BITS = [Features((normal(n, 6, seed=n) > 0).float() - 0.3) for n in (150, 120)]
+AGAIN = [Features(normal(30, 4, seed=n).repeat(5, 1)) for n in (7, 8)]
+
+
 @pytest.mark.parametrize("k", [3, 5])
-def test_precision_recall_density_coverage_by_all_distances(k: int) -> None:
+@pytest.mark.parametrize("pair", [(X, Y), BITS, AGAIN], ids=["continuous", "bits", "repeated"])
+def test_precision_recall_density_coverage_by_all_distances(k: int, pair: Sequence[Features]) -> None:
+    """A distance that is equal to the radius is within, of which there are many where values repeat."""
+    X, Y = pair
     x, y = X.values.double().numpy(), Y.values.double().numpy()
-    radii = [np.sort(pairwise_distances(part), axis=1)[:, k] for part in (x, y)]
+
+    def pairwise_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.square(a[:, None] - b).sum(2)
+
+    radii = [np.sort(pairwise_distances(part, part), axis=1)[:, k] for part in (x, y)]
     between = pairwise_distances(x, y)
     in_real, in_fake = between <= radii[1], between <= radii[0][:, None]
     precision, recall = precision_recall(X, Y, k=k)
     density, coverage = density_coverage(X, Y, k=k)
-    assert 0.05 < precision.value < 0.95
+    assert pair is not (X, Y) or 0.05 < precision.value < 0.95
     assert precision.value == in_real.any(1).mean()
     assert recall.value == in_fake.any(0).mean()
     assert density.value == pytest.approx(in_real.sum() / k / len(x), rel=1e-12)

@@ -13,6 +13,7 @@ from diffspace.metrics.scores import Estimate, Features, check_pair
 _ROWS = 512
 _NEAREST = 8  # times k neighbours in a pool are known: of half the pool, the k-th is nearly surely among them
 _GROUPS = 20  # of the jackknife
+_ROUNDING = 1e-12  # of squared distances by products, in units of squared norms
 
 
 def precision_recall(samples: Features, reference: Features, *, k: int = 3) -> tuple[Estimate, Estimate]:
@@ -77,6 +78,12 @@ def squared_distances(x: Tensor, y: Tensor, centre: Tensor) -> Float[Tensor, "n 
     return torch.addmm(b.square().sum(1), a, b.T, alpha=-2).add_(a.square().sum(1)[:, None]).clamp_(min=0)
 
 
+def _direct(x: Tensor, y: Tensor, i: Tensor, j: Tensor) -> Float[Tensor, "pairs"]:
+    """|x_i − y_j|² of pairs in float64, by differences: the same for distances that are the same."""
+    parts = zip(torch.split(i, 2**14), torch.split(j, 2**14), strict=True)
+    return torch.cat([(x[a].double() - y[b].double()).square().sum(1) for a, b in parts])
+
+
 def _others(x: Tensor, centre: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Squared distances of each item to its k nearest other items, rising, and which they are; (n, k)."""
     distances, items = [], []
@@ -91,8 +98,10 @@ def _others(x: Tensor, centre: Tensor, k: int) -> tuple[Tensor, Tensor]:
             near, at = table.topk(min(k, table.shape[1]), dim=1, largest=False)
             joined, order = torch.cat([best, near], 1).topk(k, dim=1, largest=False)
             best, which = joined, torch.cat([which, at + first], 1).gather(1, order)
+        at = torch.arange(start, start + len(rows), dtype=torch.int64, device="cpu").repeat_interleave(k)
+        best, order = _direct(x, x, at, which.flatten()).reshape(-1, k).sort(dim=1, stable=True)
         distances.append(best)
-        items.append(which)
+        items.append(which.gather(1, order))
     return torch.cat(distances), torch.cat(items)
 
 
@@ -116,12 +125,23 @@ class Inside:
 
 
 def _close(x: Tensor, y: Tensor, centre: Tensor, radii: Tensor) -> tuple[Tensor, Tensor]:
-    """The pairs (i, j) with |x_i − y_j|² ≤ radii[i, j]."""
+    """The pairs (i, j) with |x_i − y_j|² ≤ radii[i, j], which are distances by `_direct`.
+
+    Products tell which; of those that are too near the radius for their rounding, differences do.
+    """
+    least = [_ROUNDING * (each.double() - centre).square().sum(1) for each in (x, y)]
     first, second = [], []
     for start in range(0, len(x), _ROWS):
         for other in range(0, len(y), 8 * _ROWS):
-            table = squared_distances(x[start : start + _ROWS], y[other : other + 8 * _ROWS], centre)
-            i, j = (table <= radii[start : start + _ROWS, other : other + 8 * _ROWS]).nonzero(as_tuple=True)
+            rows, columns = slice(start, start + _ROWS), slice(other, other + 8 * _ROWS)
+            limits = radii[rows, columns]
+            beyond = squared_distances(x[rows], y[columns], centre) - limits
+            unsure = least[0][rows, None] + least[1][columns]
+            inside = beyond <= unsure
+            i, j = (inside & (beyond >= -unsure)).nonzero(as_tuple=True)
+            if len(i):
+                inside[i, j] = _direct(x[rows], y[columns], i, j) <= limits[i, j]
+            i, j = inside.nonzero(as_tuple=True)
             first.append(i + start)
             second.append(j + other)
     return torch.cat(first), torch.cat(second)
