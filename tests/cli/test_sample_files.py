@@ -74,6 +74,25 @@ def test_pictures_are_replaced_in_the_end(tmp_path):
     assert json.loads((folder / "labels.json").read_text()) == {"000001.png": 0, "000005.png": 1}
 
 
+@pytest.mark.parametrize("marker", [None, "{}", '{"format": "mine"}', "[1]"])
+def test_pictures_of_others_are_not_replaced(tmp_path, marker):
+    folder = tmp_path / "digits"
+    (folder / "0").mkdir(parents=True)
+    for name in ("17.png", "000123.png", "0/000003.png", "labels.json"):
+        (folder / name).write_bytes(b"mine")
+    if marker is not None:
+        (folder / "samples.json").write_text(marker)
+    before = content(folder)
+    with pytest.raises(ValueError, match=r"--overwrite: .*digits is not a folder of samples, with samples\.json"):
+        write(folder, [1, 5], overwrite=True)
+    assert content(folder) == before
+    write(tmp_path / "ours", [0, 1])
+    (tmp_path / "ours" / "17.png").write_bytes(b"mine")  # no name of a seed
+    write(tmp_path / "ours", [5], overwrite=True)
+    names = {"17.png", "000005.png", "labels.json", "samples.json"}
+    assert set(content(tmp_path / "ours")) == names
+
+
 def test_without_pictures_of_before_those_that_were_drawn_stay(tmp_path, full_disk):
     full_disk(2)
     with pytest.raises(OSError, match="No space left"):
@@ -118,6 +137,9 @@ def test_another_request_never_adds_to_a_folder(tmp_path):
     (folder / "samples.json").write_text("{")
     with pytest.raises(ValueError, match=r"samples\.json: cannot be read"):
         write(folder, [0, 1, 2])
+    with pytest.raises(ValueError, match="is not a folder of samples"):
+        write(folder, [0, 1, 2], overwrite=True)
+    (folder / "samples.json").write_bytes(before["samples.json"])
     assert write(folder, [0, 1, 2], overwrite=True) == [0, 1, 2]
 
 

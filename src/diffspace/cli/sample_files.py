@@ -10,9 +10,9 @@ import contextlib
 import csv
 import hashlib
 import io
-import itertools
 import json
 import os
+import re
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -54,6 +54,11 @@ def _left_over(folder: Path) -> Any:
         if not folder.is_symlink() and there["format"] == FORMAT:
             return there
     raise ValueError(f"--out: {folder} is in the way, and not of a killed command; move it elsewhere")
+
+
+def _is_picture(path: Path, folder: Path) -> bool:
+    """Whether a file has a name that a picture of a seed has."""
+    return re.fullmatch(r"(\d{3,}000/)?\d{6,}\.png", path.relative_to(folder).as_posix()) is not None
 
 
 class SampleWriter(ABC):
@@ -131,8 +136,9 @@ class FolderWriter(SampleWriter):
 
     Beside them `labels.json` has the classes by name, `conditions.csv` numbers and vectors, as training reads them.
 
-    With `overwrite`, pictures of before stay whole until the end, and are replaced if it is reached without an error.
-    ValueError, before any work is done, where the folder cannot be written, or holds something else.
+    With `overwrite`, pictures of before stay whole until the end, and are replaced if it is reached without an error:
+    those that a command of before has written, as its `samples.json` beside them says. ValueError, before any work is
+    done, where the folder cannot be written, or holds something else.
     """
 
     def __init__(self, *args: Any, overwrite: bool = False, subdirs: bool = False, **options: Any) -> None:
@@ -146,10 +152,26 @@ class FolderWriter(SampleWriter):
         self.goes_on = not overwrite and self._is_same()
         if not self.goes_on:
             check_target("--out", self.path, "", overwrite)
-            found = (self.path.glob(name) for name in ("[0-9]*.png", "[0-9]*/[0-9]*.png", *_BESIDE))
-            self._former = list(itertools.chain(*found))
+            self._former = self._find_former()
         # nobody could distinguish the pictures of two runs in one folder
         self._place = self.path / _NEW if self._former else self.path
+
+    def _find_former(self) -> list[Path]:
+        """What a command of before has written; ValueError for a folder that holds anything and is not of one."""
+        if not self.path.is_dir() or {path.name for path in self.path.iterdir()} <= {_LOCK, _NEW}:
+            return []
+        there: Any = None
+        with contextlib.suppress(ValueError, OSError):
+            there = read_json(self.path / REQUEST, format=str)
+        if not isinstance(there, dict) or there["format"] != FORMAT:
+            raise ValueError(
+                f"--overwrite: {self.path} is not a folder of samples, with {REQUEST} of `diffspace sample`; delete it "
+                "yourself, or choose another folder"
+            )
+        pictures = (
+            path for name in ("*.png", "*/*.png") for path in self.path.glob(name) if _is_picture(path, self.path)
+        )
+        return [*pictures, *(self.path / name for name in _BESIDE if (self.path / name).is_file())]
 
     def _is_same(self) -> bool:
         """Whether the folder is of this request; ValueError where it is of another one."""
