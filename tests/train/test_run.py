@@ -45,6 +45,18 @@ def test_stopped_in_the_middle_and_resumed_is_the_same_as_uninterrupted(tmp_path
     assert same_weights(whole, second)
 
 
+def test_the_recipe_of_a_run_that_begins_anew_is_written(tmp_path):
+    first = make_run(tmp_path / "run")
+    first.begin()
+    first.close()  # killed before the first checkpoint
+    told = []
+    second = make_run(tmp_path / "run", "learning_rate=0.01", warn=told.append)
+    second.resume()
+    second.close()
+    assert told == [f"{tmp_path / 'run'} has no checkpoint yet; beginning anew"]
+    assert (tmp_path / "run" / "recipe.yaml").read_text() == second.recipe.to_yaml() != first.recipe.to_yaml()
+
+
 def test_an_exception_in_the_consumer_saves_first(tmp_path):
     run = make_run(tmp_path / "run")
     run.begin()

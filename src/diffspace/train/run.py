@@ -186,6 +186,9 @@ class Run:
                 self.warn(f"{self.folder} has no checkpoint yet; beginning anew")
             else:
                 self._restore(found.path, found.read())
+            if self.processes.first:
+                write_text(self.folder / RECIPE, self.recipe.to_yaml())
+            self.processes.barrier()
             self._owned = owned.pop_all()
 
     def _restore(self, path: Path, state: dict[str, Any]) -> None:
@@ -214,8 +217,6 @@ class Run:
         self._saved = self.trainer.images
         if self.processes.first:
             Snapshots(self.folder).forget(after=self.trainer.images)
-            write_text(self.folder / RECIPE, self.recipe.to_yaml())
-        self.processes.barrier()
 
     def stop(self) -> None:
         """Ask `train` to end after the step under way (of several processes: by the next report); it saves then.
@@ -241,8 +242,9 @@ class Run:
         model = self.model()
         if self.processes.first:
             self._checkpoints.save(self.trainer.images, state, score=score)
+        self._saved = self.trainer.images  # whatever becomes of the model, the checkpoint is there
+        if self.processes.first:
             model.save(self.folder)
-        self._saved = self.trainer.images
 
     def _save_if_finite(self, score: float | None = None) -> bool:
         finite = all(is_finite(whole(p)) for p in self.trainer.denoiser.parameters())
