@@ -1,11 +1,14 @@
+import dataclasses
 import re
+import typing
 
+import numpy as np
 import pytest
 import yaml
 
 import diffspace as ds
 from diffspace.config import from_config
-from diffspace.data import Augmentation
+from diffspace.data import Augmentation, sources
 from diffspace.networks import without_weights
 from diffspace.train import apply_overrides, changes, make_recipe, read_recipe
 from diffspace.train.defaults import _network
@@ -47,6 +50,26 @@ def test_sizes_may_be_written_as_people_do():
     assert apply_overrides({}, ["data.size=64x48"]) == {"data": {"size": [64, 48]}}
 
 
+def _fields_with_the_word_none():
+    for kind in (sources.ArrayFile, sources.ImageFolder, sources.HuggingFaceImages):
+        hints = typing.get_type_hints(kind)
+        yield from (f.name for f in dataclasses.fields(kind) if "none" in typing.get_args(hints[f.name]))
+
+
+@pytest.mark.parametrize("name", sorted(set(_fields_with_the_word_none())))
+def test_the_word_none_of_a_source_is_a_value_of_its_own(name):
+    assert apply_overrides({"data": {"source": "x.npz"}}, [f"data.{name}=none"])["data"][name] == "none"
+
+
+def test_none_reaches_the_data(tmp_path):
+    np.savez(tmp_path / "x.npz", images=np.arange(9 * 64, dtype=np.uint8).reshape(9, 8, 8), labels=np.arange(9) % 3)
+    config = MINIMAL | {"data": {"source": str(tmp_path / "x.npz")}}
+    with_classes, without = (make_recipe(apply_overrides(config, words)) for words in ([], ["data.classes=none"]))
+    assert len(with_classes.data.load()[0].class_counts) == 3
+    assert len(without.data.load()[0].class_counts) == 0
+    assert make_recipe(apply_overrides(MINIMAL, ["augment=none"])).augment is None
+
+
 def test_a_new_kind_drops_the_options_of_the_old_one():
     recipe = make_recipe(apply_overrides(MINIMAL, ["network.kind=mlp"]))
     assert recipe.network["kind"] == "mlp"
@@ -75,7 +98,7 @@ def test_a_new_kind_drops_the_options_of_the_old_one():
         ("network.label_dropout=1.5", r"^network.label_dropout: "),
         ("network.num_blocks=2.5", r"^network.num_blocks: expected an integer, got 2.5"),
         ("images=0", r"^images: expected an integer of at least 1, got 0"),
-        ("batch_size=none", r"^batch_size: expected an integer, got None"),
+        ("batch_size=none", r"^batch_size: expected an integer, got 'none'"),
         ("batch_size=null", r"^batch_size: expected an integer, got None"),
         ("learning_rate=inf", r"^learning_rate: "),
         ("betas=[2, 3]", r"^betas: "),

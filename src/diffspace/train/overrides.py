@@ -123,8 +123,10 @@ def apply_overrides(config: Mapping[str, Any], overrides: Iterable[str]) -> dict
                 raise ValueError(f"{'.'.join(path)}: has no effect where {'.'.join(path[:depth])} is {shown}")
             place[name] = place = dict(inner or {})
         old, name = place.get(path[-1]), path[-1]
-        if is_none(value, besides=FAMILIES.get(name, ())):
-            value = None
+        within = any(other != path and other[: len(path)] == path for other in given)
+        is_part = within or name in FAMILIES or isinstance(old, Mapping)
+        if is_part and is_none(value, besides=FAMILIES.get(name, ())):
+            value = None  # other words are read by the type of their key, of which "none" may be a value
         if is_kind or (isinstance(old, Mapping) and isinstance(value, str)):
             word = parse_word(value, name) if isinstance(value, str) else {"kind": value}
             value = {**old, **word} if isinstance(old, Mapping) and old.get("kind") == word["kind"] else word
