@@ -1,5 +1,6 @@
 """Curves are what the log says, whatever it lacks; and they are what is drawn."""
 
+import dataclasses
 import math
 
 import pytest
@@ -127,6 +128,16 @@ def test_the_best_multiple_of_x():
 
 def lines(ax):
     return {line.get_label(): line.get_xydata() for line in ax.get_lines()}
+
+
+def test_runs_of_different_data_have_their_own_trivial_errors():
+    one, other = (Curves.of(name, log(), 3840) for name in ("one", "other"))
+    same = lines(curves_figure([one, other]).axes[1])
+    assert set(same["trivial"][:, 1]) == {0.25}
+    other = dataclasses.replace(other, trivial=0.5)
+    apart = lines(curves_figure([one, other]).axes[1])
+    assert set(apart["one, trivial"][:, 1]) == {0.25}
+    assert set(apart["other, trivial"][:, 1]) == {0.5}
 
 
 def test_what_is_drawn_is_what_was_logged():

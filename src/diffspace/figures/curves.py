@@ -197,11 +197,15 @@ def levels_panel(runs: Sequence[Curves], count: int = 8, between: bool = False) 
             lines.append(Line(*slices[k].points(), short(slices[k].images), age=age))
         if run.held_out_by_sigma:
             lines.append(Line(*run.held_out_by_sigma[-1].points(), "held-out", 1, "points"))
-    trivial = next((run.trivial for run in runs if run.trivial), None)
+    known = {i: run.trivial for i, run in enumerate(runs) if run.trivial}
     sigma = [x for line in lines for x in line.x]
-    if trivial and sigma:
+    if known and sigma:
         low, high = min(sigma), max(sigma)
         levels = [low * (high / low) ** (k / 60) for k in range(61)]
+        if max(known.values()) > 1.01 * min(known.values()):  # of different data
+            dotted = [Line(levels, [v] * 61, f"{runs[i].name}, trivial", i, "dotted") for i, v in known.items()]
+            return Panel("error by σ", [*dotted, *lines], by_sigma=True)
+        trivial = next(iter(known.values()))
         best = [shrinking_error(x, trivial) for x in levels]
         lines.insert(0, Line(levels, [trivial] * 61, "trivial", None, "dotted"))
         lines.insert(1, Line(levels, best, "best multiple of x", None, "dashed"))
