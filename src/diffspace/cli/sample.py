@@ -81,6 +81,7 @@ def sample_command(
         integer_option(
             f"Times that each step of --inpaint is drawn, {_RESAMPLINGS}; more agree better.",
             "--resamplings",
+            maximum=10_000,
             panel=_IMAGES,
         ),
     ] = None,

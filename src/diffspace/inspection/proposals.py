@@ -104,7 +104,8 @@ def _sigma_max(x: Tensor) -> Proposal:
     found, tested = (flat[0::2], flat[1::2]) if len(flat) >= _FEW else (flat, flat)
     direction = found[found.norm(dim=1).argmax()]
     for _ in range(30):  # power iteration on every other sample; the rest measures the width
-        direction = torch.nn.functional.normalize(found.T @ (found @ direction), dim=0)
+        turned = found.T @ (found @ direction)
+        direction = turned / turned.norm().clamp_min(torch.finfo(turned.dtype).tiny)
     squares = torch.stack([(tested @ direction).square().mean(), flat.square().mean()])
     width = float(squares.max().sqrt())  # the widest direction is no narrower than the mean one
     reason = f"{_WIDTH:g} times the root mean square along the widest direction, {width:.3g}"

@@ -69,7 +69,8 @@ def inspect(data: DataSet) -> Inspection:
     x = data.transform.forward(raw)
     moments = channel_moments(iter(torch.split(x, _LEAST)))
     if moments.low.min() == moments.high.max():
-        raise ValueError(f"{data.name}: every value is {low:g}; there is nothing to learn")
+        what = f"every value is {low:g}" if low == high else "its values do not differ as the model sees them"
+        raise ValueError(f"{data.name}: {what}; there is nothing to learn")
     distinct = _distinct(raw)
     step = None
     if data.transform.kind == "integer":  # neighbouring values differ by 1/scale

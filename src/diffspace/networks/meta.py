@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from diffspace.checks import first_line
 from diffspace.tensors import plain_defaults
 
 
@@ -28,6 +29,8 @@ def skeleton(make: Callable[[], torch.nn.Module], tensors: int = 4_000) -> torch
         with without_weights(tensors):
             return make()
     except (RuntimeError, TypeError) as error:
+        if "verflow" in str(error):  # of a size beyond 64 bits
+            raise ValueError(f"a size is beyond what a tensor can have: {first_line(error)}") from None
         if "meta" not in str(error):
             raise
     with plain_defaults(), torch.random.fork_rng(devices=[]):
