@@ -111,7 +111,7 @@ def test_presets_agree_with_the_weights_of_table_1():
         (
             "solver",
             "afs:solver=(ab:k=4,prediction=x0),mean=0.1",
-            ds.AnalyticalFirstStep(ds.AdamsBashforth(4, "x0"), 1.0, 0.1),
+            ds.AnalyticalFirstStep(ds.AdamsBashforth(4, "x0"), mean=0.1),
         ),
         ("solver", "afs:solver=euler,sigma_data=0.5", ds.AnalyticalFirstStep(ds.Euler(), 0.5)),
         ("steps", "schedule:schedule=(vp:beta_d=10)", ds.ScheduleSteps(schedule=ds.VPSchedule(10.0))),

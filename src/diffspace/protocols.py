@@ -6,10 +6,12 @@ Nothing has to inherit from these: a plain function is a valid `Denoiser`, any `
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 Cond: TypeAlias = Mapping[str, Tensor]
 """Named conditions with leading dimension B: "labels", "augment", "image", …"""
@@ -29,7 +31,9 @@ class Denoiser(Protocol):
     range on which D is defined), `sampling_range` (two floats, between which sampling goes unless the steps say
     otherwise), `sigma_data` (a float, the standard deviation of the data, which moves the paper's constants),
     `round_sigma(sigma)` (the nearest noise level that the network knows), `weight(sigma)` (the training weight λ),
-    `sample_shape` (the shape of one sample, without the batch).
+    `sample_shape` (the shape of one sample, without the batch), `transform` (from the data to the model's space). They
+    are found through `functools.partial` and torch's own wrappers too (`stated`). D leaves x, sigma and cond as they
+    are, and returns a new tensor each time.
     """
 
     def __call__(self, x: Tensor, sigma: Tensor, cond: Cond | None = None, /) -> Tensor: ...
@@ -116,21 +120,37 @@ class TimeSteps(Protocol):
         ...
 
 
+def inside(denoiser: object) -> object | None:
+    """What `functools.partial` or a wrapper of torch's that states nothing itself holds; None for anything else."""
+    if isinstance(denoiser, functools.partial):
+        return denoiser.func
+    if isinstance(denoiser, nn.DataParallel | nn.parallel.DistributedDataParallel | AveragedModel):
+        return denoiser.module
+    return None
+
+
+def stated(denoiser: object, name: str, default: Any = None) -> Any:
+    """The optional attribute of a denoiser, or of what it wraps."""
+    while (found := getattr(denoiser, name, None)) is None:
+        if (denoiser := inside(denoiser)) is None:
+            return default
+    return found
+
+
 def sigma_range(denoiser: object) -> tuple[float, float]:
     """The (σ_min, σ_max) on which a denoiser is defined; (0, ∞) if it does not state one."""
-    return float(getattr(denoiser, "sigma_min", 0.0)), float(getattr(denoiser, "sigma_max", float("inf")))
+    return float(stated(denoiser, "sigma_min", 0.0)), float(stated(denoiser, "sigma_max", float("inf")))
 
 
 def sampling_range(denoiser: object) -> tuple[float, float] | None:
     """The (σ_min, σ_max) between which a denoiser says that sampling goes; None if it does not."""
-    stated = getattr(denoiser, "sampling_range", None)
-    return None if stated is None else (float(stated[0]), float(stated[1]))
+    found = stated(denoiser, "sampling_range")
+    return None if found is None else (float(found[0]), float(found[1]))
 
 
 def data_scale(denoiser: object) -> float:
     """σ_data over the paper's 0.5, by which the constants of Table 1 move; 1 if the denoiser does not state σ_data."""
-    stated = getattr(denoiser, "sigma_data", None)
-    return 1.0 if stated is None else float(stated) / PAPER_SIGMA_DATA
+    return float(stated(denoiser, "sigma_data", PAPER_SIGMA_DATA)) / PAPER_SIGMA_DATA
 
 
 def check_cond(

@@ -10,12 +10,14 @@ from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
 
-def check_floating(name: str, value: object) -> None:
-    """Check that `value` is a tensor of real floating-point numbers."""
+def check_floating(name: str, value: object, batch: bool = False) -> None:
+    """Check that `value` is a tensor of real floating-point numbers, and with `batch` that it has rows."""
     if not isinstance(value, Tensor):
         raise ValueError(f"{name}: expected a tensor, got {type(value).__name__}; convert it with torch.as_tensor")
     if not value.dtype.is_floating_point:
         raise ValueError(f"{name}: expected floating-point numbers, got {value.dtype}")
+    if batch and value.ndim == 0:
+        raise ValueError(f"{name}: expected a batch (B, *dims), got a tensor without dimensions")
 
 
 def are_values_hidden() -> bool:
@@ -33,8 +35,8 @@ def is_transformed(x: Tensor) -> bool:
     return dual.tangent is not None
 
 
-def check_sigma(sigma: Tensor, batch: int, who: str = "sigma") -> None:
-    """Check that σ has shape () or (batch,), and that no level is negative or not finite.
+def check_sigma(sigma: Tensor, batch: int, who: str = "sigma", *, positive: bool = False) -> None:
+    """Check that σ has shape () or (batch,), and that no level is negative or not finite, or 0 where it is `positive`.
 
     The levels are read where that does not wait for a device; elsewhere `Preconditioned` returns NaN for such a σ.
     """
@@ -48,6 +50,8 @@ def check_sigma(sigma: Tensor, batch: int, who: str = "sigma") -> None:
     for level in levels:
         if not 0 <= level < float("inf"):
             raise ValueError(f"{who}: expected finite noise levels of at least 0, got {level:g}")
+        if positive and level == 0:
+            raise ValueError(f"{who}: expected positive noise levels, got 0")
 
 
 @contextlib.contextmanager

@@ -72,7 +72,7 @@ def test_on_other_data_the_answer_is_off_by_the_inverse_of_the_noise():
 def test_the_direction_is_near_that_of_the_authors():
     """ε = x·σ/(1 + σ²) here, x/√(1 + σ²) there: apart by a share of 1/(2σ²)."""
     x, sigma = LATENTS * 80, 80.0
-    denoised = AnalyticalFirstStep().first_denoiser(x, torch.tensor(sigma))
+    denoised = AnalyticalFirstStep(sigma_data=1.0).first_denoiser(x, torch.tensor(sigma))
     torch.testing.assert_close((x - denoised) / sigma, x / (1 + sigma**2) ** 0.5, rtol=1.01 / (2 * sigma**2), atol=0)
     assert float(((x - denoised) / sigma / (x / (1 + sigma**2) ** 0.5) - 1).abs().min()) > 0.9 / (2 * sigma**2)
 

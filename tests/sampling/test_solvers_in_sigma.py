@@ -24,7 +24,7 @@ IN_SIGMA = {
     "UniPC ε": ds.UniPC(2, "bh1", "epsilon"),
     "exp. Heun": ds.ExponentialHeun(),
     "Dormand-Prince": ds.DormandPrince(),
-    "AFS": ds.AnalyticalFirstStep(ds.IPNDM(3)),
+    "AFS": ds.AnalyticalFirstStep(ds.IPNDM(3), 1.0),
 }
 LATENTS = ds.initial_latents(range(4), (2,)).double()
 
@@ -88,7 +88,7 @@ def smooth(x, sigma, cond=None):
     return torch.tanh(0.7 * x / (1 + sigma[..., None] ** 2)) + 0.1 * x.flip(1)
 
 
-FIXED = IN_SIGMA | {"Dormand-Prince": ds.DormandPrince(atol=math.inf), "Heun": ds.AnalyticalFirstStep(ds.Heun())}
+FIXED = IN_SIGMA | {"Dormand-Prince": ds.DormandPrince(atol=math.inf), "Heun": ds.AnalyticalFirstStep(ds.Heun(), 1.0)}
 
 
 @pytest.mark.parametrize("solver", FIXED.values(), ids=FIXED)

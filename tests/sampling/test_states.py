@@ -123,11 +123,12 @@ def test_the_arguments_of_states_are_checked_at_the_call(mixture):
         sample_states(mixture, seeds=[0], sampler=Sampler(EDMSteps(sigma_min=100.0)))
 
 
-def test_a_consumer_may_change_its_copy_of_a_result(mixture):
+def test_what_is_given_is_left_as_it_is(mixture):
     latents = torch.ones(1, 2, dtype=torch.float64)
     given = latents.clone()
     next(iter(sample_states(mixture, latents=latents))).x.zero_()
-    sample_from(mixture, latents, 1.0, execution=Execution(progress=lambda first, state: state.x.zero_()))
+    with pytest.raises(ValueError, match="states: x or denoised of one was changed in place"):
+        sample_from(mixture, latents, 1.0, execution=Execution(progress=lambda first, state: state.x.zero_()))
     assert torch.equal(latents, given)
 
 

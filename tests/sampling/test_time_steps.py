@@ -261,7 +261,10 @@ def test_even_beta_steps_are_those_of_the_schedule():
     [
         (lambda: BetaSteps(5, alpha=0.0), "alpha: .* got 0.0"),
         (lambda: BetaSteps(5, beta=math.inf), "beta: .* got inf"),
-        (lambda: BetaSteps(50, alpha=1e-3).sigmas(), "alpha, beta: 0.001 and 0.6 put two levels in one place"),
+        (
+            lambda: BetaSteps(50, alpha=1e-3).sigmas(),
+            "steps: BetaSteps.*alpha=0.001, beta=0.6\\) puts two levels in one place",
+        ),
     ],
 )
 def test_wrong_arguments_of_beta_steps_are_named(make, message):

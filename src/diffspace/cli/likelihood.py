@@ -85,8 +85,9 @@ def likelihood_command(
         if steps > 1 and not sampler.fixed:
             half, stage = sampler.with_num_steps(steps // 2), Stages(bar, "error of the steps")
             coarse = problem.measure(chosen[:_CHECKED], half, stage).values
-            # with half the steps the error is 2^order times as large
-            growth = (steps / (steps // 2)) ** sampler.solver.order
+            # with half the steps the error is 2^order times as large; multistep solvers begin with a lower order
+            order = min(sampler.solver.order, 2) if sampler.solver.multistep else sampler.solver.order
+            growth = (steps / (steps // 2)) ** order
             of_steps = abs(float((coarse - found.values[: len(coarse)]).mean())) / (growth - 1)
     _print(problem, found, of_steps, steps)
 

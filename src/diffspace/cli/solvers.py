@@ -15,6 +15,7 @@ import diffspace as ds
 from diffspace.checks import check_seed
 from diffspace.cli.options import Classes, Conditions, Device, Overwrite, Parts, Proportions, integer_option
 from diffspace.cli.sampler_options import FAMILY_FLAGS
+from diffspace.protocols import stated
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,7 +81,7 @@ def solvers_command(
     chosen = parse_choice(solvers, steps, budgets)
 
     denoiser = _load(source, classes, proportions, conditions, device)
-    elements = math.prod(getattr(denoiser, "sample_shape", None) or (64,))
+    elements = math.prod(stated(denoiser, "sample_shape") or (64,))
     seed_list = chosen_seeds or list(range(calibration_seeds(elements, 4096, 256)))
     calibration, judging = _calibration(elements, given, seed_list) if fit else ([], [])
     problem = _Problem(

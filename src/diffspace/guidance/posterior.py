@@ -24,8 +24,8 @@ import torch
 
 from diffspace._shapes import Batch, Bool, Float, Tensor
 from diffspace.checks import check_callable, check_integer, check_number
-from diffspace.guidance.wrapper import Guidance, GuidanceWeight, Rows, as_factor, column, record, tracked
-from diffspace.protocols import Cond, Denoiser
+from diffspace.guidance.wrapper import Guidance, GuidanceWeight, Rows, as_factor, check_mask, column, record, tracked
+from diffspace.protocols import Cond, Denoiser, stated
 
 LinearOperator: TypeAlias = Callable[[Tensor], Tensor]
 """A(x): (B, *dims) -> (B, *measured), linear or affine, sample by sample; its adjoint comes from autograd."""
@@ -49,6 +49,9 @@ class Mask:
     """A(x): the values of x where `mask` is True, (B, *dims) -> (B, m). The mask broadcasts to a sample."""
 
     mask: Bool[Tensor, "*dims"]
+
+    def __post_init__(self) -> None:
+        check_mask(self.mask)
 
     def __call__(self, x: Batch) -> Float[Tensor, "batch m"]:
         try:
@@ -183,7 +186,7 @@ class PiGDM(_Posterior):
     ) -> None:
         super().__init__(denoiser, operator, y, sigma_y, weight=weight, iterations=iterations)
         if sigma_data is None:
-            sigma_data = getattr(denoiser, "sigma_data", None)
+            sigma_data = stated(denoiser, "sigma_data")
             if sigma_data is None:
                 raise ValueError("sigma_data: the denoiser does not state one; pass sigma_data")
         check_number("sigma_data", sigma_data, "(0, inf)")

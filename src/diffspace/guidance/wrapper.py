@@ -12,9 +12,18 @@ import torch
 
 from diffspace._shapes import Batch, Float, Sigma, Tensor
 from diffspace.checks import check_callable, check_number
-from diffspace.protocols import Cond, Denoiser, check_cond
+from diffspace.protocols import Cond, Denoiser, check_cond, stated
 
-_OPTIONAL = ("sigma_min", "sigma_max", "sampling_range", "sigma_data", "round_sigma", "weight", "sample_shape")
+_OPTIONAL = (
+    "sigma_min",
+    "sigma_max",
+    "sampling_range",
+    "sigma_data",
+    "round_sigma",
+    "weight",
+    "sample_shape",
+    "transform",
+)
 
 Rows = Tensor | slice
 
@@ -38,7 +47,15 @@ class Wrapper(torch.nn.Module):
 
     def __getattr__(self, name: str) -> Any:
         # called only for attributes that the wrapper itself lacks
-        return getattr(self.denoiser, name) if name in _OPTIONAL else super().__getattr__(name)
+        found = stated(self.denoiser, name) if name in _OPTIONAL else None
+        return super().__getattr__(name) if found is None else found
+
+
+def check_mask(mask: object) -> None:
+    """ValueError unless a mask is a tensor of bool."""
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        got = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+        raise ValueError(f"mask: expected a tensor of bool, True where the values are known, got {got}")
 
 
 def column(value: Tensor, like: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from diffspace._shapes import Float, Shaped, Tensor
 from diffspace.checks import check_integer
 from diffspace.likelihood.log_likelihood import Prior, log_likelihood, standard_error
 from diffspace.likelihood.trace import Trace
-from diffspace.protocols import Cond, Denoiser
+from diffspace.protocols import Cond, Denoiser, stated
 from diffspace.sampling.sampler import Execution, Sampler
 from diffspace.sampling.streams import initial_latents, substreams
 from diffspace.transform import Transform
@@ -86,7 +86,7 @@ def bits_per_dim(
         raise ValueError(f"seeds: {len(seeds)} for {len(raw)} samples; expected one for each of at least one sample")
     if execution is not None and execution.grad:
         raise ValueError("execution: grad is not supported here; use log_likelihood")
-    transform = transform or getattr(denoiser, "transform", None)
+    transform = transform or stated(denoiser, "transform")
     if not isinstance(transform, Transform):
         raise ValueError("transform: the denoiser has none; pass the transform of the raw values")
     shape, estimated = tuple(raw.shape[1:]), trace is not None and trace.seeded

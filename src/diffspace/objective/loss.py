@@ -13,7 +13,7 @@ from diffspace._shapes import Float, Tensor
 from diffspace.checks import check_choice, check_number, check_type
 from diffspace.objective.noise import LogNormal, NoiseDistribution
 from diffspace.objective.uncertainty import Uncertainty
-from diffspace.protocols import PAPER_SIGMA_DATA, Cond, Denoiser, data_scale
+from diffspace.protocols import PAPER_SIGMA_DATA, Cond, Denoiser, data_scale, stated
 from diffspace.tensors import check_floating, check_sigma
 
 Weight = Callable[[Tensor], Tensor]
@@ -158,7 +158,7 @@ class DenoisingLoss(torch.nn.Module):
         noise: Float[Tensor, "batch *dims"],
     ) -> Terms:
         """The loss of each sample, and more, at given noise levels and with given noise of unit variance."""
-        own: Weight | None = getattr(denoiser, "weight", None)
+        own: Weight | None = stated(denoiser, "weight")
         weight = own if self.weight is None else self.weight
         if weight is None:
             raise ValueError("weight: the denoiser has no weight(sigma) of its own; pass DenoisingLoss(weight=…)")

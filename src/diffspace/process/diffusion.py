@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffspace._shapes import Batch, Tensor
+from diffspace.checks import check_callable
 from diffspace.process.schedules import CallableScaling, CallableSchedule, EDMSchedule, functions
 from diffspace.protocols import Real, Scaling, Schedule
+from diffspace.tensors import check_floating
 
 
 @dataclass(frozen=True, init=False)
@@ -38,6 +40,13 @@ class Process:
             raise ValueError("s: cannot be combined with a scaling")
         if t_max is not None and sigma is None:
             raise ValueError("t_max: has no effect without a function sigma")
+        if not isinstance(schedule, Schedule | None):
+            raise ValueError(f"schedule: expected one such as VPSchedule(), got {schedule!r}")
+        if not isinstance(scaling, Scaling | None):
+            raise ValueError(f"scaling: expected one such as NoScaling(), got {scaling!r}")
+        for name, function in (("sigma", sigma), ("s", s)):
+            if function is not None:
+                check_callable(name, function, f"{name}(t), such as ds.Formula({str(function)!r})")
         schedule = CallableSchedule(sigma, t_max) if sigma is not None else schedule or EDMSchedule()
         object.__setattr__(self, "schedule", schedule)
         object.__setattr__(self, "scaling", CallableScaling(s) if s is not None else scaling or schedule.scaling)
@@ -86,6 +95,7 @@ class Process:
 
         t is a float, or a tensor of shape () or (B,).
         """
+        check_floating("x0", x0)
         s, sigma = self.s(t), self.sigma(t)
         if isinstance(s, Tensor) and isinstance(sigma, Tensor):
             shape = (-1,) + (1,) * (x0.ndim - 1)

@@ -67,7 +67,8 @@ class BrownianPath:
         """B(end) − B(start); ValueError where the two differ but lie in one cell."""
         if start != end and start > 0 and end > 0 and _cell(start) == _cell(end):
             raise ValueError(
-                f"clock: expected steps of at least 1/{1 / _WIDTH:g} in its logarithm, got {start!r} to {end!r}"
+                f"clock: expected steps of at least 1/{1 / _WIDTH:g} in its logarithm, got {start!r} to {end!r}; "
+                "a solver that adds noise needs fewer steps"
             )
         known = self._latest
         at_start = known[1] if known is not None and known[0] == start else self(start)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Generator
+import weakref
+from collections.abc import Callable, Generator, Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -11,10 +13,13 @@ import torch
 
 from diffspace._shapes import Tensor
 from diffspace.process import Process
-from diffspace.protocols import Increment, Request, TimeSteps, sigma_range
+from diffspace.protocols import Increment, Request, TimeSteps, sigma_range, stated
 from diffspace.sampling.sampler import Churn, Sampler, State
 from diffspace.sampling.solvers.base import Point, Solver
 from diffspace.sampling.steps import GivenTimes, steps_for
+
+_CHANGED = "denoiser: it changed its x, or a result that it gave before, in place; expected a new tensor each time"
+STATE_CHANGED = "states: x or denoised of one was changed in place, which are those of the run; expected a copy"
 
 
 class Kick(NamedTuple):
@@ -38,7 +43,7 @@ class Grid(NamedTuple):
 
 def round_sigmas(denoiser: object, sigmas: Tensor) -> Tensor:
     """The nearest levels that the model knows; sigmas themselves where it does not say."""
-    rounding: Callable[[Tensor], Tensor] | None = getattr(denoiser, "round_sigma", None)
+    rounding: Callable[[Tensor], Tensor] | None = stated(denoiser, "round_sigma")
     return sigmas if rounding is None else rounding(sigmas)
 
 
@@ -61,8 +66,13 @@ def _at_given_times(
 
 
 def _at_levels(denoiser: object, steps: TimeSteps, process: Process, start: float | None) -> tuple[Tensor, Tensor]:
-    """(t, σ) of a run whose noise levels are given by `steps`."""
+    """(t, σ) of a run whose noise levels are given by `steps`; that of a given state is not rounded."""
     sigmas = round_sigmas(denoiser, steps_for(denoiser, steps).sigmas(sigma_range(denoiser), start=start))
+    if start is not None:
+        sigmas = torch.cat([sigmas.new_tensor([start]), sigmas[1:].clamp_max(start)])
+    for i, (high, low) in enumerate(pairwise(sigmas.tolist())):
+        if not (0 < high < math.inf and 0 <= low <= high):
+            raise ValueError(f"steps: expected levels that fall, but step {i} goes from σ = {high:g} to {low:g}")
     times = torch.where(sigmas > 0, process.sigma_inv(sigmas), 0.0)
     for t, sigma, level in zip(times.tolist(), process.sigma(times).tolist(), sigmas.tolist(), strict=True):
         if not math.isclose(sigma, level, rel_tol=1e-4):
@@ -84,8 +94,17 @@ def make_grid(denoiser: object, sampler: Sampler, *, start: float | None = None,
     if upward:
         if sigmas[-1] == 0:
             raise ValueError("steps: a run upward cannot start at σ = 0; make them with terminal='sigma_min'")
+        if sampler.solver.first_denoiser is not None:
+            raise ValueError(
+                f"solver: {type(sampler.solver).__name__} knows D at high noise, where no run upward starts"
+            )
         sigmas, times = sigmas.flip(0), times.flip(0)
     scales = process.scaling.s(times, sigmas)
+    for t, s in zip(times.tolist(), scales.tolist(), strict=True):
+        if not 0 < s < math.inf:
+            raise ValueError(
+                f"process: expected a positive s(t), got {s:g} at t = {t:g}, where σ(t) = {process.sigma(t):g}"
+            )
     levels = zip(times.tolist(), sigmas.tolist(), scales.tolist(), strict=True)
     points = [Point(process, *level, steps_left=steps.num_steps - i) for i, level in enumerate(levels)]
     for one, other in pairwise(points):
@@ -126,6 +145,27 @@ def as_tensor(sigma: float | Tensor, like: Tensor) -> Tensor:
     return sigma if isinstance(sigma, Tensor) else like.new_full((), sigma)
 
 
+@contextlib.contextmanager
+def unchanged(message: str, *tensors: Tensor | None) -> Iterator[None]:
+    """ValueError where others change one of the tensors in place meanwhile, by the count that torch keeps.
+
+    Tensors of torch.inference_mode have no count, and are not watched.
+    """
+    watched = [x for x in tensors if x is not None and not x.is_inference()]
+    before = [x._version for x in watched]
+    yield
+    if [x._version for x in watched] != before:
+        raise ValueError(message)
+
+
+def _checked_answer(answer: object, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    """What a denoiser returned, in the dtype of the state."""
+    if not isinstance(answer, Tensor) or answer.shape != shape or not answer.is_floating_point():
+        got = f"{tuple(answer.shape)} of {answer.dtype}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
+        raise ValueError(f"denoiser: expected a result of shape {tuple(shape)}, like x, got {got}")
+    return answer if answer.dtype == dtype else answer.to(dtype)
+
+
 def _request(solver: Solver, asked: object) -> Request:
     """What a step yielded, if it is a request."""
     if isinstance(asked, Request):
@@ -157,6 +197,7 @@ def run_steps(
     points, kicks = grid
     shape, dtype = x.shape, x.dtype
     first_denoiser = solver.first_denoiser
+    held: list[weakref.ref[Tensor]] = []  # results that a solver may still have
     memory, nfe = None, 0
     state = points[0].scale(x)
     for i, kick in enumerate(kicks):
@@ -180,15 +221,16 @@ def run_steps(
             if answer is None and first_denoiser is not None:
                 answer = first_denoiser(asked.x, as_tensor(asked.sigma, state))
             if answer is None:
-                answer = yield asked
+                held = [ref for ref in held if ref() is not None]
+                with unchanged(_CHANGED, asked.x, *(ref() for ref in held)):
+                    answer = yield asked
                 nfe += 1
-            if answer is None or answer.shape != shape:
-                got = None if answer is None else tuple(answer.shape)
-                raise ValueError(f"denoiser: expected a result of shape {tuple(shape)}, like x, got {got}")
-            if answer.dtype != dtype:
-                answer = answer.to(dtype)
+            answer = _checked_answer(answer, shape, dtype)
+            held.append(weakref.ref(answer))
             first_denoiser = None
             first = answer if first is None else first
-        replacement = yield State(i + 1, len(kicks), end.sigma, end.unscale(state), first, nfe)
+        told = State(i + 1, len(kicks), end.sigma, end.unscale(state), first, nfe)
+        with unchanged(STATE_CHANGED, told.x, first):
+            replacement = yield told
         if replacement is not None:
             state = end.scale(replacement)

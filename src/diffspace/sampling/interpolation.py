@@ -9,6 +9,7 @@ import torch
 
 from diffspace._shapes import Float, Tensor
 from diffspace.checks import check_choice, check_integer
+from diffspace.tensors import check_floating
 
 
 def interpolate(
@@ -26,6 +27,8 @@ def interpolate(
     the axis in which a is least. The ends are a and b themselves.
     """
     check_integer("n", n, 2)
+    check_floating("a", a)
+    check_floating("b", b)
     if a.shape != b.shape or a.dtype != b.dtype:
         raise ValueError(
             f"b: expected the shape and dtype of a, {tuple(a.shape)}, {a.dtype}, got {tuple(b.shape)}, {b.dtype}"

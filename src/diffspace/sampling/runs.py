@@ -17,13 +17,13 @@ from diffspace._shapes import Batch, Float, Sigma, Tensor
 from diffspace.checks import check_callable, check_number, check_type
 from diffspace.notebook import Shown
 from diffspace.process import Process
-from diffspace.protocols import Cond, Denoiser, Request, TimeSteps, check_cond
-from diffspace.sampling.driver import as_tensor, make_grid, run_steps
+from diffspace.protocols import Cond, Denoiser, Request, TimeSteps, check_cond, inside, stated
+from diffspace.sampling.driver import STATE_CHANGED, as_tensor, make_grid, run_steps, unchanged
 from diffspace.sampling.sampler import Churn, Execution, Sampler, State
 from diffspace.sampling.solvers.base import Solver
 from diffspace.sampling.start import Noise, Start, is_finite, make_start
 from diffspace.sampling.steps import EDMSteps, GivenTimes
-from diffspace.tensors import check_sigma
+from diffspace.tensors import check_floating, check_sigma
 
 
 class Trajectory(NamedTuple):
@@ -78,9 +78,12 @@ def score(denoiser: Denoiser) -> Callable[..., Tensor]:
     """∇ₓ ln p(x; σ) = (D(x; σ) − x)/σ² (Eq. 3) as a function of (x, sigma, cond=None), for any denoiser."""
 
     def score_of(x: Batch, sigma: Sigma, cond: Cond | None = None) -> Batch:
-        check_sigma(sigma, len(x))
-        level = sigma.to(x).reshape((-1,) + (1,) * (x.ndim - 1))
-        return (denoiser(x, sigma, cond) - x) / level**2
+        check_floating("x", x)
+        check_sigma(sigma, len(x), positive=True)
+        # in float32, D − x at small σ would have few correct digits
+        wide = x if x.device.type == "mps" else x.to(torch.float64)
+        level = sigma.to(wide).reshape((-1,) + (1,) * (x.ndim - 1))
+        return ((denoiser(wide, level.reshape(sigma.shape), cond) - wide) / level**2).to(x.dtype)
 
     return score_of
 
@@ -141,6 +144,7 @@ class Run:
                 raise ValueError(f"cond: {name!r} has shape {tuple(value.shape)}; expected {start.count} rows")
         self.denoiser, self.start, self.noise, self.execution = denoiser, start, noise, execution
         self.cond = None if cond is None else dict(cond)
+        sampler = dataclasses.replace(sampler, solver=sampler.solver.for_denoiser(denoiser))
         self.solver = sampler.solver
         self.grid = make_grid(denoiser, sampler, start=sigma_start, upward=upward)
         self.device = _home(denoiser, start.tensor, execution.device)
@@ -152,19 +156,22 @@ class Run:
         denoiser = self.denoiser if denoiser is None else denoiser
         cond = self.cond and {name: value[rows].to(self.device) for name, value in self.cond.items()}
         context: Callable[[], AbstractContextManager[object]]
-        if isinstance(denoiser, torch.nn.Module):
-            context = functools.partial(evaluating, denoiser, self.execution.grad)
+        module = _module(denoiser)
+        if module is not None:
+            context = functools.partial(evaluating, module, self.execution.grad)
         else:  # several times as fast, which small problems notice
             context = functools.partial(torch.set_grad_enabled, self.execution.grad)
         with context():
             x = start.state(grid.sigmas[0], self.device, self.dtype)
-        yield State(0, len(grid.kicks), grid.sigmas[0], x, None, 0)
+        with unchanged(STATE_CHANGED, x):
+            yield State(0, len(grid.kicks), grid.sigmas[0], x, None, 0)
         steps = run_steps(self.solver, grid, x, start.noise(self.noise), start.increments(self.noise))
         for _ in grid.kicks:
             with context():  # left before the state is yielded, so that gradient mode does not leak
                 asked = next(steps)
                 while isinstance(asked, Request):
-                    asked = steps.send(denoiser(asked.x, as_tensor(asked.sigma, x), cond))
+                    own = cond and dict(cond)  # which a denoiser may take apart
+                    asked = steps.send(denoiser(asked.x, as_tensor(asked.sigma, x), own))
             yield asked
 
     def batches(self, denoiser_of: Callable[[slice], Denoiser] | None = None) -> Iterator[Samples]:
@@ -194,7 +201,7 @@ class Run:
                 num_steps=state.num_steps,
                 nfe=state.nfe,
                 seeds=self.start.slice(rows).seeds,
-                transform=getattr(self.denoiser, "transform", None),
+                transform=stated(self.denoiser, "transform"),
                 trajectory=Trajectory(torch.stack(path), torch.stack(denoised)) if options.trajectory else None,
             )
 
@@ -203,11 +210,20 @@ class Run:
         return Samples.concatenate(list(self.batches()))
 
 
+def _module(denoiser: object) -> torch.nn.Module | None:
+    """The module that a denoiser is, or that a `functools.partial` holds."""
+    found: object | None = denoiser
+    while found is not None and not isinstance(found, torch.nn.Module):
+        found = inside(found)
+    return found
+
+
 def _home(denoiser: object, tensor: Tensor | None, device: torch.device | str | None) -> torch.device:
     """Where to compute: as given, else where the model is, else where the given tensor is."""
     if device is not None:
         return torch.device(device)
-    if isinstance(denoiser, torch.nn.Module):
+    denoiser = _module(denoiser)
+    if denoiser is not None:
         tensor = next(itertools.chain(denoiser.parameters(), denoiser.buffers()), tensor)
     return torch.device("cpu") if tensor is None else tensor.device
 

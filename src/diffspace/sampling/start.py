@@ -12,7 +12,7 @@ import torch
 
 from diffspace._shapes import Tensor
 from diffspace.checks import check_callable, check_seeds
-from diffspace.protocols import Increment
+from diffspace.protocols import Increment, stated
 from diffspace.sampling.brownian import BrownianPath
 from diffspace.sampling.streams import initial_latents, step_noise
 from diffspace.tensors import check_floating
@@ -80,7 +80,7 @@ def make_start(
         raise ValueError(f"shape: expected sizes such as (3, 32, 32), got {shape!r}")
     frozen = None if seeds is None else check_seeds(seeds)
     if tensor is not None:
-        check_floating(name, tensor)
+        check_floating(name, tensor, batch=True)
         if shape is not None and tuple(shape) != tuple(tensor.shape[1:]):
             raise ValueError(f"shape: {tuple(shape)}, but {name} has samples of shape {tuple(tensor.shape[1:])}")
         check_finite(name, tensor)
@@ -89,7 +89,7 @@ def make_start(
             raise ValueError(f"seeds: {len(frozen)} for {len(tensor)} samples; expected one for each")
     elif frozen is None:
         raise ValueError("seeds: expected seeds (with shape) or latents, got neither")
-    known: Sequence[int] | None = getattr(denoiser, "sample_shape", None)
+    known: Sequence[int] | None = stated(denoiser, "sample_shape")
     shape = known if shape is None else shape
     if shape is None:
         raise ValueError("shape: the denoiser does not state the shape of a sample; give shape=(…)")

@@ -97,6 +97,8 @@ class RangedSteps(ABC):
         # rounding may have left the range, and a table may not have the level of a given state
         levels[0] = min(levels[0], first) if start is None else start
         levels[-1] = max(levels[-1], low)
+        if any(a <= b for a, b in pairwise(levels)):
+            raise ValueError(f"steps: {self} puts two levels in one place")
         return torch.tensor([*levels, 0.0] if to_zero else levels, dtype=torch.float64, device="cpu")
 
 
@@ -127,7 +129,10 @@ class EDMSteps(RangedSteps):
         check_number("rho", self.rho, "(0, inf)")
 
     def _place(self, fractions: list[float], low: float, high: float, first: float) -> list[float]:
-        a, b = math.pow(first, 1 / self.rho), math.pow(low, 1 / self.rho)
+        try:
+            a, b = math.pow(first, 1 / self.rho), math.pow(low, 1 / self.rho)
+        except OverflowError:
+            raise ValueError(f"rho: {self.rho:g} is too small: σ_max^(1/ρ) is beyond float64") from None
         return [math.pow(a + fraction * (b - a), self.rho) for fraction in fractions]
 
 
@@ -212,10 +217,7 @@ class BetaSteps(ScheduleSteps):
 
     def _place(self, fractions: list[float], low: float, high: float, first: float) -> list[float]:
         # the share of the way down, 1 − Q(1 − f) of Beta(α, β), is the quantile at f of Beta(β, α)
-        levels = super()._place([beta_quantile(f, self.beta, self.alpha) for f in fractions], low, high, first)
-        if any(a <= b for a, b in pairwise(levels)):
-            raise ValueError(f"alpha, beta: {self.alpha:g} and {self.beta:g} put two levels in one place")
-        return levels
+        return super()._place([beta_quantile(f, self.beta, self.alpha) for f in fractions], low, high, first)
 
 
 class _TabledSteps(RangedSteps):
@@ -318,6 +320,8 @@ class GivenSteps:
     clip: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
+        for level in self.levels:
+            check_number("levels", level)
         falling = all(a > b for a, b in zip(self.levels, self.levels[1:], strict=False))
         if len(self.levels) < 2 or not falling or self.levels[-1] < 0 or not math.isfinite(self.levels[0]):
             raise ValueError("levels: expected at least two finite noise levels, falling, none negative")

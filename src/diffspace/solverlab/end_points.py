@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 
 from diffspace._shapes import Float, Tensor
-from diffspace.protocols import Cond, Denoiser
-from diffspace.sampling.runs import Trajectory, kept_steps, sample
+from diffspace.protocols import Cond, Denoiser, stated
+from diffspace.sampling.runs import Trajectory, check_deterministic, kept_steps, sample
 from diffspace.sampling.sampler import Execution, Sampler
 from diffspace.sampling.solvers.multistep import AdamsBashforth
 from diffspace.sampling.steps import EDMSteps, steps_for
@@ -165,11 +165,12 @@ def reference(
             enough to fit solvers to.
     """
     sampler, execution = sampler or REFERENCE_SAMPLER, execution or Execution()
+    check_deterministic(sampler)
     num_steps = sampler.steps.num_steps
     if num_steps < 8 or num_steps % 2:
         raise ValueError(f"sampler: expected an even number of at least 8 steps, got {num_steps}")
     if latents is None:
-        known = getattr(denoiser, "sample_shape", None) if shape is None else shape
+        known = stated(denoiser, "sample_shape") if shape is None else shape
         if seeds is None or known is None:
             raise ValueError("seeds, shape: give both, or latents")
         latents = initial_latents(seeds, known)

@@ -10,7 +10,7 @@ import torch
 from diffspace.checks import check_integer
 from diffspace.data import DataSet
 from diffspace.objective import LossBySigma, NoiseDistribution, loss_by_sigma
-from diffspace.protocols import Denoiser
+from diffspace.protocols import Denoiser, stated
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Validation:
 
     def measure(self, denoiser: Denoiser) -> ValidationLoss:
         """The loss of a denoiser that has a weight(σ); a module is put into evaluation mode meanwhile."""
-        weight = getattr(denoiser, "weight", None)
+        weight = stated(denoiser, "weight")
         if weight is None:
             raise ValueError("denoiser: has no weight(sigma) of its own")
         module = denoiser if isinstance(denoiser, torch.nn.Module) else torch.nn.Module()

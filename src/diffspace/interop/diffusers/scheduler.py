@@ -41,7 +41,7 @@ def _make_plan(denoiser: object, solver: Solver, steps: TimeSteps | GivenTimes) 
 
     ValueError where D decides how often it is evaluated, or where a step does not begin with D at its state.
     """
-    name = type(solver).__name__
+    name, solver = type(solver).__name__, solver.for_denoiser(denoiser)
     if solver.evaluations(False) is None:
         raise ValueError(f"solver: {name} chooses its evaluations by a tolerance; pipelines need a fixed number")
     grid = make_grid(denoiser, Sampler(steps, solver))
@@ -205,7 +205,8 @@ class DiffspaceScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         if self._run is None or asked is None:
             first = self._plan.first[index]
             rest = Grid(self._plan.grid.points[first:], self._plan.grid.kicks[first:])
-            self._run = run_steps(self.solver, rest, x, noise=_zeros, increment=self._increment)
+            solver = self.solver.for_denoiser(self._model)
+            self._run = run_steps(solver, rest, x, noise=_zeros, increment=self._increment)
             asked = next(self._run)
         else:
             if torch.equal((asked.x * self._c_in[index]).to(dtype), sample):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from diffspace._shapes import Tensor
 from diffspace.checks import check_number
-from diffspace.protocols import Cond
+from diffspace.protocols import Cond, stated
 from diffspace.sampling.solvers.base import Point, Solver, Step
 from diffspace.sampling.solvers.runge_kutta import Heun
 
@@ -17,19 +17,21 @@ class AnalyticalFirstStep(Solver):
     """Another solver, whose first request in a run is answered by a Gaussian, without an evaluation.
 
     D = μ + σ_d²/(σ² + σ_d²)·(x − μ) is the exact denoiser of N(μ, σ_d²·I), and accurate at high noise for any data with
-    the same mean, to the order of σ_d²/σ. `sigma_data` must be that of the data: a wrong one falsifies the start. A run
-    takes one evaluation fewer than with the solver alone. (The AFS of Dockhorn et al. 2022 takes x/√(1 + σ²) for ε;
-    here, with μ = 0 and σ_d = 1, it is x·σ/(1 + σ²).)
+    the same mean, to the order of σ_d²/σ. `sigma_data` must be that of the data: a wrong one falsifies the start. By
+    default it is what the denoiser states; ValueError where that is nothing. A run takes one evaluation fewer than with
+    the solver alone. (The AFS of Dockhorn et al. 2022 takes x/√(1 + σ²) for ε; here, with μ = 0 and σ_d = 1, it is
+    x·σ/(1 + σ²).)
     """
 
     solver: Solver = field(default_factory=Heun)
-    sigma_data: float = 1.0
+    sigma_data: float | None = None
     mean: float = 0.0
 
     def __post_init__(self) -> None:
         if isinstance(self.solver, AnalyticalFirstStep):
             raise ValueError("solver: AnalyticalFirstStep cannot wrap another one; give the solver inside it")
-        check_number("sigma_data", self.sigma_data, "(0, inf)")
+        if self.sigma_data is not None:
+            check_number("sigma_data", self.sigma_data, "(0, inf)")
         check_number("mean", self.mean)
         for name in ("multistep", "stochastic"):
             object.__setattr__(self, name, getattr(self.solver, name))
@@ -38,8 +40,14 @@ class AnalyticalFirstStep(Solver):
     def order(self) -> int:
         return self.solver.order
 
+    def for_denoiser(self, denoiser: object) -> Solver:
+        known = stated(denoiser, "sigma_data") if self.sigma_data is None else self.sigma_data
+        return replace(self, solver=self.solver.for_denoiser(denoiser), sigma_data=known)
+
     def first_denoiser(self, x: Tensor, sigma: Tensor, cond: Cond | None = None) -> Tensor:
         """D(x; σ) of N(μ, σ_d²·I)."""
+        if self.sigma_data is None:
+            raise ValueError("sigma_data: the denoiser does not state it; pass AnalyticalFirstStep(…, sigma_data=…)")
         level = sigma.reshape(-1, *(1,) * (x.ndim - 1))
         gain = self.sigma_data**2 / (level**2 + self.sigma_data**2)
         return x * gain + self.mean * (1 - gain)

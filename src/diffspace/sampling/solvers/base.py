@@ -98,6 +98,10 @@ class Solver(ABC):
         """
         return 1 if to_zero or self.multistep else self.order
 
+    def for_denoiser(self, denoiser: object) -> Solver:
+        """The solver with what it takes from a denoiser unless it is given, such as σ_data; by default itself."""
+        return self
+
     def check_step(self, start: Point, end: Point) -> None:
         """ValueError for a step that is too long for this solver; asked for all steps, before the first evaluation."""
         return
@@ -116,7 +120,15 @@ class Solver(ABC):
 
 
 class UnscaledSolver(Solver):
-    """A solver with formulas in σ and the unscaled state x/s, on which the choice of the process has no effect."""
+    """A solver with formulas in σ and the unscaled state x/s, on which the choice of the process has no effect.
+
+    Levels that a model rounds to the same one are an error: most formulas divide by their distance.
+    """
+
+    def check_step(self, start: Point, end: Point) -> None:
+        if start.sigma == end.sigma:
+            who = type(self).__name__
+            raise ValueError(f"steps: {who} needs levels that differ, got σ = {end.sigma:g} twice; use fewer steps")
 
     @abstractmethod
     def unscaled_step(self, x: Tensor, start: Point, end: Point, memory: Any) -> Step:

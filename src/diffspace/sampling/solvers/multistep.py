@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 
 from diffspace._shapes import Tensor
 from diffspace.checks import check_choice, check_integer, check_number
-from diffspace.protocols import Cond, Request
+from diffspace.protocols import PAPER_SIGMA_DATA, Cond, Request, data_scale
 from diffspace.sampling.solvers.base import Point, Step, UnscaledSolver, combine
 from diffspace.sampling.solvers.quadrature import Prediction, Variable, lagrange_weights, normalizer, predict
 from diffspace.sampling.steps import GivenSteps
@@ -42,8 +42,13 @@ class LinearMultistep(UnscaledSolver):
     multistep = True
     k: int
     prediction: Prediction
-    sigma_data: float = 1.0
+    sigma_data: float | None = None
     lower_final: bool = False
+
+    @property
+    def scale(self) -> float:
+        """σ_d."""
+        return PAPER_SIGMA_DATA if self.sigma_data is None else self.sigma_data
 
     @abstractmethod
     def weights_at(self, sigmas: tuple[float, ...], end: float) -> tuple[float, ...]:
@@ -55,12 +60,12 @@ class LinearMultistep(UnscaledSolver):
 
     def unscaled_step(self, x: Tensor, start: Point, end: Point, memory: tuple[Past, ...] | None) -> Step:
         denoised = yield Request(x, start.sigma)
-        newest = Past(start.sigma, *predict(self.prediction, start.sigma, x, denoised, self.sigma_data))
+        newest = Past(start.sigma, *predict(self.prediction, start.sigma, x, denoised, self.scale))
         past = (newest, *(memory or ()))
         left = start.steps_left if self.lower_final else self.k
         x = self.corrected(x, past[: 1 + min(self.k, left + 1)])
         used = past[: min(self.k, left)]
-        m, m_end = (normalizer(self.prediction, point.sigma, self.sigma_data) for point in (start, end))
+        m, m_end = (normalizer(self.prediction, point.sigma, self.scale) for point in (start, end))
         weights = _weights(self, tuple(node.sigma for node in used), end.sigma)
         return add_past(x, m_end / m, used, weights), past[: self.k]
 
@@ -92,7 +97,7 @@ class _Polynomial(LinearMultistep):
         return min(self.k, 2) if self.lower_final else self.k
 
     def weights_at(self, sigmas: tuple[float, ...], end: float) -> tuple[float, ...]:
-        return polynomial_weights(self.prediction, self.variable, sigmas, end, self.sigma_data)
+        return polynomial_weights(self.prediction, self.variable, sigmas, end, self.scale)
 
     def step_to_zero(self, x: Tensor, start: Point, end: Point, memory: tuple[Past, ...] | None) -> Step:
         """By the weights where they are finite, else to D."""
@@ -102,7 +107,7 @@ class _Polynomial(LinearMultistep):
 
 @dataclass(frozen=True)
 class AdamsBashforth(_Polynomial):
-    """The Adams–Bashforth method with weights for the actual steps: of the declared order on any steps.
+    """The Adams–Bashforth method with weights for the actual steps: of order k on any steps, after the first k − 1.
 
     x⁺/m⁺ = x/m + Σ_j w_j·g_j over the last k evaluations, w_j = ∫ ℓ_j(u) dμ (see `quadrature`). `prediction` says what
     is interpolated (ε, x₀ or v), `variable` in which variable it is a polynomial:
@@ -111,21 +116,27 @@ class AdamsBashforth(_Polynomial):
     - ε or x₀ in ln σ: exponential Adams–Bashforth, which DPM-Solver and DPM-Solver++ truncate;
     - v in the angle arctan(σ/σ_d): no step is singular, not even the one to σ = 0.
 
-    A step to σ = 0 is Euler's, but for ε and v in a variable that is finite there. `sigma_data` has an effect on v and
-    on the angle alone.
+    A step to σ = 0 is Euler's, but for ε and v in a variable that is finite there. `sigma_data`, by default what the
+    denoiser states, else the paper's 0.5, has an effect on v and on the angle alone.
     """
 
     k: int = 3
     prediction: Prediction = "epsilon"
     variable: Variable = "log_sigma"
-    sigma_data: float = 1.0
+    sigma_data: float | None = None
     lower_final: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("prediction", self.prediction, Prediction)
         check_choice("variable", self.variable, Variable)
-        check_number("sigma_data", self.sigma_data, "(0, inf)")
+        if self.sigma_data is not None:
+            check_number("sigma_data", self.sigma_data, "(0, inf)")
+
+    def for_denoiser(self, denoiser: object) -> AdamsBashforth:
+        if self.sigma_data is not None or (self.prediction != "v" and self.variable != "angle"):
+            return self
+        return replace(self, sigma_data=PAPER_SIGMA_DATA * data_scale(denoiser))
 
 
 @dataclass(frozen=True)

@@ -113,9 +113,11 @@ def lagrange_weights(
 ) -> Float[Tensor, "k"]:
     """w_j = ∫ ℓ_j(u) dμ from σ = nodes[0] to `end`, for the polynomial through the nodes; differentiable in all σ.
 
-    In float64. `end` may be 0 for "epsilon" and "v" in a variable that is finite there ("sigma", "angle").
+    In float64. `end` may be 0 for "epsilon" and "v" in a variable that is finite there (all but "log_sigma").
     """
     points, weights = _legendre()
+    if variable == "vp" and end == 0:  # where σ is like the root of u − u_end: u is smooth in that root
+        points, weights = points * (2 - points), 2 * weights * (1 - points)
     variable_of, inverse, derivative = _CHANGES[variable]
     u, u_end = variable_of(nodes, sigma_data), variable_of(end, sigma_data)
     at = u[0] + (u_end - u[0]) * points

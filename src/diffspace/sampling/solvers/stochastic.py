@@ -36,10 +36,9 @@ _EXCESS = 5.0  # 18 EDM steps leave 4.9 times σ_min = 0.002, which nobody sees;
 class _StochasticSolver(UnscaledSolver):
     stochastic = True
 
-    def step(self, x: Tensor, start: Point, end: Point, memory: Any) -> Step:
+    def check_step(self, start: Point, end: Point) -> None:
         if not end.sigma < start.sigma:
             raise ValueError(f"steps: σ must fall for a solver that adds noise, got {start.sigma:g} to {end.sigma:g}")
-        return super().step(x, start, end, memory)
 
 
 def _check_excess(solver: object, start: Point, end: Point, kept: float, added: float) -> None:
@@ -229,6 +228,7 @@ class GeneralSDE(_StochasticSolver):
         return rate + beta, math.sqrt(2 * beta) * point.sigma
 
     def check_step(self, start: Point, end: Point) -> None:
+        super().check_step(start, end)
         h, (rate, spread) = end.t - start.t, self._rates(start)
         kept, added = 1 + h * rate, spread
         if self.stages == 2:
@@ -275,6 +275,7 @@ class PredictorCorrector(_StochasticSolver):
         return 1 if to_zero else 1 + self.corrections
 
     def check_step(self, start: Point, end: Point) -> None:
+        super().check_step(start, end)
         added = math.sqrt(max(start.sigma**2 - end.sigma**2, 0.0))
         _check_excess(self, start, end, (end.sigma / start.sigma) ** 2, added)
 
