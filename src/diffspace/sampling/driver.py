@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import weakref
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -145,17 +144,12 @@ def as_tensor(sigma: float | Tensor, like: Tensor) -> Tensor:
     return sigma if isinstance(sigma, Tensor) else like.new_full((), sigma)
 
 
-@contextlib.contextmanager
-def unchanged(message: str, *tensors: Tensor | None) -> Iterator[None]:
-    """ValueError where others change one of the tensors in place meanwhile, by the count that torch keeps.
+def changes(*tensors: Tensor | None) -> list[int]:
+    """How often each tensor was changed in place so far, by the count that torch keeps; None is left out.
 
-    Tensors of torch.inference_mode have no count, and are not watched.
+    So are tensors of torch.inference_mode, which have no count.
     """
-    watched = [x for x in tensors if x is not None and not x.is_inference()]
-    before = [x._version for x in watched]
-    yield
-    if [x._version for x in watched] != before:
-        raise ValueError(message)
+    return [x._version for x in tensors if x is not None and not x.is_inference()]
 
 
 def _checked_answer(answer: object, shape: torch.Size, dtype: torch.dtype) -> Tensor:
@@ -221,16 +215,22 @@ def run_steps(
             if answer is None and first_denoiser is not None:
                 answer = first_denoiser(asked.x, as_tensor(asked.sigma, state))
             if answer is None:
-                held = [ref for ref in held if ref() is not None]
-                with unchanged(_CHANGED, asked.x, *(ref() for ref in held)):
-                    answer = yield asked
+                others = [y for ref in held if (y := ref()) is not None]
+                before = changes(asked.x, *others)
+                answer = yield asked
+                if changes(asked.x, *others) != before:
+                    raise ValueError(_CHANGED)
+                held = [weakref.ref(y) for y in others]
+                del others
                 nfe += 1
             answer = _checked_answer(answer, shape, dtype)
             held.append(weakref.ref(answer))
             first_denoiser = None
             first = answer if first is None else first
         told = State(i + 1, len(kicks), end.sigma, end.unscale(state), first, nfe)
-        with unchanged(STATE_CHANGED, told.x, first):
-            replacement = yield told
+        before = changes(told.x, first)
+        replacement = yield told
+        if changes(told.x, first) != before:
+            raise ValueError(STATE_CHANGED)
         if replacement is not None:
             state = end.scale(replacement)

@@ -18,7 +18,7 @@ from diffspace.checks import check_callable, check_number, check_type
 from diffspace.notebook import Shown
 from diffspace.process import Process
 from diffspace.protocols import Cond, Denoiser, Request, TimeSteps, check_cond, inside, stated
-from diffspace.sampling.driver import STATE_CHANGED, as_tensor, make_grid, run_steps, unchanged
+from diffspace.sampling.driver import STATE_CHANGED, as_tensor, changes, make_grid, run_steps
 from diffspace.sampling.sampler import Churn, Execution, Sampler, State
 from diffspace.sampling.solvers.base import Solver
 from diffspace.sampling.start import Noise, Start, is_finite, make_start
@@ -163,8 +163,10 @@ class Run:
             context = functools.partial(torch.set_grad_enabled, self.execution.grad)
         with context():
             x = start.state(grid.sigmas[0], self.device, self.dtype)
-        with unchanged(STATE_CHANGED, x):
-            yield State(0, len(grid.kicks), grid.sigmas[0], x, None, 0)
+        before = changes(x)
+        yield State(0, len(grid.kicks), grid.sigmas[0], x, None, 0)
+        if changes(x) != before:
+            raise ValueError(STATE_CHANGED)
         steps = run_steps(self.solver, grid, x, start.noise(self.noise), start.increments(self.noise))
         for _ in grid.kicks:
             with context():  # left before the state is yielded, so that gradient mode does not leak
