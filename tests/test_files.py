@@ -10,6 +10,7 @@ from diffspace.files import (
     atomic_paths,
     check_entries,
     check_writable,
+    missing_path,
     open_in_place,
     parse_json,
     read_bytes,
@@ -201,3 +202,9 @@ def test_an_array_is_written_whole_or_not_at_all(tmp_path):
     assert not list(tmp_path.iterdir())
     save_array(tmp_path / "x.npy", array)
     assert np.array_equal(np.load(tmp_path / "x.npy"), array)
+
+
+def test_a_folder_is_told_from_a_file_that_is_missing(tmp_path):
+    (tmp_path / "model").mkdir()
+    assert missing_path(tmp_path / "model") == f"{tmp_path / 'model'} (it is a folder)"
+    assert missing_path(tmp_path / "modle") == f"{tmp_path / 'modle'}; did you mean {tmp_path / 'model'}?"

@@ -46,6 +46,8 @@ def on_hub(source: str | Path) -> str | None:
 def missing_path(source: str | Path) -> str:
     """A path that does not exist, for an error message: with the most similar one, or the spelling of a Hub id."""
     path = Path(source).expanduser()
+    if path.is_dir():
+        return f"{source} (it is a folder)"
     beside = itertools.islice(path.parent.iterdir(), 1000) if path.parent.is_dir() else ()
     if close := difflib.get_close_matches(path.name, [other.name for other in beside], n=1):
         return f"{source}; did you mean {path.with_name(close[0])}?"

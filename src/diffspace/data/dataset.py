@@ -276,7 +276,8 @@ def holdout_size(n: int, holdout: float | int | None, most: int, kept: int = 1, 
     else:
         count = holdout
     if not 1 <= count <= n - kept:
-        raise ValueError(f"holdout: {holdout} is {count} of {n} samples; expected at least 1, and {what} left to train")
+        share = "a fifth" if holdout is None else holdout
+        raise ValueError(f"holdout: {share} is {count} of {n} samples; expected at least 1, and {what} left to train")
     return count
 
 

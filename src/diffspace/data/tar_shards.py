@@ -70,7 +70,7 @@ class _TarImages(StoredImages):
                     self.names.append(f"{folder}/{images[0].name}")
         missing = [name for name, label in zip(self.names, self._labels, strict=True) if label is None]
         if 0 < len(missing) < len(self.names):
-            raise no_label(self.path, missing, len(self.names))
+            raise no_label(shards[0] if len(shards) == 1 else self.path, missing, len(self.names))
 
     def open(self, number: int) -> bytes:
         shard, offset, size = self._table[3 * number : 3 * number + 3]
