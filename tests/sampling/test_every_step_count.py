@@ -35,6 +35,8 @@ MIXED = {
 class Counting:
     """D of N(0, 1/4), which counts its calls and remembers the σ it was asked for."""
 
+    sigma_data = 0.5
+
     def __init__(self):
         self.levels, self.calls = [], []
 

@@ -13,6 +13,7 @@ from diffspace.metrics.scores import Estimate, Features, check_pair
 _ROWS = 512
 _NEAREST = 8  # times k neighbours in a pool are known: of half the pool, the k-th is nearly surely among them
 _GROUPS = 20  # of the jackknife
+_ELEMENTS = 2**22  # of the differences of a block of pairs
 _ROUNDING = 1e-12  # of squared distances by products, in units of squared norms
 
 
@@ -80,7 +81,8 @@ def squared_distances(x: Tensor, y: Tensor, centre: Tensor) -> Float[Tensor, "n 
 
 def _direct(x: Tensor, y: Tensor, i: Tensor, j: Tensor) -> Float[Tensor, "pairs"]:
     """|x_i − y_j|² of pairs in float64, by differences: the same for distances that are the same."""
-    parts = zip(torch.split(i, 2**14), torch.split(j, 2**14), strict=True)
+    size = max(_ELEMENTS // x.shape[1], 1)
+    parts = zip(torch.split(i, size), torch.split(j, size), strict=True)
     return torch.cat([(x[a].double() - y[b].double()).square().sum(1) for a, b in parts])
 
 

@@ -40,9 +40,9 @@ class Process:
             raise ValueError("s: cannot be combined with a scaling")
         if t_max is not None and sigma is None:
             raise ValueError("t_max: has no effect without a function sigma")
-        if not isinstance(schedule, Schedule | None):
+        if schedule is not None and not hasattr(schedule, "sigma"):
             raise ValueError(f"schedule: expected one such as VPSchedule(), got {schedule!r}")
-        if not isinstance(scaling, Scaling | None):
+        if scaling is not None and not hasattr(scaling, "s"):
             raise ValueError(f"scaling: expected one such as NoScaling(), got {scaling!r}")
         for name, function in (("sigma", sigma), ("s", s)):
             if function is not None:
