@@ -977,13 +977,17 @@ def old(*names):
     return both(*(writes(name, "the old output\n" * 100) for name in names))
 
 
+PICTURES = [f"old/{i:06d}.png" for i in range(6)]
+
 full("train", *SMALL, *OUT, names=("run/recipe.yaml",))
 full(*RUN, "network.width=8", prepare=on_run(), names=("run/",), changes=("run/run.lock",))
 full(*RUN, prepare=on_run(), limit=5000, names=("run/",), changes=("run/run.lock", "run/log.jsonl", "run/recipe.yaml"))
 full("sample", MODEL, "--seeds", "0-3", "--out", "old.png", "--overwrite", prepare=old("old.png"), names=("old.png",))
 full("sample", MODEL, "--seeds", "0-3", "--out", "old.npz", "--overwrite", prepare=old("old.npz"), names=("old.npz",))
 full("sample", MODEL, "--seeds", "0-3", "--out", "old", "--overwrite", limit=60,
-     prepare=old(*(f"old/{i:06d}.png" for i in range(6))), names=("old/",))  # fmt: skip
+     prepare=both(old(*PICTURES), writes("old/samples.json", '{"format": "diffspace samples 1"}')), names=("old/",))  # fmt: skip
+case("sample", MODEL, "--seeds", "0-3", "--out", "old", "--overwrite", prepare=old(*PICTURES), names=("old",),
+     codes=(2,), what="a folder of pictures that are not samples")  # fmt: skip
 full(
     "solvers",
     "BASE/points",
