@@ -40,6 +40,15 @@ _SUBDIR, _LOCK, _NEW = 1000, ".lock", ".new"
 _LONG = 1000  # characters of seeds that are written down; more are hashed
 
 
+def _request_in(folder: Path) -> Any:
+    """The request whose files a folder holds; None for a folder of anything else."""
+    with contextlib.suppress(ValueError, OSError):
+        there = read_json(folder / REQUEST, format=str)
+        if there["format"] == FORMAT:
+            return there
+    return None
+
+
 def _left_over(folder: Path) -> Any:
     """The request of a killed command that a hidden folder is of; None where there is nothing in it.
 
@@ -47,12 +56,11 @@ def _left_over(folder: Path) -> Any:
     """
     if not os.path.lexists(folder):
         return None
-    with contextlib.suppress(ValueError, OSError):
+    with contextlib.suppress(OSError):
         if not folder.is_symlink() and {path.name for path in folder.iterdir()} <= {_LOCK}:
             return None
-        there = read_json(folder / REQUEST, format=str)
-        if not folder.is_symlink() and there["format"] == FORMAT:
-            return there
+    if not folder.is_symlink() and (there := _request_in(folder)) is not None:
+        return there
     raise ValueError(f"--out: {folder} is in the way, and not of a killed command; move it elsewhere")
 
 
@@ -160,10 +168,7 @@ class FolderWriter(SampleWriter):
         """What a command of before has written; ValueError for a folder that holds anything and is not of one."""
         if not self.path.is_dir() or {path.name for path in self.path.iterdir()} <= {_LOCK, _NEW}:
             return []
-        there: Any = None
-        with contextlib.suppress(ValueError, OSError):
-            there = read_json(self.path / REQUEST, format=str)
-        if not isinstance(there, dict) or there["format"] != FORMAT:
+        if _request_in(self.path) is None:
             raise ValueError(
                 f"--overwrite: {self.path} is not a folder of samples, with {REQUEST} of `diffspace sample`; delete it "
                 "yourself, or choose another folder"

@@ -115,7 +115,7 @@ class ModelRoom:
         return _Made(offered, labels, settings.sampler(offered), denoiser, batch)
 
     def samples(self, settings: Draw, job: Job) -> dict[str, Any]:
-        """Samples; batches are sent to the page as they are finished, and on the way the denoised images."""
+        """Samples; finished batches are sent to the page, and the denoised images between the steps."""
         made, seeds = self._make(settings), settings.seeds
         offered, told = made.offered, time.monotonic()
 
