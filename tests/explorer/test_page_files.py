@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 import diffspace.explorer
+from diffspace.explorer.model_settings import LEAST, MOST
 from diffspace.explorer.settings import MODES, POINTS
+from diffspace.explorer.training_room import STAGES
 from diffspace.figures.style import THEMES
 
 STATIC = Path(diffspace.explorer.__file__).parent / "static"
@@ -29,5 +31,13 @@ def test_colours_are_those_of_figures(name, selector):
     ]
 
 
-def test_limits_of_the_data_are_those_of_the_server():
-    assert f"modes: {MODES}, points: {POINTS}" in (STATIC / "data.js").read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("data.js", f"modes: {MODES}, points: {POINTS}"),
+        ("rooms/model.js", f"const LEAST = {LEAST:g}, MOST = {MOST:g};"),
+        ("rooms/training.js", f"const STAGES = {STAGES};"),
+    ],
+)
+def test_limits_are_those_of_the_server(file, text):
+    assert text in (STATIC / file).read_text(encoding="utf-8")

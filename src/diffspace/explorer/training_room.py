@@ -43,7 +43,7 @@ _FINE = 121  # levels of the curves
 _LINE, _PLANE = 81, 9  # points where denoisers are shown, on a line or along each side of a square
 _DENSE = {1: 401, 2: 96}
 _SAMPLES, _SAMPLING = 200, 16  # of the network, and the steps to them
-_STAGES = 11
+STAGES = 11  # of a run, after its start
 
 
 def curves_picture(design: Design, job: Job) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def common_weight(data: Data) -> Float[Tensor, "levels"]:
 
 def stages(steps: int) -> tuple[int, ...]:
     """The start, and steps at about equal ratios, of which the last is the end."""
-    return (0, *sorted({round(float(step)) for step in log_space(8, steps, _STAGES)}))
+    return (0, *sorted({round(float(step)) for step in log_space(8, steps, STAGES)}))
 
 
 @torch.no_grad()

@@ -8,8 +8,10 @@ import { Room, Study, fixed } from "../room.js";
 import * as state from "../state.js";
 import { Tiles } from "../tiles.js";
 
+const LEAST = 0.001, MOST = 1000; // σ between which samples are guided by default: everywhere
+
 state.declare({
-  "m.model": "", "m.label": "in turn", "m.guidance": 1, "m.low": 0.001, "m.high": 1000, "m.method": "heun", "m.num_steps": 18, "m.rho": 7, "m.churn": 0, "m.seed": 0, "m.count": 16, "m.chosen": 0,
+  "m.model": "", "m.label": "in turn", "m.guidance": 1, "m.low": LEAST, "m.high": MOST, "m.method": "heun", "m.num_steps": 18, "m.rho": 7, "m.churn": 0, "m.seed": 0, "m.count": 16, "m.chosen": 0,
   "m.view": "way", "m.begin": 0, "m.end": 1, "m.mask": "", "m.image": "sample", "m.number": 0, "m.resamplings": 4,
 });
 
@@ -114,7 +116,7 @@ export function modelRoom(about) {
 function guidance() {
   const { guidance: weight = 1, low, high } = drawing();
   if (weight === 1) return "";
-  return low === 0.001 && high === 1000 ? ", each with guidance of two" : `, with guidance of two where ${fixed(low)} < σ ≤ ${fixed(high)}`;
+  return low === LEAST && high === MOST ? ", each with guidance of two" : `, with guidance of two where ${fixed(low)} < σ ≤ ${fixed(high)}`;
 }
 
 const summary = (n) => `${n.num_steps} steps from σ = ${fixed(n.sigmas[0])} to ${fixed(n.sigmas[n.num_steps - 1])} and 0: ${n.nfe} evaluations of the denoiser${guidance()}. Selected: ${named(n, chosen())}.`;
@@ -157,7 +159,7 @@ async function drawScatter(scatter, n) {
 
 const number = (key, label, max, options = {}) => slider(key, label, { min: 0, max, integer: true, most: 2 ** 32 - 1, ...options });
 
-const edge = (key, label, options = {}) => slider(key, label, { min: 0.001, max: 1000, log: true, ...options });
+const edge = (key, label, options = {}) => slider(key, label, { min: LEAST, max: MOST, log: true, ...options });
 
 function controls() {
   const model = select("m.model", "model", []);
@@ -171,7 +173,7 @@ function controls() {
     group("Samples",
       only(is(({ classes }) => classes.length > 0), select("m.label", "class", [["in turn", "each in turn"]])),
       only(guided, slider("m.guidance", "guidance weight <i>w</i>", { min: -1, max: 8, least: -5, most: 20, help: "1: none; 0: as without a class; more: further from it" })),
-      only(() => guided() && state.get("m.guidance") !== 1, h("div", {}, edge("m.low", "guided where σ is above"), edge("m.high", "and at most", { help: "0.001 and 1000: everywhere" }))),
+      only(() => guided() && state.get("m.guidance") !== 1, h("div", {}, edge("m.low", "guided where σ is above"), edge("m.high", "and at most", { help: `${LEAST} and ${MOST}: everywhere` }))),
       number("m.seed", "first seed", 100), h("div", { class: "row" }, other),
       slider("m.count", "samples", { min: 1, max: 36, integer: true, most: 1000 }),
       number("m.chosen", "selected sample, by number", 35, { most: 999, last: () => state.get("m.count") - 1 })),

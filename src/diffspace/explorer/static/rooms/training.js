@@ -10,9 +10,11 @@ import { Handles } from "./training_handles.js";
 import { drawCoefficients, drawDenoiser, drawLearning, drawLoss, drawSamples, drawTargets, shown } from "./training_pictures.js";
 import { Runs } from "./training_runs.js";
 
+const STAGES = 11; // of a run, after its start
+
 state.declare({
   "t.prediction": "EDM", "t.weighting": "own", "t.draws": "EDM", "t.P_mean": -1.2, "t.P_std": 1.2, "t.own_sigma": false, "t.sigma_data": 0.5,
-  "t.steps": 400, "t.width": "64", "t.seed": 0, "t.sigma": 0.3, "t.stage": 11, "t.measure": "excess", "t.runs": "",
+  "t.steps": 400, "t.width": "64", "t.seed": 0, "t.sigma": 0.3, "t.stage": STAGES, "t.measure": "excess", "t.runs": "",
 });
 
 const PREDICTIONS = [["EDM", "EDM: a mixture by σ"], ["VP", "VP: predicts ε"], ["VE", "VE: predicts −ε, c_in = 1"], ["iDDPM", "iDDPM: predicts ε, by index"], ["ε", "ε-prediction"], ["x₀", "x₀-prediction: c_skip = 0"], ["v", "v-prediction"], ["flow", "flow: the velocity ε − x₀"]];
@@ -64,7 +66,7 @@ export function trainingRoom() {
   const progress = h("progress", { max: 1, value: 0, "aria-label": "Training" });
   const said = h("span", { class: "help" });
   const follow = () => {
-    state.set({ "t.stage": 11 });
+    state.set({ "t.stage": STAGES });
     runs.train();
   };
   const train = button("Train", follow, { class: "primary" });
@@ -81,7 +83,7 @@ export function trainingRoom() {
       group("Training", slider("t.steps", "steps, of 128 samples each", { min: 100, max: 5000, log: true, integer: true }),
         select("t.width", "width of the network", [["16", "16"], ["32", "32"], ["64", "64"], ["128", "128"]]), slider("t.seed", "seed", { min: 0, max: 20, integer: true, most: 2 ** 31 })),
       group("View", slider("t.sigma", "σ of the denoiser shown", { min: 0.01, max: 100, log: true, least: 0.0001, most: 10000 }),
-        slider("t.stage", "stage of the newest run", { min: 0, max: 11, integer: true, last: () => (runs.newest?.stages.length ?? 12) - 1, help: "0: before training; the last: its end" }),
+        slider("t.stage", "stage of the newest run", { min: 0, max: STAGES, integer: true, last: () => (runs.newest?.stages.length ?? STAGES + 1) - 1, help: "0: before training; the last: its end" }),
         select("t.measure", "learning curve", [["excess", "above the attainable loss"], ["loss", "the loss, beside the attainable"]])),
     ],
     pictures: Object.values(pictures),
