@@ -14,18 +14,15 @@ import diffspace as ds
 
 PACKAGE = Path(ds.__file__).parent
 
-MEASUREMENT = """
-import json, sys, time
+IMPORTS = """
+import json, sys
 before = set(sys.modules)
-start = time.process_time()
 import diffspace
-bare, light = time.process_time() - start, set(sys.modules) - before
+bare = set(sys.modules) - before
 import torch
-unit, before = time.process_time() - start, set(sys.modules)
-start = time.process_time()
+before = set(sys.modules)
 diffspace.Heun
-full = time.process_time() - start
-print(json.dumps([bare, full, unit, sorted(light | set(sys.modules) - before)]))
+print(json.dumps([sorted(bare), sorted(set(sys.modules) - before)]))
 """
 
 
@@ -36,12 +33,11 @@ def run(code):
 
 
 def test_import_needs_no_torch_and_its_names_need_torch_and_the_standard_library_alone():
-    bare, full, unit, names = json.loads(run(MEASUREMENT))
-    assert {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names) == {"diffspace"}
-    if bare >= 0.1 or full >= 0.3:  # once more, where the machine was busy; torch's own import is the unit then
-        bare, full, unit, _ = json.loads(run(MEASUREMENT))
-    assert bare < 0.1
-    assert full < max(0.3, unit / 4)
+    """How long they take, benchmarks/import_time.py tells."""
+    bare, full = json.loads(run(IMPORTS))
+    assert {name for name in bare if name.startswith("diffspace")} == {"diffspace", "diffspace._version"}
+    assert {name.partition(".")[0] for name in [*bare, *full]} - set(sys.stdlib_module_names) == {"diffspace"}
+    assert "diffspace.sampling.solvers" in full
 
 
 def test_dir_lists_what_there_is():
