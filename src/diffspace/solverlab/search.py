@@ -229,8 +229,10 @@ def _fit(judge: _Judge, near: NearPaths, iterations: int, fits: _Fits) -> None:
         best[kind] = min(fit, found, key=_Fit.rms)
     for kind, fit in _by_error(best):
         fits.polish(kind, fit, fit.family, half, _POLISH)
-    for k in range(_ROUNDS):
-        fit = min(fits.all, key=_Fit.rms)
+    continued: list[_Fit] = []
+    for k in range(_ROUNDS):  # again from the same fit would be the same again
+        fit = min((each for each in fits.all if each not in continued), key=_Fit.rms)
+        continued.append(fit)
         for robustness in _FORKS:
             fits.polish(f"fitted, round {k + 2}, c² = {robustness:g}", fit, fit.family, half, robustness)
 
