@@ -8,9 +8,10 @@ For each problem and set of seeds the paths of calibration seeds and the end poi
 many, make one solver for each budget. It is judged on seeds that neither has seen, beside *every* solver that needs no
 fit; the best of these on those very seeds is taken: nobody could choose better. A cell is the RMS of the fitted solver
 as a share of that one's, the median over the sets of seeds and the worst; above 1 the fit is worse. The last columns
-are geometric means over all cells of this and of the same for the median over samples; the share of samples that end
-in another mode than the exact flow, of the best known solver and of the fitted one, where modes can be told; and the
-cells that are worse by more than two standard errors of the difference of squared errors of the same samples.
+are geometric means over all cells of this, of the same for the median over samples, and of the RMS of those samples
+that stay in the mode of the exact flow with both solvers; the share of samples that end in another mode, of the best
+known solver and of the fitted one, where modes can be told; and the cells that are worse by more than two standard
+errors of the difference of squared errors of the same samples.
 """
 
 from __future__ import annotations
@@ -243,14 +244,16 @@ def _judged(
     )
     squares = mean_squares(own - new.x)
     excess = squares - best.squares
-    exact = modes(denoiser, new.x)
-    elsewhere = [None if exact is None else float((modes(denoiser, x) != exact).double().mean()) for x in (other, own)]
+    exact, found_in = modes(denoiser, new.x), [modes(denoiser, x) for x in (other, own)]
+    elsewhere = [None if at is None else float((at != exact).double().mean()) for at in found_in]
+    stay = torch.stack([squares >= 0] if exact is None else [at == exact for at in found_in]).all(0)
     return {
         "choice": found.choice.name,
         "best": best.name,
         "error": float(squares.mean().sqrt()),
         "rms": float((squares.mean() / best.squares.mean()).sqrt()),
         "median": float((squares.median() / best.squares.median()).sqrt()),
+        "staying": float((squares[stay].mean() / best.squares[stay].mean()).sqrt()),
         "worse_by": float(excess.mean() / (excess.std() / math.sqrt(len(excess)))),
         "elsewhere": elsewhere,
         "evaluations": counted.samples,
@@ -270,15 +273,17 @@ def geometric_mean(values: list[float]) -> float:
 def table(records: list[dict[str, Any]]) -> Iterator[str]:
     """Lines of Markdown."""
     budgets = sorted({record["budget"] for record in records})
-    yield ("| problem, NFE | " + " | ".join(f"{n}" for n in budgets) + " | all | median | elsewhere, % | worse |")
-    yield "| --- |" + " --- |" * (len(budgets) + 4)
+    yield (
+        "| problem, NFE | " + " | ".join(f"{n}" for n in budgets) + " | all | median | staying | elsewhere, % | worse |"
+    )
+    yield "| --- |" + " --- |" * (len(budgets) + 5)
     for name in dict.fromkeys(record["problem"] for record in records):
         own = [record for record in records if record["problem"] == name]
         shares = [[r["rms"] for r in own if r["budget"] == n] for n in budgets]
         line = [f"{median(found):.2f} ({max(found):.2f})" if found else "" for found in shares]
         told = [r["elsewhere"] for r in own if r["elsewhere"][0] is not None]
         elsewhere = " → ".join(f"{100 * fmean(each):.2g}" for each in zip(*told, strict=True)) if told else ""
-        means = [geometric_mean([r[key] for r in own]) for key in ("rms", "median")]
+        means = [geometric_mean([r[key] for r in own]) for key in ("rms", "median", "staying")]
         worse = sum(r["worse_by"] > 2 for r in own)
         means_of = " | ".join(f"{mean:.2f}" for mean in means)
         yield f"| {name} | {' | '.join(line)} | {means_of} | {elsewhere} | {worse} of {len(own)} |"
