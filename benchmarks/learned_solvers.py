@@ -49,9 +49,9 @@ from diffspace.protocols import Denoiser, data_scale
 from diffspace.sampling import Sampler, sample
 from diffspace.sampling.solvers.multistep import IPNDM
 from diffspace.sampling.steps import EDMSteps, steps_for
-from diffspace.solverlab import Reference, compare_solvers, default_samplers, moments, reference
+from diffspace.solverlab import Reference, compare_solvers, default_samplers, moments, reference, search_cost
 from diffspace.solverlab.end_points import Continuous, mean_squares
-from fitted_solvers import _APART, _COARSE, _FINE, _UNSEEN, PROBLEMS, geometric_mean, keep
+from fitted_solvers import _APART, _COARSE, _FINE, _UNSEEN, PROBLEMS, Problem, geometric_mean, keep
 from learned_schemes import GS, S4S, Base, DyWeight, Scheme, Start
 
 _SECONDS = 14.0  # of a fit with 600,000 evaluations, on one core
@@ -212,15 +212,24 @@ def _inside(latents: Tensor, slope: Tensor, given: Tensor, radius: float) -> Ten
     return given + away * (radius / norms(away).clamp_min(max(radius, 1e-30)))
 
 
+def evaluations(num_steps: int, denoiser: Problem, options: argparse.Namespace) -> int:
+    """Those of a fit: as many as `search_solver` takes for as many seeds, and 600,000 at least."""
+    if options.evaluations is not None:
+        return int(options.evaluations)
+    elements, seeds = math.prod(denoiser.sample_shape), options.calibration
+    return max(600_000, search_cost(num_steps, seeds, 4 * seeds, elements))
+
+
 def cells(
     name: str, done: set[tuple[str, int, int, str, int]], options: argparse.Namespace
 ) -> Iterator[dict[str, object]]:
     """One record for each set of seeds, number of evaluations and method that is missing."""
+    denoiser = PROBLEMS[name]()
+    allowed = {n: evaluations(n, denoiser, options) for n in options.nfe}
     wanted = [(k, n, method) for k in range(options.sets) for n in options.nfe for method in options.methods]
-    missing = [key for key in wanted if (name, *key, options.evaluations) not in done]
+    missing = [(k, n, method) for k, n, method in wanted if (name, k, n, method, allowed[n]) not in done]
     if not missing:
         return
-    denoiser = PROBLEMS[name]()
     new = reference(denoiser, seeds=range(_UNSEEN, _UNSEEN + options.unseen), sampler=_FINE)
     best = compare_solvers(denoiser, new, default_samplers(*moments(new)), sorted({n for _, n, _ in missing}))
     for k in sorted({k for k, _, _ in missing}):
@@ -229,12 +238,12 @@ def cells(
         ends = reference(denoiser, seeds=range(others, others + 4 * options.calibration), sampler=_COARSE)
         for n, method in [(n, method) for other, n, method in missing if other == k]:
             unit, began = best.within(n)[0].error.rms, time.process_time()
-            found = learn(method, denoiser, n, truth, ends, evaluations=options.evaluations, seed=k)
+            found = learn(method, denoiser, n, truth, ends, evaluations=allowed[n], seed=k)
             seconds = time.process_time() - began
             with torch.no_grad():
                 rms = new.error_of(found.ends(denoiser, new.latents)).rms
             plain = new.error_of(sample(denoiser, latents=new.latents, sampler=Sampler(EDMSteps(n), IPNDM(4))).x).rms
-            key = {"problem": name, "set": k, "nfe": n, "method": method, "evaluations": options.evaluations}
+            key = {"problem": name, "set": k, "nfe": n, "method": method, "evaluations": allowed[n]}
             key["calibration"] = options.calibration
             base = f"{found.scheme.base.kind} {found.scheme.base.k}" + ", afs" * found.scheme.afs
             yield {**key, "rms": rms / unit, "ipndm": plain / unit, "best": unit, "base": base, "seconds": seconds}
@@ -273,17 +282,20 @@ def main() -> None:
     parser.add_argument("--sets", type=int, default=2, help="sets of seeds (default 2)")
     parser.add_argument("--calibration", type=int, default=128, help="calibration seeds in a set (default 128)")
     parser.add_argument("--unseen", type=int, default=2048, help="seeds that judge (default 2048)")
-    parser.add_argument("--evaluations", type=int, default=600_000, help="of a sample, in a fit (default 600,000)")
+    parser.add_argument(
+        "--evaluations", type=int, help="of a sample, in a fit (default: what ours takes; from 600,000)"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     lines = options.out.read_text().splitlines() if options.out.is_file() else []
-    asked = options.evaluations, options.calibration
-    records = [r for r in map(json.loads, lines) if (r["evaluations"], r["calibration"]) == asked]
+    records = [r for r in map(json.loads, lines) if r["calibration"] == options.calibration]
+    if options.evaluations is not None:
+        records = [r for r in records if r["evaluations"] == options.evaluations]
     done = {(r["problem"], r["set"], r["nfe"], r["method"], r["evaluations"]) for r in records}
-    fits = len(options.problems) * len(options.methods) * len(options.nfe) * options.sets
-    minutes = fits * _SECONDS * options.evaluations / 600_000 / 60
+    fits = len(options.methods) * options.sets
+    total = fits * sum(evaluations(n, PROBLEMS[name](), options) for name in options.problems for n in options.nfe)
     if not options.print:
-        print(f"at most {fits} fits of {options.evaluations:,} evaluations, {minutes:.0f} minutes", file=sys.stderr)
+        print(f"at most {total:,} evaluations, {total * _SECONDS / 600_000 / 60:.0f} minutes", file=sys.stderr)
     for name in () if options.print else options.problems:
         for record in cells(name, done, options):
             keep(record, records, options.out)
