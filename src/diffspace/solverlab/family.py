@@ -173,8 +173,9 @@ class Family:
                 nudged = self.nudged(i, runs, states[i] + step * moved[live], (level, level), rows)
                 own[live] = torch.where(size > 0, (nudged - ds[i]) / step, 0)
             if levels and i > 0:
-                nudged = self.nudged(i, runs, states[i], (level, level * (1 + _DIFFERENCE)), rows)
-                own[count + i - 1] = (nudged - ds[i]) / _DIFFERENCE
+                change = _DIFFERENCE if level * (1 + _DIFFERENCE) < self.truth.sigma_max else -_DIFFERENCE
+                nudged = self.nudged(i, runs, states[i], (level, level * (1 + change)), rows)
+                own[count + i - 1] = (nudged - ds[i]) / change
                 live.append(count + i - 1)
             denoised.append(own)
             moved = _step(moved, denoised, row)
