@@ -76,8 +76,8 @@ def compare(shape: tuple[int, ...], num_steps: int, rounds: int) -> None:
 def fitted(num_steps: int) -> ds.Sampler:
     """A table of the shape that `fit_solver` finds: in every step a weight for each evaluation so far."""
     levels = (*ds.EDMSteps(num_steps).sigmas().tolist()[:-1], 0.0)
-    weights = tuple((*(1e-3,) * i, b - a) for i, (a, b) in enumerate(itertools.pairwise(levels)))
-    return ds.Sampler(ds.GivenSteps(levels), FittedSolver(levels, weights))
+    rows = tuple((b / a, *(1e-3,) * i) for i, (a, b) in enumerate(itertools.pairwise(levels)))
+    return ds.Sampler(ds.GivenSteps(levels), FittedSolver(levels, rows))
 
 
 def every_solver(shape: tuple[int, ...], num_steps: int, rounds: int) -> None:

@@ -3,14 +3,16 @@
 import json
 
 import pytest
+import torch
 
 from diffspace import Churn, Euler, GivenSteps, Heun, Process, VPSchedule, VPSteps
+from diffspace.data import named_oracle
 from diffspace.process import NoScaling
 from diffspace.sampler_files import find_sampler, load_samplers, save_sampler
-from diffspace.sampling import AdamsBashforth, FittedSolver, Sampler
+from diffspace.sampling import AdamsBashforth, Execution, FittedSolver, Sampler, sample
 
 LEVELS = (80.0, 1.0, 0.0)
-FITTED = Sampler(GivenSteps(LEVELS), FittedSolver(LEVELS, ((-79.0,), (0.25, -1.125))))
+FITTED = Sampler(GivenSteps(LEVELS), FittedSolver(LEVELS, ((0.0125,), (0.25, -1.125))))
 OPTIMISED = Sampler(GivenSteps((80.0, 3.0, 0.1, 0.0)), AdamsBashforth(3, "v", "angle", 0.5))
 CHURNED = Sampler(VPSteps(7), Heun(0.5), Process(VPSchedule(), NoScaling()), Churn(40.0, 0.05))
 
@@ -45,6 +47,36 @@ def test_nothing_is_replaced_unasked(tmp_path):
     assert load_samplers(tmp_path)["a"] == OPTIMISED
 
 
+def test_weights_of_former_files_become_rows(tmp_path):
+    """They were of ε_j = (x_j − D_j)/σ_j, of which every state is a sum."""
+    levels, rows = (80.0, 9.0, 1.0, 0.2, 0.0), ((0.1,), (-0.3, 0.4), (1e3, -7.0, 0.25), (0.0, 0.5, -2.0, 30.0))
+    n = len(rows)
+    states, epsilons = torch.zeros(n + 1, n, dtype=torch.float64), torch.diag(torch.tensor(levels[:-1])).double()
+    for i, (a, *weights) in enumerate(rows):
+        denoised = states[: i + 1] - epsilons[: i + 1]
+        states[i + 1] = (
+            denoised[i]
+            + a * (states[i] - denoised[i])
+            + sum(w * (d - denoised[i]) for w, d in zip(weights, denoised, strict=False))
+        )
+    weights = [row[: i + 1].tolist() for i, row in enumerate(states.diff(dim=0))]
+    sampler = {"kind": "fitted", "levels": levels, "weights": weights, "mean": 0.25}
+    path = tmp_path / "samplers" / "old.json"
+    save_sampler(FITTED, tmp_path, "new")
+    config = json.loads((tmp_path / "samplers" / "new.json").read_text())
+    others = {name: config[name] for name in ("process", "churn", "notes")}
+    steps = config["steps"] | {"levels": levels}
+    path.write_text(json.dumps({"format": "diffspace sampler 2", "steps": steps, "solver": sampler, **others}))
+    found = load_samplers(tmp_path)["old"]
+    assert found.solver.mean == 0.25
+    assert found.solver.levels == levels
+    ring, now = named_oracle("ring"), Sampler(GivenSteps(levels), FittedSolver(levels, rows, 0.25))
+    was, new = (
+        sample(ring, seeds=range(9), sampler=each, execution=Execution(dtype=torch.float64)).x for each in (found, now)
+    )
+    torch.testing.assert_close(was, new, rtol=1e-7, atol=1e-7)
+
+
 @pytest.mark.parametrize("name", ["", "../a", "a/b", ".hidden", "a b"])
 def test_names_are_names_of_files(tmp_path, name):
     with pytest.raises(ValueError, match="name: "):
@@ -67,7 +99,7 @@ def test_an_unknown_name_is_met_with_the_known(tmp_path):
         "[]",
         '{"format": "diffspace sampler 1"}',
         '{"format": "diffspace sampler 2", "solver": {"kind": "heun"}, "steps": {"kind": "edm"}, "notes": {}}',
-        '{"format": "diffspace sampler 3", "solver": {"kind": "heun"}, "steps": {"kind": "edm"}, "notes": {}}',
+        '{"format": "diffspace sampler 4", "solver": {"kind": "heun"}, "steps": {"kind": "edm"}, "notes": {}}',
         '{"format": "diffspace sampler 1", "solver": {"kind": "os.system"}, "steps": {"kind": "edm"}, "notes": {}}',
         '{"format": "diffspace sampler 1", "solver": {"kind": "fitted", "levels": [1, 0], "weights": [["a"]]},'
         ' "steps": {"kind": "edm"}, "notes": {}}',

@@ -122,10 +122,11 @@ def test_the_process_makes_no_difference(fitted, unseen, process):
 
 def test_the_table_is_what_is_done(fitted):
     latents = initial_latents(range(4), (2,)).double()
-    x, epsilons = latents * fitted.steps.levels[0], []
-    for sigma, row in zip(fitted.steps.levels[:-1], fitted.solver.weights, strict=True):
-        epsilons.append((x - ring()(x, sigma)) / sigma)
-        x = x + sum(w * e for w, e in zip(row, epsilons, strict=True))
+    x, past = latents * fitted.steps.levels[0], []
+    for sigma, (a, *weights) in zip(fitted.steps.levels[:-1], fitted.solver.rows, strict=True):
+        denoised = ring()(x, sigma)
+        x = denoised + a * (x - denoised) + sum(w * (d - denoised) for w, d in zip(weights, past, strict=True))
+        past.append(denoised)
     result = sample(ring(), latents=latents, sampler=fitted)
     assert result.nfe == result.num_steps == 8
     torch.testing.assert_close(result.x, x, rtol=1e-9, atol=1e-9)
@@ -220,8 +221,8 @@ def test_progress_counts_the_levels_and_what_follows(calibration):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: FittedSolver((1.0, 0.0), ((-1.0, 2.0),)), "weights: expected rows"),
-        (lambda: FittedSolver((1.0, 0.0), ((math.nan,),)), "weights: expected finite"),
+        (lambda: FittedSolver((1.0, 0.0), ((-1.0, 2.0),)), "rows: expected rows"),
+        (lambda: FittedSolver((1.0, 0.0), ((math.nan,),)), "rows: expected finite"),
         (lambda: FittedSolver((0.5, 1.0), ((-1.0,),)), "levels"),
         (lambda: fit_multistep(ring(), 4, truth_of(ring(), [0])), "truth: has no trajectory"),
         (lambda: optimize_steps(ring(), Heun(), 0, truth_of(ring(), [0])), "num_steps: .* got 0"),

@@ -4,7 +4,7 @@ Step i of such a solver is written around the newest evaluation,
 
     x_{i+1} = D_i + a_i·(x_i − D_i) + Σ_{j<i} w_ij·(D_j − D_i),
 
-in which the numbers are of the order of one and nearly independent. `FittedSolver` holds the same in ε_j.
+in which the numbers are nearly independent. `FittedSolver` holds the same.
 """
 
 from __future__ import annotations
@@ -46,16 +46,9 @@ class Table(NamedTuple):
         return self._replace(rows=torch.split(numbers, [len(row) for row in self.rows]))
 
     def sampler(self, mean: float | None) -> Sampler:
-        """The same as weights of ε_j = (x_j − D_j)/σ_j."""
-        n = len(self.levels)
-        states = torch.zeros(n + 1, n, dtype=torch.float64, device="cpu")  # x_i − x_0 in ε_j
-        for i, row in enumerate(self.rows):
-            denoised = states[: i + 1] - torch.eye(n, dtype=torch.float64, device="cpu")[: i + 1] * self.levels
-            newest = denoised[i]
-            states[i + 1] = newest + row[0] * (states[i] - newest) + row[1:] @ (denoised[:i] - newest)
-        weights = tuple(tuple(row[: i + 1].tolist()) for i, row in enumerate(states.diff(dim=0)))
+        """The same as a `FittedSolver`."""
         levels = (*self.levels.tolist(), 0.0)
-        return Sampler(GivenSteps(levels), FittedSolver(levels, weights, mean))
+        return Sampler(GivenSteps(levels), FittedSolver(levels, tuple(tuple(row.tolist()) for row in self.rows), mean))
 
 
 class Runs(NamedTuple):

@@ -192,41 +192,42 @@ def _constant(value: float, x: Tensor, sigma: Tensor, cond: Cond | None = None) 
 class FittedSolver(UnscaledSolver):
     """A linear multistep solver found for one denoiser and one sequence of levels (`fit_solver`), as plain numbers.
 
-    x⁺ = x + Σ_{j ≤ i} w_ij·ε_j in step i, ε_j = (x_j − D_j)/σ_j of every earlier evaluation. `levels` are N+1, falling;
-    row i of `weights` holds i+1 numbers. It steps between these levels alone, which its `Sampler` holds as
-    `GivenSteps`. With `mean`, that of the data, D_0 is this number, its limit as σ → ∞, and not evaluated: a run of N
-    steps takes N − 1 evaluations. A table for one grid has no limit of many steps: `order` is 1 by declaration only.
+    x⁺ = D_i + a_i·(x − D_i) + Σ_{j < i} w_ij·(D_j − D_i) in step i, with D_j of every earlier evaluation. `levels` are
+    N+1, falling; row i of `rows` holds a_i and then w_i0 … w_i,i−1. It steps between these levels alone, which its
+    `Sampler` holds as `GivenSteps`. With `mean`, that of the data, D_0 is this number, its limit as σ → ∞, and not
+    evaluated: a run of N steps takes N − 1 evaluations. A table for one grid has no limit of many steps: `order` is 1
+    by declaration only.
     """
 
     levels: tuple[float, ...]
-    weights: tuple[tuple[float, ...], ...]
+    rows: tuple[tuple[float, ...], ...]
     mean: float | None = None
     order = 1
     multistep = True
 
     def __post_init__(self) -> None:
-        rows = [len(row) for row in self.weights]
-        if rows != list(range(1, GivenSteps(self.levels).num_steps + 1)):
-            raise ValueError(f"weights: expected rows of 1, 2, … {len(self.levels) - 1} numbers, got {rows}")
-        if not all(math.isfinite(w) for row in self.weights for w in row):
-            raise ValueError("weights: expected finite numbers")
+        lengths = [len(row) for row in self.rows]
+        if lengths != list(range(1, GivenSteps(self.levels).num_steps + 1)):
+            raise ValueError(f"rows: expected rows of 1, 2, … {len(self.levels) - 1} numbers, got {lengths}")
+        if not all(math.isfinite(number) for row in self.rows for number in row):
+            raise ValueError("rows: expected finite numbers")
         if self.mean is not None:
             check_number("mean", self.mean)
-            if len(rows) == 1:
+            if len(lengths) == 1:
                 raise ValueError("mean: a run of one step would have no evaluation")
             object.__setattr__(self, "first_denoiser", functools.partial(_constant, self.mean))
 
     def unscaled_step(self, x: Tensor, start: Point, end: Point, memory: tuple[Tensor, int] | None) -> Step:
-        past, i = memory or (x.new_empty(len(self.weights), *x.shape), 0)
+        past, i = memory or (x.new_empty(len(self.rows), *x.shape), 0)
         pairs = zip((start.sigma, end.sigma), self.levels[i:], strict=False)
         if not all(math.isclose(a, b, rel_tol=1e-6) for a, b in pairs):
             raise ValueError(
                 f"steps: step {i} goes from σ = {start.sigma:g} to {end.sigma:g}, but the solver was fitted to others; "
                 "use GivenSteps(solver.levels)"
             )
-        denoised = yield Request(x, start.sigma)
-        past[i].copy_(x).sub_(denoised)  # in one block, which a single product combines
-        weights = x.new_tensor([w / sigma for w, sigma in zip(self.weights[i], self.levels, strict=False)])
-        return torch.addmv(x.flatten(), past[: i + 1].flatten(1).T, weights).reshape(x.shape), (past, i + 1)
+        past[i] = yield Request(x, start.sigma)  # in one block, which a single product combines
+        a, *weights = self.rows[i]
+        shares = x.new_tensor([*weights, 1 - a - math.fsum(weights)])
+        return torch.addmv(x.flatten(), past[: i + 1].flatten(1).T, shares, beta=a).reshape(x.shape), (past, i + 1)
 
     step_to_zero = UnscaledSolver.step
