@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, TypeVar, runtime_checkable
@@ -56,12 +57,10 @@ class Resample(nn.Module):
         self.dims, self.resample, self.taps = dims, resample, len(filter)
         self.padding = (self.taps - 1) // 2
         if resample is not None:
-            line = torch.tensor(filter, dtype=torch.float32)
-            line = line / line.sum()
-            outer = line
-            for _ in range(dims - 1):
-                outer = outer.unsqueeze(-1) * line
-            self.register_buffer("resample_filter", outer[None, None])
+            # By plain numbers: arithmetic of tensors on the meta device makes torch import its compiler, for a second.
+            shares = (math.prod(taps) for taps in itertools.product(filter, repeat=dims))
+            outer = torch.tensor([share / sum(filter) ** dims for share in shares], dtype=torch.float32)
+            self.register_buffer("resample_filter", outer.reshape(1, 1, *(len(filter),) * dims))
 
     def forward(self, x: Float[Tensor, "batch channels *sides"]) -> Float[Tensor, "batch channels *_"]:
         if self.resample == "down":
