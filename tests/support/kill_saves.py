@@ -57,9 +57,13 @@ def save_for_ever(checkpoints, images, report, wait):
             checkpoints.save(images, state(images))
 
 
-def kill_once(folder, delay, wait):
-    """The images of the newest checkpoint before and after, and those of the last save that had returned."""
-    ends = os.pipe()
+def half_written(folder):
+    return set(Path(folder).glob("checkpoints/.*"))
+
+
+def kill_once(folder, delay, wait, in_a_save):
+    """The images of the last save that had returned."""
+    ends, left = os.pipe(), half_written(folder)
     child = os.fork()
     if child == 0:
         checkpoints = Checkpoints(folder, keep_every_images=10 * STEP)
@@ -70,6 +74,9 @@ def kill_once(folder, delay, wait):
             os._exit(1)
     os.close(ends[1])
     time.sleep(delay)
+    deadline = time.monotonic() + 5
+    while in_a_save and half_written(folder) <= left and time.monotonic() < deadline:
+        time.sleep(1e-4)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status), "the process ended by itself"
@@ -84,9 +91,9 @@ def main(folder, kills, wait):
     checkpoints = Checkpoints(folder)
     checkpoints.save(0, state(0))
     checkpoints.wait()
-    for _ in range(kills):
-        returned = kill_once(folder, chance.uniform(0, 0.2), wait)
-        counts["half_written"] += any(checkpoints.path.glob(".*"))
+    for k in range(kills):
+        returned = kill_once(folder, chance.uniform(0, 0.2), wait, in_a_save=k % 2 == 1)
+        counts["half_written"] += bool(half_written(folder))
         newest = checkpoints.newest(complaint)
         assert newest.images >= max(counts["images"], returned), "a checkpoint was lost"
         assert equal(newest.read(), state(newest.images)), "a checkpoint holds something else"
