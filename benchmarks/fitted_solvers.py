@@ -266,6 +266,13 @@ def _how(options: argparse.Namespace) -> dict[str, object]:
     return {"iterations": options.iterations, "limit": options.limit}
 
 
+def rounded(value: Any) -> Any:
+    """With four digits."""
+    if isinstance(value, list):
+        return [rounded(each) for each in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
 def geometric_mean(values: list[float]) -> float:
     return math.exp(sum(math.log(max(value, 1e-9)) for value in values) / len(values))
 
@@ -289,8 +296,16 @@ def table(records: list[dict[str, Any]]) -> Iterator[str]:
         yield f"| {name} | {' | '.join(line)} | {means_of} | {elsewhere} | {worse} of {len(own)} |"
 
 
+def summary(records: list[dict[str, Any]]) -> str:
+    """What the table comes to."""
+    shares = [record["rms"] for record in records]
+    worse = sum(record["worse_by"] > 2 for record in records)
+    return f"geometric mean {geometric_mean(shares):.2f}, worst {max(shares):.2f}, {worse} of {len(shares)} worse"
+
+
 def keep(record: dict[str, Any], records: list[dict[str, Any]], out: Path) -> None:
-    """Add a record to those that there are, and to the file."""
+    """Add a record to those that there are, and to the file, with four digits of each figure."""
+    record = {name: rounded(value) for name, value in record.items()}
     records.append(record)
     with out.open("a") as file:
         print(json.dumps(record), file=file)
@@ -329,6 +344,8 @@ def main() -> None:
         for record in cells(name, done, options):
             keep(record, records, options.out)
     print("\n".join(table(records)))
+    if records:
+        print(summary(records))
 
 
 if __name__ == "__main__":
