@@ -246,14 +246,16 @@ def _judged(
     excess = squares - best.squares
     exact, found_in = modes(denoiser, new.x), [modes(denoiser, x) for x in (other, own)]
     elsewhere = [None if at is None else float((at != exact).double().mean()) for at in found_in]
-    stay = torch.stack([squares >= 0] if exact is None else [at == exact for at in found_in]).all(0)
+    stay = None if exact is None else torch.stack([at == exact for at in found_in]).all(0)
     return {
         "choice": found.choice.name,
         "best": best.name,
         "error": float(squares.mean().sqrt()),
         "rms": float((squares.mean() / best.squares.mean()).sqrt()),
         "median": float((squares.median() / best.squares.median()).sqrt()),
-        "staying": float((squares[stay].mean() / best.squares[stay].mean()).sqrt()),
+        "staying": None
+        if stay is None or not bool(stay.any())
+        else float((squares[stay].mean() / best.squares[stay].mean()).sqrt()),
         "worse_by": float(excess.mean() / (excess.std() / math.sqrt(len(excess)))),
         "elsewhere": elsewhere,
         "evaluations": counted.samples,
@@ -290,9 +292,9 @@ def table(records: list[dict[str, Any]]) -> Iterator[str]:
         line = [f"{median(found):.2f} ({max(found):.2f})" if found else "" for found in shares]
         told = [r["elsewhere"] for r in own if r["elsewhere"][0] is not None]
         elsewhere = " → ".join(f"{100 * fmean(each):.2g}" for each in zip(*told, strict=True)) if told else ""
-        means = [geometric_mean([r[key] for r in own]) for key in ("rms", "median", "staying")]
+        known = [[r[key] for r in own if r.get(key) is not None] for key in ("rms", "median", "staying")]
         worse = sum(r["worse_by"] > 2 for r in own)
-        means_of = " | ".join(f"{mean:.2f}" for mean in means)
+        means_of = " | ".join(f"{geometric_mean(values):.2f}" if values else "" for values in known)
         yield f"| {name} | {' | '.join(line)} | {means_of} | {elsewhere} | {worse} of {len(own)} |"
 
 

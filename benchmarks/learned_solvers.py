@@ -36,11 +36,11 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -249,18 +249,24 @@ def cells(
             yield {**key, "rms": rms / unit, "ipndm": plain / unit, "best": unit, "base": base, "seconds": seconds}
 
 
-def table(records: list[dict[str, object]]) -> Iterator[str]:
-    """Lines of Markdown: medians over the sets of seeds, and the worst; then geometric means over all cells above."""
-    methods = [method for method in METHODS if any(r["method"] == method for r in records)]
+def table(records: list[dict[str, Any]], ours: Sequence[dict[str, Any]] = ()) -> Iterator[str]:
+    """Lines of Markdown: medians over the sets of seeds, and the worst; then geometric means over all cells above.
+
+    `ours` are records of `fitted_solvers.py` with as many calibration seeds, of which those of the same cells count.
+    """
+    cells = sorted({(r["problem"], r["nfe"]) for r in records}, key=_place)
+    ours = [{**r, "method": "ours", "nfe": r["budget"]} for r in ours if (r["problem"], r["budget"]) in cells]
+    every = [*records, *ours]
+    methods = [method for method in (*METHODS, "ours") if any(r["method"] == method for r in every)]
     yield "| problem | NFE | best known | iPNDM 4, ρ = 7 | " + " | ".join(methods) + " |"
     yield "| --- |" + " --- |" * (len(methods) + 3)
-    for name, n in sorted({(str(r["problem"]), int(str(r["nfe"]))) for r in records}, key=_place):
-        own = [r for r in records if (r["problem"], r["nfe"]) == (name, n)]
-        found = [[float(str(r["rms"])) for r in own if r["method"] == method] for method in methods]
+    for name, n in cells:
+        own = [r for r in every if (r["problem"], r["nfe"]) == (name, n)]
+        found = [[r["rms"] for r in own if r["method"] == method] for method in methods]
         line = [f"{median(shares):.2f} ({max(shares):.2f})" if shares else "" for shares in found]
         yield f"| {name} | {n} | {own[0]['best']:.1e} | {own[0]['ipndm']:.2f} | " + " | ".join(line) + " |"
-    means = [_mean([r for r in records if r["method"] == method], "rms") for method in methods]
-    plain = _mean(records, "ipndm") if records else math.nan
+    means = [geometric_mean([r["rms"] for r in every if r["method"] == method]) for method in methods]
+    plain = geometric_mean([r["ipndm"] for r in records])
     yield f"| geometric mean | | | {plain:.2f} | " + " | ".join(f"{mean:.2f}" for mean in means) + " |"
 
 
@@ -268,14 +274,11 @@ def _place(row: tuple[str, int]) -> tuple[int, int]:
     return list(PROBLEMS).index(row[0]), row[1]
 
 
-def _mean(records: list[dict[str, object]], figure: str) -> float:
-    return geometric_mean([float(str(r[figure])) for r in records])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="a line of JSON for each cell")
     parser.add_argument("--print", action="store_true", help="print the table of what is there")
+    parser.add_argument("--ours", type=Path, help="records of fitted_solvers.py with as many seeds, for a column")
     parser.add_argument("--problems", nargs="+", choices=list(PROBLEMS), default=list(PROBLEMS))
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--nfe", nargs="+", type=int, default=[4, 6, 8, 10])
@@ -288,18 +291,23 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     lines = options.out.read_text().splitlines() if options.out.is_file() else []
-    records = [r for r in map(json.loads, lines) if r["calibration"] == options.calibration]
-    if options.evaluations is not None:
-        records = [r for r in records if r["evaluations"] == options.evaluations]
+    problems = {name: PROBLEMS[name]() for name in options.problems}
+    allowed = {(name, n): evaluations(n, denoiser, options) for name, denoiser in problems.items() for n in options.nfe}
+    records = [
+        r
+        for r in map(json.loads, lines)
+        if r["calibration"] == options.calibration and r["evaluations"] == allowed.get((r["problem"], r["nfe"]))
+    ]
     done = {(r["problem"], r["set"], r["nfe"], r["method"], r["evaluations"]) for r in records}
-    fits = len(options.methods) * options.sets
-    total = fits * sum(evaluations(n, PROBLEMS[name](), options) for name in options.problems for n in options.nfe)
+    wanted = itertools.product(options.problems, range(options.sets), options.nfe, options.methods)
+    total = sum(allowed[name, n] for name, k, n, m in wanted if (name, k, n, m, allowed[name, n]) not in done)
     if not options.print:
         print(f"at most {total:,} evaluations, {total * _SECONDS / 600_000 / 60:.0f} minutes", file=sys.stderr)
     for name in () if options.print else options.problems:
         for record in cells(name, done, options):
             keep(record, records, options.out)
-    print("\n".join(table(records)))
+    ours = [json.loads(line) for line in options.ours.read_text().splitlines()] if options.ours else []
+    print("\n".join(table(records, ours)))
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def test_networks_survive_json_with_the_same_keys():
         ({"kind": "unipc", "variant": "bh3"}, r"solver.variant: expected 'bh1' or 'bh2', got 'bh3'"),
         ({"kind": "lms", "k": [2]}, r"solver.k: expected an integer, got \[2\]"),
         ({"kind": "afs", "solver": 3}, r"solver.solver: expected a solver, got 3"),
-        ({"kind": "fitted", "levels": [1, 0]}, r"solver.rows: is missing; expected a list"),
+        ({"kind": "fitted", "levels": [1, 0]}, r"solver.rows: expected rows of 1, 2, … 1 numbers, got \[\]"),
         (
             {"kind": "fitted", "levels": [1, 0], "rows": [1]},
             r"solver.rows: expected a list \(a list \(a number each\) each\), got \[1\]",

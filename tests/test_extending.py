@@ -123,7 +123,7 @@ def test_a_file_never_imports_code(installed, at_hand, monkeypatch, tmp_path, ca
             (run / "config.json").write_text(json.dumps(described | {part: trap}))
             with pytest.raises(ValueError, match=r"never imports code|is unknown|is not registered"):
                 ds.load(run)
-    sampler = {"format": "diffspace sampler 3", "steps": "edm", "process": {}, "churn": {}, "solver": "trap:Trap"}
+    sampler = {"format": "diffspace sampler 2", "steps": "edm", "process": {}, "churn": {}, "solver": "trap:Trap"}
     (run / "samplers").mkdir()
     (run / "samplers" / "trap.json").write_text(json.dumps(sampler))
     with pytest.raises(ValueError, match="never imports code"):

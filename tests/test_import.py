@@ -40,6 +40,19 @@ def test_import_needs_no_torch_and_its_names_need_torch_and_the_standard_library
     assert "diffspace.sampling.solvers" in full
 
 
+def test_networks_are_made_without_torch_s_compiler():
+    """Arithmetic of tensors on the meta device, on which networks are checked, imports it, for a second."""
+    code = """
+import sys, torch, diffspace as ds
+with torch.device("meta"):
+    for make in (ds.networks.DDPMpp, ds.networks.NCSNpp, ds.networks.ADM):
+        make((3, 16, 16), model_channels=32, channel_mult=(1, 2), num_blocks=1)
+    ds.networks.MLP((2,))
+print("torch._dynamo" in sys.modules)
+"""
+    assert run(code) == "False\n"
+
+
 def test_dir_lists_what_there_is():
     assert {"Heun", "sample", "load", "networks", "presets", "__version__"} <= set(dir(ds))
     assert dir(ds) == sorted(dir(ds)) == ds.__all__

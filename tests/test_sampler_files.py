@@ -47,34 +47,58 @@ def test_nothing_is_replaced_unasked(tmp_path):
     assert load_samplers(tmp_path)["a"] == OPTIMISED
 
 
-def test_weights_of_former_files_become_rows(tmp_path):
-    """They were of ε_j = (x_j − D_j)/σ_j, of which every state is a sum."""
-    levels, rows = (80.0, 9.0, 1.0, 0.2, 0.0), ((0.1,), (-0.3, 0.4), (1e3, -7.0, 0.25), (0.0, 0.5, -2.0, 30.0))
+def former(levels, rows):
+    """The same as weights of ε_j = (x_j − D_j)/σ_j, of which every state is a sum."""
     n = len(rows)
     states, epsilons = torch.zeros(n + 1, n, dtype=torch.float64), torch.diag(torch.tensor(levels[:-1])).double()
     for i, (a, *weights) in enumerate(rows):
         denoised = states[: i + 1] - epsilons[: i + 1]
-        states[i + 1] = (
-            denoised[i]
-            + a * (states[i] - denoised[i])
-            + sum(w * (d - denoised[i]) for w, d in zip(weights, denoised, strict=False))
-        )
-    weights = [row[: i + 1].tolist() for i, row in enumerate(states.diff(dim=0))]
-    sampler = {"kind": "fitted", "levels": levels, "weights": weights, "mean": 0.25}
-    path = tmp_path / "samplers" / "old.json"
-    save_sampler(FITTED, tmp_path, "new")
-    config = json.loads((tmp_path / "samplers" / "new.json").read_text())
-    others = {name: config[name] for name in ("process", "churn", "notes")}
-    steps = config["steps"] | {"levels": levels}
-    path.write_text(json.dumps({"format": "diffspace sampler 2", "steps": steps, "solver": sampler, **others}))
+        others = (w * (d - denoised[i]) for w, d in zip(weights, denoised, strict=False))
+        states[i + 1] = denoised[i] + a * (states[i] - denoised[i]) + sum(others)
+    return [row[: i + 1].tolist() for i, row in enumerate(states.diff(dim=0))]
+
+
+@pytest.mark.parametrize("form", ["mapping", "word", "nested"])
+def test_weights_of_former_files_become_rows(tmp_path, form):
+    levels, rows = [80.0, 9.0, 1.0, 0.2, 0.0], ((0.1,), (-0.3, 0.4), (1e3, -7.0, 0.25), (0.0, 0.5, -2.0, 30.0))
+    weights = former(levels, rows)
+    described = {
+        "mapping": {"kind": "fitted", "levels": levels, "weights": weights},
+        "word": f"fitted:levels={json.dumps(levels)},weights={json.dumps(weights)}".replace(" ", ""),
+        "nested": {"kind": "afs", "solver": {"kind": "fitted", "levels": levels, "weights": weights}},
+    }[form]
+    path = save_sampler(FITTED, tmp_path, "old")
+    config = json.loads(path.read_text())
+    config["steps"]["levels"] = levels
+    path.write_text(json.dumps(config | {"solver": described}))
     found = load_samplers(tmp_path)["old"]
-    assert found.solver.mean == 0.25
-    assert found.solver.levels == levels
-    ring, now = named_oracle("ring"), Sampler(GivenSteps(levels), FittedSolver(levels, rows, 0.25))
-    was, new = (
-        sample(ring, seeds=range(9), sampler=each, execution=Execution(dtype=torch.float64)).x for each in (found, now)
-    )
+    if form == "nested":
+        found = Sampler(found.steps, found.solver.solver)
+    now = Sampler(GivenSteps(tuple(levels)), FittedSolver(tuple(levels), rows))
+    double = Execution(dtype=torch.float64)
+    was, new = (sample(named_oracle("ring"), seeds=range(9), sampler=s, execution=double).x for s in (found, now))
     torch.testing.assert_close(was, new, rtol=1e-7, atol=1e-7)
+    assert FittedSolver(tuple(levels), weights=tuple(map(tuple, weights))) == found.solver
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": [[-79.0], [0.25]]}, r"weights: expected rows of 1, 2, … 2 numbers, got \[1, 1\]"),
+        ({"weights": [-79.0, 0.25]}, r"weights: expected a list"),
+        ({"weights": [[True], [0.25, -1.1]]}, r"weights: expected a list"),
+        ({"weights": [[-79.0], [0.25, -1.0]], "rows": [[0.1], [0.25, -1.0]]}, "weights: give these or rows"),
+        ({"weights": [[-80.0], [-0.1, -0.5]]}, "weights: step 1 brings back"),
+        ({"rows": [[1e300], [0.25, -1.0]]}, r"rows: expected finite numbers up to 1e\+30"),
+        ({}, r"rows: expected rows of 1, 2, … 2 numbers, got \[\]"),
+    ],
+)
+def test_tables_that_say_something_else_are_refused(tmp_path, options, message):
+    path = save_sampler(FITTED, tmp_path, "bad")
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"solver": {"kind": "fitted", "levels": [80.0, 1.0, 0.0], **options}}))
+    with pytest.raises(ValueError, match=message):
+        load_samplers(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["", "../a", "a/b", ".hidden", "a b"])
@@ -99,7 +123,7 @@ def test_an_unknown_name_is_met_with_the_known(tmp_path):
         "[]",
         '{"format": "diffspace sampler 1"}',
         '{"format": "diffspace sampler 2", "solver": {"kind": "heun"}, "steps": {"kind": "edm"}, "notes": {}}',
-        '{"format": "diffspace sampler 4", "solver": {"kind": "heun"}, "steps": {"kind": "edm"}, "notes": {}}',
+        '{"format": "diffspace sampler 3", "solver": {"kind": "heun"}, "steps": {"kind": "edm"}, "notes": {}}',
         '{"format": "diffspace sampler 1", "solver": {"kind": "os.system"}, "steps": {"kind": "edm"}, "notes": {}}',
         '{"format": "diffspace sampler 1", "solver": {"kind": "fitted", "levels": [1, 0], "weights": [["a"]]},'
         ' "steps": {"kind": "edm"}, "notes": {}}',

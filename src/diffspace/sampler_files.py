@@ -8,14 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from diffspace.checks import first_line, nearest
 from diffspace.config import build, to_options
 from diffspace.files import has_format, read_json, write_text
 from diffspace.sampling import Sampler
 
-FORMAT, FORMER = "diffspace sampler 3", ("diffspace sampler 1", "diffspace sampler 2")
+FORMAT, FORMER = "diffspace sampler 2", "diffspace sampler 1"
 FOLDER = "samplers"
 
 
@@ -51,11 +49,9 @@ def _folder(model: str | Path) -> Path:
 def _read(path: Path) -> Sampler:
     try:
         config = read_json(path, format=str)
-        if not any(has_format(config["format"], known) for known in (FORMAT, *FORMER)):
+        if not any(has_format(config["format"], known) for known in (FORMAT, FORMER)):
             raise ValueError(f"expected the format {FORMAT!r}, got {config['format']!r}")
-        if not has_format(config["format"], FORMAT) and "weights" in config["solver"]:
-            config["solver"] = _with_rows(**config["solver"])
-        if has_format(config["format"], FORMER[0]):
+        if has_format(config["format"], FORMER):
             parts = {name: dict(config[name]) for name in ("steps", "solver")}
             if parts["steps"]["kind"] == "optimized":  # levels with the solver that they were found for
                 parts["steps"] = {"kind": "given", "levels": parts["steps"]["levels"]}
@@ -65,20 +61,6 @@ def _read(path: Path) -> Sampler:
         return sampler
     except Exception as error:  # solvers of other packages take what the file says
         raise ValueError(f"sampler: {path} does not describe a sampler: {first_line(error)}") from None
-
-
-def _with_rows(levels: list[float], weights: list[list[float]], **others: object) -> dict[str, object]:
-    """The numbers of a fitted solver of the former formats, x⁺ = x + Σ_j w_ij·(x_j − D_j)/σ_j, as they are now."""
-    states = torch.eye(len(levels), dtype=torch.float64, device="cpu")[:1]  # x_0, x_1, … as shares of x_0, D_0, D_1, …
-    rows = []
-    for i, row in enumerate(weights):
-        denoised = torch.eye(len(levels), dtype=torch.float64, device="cpu")[1 : i + 2]
-        shares = torch.tensor(row, dtype=torch.float64, device="cpu") / states.new_tensor(levels[: i + 1])
-        new = states[i] + shares @ (states - denoised)
-        a = float(new[0] / states[i, 0]) if states[i, 0] else 0.0
-        rows.append([a, *(new - a * states[i])[1 : i + 1].tolist()])
-        states = torch.cat([states, new[None]])
-    return {"levels": levels, "rows": rows, **others}
 
 
 def load_samplers(model: str | Path) -> dict[str, Sampler]:

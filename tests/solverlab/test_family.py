@@ -1,6 +1,7 @@
 """The family of linear multistep solvers: the slopes of its ends, its table as a sampler, float32."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -148,18 +149,19 @@ def test_single_precision_is_enough(first):
     assert truth.error_of(single).rms == pytest.approx(truth.error_of(exact).rms, rel=0.01)
 
 
-def test_a_level_just_below_the_first_is_moved_within_the_range():
-    oracle = named_oracle("ring")
-    truth = reference(
-        oracle, seeds=range(8), sampler=REFERENCE_SAMPLER.with_num_steps(40), execution=Execution(trajectory=True)
-    )
+def test_a_level_just_below_the_first_is_moved_within_the_range(truth):
     levels = torch.tensor([truth.sigma_max, truth.sigma_max / 1.0005, 1.0], dtype=torch.float64)
-    with evaluating(Continuous(oracle), grad=False):
-        family, near = Family(oracle, truth), NearPaths(oracle, truth)
+    with evaluating(Continuous(MIXTURE), grad=False):
+        family, near = Family(MIXTURE, truth), NearPaths(MIXTURE, truth)
         table = family.stagewise(levels[None], slice(None), 1e-5, 30.0)[0][0]
-        runs = family.run(table)
-        true, estimated = (of.slopes(table, runs, True) for of in (family, SecantFamily(family, near)))
-    assert bool(torch.isfinite(true).all())
+        runs, estimate = family.run(table), SecantFamily(family, near)
+        found, estimated = (of.slopes(table, runs, True)[..., len(table.numbers)] for of in (family, estimate))
+        lower, upper = (
+            family.run(table._replace(levels=levels * torch.tensor([1, math.exp(change), 1]))).end
+            for change in (-1e-4, 1e-4)
+        )
+    expected = (upper - lower) / 2e-4
+    torch.testing.assert_close(found, expected, rtol=0.01, atol=0.01 * float(expected.abs().max()))
     assert bool(torch.isfinite(estimated).all())
 
 

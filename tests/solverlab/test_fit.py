@@ -222,7 +222,7 @@ def test_progress_counts_the_levels_and_what_follows(calibration):
     ("make", "message"),
     [
         (lambda: FittedSolver((1.0, 0.0), ((-1.0, 2.0),)), "rows: expected rows"),
-        (lambda: FittedSolver((1.0, 0.0), ((math.nan,),)), "rows: expected finite"),
+        (lambda: FittedSolver((1.0, 0.0), ((math.nan,),)), "rows: expected finite numbers up to 1e"),
         (lambda: FittedSolver((0.5, 1.0), ((-1.0,),)), "levels"),
         (lambda: fit_multistep(ring(), 4, truth_of(ring(), [0])), "truth: has no trajectory"),
         (lambda: optimize_steps(ring(), Heun(), 0, truth_of(ring(), [0])), "num_steps: .* got 0"),

@@ -92,8 +92,9 @@ def main(folder, kills, wait):
     checkpoints.save(0, state(0))
     checkpoints.wait()
     for k in range(kills):
+        before = half_written(folder)
         returned = kill_once(folder, chance.uniform(0, 0.2), wait, in_a_save=k % 2 == 1)
-        counts["half_written"] += bool(half_written(folder))
+        counts["half_written"] += bool(half_written(folder) - before)
         newest = checkpoints.newest(complaint)
         assert newest.images >= max(counts["images"], returned), "a checkpoint was lost"
         assert equal(newest.read(), state(newest.images)), "a checkpoint holds something else"

@@ -384,7 +384,7 @@ def kill(folder, kills, *options):
 def test_killed_in_the_middle_of_saving(tmp_path):
     counts = kill(tmp_path, 20)
     assert counts["images"] > 1000
-    assert counts["half_written"] > 2  # or the kills never hit a save
+    assert counts["half_written"] >= 8  # of the ten that were to hit a save
 
 
 @pytest.mark.slow
@@ -392,7 +392,7 @@ def test_killed_in_the_middle_of_saving(tmp_path):
 @pytest.mark.parametrize("options", [[], ["--sync"]])
 def test_killed_very_often_in_the_middle_of_saving(tmp_path, options):
     counts = kill(tmp_path, 300, *options)
-    assert counts["half_written"] > 30
+    assert counts["half_written"] >= 120  # of 150
 
 
 def held_writer(monkeypatch):

@@ -8,9 +8,10 @@ import yaml
 
 import diffspace as ds
 from diffspace.config import from_config
-from diffspace.data import Augmentation, sources
+from diffspace.data import Augmentation, load_data, sources
+from diffspace.inspection import inspect
 from diffspace.networks import without_weights
-from diffspace.train import apply_overrides, changes, make_recipe, read_recipe
+from diffspace.train import apply_overrides, changes, default_config, make_data_recipe, make_recipe, read_recipe
 from diffspace.train.defaults import _network
 
 MINIMAL = {
@@ -30,6 +31,26 @@ def test_defaults_are_filled_in_from_the_library():
     assert recipe.preconditioning == ds.EDMPreconditioning(0.7)
     assert "shape" not in recipe.network
     assert "label_dim" not in recipe.network
+
+
+@pytest.mark.parametrize(
+    ("images", "apart", "patience"),
+    [
+        (1, 1, 3),
+        (1280, 1280, 3840),
+        (3499, 3499, 10497),
+        (5000, 2500, 7500),
+        (17_500, 1750, 5250),
+        (220_000, 22_000, 66_000),
+    ],
+)
+def test_the_proposed_held_out_loss_takes_a_fifth_of_the_time_at_most(images, apart, patience):
+    """A measurement costs as much as training on some 350 images; the last is at the end."""
+    data = load_data("two-moons", n=100)
+    config = default_config(data, make_data_recipe({"source": "two-moons"}), inspect(data), images=images)
+    assert config["held_out_images"] == apart
+    assert config["patience_images"] == patience
+    assert images - images // apart * apart < 10
 
 
 def test_round_trip_through_yaml():

@@ -58,8 +58,8 @@ class Resample(nn.Module):
         self.padding = (self.taps - 1) // 2
         if resample is not None:
             # By plain numbers: arithmetic of tensors on the meta device makes torch import its compiler, for a second.
-            shares = (math.prod(taps) for taps in itertools.product(filter, repeat=dims))
-            outer = torch.tensor([share / sum(filter) ** dims for share in shares], dtype=torch.float32)
+            total, products = sum(filter) ** dims, map(math.prod, itertools.product(filter, repeat=dims))
+            outer = torch.tensor([product / total for product in products], dtype=torch.float32)
             self.register_buffer("resample_filter", outer.reshape(1, 1, *(len(filter),) * dims))
 
     def forward(self, x: Float[Tensor, "batch channels *sides"]) -> Float[Tensor, "batch channels *_"]:
@@ -179,7 +179,8 @@ class FourierEmbedding(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.register_buffer("freqs", 16 * torch.randn(channels // 2))
+        freqs = torch.randn(channels // 2)
+        self.register_buffer("freqs", freqs if freqs.is_meta else 16 * freqs)  # no arithmetic on meta, as above
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FourierEmbedding:
         # frequencies stay in float32 in a network of half precision: rounding them moves phases by whole turns

@@ -216,6 +216,8 @@ class _Fits:
         before = family.evaluations
         table = polish(family, fit.table, fit.spacing, (can, robustness, self.noise), told)
         self.left -= family.evaluations - before
+        if table.sampler(fit.family.mean) == fit.row.sampler:
+            return fit
         return self.add(name, fit.family, fit.spacing, table)
 
 

@@ -110,7 +110,7 @@ def default_config(
     """
     proposals = inspection.proposals
     images = max(100 * len(data), 220_000) if images is None else images
-    measured = max(images // 10, min(images, _APART))
+    measured = max(1, images // min(10, max(1, images // _APART)))
     network, augmentation = _network(data.sample_shape, len(data))
     if any(condition.is_image for condition in data.conditioning.values()):
         augmentation = 0.0  # which would move the samples alone

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -16,6 +17,8 @@ from diffspace.protocols import PAPER_SIGMA_DATA, Cond, Request, data_scale
 from diffspace.sampling.solvers.base import Point, Step, UnscaledSolver, combine
 from diffspace.sampling.solvers.quadrature import Prediction, Variable, lagrange_weights, normalizer, predict
 from diffspace.sampling.steps import GivenSteps
+
+_LARGEST = 1e30  # of the numbers of a fitted solver: sums of them and of D stay finite in single precision
 
 
 class Past(NamedTuple):
@@ -188,6 +191,24 @@ def _constant(value: float, x: Tensor, sigma: Tensor, cond: Cond | None = None) 
     return torch.full_like(x, value)
 
 
+def _rows_of(levels: Sequence[float], weights: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:
+    """The rows of `FittedSolver` that do the same as weights of (x_j − D_j)/σ_j."""
+    n = len(weights)
+    states = torch.zeros(n + 1, n + 1, dtype=torch.float64, device="cpu")  # x_0, x_1, … as shares of x_0, D_0, D_1, …
+    states[0, 0] = 1
+    rows = []
+    for i, row in enumerate(weights):
+        shares = states.new_tensor(row) / states.new_tensor(levels[: i + 1])
+        new = states[i] + shares @ states[: i + 1]
+        new[1 : i + 2] -= shares
+        if float(new[0].abs()) > 1e9 * float(states[i, 0].abs()):
+            raise ValueError(f"weights: step {i} brings back what the steps before have removed")
+        a = float(new[0] / states[i, 0]) if states[i, 0] else 0.0
+        rows.append((a, *(new - a * states[i])[1 : i + 1].tolist()))
+        states[i + 1] = new
+    return tuple(rows)
+
+
 @dataclass(frozen=True)
 class FittedSolver(UnscaledSolver):
     """A linear multistep solver found for one denoiser and one sequence of levels (`fit_solver`), as plain numbers.
@@ -197,20 +218,29 @@ class FittedSolver(UnscaledSolver):
     `Sampler` holds as `GivenSteps`. With `mean`, that of the data, D_0 is this number, its limit as σ → ∞, and not
     evaluated: a run of N steps takes N − 1 evaluations. A table for one grid has no limit of many steps: `order` is 1
     by declaration only.
+
+    Files of before have `weights` instead of rows: x⁺ = x + Σ_{j ≤ i} v_ij·(x_j − D_j)/σ_j. They become rows.
     """
 
     levels: tuple[float, ...]
-    rows: tuple[tuple[float, ...], ...]
+    rows: tuple[tuple[float, ...], ...] = ()
     mean: float | None = None
+    weights: tuple[tuple[float, ...], ...] | None = None
     order = 1
     multistep = True
 
     def __post_init__(self) -> None:
-        lengths = [len(row) for row in self.rows]
+        name, given = ("rows", self.rows) if self.weights is None else ("weights", self.weights)
+        lengths = [len(row) for row in given]
         if lengths != list(range(1, GivenSteps(self.levels).num_steps + 1)):
-            raise ValueError(f"rows: expected rows of 1, 2, … {len(self.levels) - 1} numbers, got {lengths}")
-        if not all(math.isfinite(number) for row in self.rows for number in row):
-            raise ValueError("rows: expected finite numbers")
+            raise ValueError(f"{name}: expected rows of 1, 2, … {len(self.levels) - 1} numbers, got {lengths}")
+        if not all(abs(number) <= _LARGEST for row in given for number in row):
+            raise ValueError(f"{name}: expected finite numbers up to {_LARGEST:g}")
+        if self.weights is not None:
+            if self.rows:
+                raise ValueError("weights: give these or rows")
+            object.__setattr__(self, "rows", _rows_of(self.levels, self.weights))
+            object.__setattr__(self, "weights", None)
         if self.mean is not None:
             check_number("mean", self.mean)
             if len(lengths) == 1:
