@@ -31,8 +31,10 @@ def test_the_choice_is_the_best_of_all_that_was_tried(found):
     rows = found.comparison.rows
     names = {row.name for row in rows}
     assert {"fitted, stagewise", "fitted, mean first, stagewise", "fitted, near slopes"} <= names
-    assert sum(name.startswith("fitted, round") for name in names) == 4
-    assert len(rows) == 10 + 12
+    assert any(name.startswith("fitted, round 2") for name in names)
+    fitted = [row.sampler for row in rows if row.name.startswith("fitted")]
+    assert 4 < len(fitted) == len(set(fitted)) <= 10  # those that found nothing better are not judged again
+    assert len(rows) == len(fitted) + 12
     assert all(row.nfe <= 5 for row in rows)
     assert found.choice.error.rms <= 1.05 * min(row.error.rms for row in rows)
     assert isinstance(found.sampler.solver, FittedSolver)
