@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -19,42 +19,31 @@ def records(name):
 
 
 @pytest.fixture(scope="module")
-def benchmark():
-    place = importlib.util.spec_from_file_location("fitted_solvers", BENCHMARKS / "fitted_solvers.py")
-    module = importlib.util.module_from_spec(place)
-    sys.modules[place.name] = module  # as the modules beside it import it
-    place.loader.exec_module(module)
-    yield module
-    del sys.modules[place.name]
+def benchmarks():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        yield importlib.import_module("fitted_solvers"), importlib.import_module("learned_solvers")
+    for name in set(sys.modules) & {"fitted_solvers", "learned_solvers", "learned_schemes"}:
+        del sys.modules[name]
 
 
 @pytest.mark.parametrize("name", ["fitted_solvers", "fitted_networks"])
-def test_tables_of_fits(benchmark, name):
-    missing = [line for line in benchmark.table(records(name)) if line not in PAGE.read_text()]
+def test_tables_of_fits(benchmarks, name):
+    missing = [line for line in benchmarks[0].table(records(name)) if line not in PAGE.read_text()]
     assert not missing
 
 
 @pytest.mark.parametrize("page", [PAGE, ROOT / "README.md"])
-def test_what_fits_come_to(benchmark, page):
+def test_what_fits_come_to(benchmarks, page):
     words = " ".join(page.read_text().split())
     shares = [record["rms"] for record in records("fitted_solvers")]
     assert f"{len(shares)} cells" in words
-    assert f"geometric mean {benchmark.geometric_mean(shares):.2f}" in words
+    assert f"geometric mean {benchmarks[0].geometric_mean(shares):.2f}" in words
     assert f"worst {max(shares):.2f}" in words
     assert not any(record["worse_by"] > 2 for record in records("fitted_solvers"))
 
 
-def test_table_of_learned_solvers(benchmark):
-    place = importlib.util.spec_from_file_location("learned_solvers", BENCHMARKS / "learned_solvers.py")
-    learned = importlib.util.module_from_spec(place)
-    sys.path.insert(0, str(BENCHMARKS))  # for the schemes
-    try:
-        place.loader.exec_module(learned)
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-    missing = [
-        line
-        for line in learned.table(records("learned_solvers"), records("fitted_128"))
-        if line not in PAGE.read_text()
-    ]
+def test_table_of_learned_solvers(benchmarks):
+    lines = benchmarks[1].table(records("learned_solvers"), records("fitted_128"))
+    missing = [line for line in lines if line not in PAGE.read_text()]
     assert not missing
