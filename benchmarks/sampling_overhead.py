@@ -83,7 +83,8 @@ def fitted(num_steps: int) -> ds.Sampler:
 def every_solver(shape: tuple[int, ...], num_steps: int, rounds: int) -> None:
     """The solvers of the registry beside Heun, in turns."""
     latents = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    solvers = {kind: find("solver", kind)() for kind in kinds("solver") if kind != "fitted"}
+    solvers = {kind: find("solver", kind)() for kind in kinds("solver") if kind not in ("fitted", "afs")}
+    solvers["afs"] = ds.AnalyticalFirstStep(sigma_data=1.0)  # which a plain function does not state
     # a range of its own, so that no run before has left its weights
     steps = ds.EDMSteps(num_steps, sigma_max=80 - 1e-3 * math.prod(shape) / 1e6)
     samplers = {kind: ds.Sampler(steps, solver) for kind, solver in solvers.items() if not solver.stochastic}
