@@ -82,8 +82,11 @@ gallery: $(INSTALLED)
 screenshots: $(INSTALLED)
 	$(BIN)/python docs/_ext/screenshots.py
 
+# Those of fitted and learned solvers take a model or a file of records, and hours.
+ASKING := $(addprefix benchmarks/,fewer_evaluations.py fitted_distribution.py fitted_solvers.py learned_schemes.py learned_solvers.py)
+
 bench: $(INSTALLED)
-	for b in benchmarks/*.py; do echo "# $$b"; $(BIN)/python $$b || exit 1; done
+	for b in $(filter-out $(ASKING),$(wildcard benchmarks/*.py)); do echo "# $$b"; $(BIN)/python $$b || exit 1; done
 
 clean:
 	rm -rf $(VENV) runs dist build .pytest_cache .mypy_cache .ruff_cache .coverage htmlcov
