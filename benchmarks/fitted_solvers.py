@@ -11,7 +11,7 @@ as a share of that one's, the median over the sets of seeds and the worst; above
 are geometric means over all cells of this, of the same for the median over samples, and of the RMS of those samples
 that stay in the mode of the exact flow with both solvers; the share of samples that end in another mode, of the best
 known solver and of the fitted one, where modes can be told; and the cells that are worse by more than two standard
-errors of the difference of squared errors of the same samples.
+errors of the difference of squared errors of the same samples. The records behind the documentation are in `records/`.
 """
 
 from __future__ import annotations
@@ -302,7 +302,10 @@ def summary(records: list[dict[str, Any]]) -> str:
     """What the table comes to."""
     shares = [record["rms"] for record in records]
     worse = sum(record["worse_by"] > 2 for record in records)
-    return f"geometric mean {geometric_mean(shares):.2f}, worst {max(shares):.2f}, {worse} of {len(shares)} worse"
+    middle = geometric_mean(shares)
+    return (
+        f"{len(shares)} cells: geometric mean {middle:.2f}, worst {max(shares):.2f}, {worse} worse by more than chance"
+    )
 
 
 def keep(record: dict[str, Any], records: list[dict[str, Any]], out: Path) -> None:

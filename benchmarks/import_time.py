@@ -1,7 +1,9 @@
 """What importing costs, in processor time, as a share of what torch's own import takes in the same process.
 
-python benchmarks/import_time.py
-python benchmarks/import_time.py --rounds 20
+    python benchmarks/import_time.py
+    python benchmarks/import_time.py --rounds 20
+
+Each round is a process of its own; medians are printed.
 """
 
 from __future__ import annotations

@@ -221,15 +221,10 @@ def evaluations(num_steps: int, denoiser: Problem, options: argparse.Namespace) 
 
 
 def cells(
-    name: str, done: set[tuple[str, int, int, str, int]], options: argparse.Namespace
+    name: str, denoiser: Problem, missing: list[tuple[int, int, str]], options: argparse.Namespace
 ) -> Iterator[dict[str, object]]:
     """One record for each set of seeds, number of evaluations and method that is missing."""
-    denoiser = PROBLEMS[name]()
     allowed = {n: evaluations(n, denoiser, options) for n in options.nfe}
-    wanted = [(k, n, method) for k in range(options.sets) for n in options.nfe for method in options.methods]
-    missing = [(k, n, method) for k, n, method in wanted if (name, k, n, method, allowed[n]) not in done]
-    if not missing:
-        return
     new = reference(denoiser, seeds=range(_UNSEEN, _UNSEEN + options.unseen), sampler=_FINE)
     best = compare_solvers(denoiser, new, default_samplers(*moments(new)), sorted({n for _, n, _ in missing}))
     for k in sorted({k for k, _, _ in missing}):
@@ -298,14 +293,15 @@ def main() -> None:
         for r in map(json.loads, lines)
         if r["calibration"] == options.calibration and r["evaluations"] == allowed.get((r["problem"], r["nfe"]))
     ]
-    done = {(r["problem"], r["set"], r["nfe"], r["method"], r["evaluations"]) for r in records}
-    wanted = itertools.product(options.problems, range(options.sets), options.nfe, options.methods)
-    total = sum(allowed[name, n] for name, k, n, m in wanted if (name, k, n, m, allowed[name, n]) not in done)
+    done = {(r["problem"], r["set"], r["nfe"], r["method"]) for r in records}
+    wanted = list(itertools.product(range(options.sets), options.nfe, options.methods))
+    missing = {name: [key for key in wanted if (name, *key) not in done] for name in problems}
     if not options.print:
+        total = sum(allowed[name, n] for name, keys in missing.items() for _, n, _ in keys)
         print(f"at most {total:,} evaluations, {total * _SECONDS / 600_000 / 60:.0f} minutes", file=sys.stderr)
-    for name in () if options.print else options.problems:
-        for record in cells(name, done, options):
-            keep(record, records, options.out)
+        for name, keys in missing.items():
+            for record in cells(name, problems[name], keys, options) if keys else ():
+                keep(record, records, options.out)
     ours = [json.loads(line) for line in options.ours.read_text().splitlines()] if options.ours else []
     print("\n".join(table(records, ours)))
 

@@ -35,12 +35,7 @@ def test_tables_of_fits(benchmarks, name):
 
 @pytest.mark.parametrize("page", [PAGE, ROOT / "README.md"])
 def test_what_fits_come_to(benchmarks, page):
-    words = " ".join(page.read_text().split())
-    shares = [record["rms"] for record in records("fitted_solvers")]
-    assert f"{len(shares)} cells" in words
-    assert f"geometric mean {benchmarks[0].geometric_mean(shares):.2f}" in words
-    assert f"worst {max(shares):.2f}" in words
-    assert not any(record["worse_by"] > 2 for record in records("fitted_solvers"))
+    assert benchmarks[0].summary(records("fitted_solvers")) in " ".join(page.read_text().split())
 
 
 def test_table_of_learned_solvers(benchmarks):

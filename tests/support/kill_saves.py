@@ -58,11 +58,12 @@ def save_for_ever(checkpoints, images, report, wait):
 
 
 def half_written(folder):
+    """The files of saves that did not end."""
     return set(Path(folder).glob("checkpoints/.*"))
 
 
 def kill_once(folder, delay, wait, in_a_save):
-    """The images of the last save that had returned."""
+    """The images of the last save that had returned, and whether the kill left a save half written."""
     ends, left = os.pipe(), half_written(folder)
     child = os.fork()
     if child == 0:
@@ -82,7 +83,7 @@ def kill_once(folder, delay, wait, in_a_save):
     assert os.WIFSIGNALED(status), "the process ended by itself"
     with os.fdopen(ends[0], "rb") as reported:
         content = reported.read()
-    return int.from_bytes(content[-8:], "big")
+    return int.from_bytes(content[-8:], "big"), bool(half_written(folder) - left)
 
 
 def main(folder, kills, wait):
@@ -92,9 +93,8 @@ def main(folder, kills, wait):
     checkpoints.save(0, state(0))
     checkpoints.wait()
     for k in range(kills):
-        before = half_written(folder)
-        returned = kill_once(folder, chance.uniform(0, 0.2), wait, in_a_save=k % 2 == 1)
-        counts["half_written"] += bool(half_written(folder) - before)
+        returned, hit = kill_once(folder, chance.uniform(0, 0.2), wait, in_a_save=k % 2 == 1)
+        counts["half_written"] += hit
         newest = checkpoints.newest(complaint)
         assert newest.images >= max(counts["images"], returned), "a checkpoint was lost"
         assert equal(newest.read(), state(newest.images)), "a checkpoint holds something else"

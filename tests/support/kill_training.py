@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import torch
+from kill_saves import half_written
 
 from diffspace.train import Processes, Run, apply_overrides, make_recipe
 
@@ -47,10 +48,6 @@ def train(folder, recipe, data):
         pass
 
 
-def half_written(folder):
-    return any(folder.glob("checkpoints/.*"))
-
-
 def main():
     folder, kills, rng = Path(sys.argv[1]), int(sys.argv[2]), random.Random(int(sys.argv[3]))
     torch.set_num_threads(1)
@@ -73,7 +70,7 @@ def main():
         _, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status):
             told["kills"] += 1
-            told["in a checkpoint"] += half_written(folder)
+            told["in a checkpoint"] += bool(half_written(folder))
         elif os.WEXITSTATUS(status):
             raise SystemExit(f"a run failed with code {os.WEXITSTATUS(status)}")
         else:

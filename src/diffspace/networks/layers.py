@@ -179,7 +179,7 @@ class FourierEmbedding(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        freqs = torch.randn(channels // 2)
+        freqs = torch.randn(channels // 2, dtype=torch.float32)
         self.register_buffer("freqs", freqs if freqs.is_meta else 16 * freqs)  # no arithmetic on meta, as above
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FourierEmbedding:

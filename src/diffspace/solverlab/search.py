@@ -216,8 +216,6 @@ class _Fits:
         before = family.evaluations
         table = polish(family, fit.table, fit.spacing, (can, robustness, self.noise), told)
         self.left -= family.evaluations - before
-        if table.sampler(fit.family.mean) == fit.row.sampler:
-            return fit
         return self.add(name, fit.family, fit.spacing, table)
 
 
@@ -231,10 +229,10 @@ def _fit(judge: _Judge, near: NearPaths, iterations: int, fits: _Fits) -> None:
         best[kind] = min(fit, found, key=_Fit.rms)
     for kind, fit in _by_error(best):
         fits.polish(kind, fit, fit.family, half, _POLISH)
-    continued: list[_Fit] = []
-    for k in range(_ROUNDS):  # again from the same fit would be the same again
-        fit = min((each for each in fits.all if each not in continued), key=_Fit.rms)
-        continued.append(fit)
+    continued: set[Sampler] = set()
+    for k in range(_ROUNDS):  # again from the same numbers would be the same again
+        fit = min((each for each in fits.all if each.row.sampler not in continued), key=_Fit.rms)
+        continued.add(fit.row.sampler)
         for robustness in _FORKS:
             fits.polish(f"fitted, round {k + 2}, c² = {robustness:g}", fit, fit.family, half, robustness)
 

@@ -219,7 +219,7 @@ class FittedSolver(UnscaledSolver):
     evaluated: a run of N steps takes N − 1 evaluations. A table for one grid has no limit of many steps: `order` is 1
     by declaration only.
 
-    Files of before have `weights` instead of rows: x⁺ = x + Σ_{j ≤ i} v_ij·(x_j − D_j)/σ_j. They become rows.
+    Earlier files have `weights` instead of rows: x⁺ = x + Σ_{j ≤ i} v_ij·(x_j − D_j)/σ_j. They are converted to rows.
     """
 
     levels: tuple[float, ...]
