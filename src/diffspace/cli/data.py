@@ -177,7 +177,7 @@ def statistics_command(
 
     from diffspace.cli.console import Stages, duration, out, progress_bar
     from diffspace.data import image_source, load_data
-    from diffspace.data.preparation import check_destination
+    from diffspace.data.partial_work import check_destination
     from diffspace.metrics import FeatureStatistics, make_extractor, save_statistics
     from diffspace.parts import kinds
     from diffspace.train import choose_device

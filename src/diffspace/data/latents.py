@@ -18,7 +18,8 @@ from diffspace.checks import check_choice, check_integer
 from diffspace.data.archives import MANIFEST
 from diffspace.data.arrays import ArrayRows
 from diffspace.data.dataset import DataSet, ordered_map
-from diffspace.data.preparation import PartialWork, check_destination, file_sha256, versions
+from diffspace.data.partial_work import PartialWork, check_destination
+from diffspace.data.preparation import file_sha256, versions
 from diffspace.data.rows import Rows
 from diffspace.data.stored_images import ImageSource
 from diffspace.files import (
