@@ -129,6 +129,14 @@ def inside(denoiser: object) -> object | None:
     return None
 
 
+def module_of(denoiser: object) -> nn.Module | None:
+    """The module that a denoiser is, or that a `functools.partial` holds."""
+    found: object | None = denoiser
+    while found is not None and not isinstance(found, nn.Module):
+        found = inside(found)
+    return found
+
+
 def stated(denoiser: object, name: str, default: Any = None) -> Any:
     """The optional attribute of a denoiser, or of what it wraps."""
     while (found := getattr(denoiser, name, None)) is None:

@@ -1,14 +1,17 @@
 """The reference solution against the closed-form flow of a Gaussian."""
 
+import functools
 import math
 
 import pytest
 import torch
 
 from diffspace.oracles import Gaussian
+from diffspace.protocols import sigma_range, stated
 from diffspace.sampling import EDMSteps, Execution, initial_latents, sample
 from diffspace.solverlab import REFERENCE_SAMPLER, EndPointError, end_point_error, reference
-from diffspace.solverlab.end_points import richardson
+from diffspace.solverlab.end_points import Continuous, richardson
+from diffspace.solverlab.near_paths import NearPaths
 
 GAUSSIAN = Gaussian(torch.tensor([0.3, -0.5]), torch.tensor([[0.5, 0.2], [0.2, 0.3]]))
 GAUSSIAN.sigma_data = 0.5  # the range of the paper's data
@@ -24,8 +27,8 @@ def test_end_points_are_exact_to_the_stated_error(truth):
     exact = GAUSSIAN(GAUSSIAN.flow(LATENTS * 80, 80.0, 0.002), torch.tensor(0.002))
     actual = end_point_error(truth.x, exact)
     assert actual.rms < 1e-7
-    for stated, distance in zip(truth.error, actual, strict=True):
-        assert distance / 2 < stated < 2 * distance
+    for told, distance in zip(truth.error, actual, strict=True):
+        assert distance / 2 < told < 2 * distance
     assert truth.nfe == 700
 
 
@@ -35,6 +38,49 @@ def test_the_stated_error_is_not_below_the_actual_one_where_steps_are_few(num_st
     exact = GAUSSIAN(GAUSSIAN.flow(LATENTS * 80, 80.0, 0.002), torch.tensor(0.002))
     actual = end_point_error(truth.x, exact)
     assert actual.rms < 1.5 * truth.error.rms < 30 * actual.rms
+
+
+class Dropping(torch.nn.Module):
+    """A denoiser that is right in evaluation mode alone, and computes elsewhere than its caller."""
+
+    sigma_data, sigma_max = 0.7, 40.0
+
+    def __init__(self, device="cpu"):
+        super().__init__()
+        self.place = torch.nn.Parameter(torch.zeros(1, device=device))
+
+    def round_sigma(self, sigma):
+        return sigma.log2().round().exp2()
+
+    def forward(self, x, sigma, cond=None):
+        assert not self.training
+        assert x.device == sigma.device == self.place.device
+        assert all(value.device == x.device for value in (cond or {}).values())
+        return torch.zeros(x.shape, dtype=x.dtype, device="cpu")
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_the_model_inside_is_found_and_what_it_states(wrapped):
+    model = Dropping().train()
+    denoiser = functools.partial(model) if wrapped else model
+    truth = reference(denoiser, seeds=range(24), shape=(2,), execution=Execution(trajectory=True))
+    assert model.training
+    assert truth.sigma_max == 32.0
+    assert float(truth.x.abs().max()) == 0.0
+    smooth = Continuous(denoiser)
+    assert stated(smooth, "sigma_data") == 0.7
+    assert stated(smooth, "round_sigma") is None
+    assert sigma_range(smooth) == (0.0, math.inf)
+    near = NearPaths(denoiser, truth)
+    assert stated(near, "sigma_max") == 40.0
+    assert stated(near, "weight") is None
+
+
+def test_a_model_computes_where_it_is():
+    x, sigma = torch.ones(5, 2), torch.tensor(1.0)
+    smooth = Continuous(Dropping("meta").eval(), batch_size=2)
+    assert torch.equal(smooth(x, sigma, {"labels": torch.zeros(5, dtype=torch.int64)}), torch.zeros(5, 2))
+    assert smooth(x, torch.ones(5)).device.type == "cpu"
 
 
 def test_errors_that_do_not_fall_are_not_taken_to_be_small():

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -65,6 +66,20 @@ def test_slopes_are_those_of_the_end(family, table):
         expected = (ends[0] - ends[1]) / 2e-5
         error = (slopes[..., k] - expected).norm()
         assert float(error) <= 5e-3 * float(expected.norm()), k
+
+
+def test_each_change_of_a_run_has_the_conditions_of_its_samples(truth, levels):
+    def scaled(x, sigma, cond=None):
+        return MIXTURE(x / cond["scale"], sigma / cond["scale"].flatten()) * cond["scale"]
+
+    cond = {"scale": torch.linspace(0.5, 2.0, 24, dtype=torch.float64).reshape(24, 1, 1, 1)}
+    own = replace(truth, cond=cond)
+    whole, cut = (Family(scaled, own, batch_size) for batch_size in (None, 5))
+    table = whole.stagewise(levels, slice(None), 1e-5, 30.0)[0][0]
+    alone = [Family(scaled, own.rows(slice(k, k + 1))) for k in range(24)]
+    expected = torch.cat([one.slopes(table, one.run(table), levels=True) for one in alone])
+    for family in (whole, cut):
+        torch.testing.assert_close(family.slopes(table, family.run(table), levels=True), expected, rtol=1e-9, atol=1e-7)
 
 
 def test_blocks_and_groups_make_no_difference(family, table, levels, monkeypatch):

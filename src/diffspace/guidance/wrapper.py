@@ -12,7 +12,7 @@ import torch
 
 from diffspace._shapes import Batch, Float, Sigma, Tensor
 from diffspace.checks import check_callable, check_number
-from diffspace.protocols import Cond, Denoiser, check_cond, stated
+from diffspace.protocols import Cond, Denoiser, check_cond, module_of, stated
 
 _OPTIONAL = (
     "sigma_min",
@@ -34,8 +34,8 @@ GuidanceWeight: TypeAlias = float | Callable[[Tensor], Tensor | float]
 class Wrapper(torch.nn.Module):
     """A denoiser made from another one, with the optional attributes (see `Denoiser`) of that one.
 
-    A denoiser that is a module is a submodule: sampling finds its device and sets its evaluation mode. Subclasses
-    define `forward(x, sigma, cond=None)`.
+    A denoiser that is a module, or a `functools.partial` of one, is a submodule: sampling finds its device and sets its
+    evaluation mode. Subclasses define `forward(x, sigma, cond=None)`.
     """
 
     denoiser: Denoiser
@@ -44,6 +44,8 @@ class Wrapper(torch.nn.Module):
         super().__init__()
         check_callable("denoiser", denoiser, "D(x, sigma, cond)")
         self.denoiser = denoiser
+        if not isinstance(denoiser, torch.nn.Module):
+            self.held = module_of(denoiser)
 
     def __getattr__(self, name: str) -> Any:
         # called only for attributes that the wrapper itself lacks

@@ -17,7 +17,7 @@ from diffspace._shapes import Batch, Float, Sigma, Tensor
 from diffspace.checks import check_callable, check_number, check_type
 from diffspace.notebook import Shown
 from diffspace.process import Process
-from diffspace.protocols import Cond, Denoiser, Request, TimeSteps, check_cond, inside, stated
+from diffspace.protocols import Cond, Denoiser, Request, TimeSteps, check_cond, module_of, stated
 from diffspace.sampling.driver import STATE_CHANGED, as_tensor, changes, make_grid, run_steps
 from diffspace.sampling.sampler import Churn, Execution, Sampler, State
 from diffspace.sampling.solvers.base import Solver
@@ -147,7 +147,7 @@ class Run:
         sampler = dataclasses.replace(sampler, solver=sampler.solver.for_denoiser(denoiser))
         self.solver = sampler.solver
         self.grid = make_grid(denoiser, sampler, start=sigma_start, upward=upward)
-        self.device = _home(denoiser, start.tensor, execution.device)
+        self.device = home(denoiser, start.tensor, execution.device)
         self.dtype = execution.dtype or (torch.float32 if self.device.type == "mps" else torch.float64)
 
     def states(self, rows: slice = slice(None), denoiser: Denoiser | None = None) -> Iterator[State]:
@@ -156,7 +156,7 @@ class Run:
         denoiser = self.denoiser if denoiser is None else denoiser
         cond = self.cond and {name: value[rows].to(self.device) for name, value in self.cond.items()}
         context: Callable[[], AbstractContextManager[object]]
-        module = _module(denoiser)
+        module = module_of(denoiser)
         if module is not None:
             context = functools.partial(evaluating, module, self.execution.grad)
         else:  # several times as fast, which small problems notice
@@ -212,21 +212,13 @@ class Run:
         return Samples.concatenate(list(self.batches()))
 
 
-def _module(denoiser: object) -> torch.nn.Module | None:
-    """The module that a denoiser is, or that a `functools.partial` holds."""
-    found: object | None = denoiser
-    while found is not None and not isinstance(found, torch.nn.Module):
-        found = inside(found)
-    return found
-
-
-def _home(denoiser: object, tensor: Tensor | None, device: torch.device | str | None) -> torch.device:
+def home(denoiser: object, tensor: Tensor | None, device: torch.device | str | None = None) -> torch.device:
     """Where to compute: as given, else where the model is, else where the given tensor is."""
     if device is not None:
         return torch.device(device)
-    denoiser = _module(denoiser)
-    if denoiser is not None:
-        tensor = next(itertools.chain(denoiser.parameters(), denoiser.buffers()), tensor)
+    module = module_of(denoiser)
+    if module is not None:
+        tensor = next(itertools.chain(module.parameters(), module.buffers()), tensor)
     return torch.device("cpu") if tensor is None else tensor.device
 
 

@@ -11,11 +11,13 @@ from typing import NamedTuple
 import torch
 
 from diffspace._shapes import Float, Tensor
-from diffspace.protocols import Cond, Denoiser, stated
-from diffspace.sampling.runs import Trajectory, check_deterministic, kept_steps, sample
+from diffspace.guidance.wrapper import Wrapper
+from diffspace.protocols import Cond, Denoiser, TimeSteps, stated
+from diffspace.sampling.driver import round_sigmas
+from diffspace.sampling.runs import Trajectory, check_deterministic, home, kept_steps, sample
 from diffspace.sampling.sampler import Execution, Sampler
 from diffspace.sampling.solvers.multistep import AdamsBashforth
-from diffspace.sampling.steps import EDMSteps, steps_for
+from diffspace.sampling.steps import EDMSteps, GivenTimes, RangedSteps, steps_for
 from diffspace.sampling.streams import initial_latents
 
 REFERENCE_SAMPLER = Sampler(EDMSteps(400), AdamsBashforth(4, "x0", "log_sigma"))
@@ -124,25 +126,37 @@ def richardson(coarse: EndPointError, fine: EndPointError, order: int) -> EndPoi
     return EndPointError(*(f / (r - 1) for f, r in zip(fine, ratios, strict=True)))
 
 
-class Continuous(torch.nn.Module):
-    """A denoiser at any σ, without the rounding to levels that it states, which would make σ jump.
+class Continuous(Wrapper):
+    """A denoiser at any σ, without the rounding to levels that it states, which would make σ jump, and without a range.
 
-    It evaluates `batch_size` samples at a time, by default all.
+    It evaluates `batch_size` samples at a time, by default all, where the model is, and gives D where x is.
     """
 
+    round_sigma = sigma_min = sigma_max = sampling_range = None
+
     def __init__(self, denoiser: Denoiser, batch_size: int | None = None) -> None:
-        super().__init__()
-        self.denoiser = denoiser
+        super().__init__(denoiser)
         self.batch_size = batch_size
 
     def forward(self, x: Tensor, sigma: Tensor, cond: Cond | None = None) -> Tensor:
-        if self.batch_size is None or self.batch_size >= len(x):
-            return self.denoiser(x, sigma, cond)
+        place, size = home(self.denoiser, x), self.batch_size or len(x)
+        dtype = torch.float32 if place.type == "mps" else x.dtype
         parts = []
-        for first in range(0, len(x), self.batch_size):
-            rows = slice(first, first + self.batch_size)
-            parts.append(self.denoiser(x[rows], sigma, cond and {name: value[rows] for name, value in cond.items()}))
-        return torch.cat(parts)
+        for first in range(0, len(x), size):
+            rows = slice(first, first + size)
+            own = cond and {name: value[rows].to(place) for name, value in cond.items()}
+            levels = (sigma if sigma.ndim == 0 else sigma[rows]).to(place, dtype)
+            parts.append(self.denoiser(x[rows].to(place, dtype), levels, own).to(x))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _between_known_levels(denoiser: Denoiser, steps: TimeSteps | GivenTimes) -> TimeSteps | GivenTimes:
+    """The steps with their first and last level as the model rounds them: samplers start and end there."""
+    if not isinstance(steps, RangedSteps):
+        return steps
+    ends = torch.tensor([steps.sigma_min, steps.sigma_max], dtype=torch.float64, device="cpu")
+    low, high = round_sigmas(denoiser, ends).tolist()
+    return replace(steps, sigma_min=low, sigma_max=high)
 
 
 def reference(
@@ -160,7 +174,8 @@ def reference(
     Args:
         denoiser, seeds, shape, latents, cond: as in `sample`.
         sampler: run with its N steps, and with N/2 and N/4 to tell the error; N is even and at least 8. Default:
-            `REFERENCE_SAMPLER`, 400 steps of a method of fourth order.
+            `REFERENCE_SAMPLER`, 400 steps of a method of fourth order. Of the levels of a model that has a table, the
+            first and the last are rounded, those between are not.
         execution: as in `sample`; `trajectory` keeps the run with N steps, for `Reference.at`; some 64 states of it are
             enough to fit solvers to.
     """
@@ -174,7 +189,7 @@ def reference(
         if seeds is None or known is None:
             raise ValueError("seeds, shape: give both, or latents")
         latents = initial_latents(seeds, known)
-    sampler = replace(sampler, steps=steps_for(denoiser, sampler.steps))  # the rounding of the model is left out
+    sampler = replace(sampler, steps=_between_known_levels(denoiser, steps_for(denoiser, sampler.steps)))
     continuous = Continuous(denoiser)
     plain = replace(execution, trajectory=False)
     coarser, coarse = (

@@ -20,7 +20,7 @@ from diffspace.sampling.driver import as_tensor
 from diffspace.sampling.sampler import Sampler
 from diffspace.sampling.solvers.multistep import FittedSolver, polynomial_weights
 from diffspace.sampling.steps import GivenSteps
-from diffspace.solverlab.end_points import Reference
+from diffspace.solverlab.end_points import Continuous, Reference
 
 _TOGETHER = 2**17  # elements of a batch, where the caller sets no limit: enough to hide the overhead of a call
 _AT_HAND = 2**25  # elements of the largest tensors, 256 MiB
@@ -82,22 +82,18 @@ class Family:
         self.evaluations = 0
         """Of a sample, made so far."""
         self.batch_size = batch_size or max(len(self.start), _TOGETHER // self.start.shape[1])
+        self._evaluate = Continuous(denoiser, self.batch_size)
 
     def denoise(self, i: int, x: Tensor, sigma: float, rows: slice = slice(None)) -> Tensor:
         """D_i of (…, b, elements) at a level, for some of the samples."""
         if i == 0 and self.mean is not None:
             return torch.full_like(x, self.mean)
-        flat, count = x.reshape(-1, *self.shape), x.shape[-2]
+        flat = x.reshape(-1, *self.shape)
         self.evaluations += len(flat)
-        level = as_tensor(sigma, x)
-        cond = self.truth.cond and {name: value[rows] for name, value in self.truth.cond.items()}
-        parts = []
-        for first in range(0, len(flat), self.batch_size):
-            some = slice(first, min(first + self.batch_size, len(flat)))
-            which = torch.arange(some.start, some.stop, dtype=torch.int64, device="cpu") % count
-            own = cond and {name: value[which.to(value.device)] for name, value in cond.items()}
-            parts.append(self.denoiser(flat[some], level, own).to(x))
-        return torch.cat(parts).reshape(x.shape)
+        changes, cond = len(flat) // x.shape[-2], self.truth.cond
+        own = cond and {name: torch.cat([value[rows]] * changes) for name, value in cond.items()}
+        found: Tensor = self._evaluate(flat, as_tensor(sigma, x), own)
+        return found.reshape(x.shape)
 
     def cost(self, table: Table, levels: bool) -> int:
         """Evaluations of a sample that `slopes` makes."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from diffspace._shapes import Tensor
-from diffspace.protocols import Cond, Denoiser
+from diffspace.protocols import Cond, Denoiser, stated
 from diffspace.sampling.runs import Trajectory
 from diffspace.solverlab.end_points import Reference
 from diffspace.solverlab.family import Family, Runs, Table, in_float64
@@ -33,7 +33,9 @@ class NearPaths:
         self.variances = (spreads.square() / len(ends)).to(truth.x)
 
     def __getattr__(self, name: str) -> object:
-        return getattr(self.denoiser, name)
+        if (found := stated(self.denoiser, name)) is None:
+            raise AttributeError(name)
+        return found
 
     def __call__(self, x: Tensor, sigma: Tensor, cond: Cond | None = None) -> Tensor:
         return self.estimate(x.flatten(1), float(sigma.flatten()[0])).reshape(x.shape)
