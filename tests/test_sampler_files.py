@@ -101,11 +101,19 @@ def test_tables_that_say_something_else_are_refused(tmp_path, options, message):
         load_samplers(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["", "../a", "a/b", ".hidden", "a b"])
+@pytest.mark.parametrize("name", ["", "../a", "a/b", ".hidden", "a b", "a.json"])
 def test_names_are_names_of_files(tmp_path, name):
     with pytest.raises(ValueError, match="name: "):
         save_sampler(Sampler(solver=Euler()), tmp_path, name)
     assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_checkpoint_without_a_suffix_has_a_folder_beside_it(tmp_path):
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.write_bytes(b"weights")
+    path = save_sampler(Sampler(solver=Euler()), checkpoint, "mine")
+    assert path == tmp_path / "checkpoint.samplers" / "mine.json"
+    assert find_sampler(checkpoint, "mine") == Sampler(solver=Euler())
 
 
 def test_an_unknown_name_is_met_with_the_known(tmp_path):

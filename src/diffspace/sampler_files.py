@@ -25,12 +25,12 @@ def save_sampler(
     Args:
         sampler: what to write; each part is one that `config` can name.
         model: the folder of a model, or a checkpoint file, beside which a folder is made.
-        name: letters, digits, "-", "_" and ".".
+        name: letters, digits, "-", "_" and ".", without .json at the end, by which a path is told from a name.
         notes: anything that JSON can hold, for those who read the file.
         overwrite: replace a sampler of that name, which is an error otherwise.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-        raise ValueError(f"name: expected letters, digits, '-', '_' and '.', got {name!r}")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(?<!\.json)", name):
+        raise ValueError(f"name: expected letters, digits, '-', '_' and '.', without .json at the end, got {name!r}")
     path = _folder(model) / f"{name}.json"
     if path.exists() and not overwrite:
         raise ValueError(f"name: {path} exists already; overwrite=True replaces it")
@@ -43,7 +43,8 @@ def save_sampler(
 def _folder(model: str | Path) -> Path:
     """Beside the model: in its folder, or for a checkpoint of others in one that has its name."""
     path = Path(model)
-    return path / FOLDER if path.is_dir() or not path.suffix else path.with_name(f"{path.name}.{FOLDER}")
+    file = path.is_file() or (path.suffix and not path.is_dir())
+    return path.with_name(f"{path.name}.{FOLDER}") if file else path / FOLDER
 
 
 def _read(path: Path) -> Sampler:
