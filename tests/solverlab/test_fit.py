@@ -16,8 +16,10 @@ from diffspace import (
     initial_latents,
     sample,
 )
-from diffspace.sampling import AdamsBashforth, Execution, FittedSolver
-from diffspace.solverlab import REFERENCE_SAMPLER, fit_multistep, optimize_steps, reference
+from diffspace.sampling import AdamsBashforth, AnalyticalFirstStep, Execution, FittedSolver, Sampler
+from diffspace.solverlab import REFERENCE_SAMPLER, compare_solvers, fit_multistep, optimize_steps, reference
+from diffspace.solverlab.family import Family
+from diffspace.solverlab.near_paths import NearPaths
 
 
 def ring(count=8, std=0.1, turn=0.0):
@@ -161,30 +163,59 @@ def test_levels_stay_in_the_range_that_the_model_states(calibration):
     assert sample(Ranged(), seeds=[0], shape=(2,), sampler=fitted).nfe == 6
 
 
-def test_levels_are_those_of_a_model_that_has_a_table():
+class Discrete:
+    """The ring, for a model with a table of levels."""
+
     choice = IDDPMPreconditioning()
+    sigma_min, sigma_max = choice.sigma_range
 
-    class Discrete:
-        sigma_min, sigma_max = choice.sigma_range
+    def round_sigma(self, sigma):
+        return self.choice.round_sigma(sigma)
 
-        def round_sigma(self, sigma):
-            return choice.round_sigma(sigma)
+    def __call__(self, x, sigma, cond=None):
+        return ring()(x, sigma)
 
-        def __call__(self, x, sigma, cond=None):
-            return ring()(x, sigma)
 
+def test_levels_are_those_of_a_model_that_has_a_table():
     model = Discrete()
-    truth = reference(
-        model,
-        seeds=range(64),
-        shape=(2,),
-        sampler=REFERENCE_SAMPLER.with_num_steps(100),
-        execution=Execution(trajectory=True),
-    )
+    truth = truth_of(model, range(64), execution=Execution(trajectory=True))
+    assert truth.sigma_max == float(model.round_sigma(torch.tensor(80.0, dtype=torch.float64)))
     fitted = fit_multistep(model, 6, truth, iterations=2)
     levels = torch.tensor(fitted.steps.levels, dtype=torch.float64)
-    assert torch.equal(choice.round_sigma(levels), levels)
-    assert math.isfinite(float(sample(model, seeds=range(3), shape=(2,), sampler=fitted).x.sum()))
+    assert torch.equal(model.round_sigma(levels), levels)
+    # the search sees what `sample` gives
+    family = Family(model, truth)
+    table = family.stagewise(levels[None, :-1], slice(None), 1e-5, 30.0)[0][0]
+    x = sample(model, latents=truth.latents, sampler=table.sampler(None)).x
+    torch.testing.assert_close(family.run(table).end, x, rtol=0, atol=1e-9)
+
+
+def test_no_solver_fails_near_the_paths_of_a_model_that_has_a_table():
+    near = NearPaths(Discrete(), truth_of(Discrete(), range(16), execution=Execution(trajectory=True)))
+    rows = compare_solvers(near, near.truth, budgets=(8,)).rows
+    assert len(rows) == 135
+    assert [row.name for row in rows if row.failure] == []
+
+
+def test_a_solver_knows_what_the_denoiser_states():
+    class Large:
+        sigma_data = 5.0
+
+        def __call__(self, x, sigma, cond=None):
+            return 5 * ring()(x / 5, sigma / 5)
+
+    truth = truth_of(Large(), range(64))
+    plain, told = (
+        error(Large(), truth, sampler=optimize_steps(Large(), AdamsBashforth(3, "v", "angle", *given), 6, truth))
+        for given in ((), (5.0,))
+    )
+    assert plain == told
+    assert optimize_steps(Large(), AnalyticalFirstStep(), 4, truth, iterations=1).solver == AnalyticalFirstStep()
+    solvers = (AdamsBashforth(3, "v", "angle", *given) for given in ((), (5.0,)))
+    plain, told = (
+        reference(Large(), seeds=range(8), shape=(2,), sampler=Sampler(EDMSteps(64), solver)).x for solver in solvers
+    )
+    assert torch.equal(plain, told)
 
 
 def test_conditions_reach_the_denoiser():

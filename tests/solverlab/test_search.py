@@ -1,4 +1,4 @@
-"""The search for a solver: never worse than what needs no fit, judged on samples that no fit has seen."""
+"""The search for a solver: the best of all that was judged, on samples that no fit has seen."""
 
 import pytest
 import torch
@@ -7,7 +7,16 @@ import diffspace as ds
 from diffspace.data import named_oracle
 from diffspace.oracles import FiniteData
 from diffspace.sampling import Execution, FittedSolver
-from diffspace.solverlab import REFERENCE_SAMPLER, compare_solvers, reference, search, search_cost, search_solver
+from diffspace.solverlab import (
+    REFERENCE_SAMPLER,
+    compare_solvers,
+    default_samplers,
+    plan_runs,
+    reference,
+    search,
+    search_cost,
+    search_solver,
+)
 from diffspace.solverlab.family import Family
 
 FINE = REFERENCE_SAMPLER.with_num_steps(100)
@@ -80,6 +89,46 @@ def test_finite_data_whose_errors_are_mostly_zero():
 def test_few_seeds_are_told(count):
     with pytest.warns(UserWarning, match=r"\d+ samples are few to fit a solver to; expected at least 24"):
         assert search_solver(RING, 4, paths(RING, range(count)), iterations=1).sampler.nfe <= 4
+
+
+def test_samples_of_the_fit_do_not_judge_it(truth):
+    with pytest.warns(UserWarning, match="validation: is truth itself"):
+        search_solver(RING, 4, truth, validation=truth, iterations=0)
+
+
+def test_the_search_counts_all_kinds_of_known_solvers():
+    assert len(plan_runs(default_samplers(1.0), (8,)).runs) == search._KINDS
+
+
+def test_conditions_and_levels_of_a_model_reach_every_run(truth):
+    """A ring around a place of each sample, for a model that knows whole levels of ln σ / 0.05 alone."""
+    known = torch.arange(-124, 90, dtype=torch.float64).mul(0.05).exp()
+
+    class Moved:
+        sigma_min, sigma_max = float(known[0]), float(known[-1])
+        sampling_range, sigma_data = (0.0021, 80.0), 0.7
+
+        def round_sigma(self, sigma):
+            nearest = (known.log() - sigma.clamp_min(1e-9).log()[..., None]).abs().argmin(-1)
+            return torch.where(sigma > 0, known[nearest], 0.0)
+
+        def __call__(self, x, sigma, cond=None):
+            return RING(x - cond["place"], sigma) + cond["place"]
+
+    def of(seeds):
+        cond = {"place": ds.initial_latents(seeds, (1, 1, 2)).double().sign()}
+        options = {"shape": (1, 1, 2), "cond": cond, "sampler": FINE, "execution": Execution(trajectory=True)}
+        return reference(Moved(), seeds=seeds, **options)
+
+    for limit in (None, 20_000):
+        found = search_solver(Moved(), 4, of(range(96)), validation=of(range(96, 256)), evaluations=limit, iterations=2)
+        assert [row.name for row in found.comparison.rows if row.failure] == []
+        assert found.choice.name.startswith("fitted")
+        levels = torch.tensor(found.sampler.steps.levels, dtype=torch.float64)
+        assert torch.equal(Moved().round_sigma(levels), levels)
+        new = of(range(1000, 1200))
+        x = ds.sample(Moved(), latents=new.latents, cond=new.cond, sampler=found.sampler).x
+        assert new.error_of(x).rms < 0.05
 
 
 def test_paths_are_needed():

@@ -1,15 +1,16 @@
 """Steps and weights found rather than guessed: the least error of end points for a denoiser and a budget.
 
-All searches use the method of Levenberg and Marquardt, with differences of runs as derivatives. A few samples that
-start near the boundary between two ends have errors far above all others; the loss Σ ln(1 + e²/c²), with c² a multiple
-of the median of e², lets them count no more than their share. Which multiple is best depends on the problem
-(`search_solver` tries several).
+All searches use the method of Levenberg and Marquardt, with derivatives by differences: of runs, or near the exact
+paths without any. A few samples that start near the boundary between two ends have errors far above all others; the
+loss Σ ln(1 + e²/c²), with c² a multiple of the median of e², lets them count no more than their share. Which multiple
+is best depends on the problem (`search_solver` tries several).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 
@@ -33,6 +34,16 @@ _MODES = 10  # how many cosines a change of the steps is made of, where there ar
 
 ROBUSTNESS = 30.0
 """c² in units of the median of e²."""
+
+_OF_STEPS = 3.0  # the same for steps alone, whose errors are larger
+
+
+class Search(NamedTuple):
+    """How a table is searched for: the most steps of Levenberg and Marquardt, c², and the noise not to be amplified."""
+
+    iterations: int
+    robustness: float
+    noise: float
 
 
 class Counted:
@@ -108,10 +119,14 @@ def minimise(
     """
     costs = torch.zeros_like(at) if costs is None else costs
     r, damping = residuals(at), 1e-3
+
+    def loss_of(squares: Tensor, at: Tensor, scale: float) -> float:
+        return float((squares / scale).log1p().mean()) + float(costs @ at**2) / scale
+
     for i in range(iterations if len(at) else 0):
         squares = mean_squares(r)
         scale = float(robust_scale(squares, robustness))
-        loss = (squares / scale).log1p().mean() + costs @ at**2 / scale
+        loss = loss_of(squares, at, scale)
         if progress is not None:
             progress(i, iterations, float(squares.mean().sqrt()))
         jacobian = in_float64(slopes(at, r).reshape(len(r), -1, len(at)))
@@ -125,7 +140,7 @@ def minimise(
             move = -solve_damped(normal, gradient, damping)
             move = move * min(1.0, 1 / max(float(move.abs().max()), 1e-30))
             tried = residuals(at + move)
-            if (mean_squares(tried) / scale).log1p().mean() + costs @ (at + move) ** 2 / scale < loss:
+            if loss_of(mean_squares(tried), at + move, scale) < loss:
                 break
             damping *= 8
         else:
@@ -173,7 +188,7 @@ def _find_levels(
         return origin + modes @ found
 
     counted = Counted(progress, searches * iterations)
-    ranked = starts[losses(starts).argsort()[:searches]]
+    ranked = starts[losses(starts).argsort()[:searches].cpu()]
     found = torch.stack([moved(origin, counted.stage(iterations)) for origin in ranked])
     return spacing.levels(found[0] if len(found) == 1 else found[int(losses(found).argmin())])
 
@@ -212,7 +227,7 @@ def optimize_steps(
 
     spacing = Spacing(denoiser, truth, num_steps)
     levels = _find_levels(
-        lambda every: torch.stack([end(each) for each in every]), truth, spacing, iterations, 3.0, progress
+        lambda every: torch.stack([end(each) for each in every]), truth, spacing, iterations, _OF_STEPS, progress
     )
     return Sampler(GivenSteps(spacing.known(levels)), solver)
 
@@ -255,13 +270,10 @@ class _Polish:
         return torch.cat([slopes[..., :count], slopes[..., count:] @ gaps.to(slopes)], -1)
 
 
-def find_table(
-    family: Family, near: NearPaths, spacing: Spacing, search: tuple[int, float, float], progress: Progress | None
-) -> Table:
+def find_table(family: Family, near: NearPaths, spacing: Spacing, search: Search, progress: Progress | None) -> Table:
     """The levels from which stagewise fits of three quarters of the samples end nearest, and the table of all there.
 
-    The levels are searched `near` the exact paths, without an evaluation; `search` has the iterations, the robustness
-    and the noise.
+    The levels are searched `near` the exact paths, without an evaluation.
     """
     iterations, robustness, noise = search
     stand_in = NearFamily(near.few(), family.mean)
@@ -277,10 +289,8 @@ def find_table(
     return family.stagewise(levels, slice(None), noise, robustness)[0][0]
 
 
-def polish(
-    family: Family, table: Table, spacing: Spacing, search: tuple[int, float, float], progress: Progress | None
-) -> Table:
-    """The numbers and levels near those of `table` with which the runs themselves end nearest; `search` as above."""
+def polish(family: Family, table: Table, spacing: Spacing, search: Search, progress: Progress | None) -> Table:
+    """The numbers and levels near those of `table` with which the runs themselves end nearest."""
     iterations, robustness, noise = search
     problem = _Polish(family, table, spacing if spacing.moves(table) else None)
     costs = torch.zeros_like(problem.start)
@@ -320,7 +330,7 @@ def fit_multistep(
     with evaluating(Continuous(denoiser), grad=False):
         family, near = Family(denoiser, truth, batch_size, mean), NearPaths(denoiser, truth)
         spacing = Spacing(denoiser, truth, num_steps + (mean is not None))
-        first, then = (iterations, robustness, noise), (iterations // 2, robustness, noise)
-        counted = Counted(progress, SEARCHES * iterations + iterations // 2)
-        table = find_table(family, near, spacing, first, counted.stage(SEARCHES * iterations))
-        return polish(family, table, spacing, then, counted.stage(iterations // 2)).sampler(mean)
+        first, then = (Search(count, robustness, noise) for count in (iterations, -(-iterations // 2)))
+        counted = Counted(progress, SEARCHES * first.iterations + then.iterations)
+        table = find_table(family, near, spacing, first, counted.stage(SEARCHES * first.iterations))
+        return polish(family, table, spacing, then, counted.stage(then.iterations)).sampler(mean)

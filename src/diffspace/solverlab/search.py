@@ -9,19 +9,19 @@ from dataclasses import dataclass, replace
 
 from diffspace.checks import check_integer
 from diffspace.protocols import Denoiser
-from diffspace.sampling.runs import evaluating
+from diffspace.sampling.runs import evaluating, home
 from diffspace.sampling.sampler import Sampler
 from diffspace.solverlab.compare import Measurement, SolverComparison, compare_solvers, default_samplers, moments, ties
 from diffspace.solverlab.end_points import Continuous, Reference
 from diffspace.solverlab.family import Family, Table, slopes_cost
-from diffspace.solverlab.fit import SEARCHES, Counted, Progress, Spacing, find_table, polish
+from diffspace.solverlab.fit import ROBUSTNESS, SEARCHES, Counted, Progress, Search, Spacing, find_table, polish
 from diffspace.solverlab.near_paths import NearPaths, SecantFamily
 
-_SEARCH, _POLISH = 30.0, 300.0  # c² of the losses, in units of the median of e²
-_FORKS = (1e9, 30.0)  # those of the later rounds; the first is all but the squared error
+_POLISH = 300.0  # c² of the loss with true slopes, in units of the median of e²
+_FORKS = (1e9, ROBUSTNESS)  # those of the later rounds; the first is all but the squared error
 _ROUNDS = 2
 _KNOWN = 6  # solvers that need no fit and are judged; twice as many where evaluations are not limited
-_KINDS, _RACE = 110, 128  # how many there are; samples that rank them near the paths
+_KINDS, _RACE = 135, 128  # how many there are; samples that rank them near the paths
 _FEW = 24  # samples
 _MARGIN = 0.05
 _DISAGREEMENT = 3.0  # of the error on new samples and that on those of the fit
@@ -103,8 +103,9 @@ def search_solver(
 
     Tried are linear multistep solvers, with the first D evaluated and with the mean of the data in its place: their
     levels are found near the exact paths, without an evaluation; they are fitted to the ends by slopes that take none,
-    and then by true ones, with losses that look at outliers more and less. Beside them are the solvers that need no fit
-    (`default_samplers`) and are best on some samples, with a limit near the paths. The choice has the least RMS; of
+    and then by true ones, with losses that look at outliers more and less. Judged beside them are, of the solvers that
+    need no fit (`default_samplers`), those that are best on some samples of the fit: twelve, and with a limit six, by
+    runs near the paths. The choice has the least RMS; of
     those that differ from it by less than chance and 5 %, the least median. A warning tells of samples that are too
     few, and of a choice whose error on new samples is far above that on the samples of the fit.
 
@@ -196,7 +197,7 @@ class _Fits:
         judge = self.judge
         family = Family(judge.denoiser, judge.samples[0], judge.batch_size, mean)
         spacing = Spacing(judge.denoiser, family.truth, judge.budget + (mean is not None))
-        search, told = (iterations, _SEARCH, self.noise), self.counted.stage(SEARCHES * iterations)
+        search, told = Search(iterations, ROBUSTNESS, self.noise), self.counted.stage(SEARCHES * iterations)
         table = find_table(family, near, spacing, search, told)
         self.left -= judge.budget * len(family.start)
         return self.add(f"{kind}, stagewise", family, spacing, table)
@@ -209,12 +210,13 @@ class _Fits:
 
     def polish(self, name: str, fit: _Fit, family: Family, iterations: int, robustness: float) -> _Fit:
         """Go on from a fit, as far as there are evaluations for it; `family` says how slopes are taken."""
-        told = self.counted.stage(iterations)
-        can = int(min(iterations, max(self.left - self.judge.price, 0) // fit.price(family)))
+        told, can = self.counted.stage(iterations), iterations
+        if self.left != math.inf:
+            can = min(can, int(max(self.left - self.judge.price, 0)) // fit.price(family))
         if not can:
             return fit
         before = family.evaluations
-        table = polish(family, fit.table, fit.spacing, (can, robustness, self.noise), told)
+        table = polish(family, fit.table, fit.spacing, Search(can, robustness, self.noise), told)
         self.left -= family.evaluations - before
         return self.add(name, fit.family, fit.spacing, table)
 
@@ -225,7 +227,7 @@ def _fit(judge: _Judge, near: NearPaths, iterations: int, fits: _Fits) -> None:
     means = {"fitted": None, "fitted, mean first": moments(judge.samples[0])[1]}
     best = {kind: fits.start(kind, near, mean, iterations) for kind, mean in means.items()}
     for kind, fit in _by_error(best):
-        found = fits.polish(f"{kind}, near slopes", fit, SecantFamily(fit.family, near), iterations, _SEARCH)
+        found = fits.polish(f"{kind}, near slopes", fit, SecantFamily(fit.family, near), iterations, ROBUSTNESS)
         best[kind] = min(fit, found, key=_Fit.rms)
     for kind, fit in _by_error(best):
         fits.polish(kind, fit, fit.family, half, _POLISH)
@@ -257,7 +259,7 @@ def _racers(elements: int) -> int:
 
 def _best_known(denoiser: Denoiser, budget: int, truth: Reference, batch_size: int | None) -> dict[str, Sampler]:
     """Of the samplers that need no fit, those with the least RMS on some samples: fewer, the larger these are."""
-    samplers, device = default_samplers(*moments(truth)), truth.x.device
+    samplers, device = default_samplers(*moments(truth)), home(denoiser, truth.x)
     few = _racers(truth.x[0].numel())
     for count, kept in ((few, 4 * few), (6 * few, 2 * _KNOWN)):
         some = truth.rows(slice(0, count))
@@ -285,7 +287,7 @@ class _Judge:
         """Evaluations of a measurement."""
 
     def measure(self, on: Reference, samplers: Mapping[str, Sampler]) -> SolverComparison:
-        size, device = self.batch_size, on.x.device
+        size, device = self.batch_size, home(self.denoiser, on.x)
         return compare_solvers(self.denoiser, on, samplers, (self.budget,), batch_size=size, device=device)
 
     def __call__(self, name: str, sampler: Sampler) -> Measurement:
@@ -303,8 +305,10 @@ class _Judge:
         choice = min((row for row in rows if ties(row, rows[0], _MARGIN)), key=lambda row: row.error.median)
         found = SolverSearch(judged, choice, self.measure(seen, {choice.name: choice.sampler}).rows[0])
         new, old = choice.error.rms, found.fit.error.rms
-        if seen is unseen or len(seen.x) < _FEW:
+        if len(seen.x) < _FEW:
             _warn(f"{len(seen.x)} samples are few to fit a solver to; expected at least {_FEW}")
+        elif seen is unseen:
+            _warn("validation: is truth itself; samples of the fit cannot judge it")
         elif new > _DISAGREEMENT * old:
             _warn(f"the error is {new:.2g} on new samples, {old:.2g} on those of the fit; more seeds would help")
         return found
