@@ -6,7 +6,8 @@
 
 For each problem and set of seeds the paths of calibration seeds and the end points of others, one to four times as
 many, make one solver for each budget. It is judged on seeds that neither has seen, beside *every* solver that needs no
-fit; the best of these on those very seeds is taken: nobody could choose better. A cell is the RMS of the fitted solver
+fit (for a model those eight that are best on 16 of them); the best of these on those very seeds is taken: nobody could
+choose better. A cell is the RMS of the fitted solver
 as a share of that one's, the median over the sets of seeds and the worst; above 1 the fit is worse. The last columns
 are geometric means over all cells of this, of the same for the median over samples, and of the RMS of those samples
 that stay in the mode of the exact flow with both solvers; the share of samples that end in another mode, of the best
@@ -265,7 +266,7 @@ def _judged(
 
 def _how(options: argparse.Namespace) -> dict[str, object]:
     """What records of one table have in common."""
-    return {"iterations": options.iterations, "limit": options.limit}
+    return {name: getattr(options, name) for name in ("iterations", "limit", "calibration", "unseen")}
 
 
 def rounded(value: Any) -> Any:

@@ -96,6 +96,19 @@ def test_samples_of_the_fit_do_not_judge_it(truth):
         search_solver(RING, 4, truth, validation=truth, iterations=0)
 
 
+def test_a_model_in_sixteen_bits_is_told(truth):
+    class Rounded(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one = torch.nn.Parameter(torch.ones((), dtype=torch.bfloat16))
+
+        def forward(self, x, sigma, cond=None):
+            return RING(x, sigma) * self.one.to(x)
+
+    with pytest.warns(UserWarning, match=r"denoiser: its weights are in torch\.bfloat16"):
+        search_solver(Rounded(), 3, truth, iterations=0)
+
+
 def test_the_search_counts_all_kinds_of_known_solvers():
     assert len(plan_runs(default_samplers(1.0), (8,)).runs) == search._KINDS
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from diffspace.checks import check_integer
-from diffspace.protocols import Denoiser
+from diffspace.protocols import Denoiser, module_of
 from diffspace.sampling.runs import evaluating, home
 from diffspace.sampling.sampler import Sampler
 from diffspace.solverlab.compare import Measurement, SolverComparison, compare_solvers, default_samplers, moments, ties
@@ -107,7 +107,8 @@ def search_solver(
     need no fit (`default_samplers`), those that are best on some samples of the fit: twelve, and with a limit six, by
     runs near the paths. The choice has the least RMS; of
     those that differ from it by less than chance and 5 %, the least median. A warning tells of samples that are too
-    few, and of a choice whose error on new samples is far above that on the samples of the fit.
+    few, and of a choice whose error on new samples is far above that on the samples of the fit. Slopes are differences
+    over σ/1000, which a denoiser in bfloat16 hides: fit in float32 or better.
 
     Args:
         denoiser, num_steps, iterations, noise, batch_size, progress: as in `fit_multistep`; `progress` counts the
@@ -123,6 +124,7 @@ def search_solver(
         check_integer("evaluations", evaluations, 1)
     if truth.path is None:
         raise ValueError("truth: has no trajectory; make it by reference(…, execution=Execution(trajectory=True))")
+    _check_precision(denoiser)
     fitted_to, judged_on = _split(truth) if validation is None else (truth, validation)
     judge = _Judge(denoiser, num_steps, (fitted_to, judged_on), batch_size)
     if evaluations is None:
@@ -312,6 +314,13 @@ class _Judge:
         elif new > _DISAGREEMENT * old:
             _warn(f"the error is {new:.2g} on new samples, {old:.2g} on those of the fit; more seeds would help")
         return found
+
+
+def _check_precision(denoiser: Denoiser) -> None:
+    module = module_of(denoiser)
+    short = module and {p.dtype for p in module.parameters() if p.is_floating_point() and p.dtype.itemsize < 4}
+    if short:
+        _warn(f"denoiser: its weights are in {short.pop()}, which hides differences over σ/1000; fit in float32")
 
 
 def _warn(text: str) -> None:
