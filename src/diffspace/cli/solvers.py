@@ -81,12 +81,11 @@ def solvers_command(
     chosen = parse_choice(solvers, steps, budgets)
 
     denoiser = _load(source, classes, proportions, conditions, device)
-    elements = math.prod(stated(denoiser, "sample_shape") or (64,))
-    seed_list = chosen_seeds or list(range(calibration_seeds(elements, 4096, 256)))
-    calibration, judging = _calibration(elements, given, seed_list) if fit else ([], [])
     problem = _Problem(
         source, denoiser, classes, proportions, conditions, ds.Execution(batch, choose_device(device)), reference_steps
     )
+    seed_list = chosen_seeds or list(range(calibration_seeds(problem.elements, 4096, 256)))
+    calibration, judging = _calibration(problem.elements, given, seed_list) if fit else ([], [])
     with progress_bar("evaluations") as bar:
         stage = Stages(bar)
         found = {} if problem.model is None else ds.load_samplers(source)
@@ -180,6 +179,11 @@ class _Problem(NamedTuple):
         """The denoiser, if it is a model."""
         return self.denoiser if isinstance(self.denoiser, ds.Model) else None
 
+    @property
+    def elements(self) -> int:
+        """Of a sample."""
+        return math.prod(stated(self.denoiser, "sample_shape") or (64,))
+
     def reference(
         self, seeds: list[int], stage: Stages, *, steps: int | None = None, trajectory: bool = False
     ) -> ds.Reference:
@@ -214,7 +218,7 @@ def _fit(
     taken = sorted({f"fitted-{budget}" for budget in budgets} & set(ds.load_samplers(source))) if keep else []
     if taken and not overwrite:
         raise ValueError(f"--fit: {source} has {', '.join(taken)} already; add --overwrite to replace them")
-    size = execution.batch_size or len(seeds)
+    size = execution.batch_size or len(seeds)  # so that of many judges no more are on the device than of the fit
     problem = problem._replace(execution=dataclasses.replace(execution, batch_size=size))
     truth, ends = _paths(problem, seeds, judging, budgets, limit, stage)
     found = {}
@@ -240,8 +244,7 @@ def _paths(
 
     fewer = 2 * (max(problem.reference_steps // 4, min(problem.reference_steps, 50)) // 2)
     paths = sum(len(of) * (n + n // 2 + n // 4) for of, n in ((seeds, problem.reference_steps), (judging, fewer)))
-    size = math.prod(getattr(problem.denoiser, "sample_shape", None) or (64,))
-    fits = sum(search_cost(budget, len(seeds), len(judging), size, evaluations=limit) for budget in budgets)
+    fits = sum(search_cost(budget, len(seeds), len(judging), problem.elements, evaluations=limit) for budget in budgets)
     err.print(
         f"fit: {paths:,} evaluations of a sample for the exact paths of {len(seeds)} seeds and the ends of "
         f"{len(judging)} others, then at most about {fits:,} for NFE {', '.join(map(str, budgets))}"

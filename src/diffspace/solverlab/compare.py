@@ -19,7 +19,7 @@ from diffspace.parts import find, kinds
 from diffspace.protocols import Denoiser
 from diffspace.sampling import Execution, Sampler, sample
 from diffspace.sampling.driver import make_grid
-from diffspace.solverlab.end_points import EndPointError, Reference, mean_squares
+from diffspace.solverlab.end_points import EndPointError, Reference, error_from, mean_squares
 
 BUDGETS = (5, 8, 10, 15, 20, 35, 50)
 """Evaluations of the denoiser at which solvers are compared by default."""
@@ -273,8 +273,8 @@ def _measure(denoiser: Denoiser, reference: Reference, run: PlannedRun, executio
         if not math.isclose(first, reference.sigma_max, rel_tol=0.01) or last != 0:
             raise ValueError(f"goes from σ = {first:g} to {last:g}, the reference from {reference.sigma_max:g} to 0")
         samples = sample(denoiser, latents=reference.latents, cond=reference.cond, sampler=sampler, execution=execution)
-        nfe, error = samples.nfe, reference.error_of(samples.x)
-        squares = mean_squares(samples.x.to(reference.x) - reference.x).cpu().double()
+        found = mean_squares(samples.x.to(reference.x) - reference.x)
+        nfe, error, squares = samples.nfe, error_from(found), found.cpu().double()
     except (ValueError, ArithmeticError) as reason:
         failure = str(reason)
     return [Measurement(name, sampler, budget, nfe, error, squares, failure, last_sigma) for budget in budgets]

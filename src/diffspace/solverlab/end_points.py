@@ -41,7 +41,11 @@ def mean_squares(residuals: Float[Tensor, "batch *dims"]) -> Float[Tensor, "batc
 
 def end_point_error(x: Float[Tensor, "batch *dims"], exact: Float[Tensor, "batch *dims"]) -> EndPointError:
     """The distance of end points from the exact ones."""
-    squares = mean_squares(x - exact)
+    return error_from(mean_squares(x - exact))
+
+
+def error_from(squares: Float[Tensor, "batch"]) -> EndPointError:
+    """The error of samples with these mean squares."""
     return EndPointError(float(squares.mean().sqrt()), float(squares.sqrt().median()))
 
 
