@@ -27,7 +27,7 @@ def benchmarks():
         del sys.modules[name]
 
 
-@pytest.mark.parametrize("name", ["fitted_solvers", "fitted_networks"])
+@pytest.mark.parametrize("name", ["fitted_solvers", "fitted_networks", "fitted_networks_limited"])
 def test_tables_of_fits(benchmarks, name):
     missing = [line for line in benchmarks[0].table(records(name)) if line not in PAGE.read_text()]
     assert not missing
