@@ -59,7 +59,14 @@ class Model(Shown, torch.nn.Module):
         check_type("denoiser", denoiser, Preconditioned)
         self.denoiser = denoiser
         self.transform = Transform() if transform is None else transform
+        check_type("transform", self.transform, Transform)
         self.class_names, self.class_counts = tuple(class_names), tuple(class_counts)
+        given: object = class_names
+        if isinstance(given, str) or not all(isinstance(name, str) for name in self.class_names):
+            raise ValueError(f"class_names: expected texts such as ('cat', 'dog'), got {class_names!r}")
+        known = getattr(getattr(denoiser.network, "_orig_mod", denoiser.network), "label_dim", None)
+        if self.class_names and known is not None and known != len(self.class_names):
+            raise ValueError(f"class_names: expected {known}, one for each class of the network, got {class_names!r}")
         for count in self.class_counts:
             check_integer("class_counts", count, 0)
         if self.class_counts and (len(self.class_counts) != len(self.class_names) or not any(self.class_counts)):

@@ -31,9 +31,10 @@ class Denoiser(Protocol):
     range on which D is defined), `sampling_range` (two floats, between which sampling goes unless the steps say
     otherwise), `sigma_data` (a float, the standard deviation of the data, which moves the paper's constants),
     `round_sigma(sigma)` (the nearest noise level that the network knows), `weight(sigma)` (the training weight λ),
-    `sample_shape` (the shape of one sample, without the batch), `transform` (from the data to the model's space). They
-    are found through `functools.partial` and torch's own wrappers too (`stated`). D leaves x, sigma and cond as they
-    are, and returns a new tensor each time.
+    `sample_shape` (the shape of one sample, without the batch), `transform` (from the data to the model's space),
+    `made_for(shape)` (the number of samples of that shape of each of which it holds a row, or None). They are found
+    through `functools.partial` and torch's own wrappers too (`stated`). D leaves x, sigma and cond as they are, and
+    returns a new tensor each time.
     """
 
     def __call__(self, x: Tensor, sigma: Tensor, cond: Cond | None = None, /) -> Tensor: ...

@@ -213,6 +213,8 @@ def test_every_option_of_the_sampler_reaches_it(points_run, tmp_path):
             {"steps": ds.EDMSteps(5), "churn": ds.Churn(2, 0.1, 10, 1.01)},
         ),
     ]  # fmt: skip
+    none = run("none.npz", "--steps", "5", "--S-churn", "0")
+    torch.testing.assert_close(none, expected(steps=ds.EDMSteps(5)), rtol=1e-4, atol=1e-4)
     ends = []
     for k, (options, objects) in enumerate(cases):
         end = run(f"{k}.npz", *options)
@@ -472,6 +474,7 @@ class TestMistakes:
             (["--steps", "edm", "--disc", "vp"], "--steps, --disc: expected one of the two"),
             (["--sampler", "x", "--rho", "3"], "has no sampler 'x'"),
             (["--S-min", "3"], "--S-churn"),
+            (["--S-churn", "0", "--S-noise", "1.1"], "--S-min, --S-max, --S-noise: have no effect without --S-churn"),
             (["--class", "11"], "--class: '11'"),
             (["--seeds", "5-1"], "runs backward"),
             (["--sigma-min", "90"], "sigma_min"),

@@ -108,6 +108,8 @@ class EMA(Generic[M]):
     """
 
     def __init__(self, module: M, profile: Profile = HalfLife()) -> None:
+        if not hasattr(profile, "beta"):
+            raise ValueError(f"profile: expected one such as HalfLife(500_000) or PowerFunction(0.1), got {profile!r}")
         self.module: M = copy.deepcopy(module).eval().requires_grad_(False)
         self.module._apply(lambda t: t.float() if t.dtype in _HALF else t)  # type: ignore[no-untyped-call]
         self.profile = profile

@@ -156,7 +156,7 @@ def build_sampler(
         scaling = scaling or ds.NoScaling()
     process = ds.Process(schedule, part_of("scaling", scaling))
     churn: ds.Churn = build(ds.Churn, dataclasses.asdict(base.churn) | fields["churn"])
-    if fields["churn"] and churn.S_churn == 0:
+    if fields["churn"].keys() - {"S_churn"} and churn.S_churn == 0:
         raise ValueError("--S-min, --S-max, --S-noise: have no effect without --S-churn")
     return ds.Sampler(steps, part_of("solver", base.solver), process, churn)
 

@@ -99,6 +99,10 @@ class ClassifierFree(_Extrapolation):
                 name = missing[0]
                 raise ValueError(f"negative: the network requires {name!r} in both branches; {network.required[name]}")
 
+    def in_rows(self, dims: int) -> tuple[Tensor, ...]:
+        """The conditions of the second branch."""
+        return tuple(self.negative.values())
+
     def _second(self, x: Tensor, cond: Cond | None) -> dict[str, Tensor]:
         """The conditions of the second branch, one row for each sample."""
         if missing := sorted(set(self.keep) - set(cond or {})):

@@ -44,6 +44,10 @@ class Replacement(Wrapper):
         check_mask(mask)
         self.mask, self.known = mask, known
 
+    def in_rows(self, dims: int) -> tuple[Tensor, ...]:
+        """Mask and known values, where they have a dimension for the samples."""
+        return tuple(value for value in (self.mask, self.known) if value.ndim > dims)
+
     def forward(self, x: Batch, sigma: Sigma, cond: Cond | None = None) -> Batch:
         denoised = self.denoiser(x, sigma, cond)
         try:

@@ -114,6 +114,10 @@ class _Posterior(Guidance):
         self.y = y
         self.sigma_y = sigma_y
 
+    def in_rows(self, dims: int) -> tuple[Tensor, ...]:
+        """The measurements."""
+        return (self.y,)
+
     @abstractmethod
     def _covariance(self, adjoint: Product, through: Product, sigma: Tensor) -> Product | None:
         """The product with C·Aᵀ, given those with Aᵀ and V·Aᵀ; None where C = 0."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
@@ -46,6 +46,16 @@ class Wrapper(torch.nn.Module):
         self.denoiser = denoiser
         if not isinstance(denoiser, torch.nn.Module):
             self.held = module_of(denoiser)
+
+    def made_for(self, shape: Sequence[int]) -> int | None:
+        """The number of samples of that shape of each of which a row is held; None where none is."""
+        inner: Callable[[Sequence[int]], int | None] | None = stated(self.denoiser, "made_for")
+        counts = (len(value) for value in self.in_rows(len(shape)) if value.ndim > 0)
+        return next((count for count in counts if count > 1), None if inner is None else inner(shape))
+
+    def in_rows(self, dims: int) -> Sequence[Tensor]:
+        """What is held for samples of so many dimensions, with one row for all or one for each."""
+        return ()
 
     def __getattr__(self, name: str) -> Any:
         # called only for attributes that the wrapper itself lacks

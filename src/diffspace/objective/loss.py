@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 
 from diffspace._shapes import Float, Tensor
-from diffspace.checks import check_choice, check_number, check_type
+from diffspace.checks import check_callable, check_choice, check_number, check_type
 from diffspace.objective.noise import LogNormal, NoiseDistribution
 from diffspace.objective.uncertainty import Uncertainty
 from diffspace.protocols import PAPER_SIGMA_DATA, Cond, Denoiser, data_scale, stated
@@ -115,6 +115,10 @@ class DenoisingLoss(torch.nn.Module):
         super().__init__()
         check_type("noise", noise or LogNormal(), NoiseDistribution)
         check_choice("reduction", reduction, ("sum", "mean"))
+        if weight is not None:
+            check_callable("weight", weight, "weight(sigma)")
+        if uncertainty is not None:
+            check_callable("uncertainty", uncertainty, "u(sigma), such as Uncertainty()")
         self.noise, self.weight, self.reduction, self.stratified = noise or LogNormal(), weight, reduction, stratified
         self.uncertainty = uncertainty
         self._default, self._seen = noise is None, False

@@ -55,7 +55,9 @@ def ddpm_preconditioning(
     """
     check_choice("predicts", predicts, Predicts)
     check_choice("zero_snr", zero_snr, ("clip", "leave_out", None))
-    a = alphas_cumprod.detach().to("cpu", torch.float64)
+    a = torch.as_tensor(alphas_cumprod).detach().to("cpu", torch.float64)
+    if a.ndim != 1:
+        raise ValueError(f"alphas_cumprod: expected one number for each level, got shape {tuple(a.shape)}")
     if len(a) > 1 and a[-1] == 0:
         if zero_snr == "leave_out" or (zero_snr is None and predicts == "epsilon"):
             a = a[:-1]
@@ -93,6 +95,8 @@ class _Function(torch.nn.Module):
         inner = x if self.dtype is None else x.to(self.dtype)
         time = c_noise.to(torch.promote_types(inner.dtype, torch.float32))
         output = self.function(inner, index_or_time(time, self.rounded), *conditions)
+        if not isinstance(output, Tensor):
+            raise ValueError(f"function: expected a tensor as its result, got {type(output).__name__}")
         return without_variance(output, x.shape[1])
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from diffspace._shapes import Batch, Float, Sigma, Tensor
-from diffspace.checks import check_range
+from diffspace.checks import check_range, check_type
 from diffspace.preconditioning.choices import Preconditioning
 from diffspace.process import NoiseLevels
 from diffspace.protocols import Cond
@@ -30,6 +30,10 @@ class Preconditioned(torch.nn.Module):
         sampling_range: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
+        check_type("network", network, torch.nn.Module)
+        if isinstance(preconditioning, type) or not hasattr(preconditioning, "coefficients"):
+            expected = "a preconditioning such as EDMPreconditioning(0.5)"
+            raise ValueError(f"preconditioning: expected {expected}, got {preconditioning!r}")
         self.network = network
         self.preconditioning = preconditioning
         self.sigma_min, self.sigma_max = preconditioning.sigma_range
@@ -79,6 +83,8 @@ class Preconditioned(torch.nn.Module):
         output: Tensor = self.network(
             (c_in * wide).to(inner), c_noise.to(torch.promote_types(inner, torch.float32)), cond
         )
+        if not isinstance(output, Tensor):
+            raise ValueError(f"network: expected a tensor as its result, got {type(output).__name__}")
         if output.shape != x.shape:
             raise ValueError(f"network: expected a result of shape {tuple(x.shape)}, got {tuple(output.shape)}")
         return (c_skip * wide + c_out * output.to(dtype)).to(x.dtype)

@@ -142,6 +142,14 @@ class Run:
         for name, value in check_cond(cond).items():
             if value.ndim == 0 or len(value) != start.count:
                 raise ValueError(f"cond: {name!r} has shape {tuple(value.shape)}; expected {start.count} rows")
+        if execution.batch_size is not None and execution.batch_size < start.count:
+            made_for = stated(denoiser, "made_for")
+            rows = None if made_for is None else made_for(start.shape)
+            if rows is not None:
+                raise ValueError(
+                    f"batch_size: {execution.batch_size} of {start.count} samples, but the denoiser holds values of "
+                    f"{rows}, which belong to a batch of all; sample them together, or make one denoiser for each batch"
+                )
         self.denoiser, self.start, self.noise, self.execution = denoiser, start, noise, execution
         self.cond = None if cond is None else dict(cond)
         sampler = dataclasses.replace(sampler, solver=sampler.solver.for_denoiser(denoiser))

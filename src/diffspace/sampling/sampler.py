@@ -51,6 +51,10 @@ def count_evaluations(solver: Solver, num_steps: int, to_zero: bool = True) -> i
     return (num_steps - 1) * each + last - (solver.first_denoiser is not None)
 
 
+def _are_steps(steps: object) -> bool:
+    return not isinstance(steps, type) and (hasattr(steps, "sigmas") or isinstance(steps, GivenTimes))
+
+
 @dataclass(frozen=True)
 class Sampler:
     """The upper half of a column of Table 1: time steps, solver, process σ(t), s(t), and churn.
@@ -66,7 +70,7 @@ class Sampler:
 
     def __post_init__(self) -> None:
         for name, fits, example in (
-            ("steps", hasattr(self.steps, "sigmas") or isinstance(self.steps, GivenTimes), "EDMSteps(18)"),
+            ("steps", _are_steps(self.steps), "EDMSteps(18)"),
             ("solver", isinstance(self.solver, Solver), "Heun() (derive yours from diffspace.Solver)"),
             ("process", isinstance(self.process, Process), "Process(VPSchedule())"),
             ("churn", isinstance(self.churn, Churn), "Churn(40)"),

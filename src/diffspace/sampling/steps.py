@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 
@@ -312,14 +312,23 @@ class LevelSteps(_TabledSteps):
         return [size - 1 - index for index in n]
 
 
+def _as_tuple(values: Any) -> tuple[float, ...]:
+    """The numbers of a sequence, a tensor or an array."""
+    return tuple(values.tolist() if hasattr(values, "tolist") else values)
+
+
 @dataclass(frozen=True)
 class GivenSteps:
-    """Levels given one by one, falling to the terminal one, which may be 0; `clip` as in `RangedSteps`."""
+    """Levels given one by one, falling to the terminal one, which may be 0; `clip` as in `RangedSteps`.
+
+    A list, a tensor or an array of levels becomes a tuple.
+    """
 
     levels: tuple[float, ...]
     clip: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "levels", _as_tuple(self.levels))
         for level in self.levels:
             check_number("levels", level)
         falling = all(a > b for a, b in zip(self.levels, self.levels[1:], strict=False))
@@ -344,11 +353,12 @@ class GivenSteps:
 
 @dataclass(frozen=True)
 class GivenTimes:
-    """Times t given one by one, for a process whose σ(t) has no inverse; the last may have σ(t) = 0."""
+    """Times t given one by one, as in `GivenSteps`, for a process whose σ(t) has no inverse; σ may be 0 at the last."""
 
     times: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "times", _as_tuple(self.times))
         if len(self.times) < 2 or not all(math.isfinite(t) for t in self.times):
             raise ValueError("times: expected at least two finite times")
 

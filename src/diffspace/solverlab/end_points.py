@@ -40,8 +40,12 @@ def mean_squares(residuals: Float[Tensor, "batch *dims"]) -> Float[Tensor, "batc
 
 
 def end_point_error(x: Float[Tensor, "batch *dims"], exact: Float[Tensor, "batch *dims"]) -> EndPointError:
-    """The distance of end points from the exact ones."""
-    return error_from(mean_squares(x - exact))
+    """The distance of end points from the exact ones; ValueError where they have another shape."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"x: expected a tensor such as the x of samples, got {type(x).__name__}")
+    if x.shape != exact.shape:
+        raise ValueError(f"x: expected the shape of the exact end points, {tuple(exact.shape)}, got {tuple(x.shape)}")
+    return error_from(mean_squares(x.to(exact) - exact))
 
 
 def error_from(squares: Float[Tensor, "batch"]) -> EndPointError:
@@ -116,7 +120,7 @@ class Reference:
 
     def error_of(self, x: Float[Tensor, "batch *dims"]) -> EndPointError:
         """The distance of other end points from these."""
-        return end_point_error(x.to(self.x), self.x)
+        return end_point_error(x, self.x)
 
 
 def richardson(coarse: EndPointError, fine: EndPointError, order: int) -> EndPointError:

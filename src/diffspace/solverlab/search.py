@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from diffspace.checks import check_integer
+from diffspace.checks import check_integer, check_number, check_type
 from diffspace.protocols import Denoiser, module_of
 from diffspace.sampling.runs import evaluating, home
 from diffspace.sampling.sampler import Sampler
@@ -115,11 +115,18 @@ def search_solver(
             iterations of all searches.
         truth: the exact paths of calibration seeds: `reference(…, execution=Execution(trajectory=True))`.
         evaluations: about the most evaluations of a sample in all, beside those of `truth` and `validation`: the search
-            ends earlier, for slow denoisers. Default: as many as it takes (`search_cost`).
+            ends earlier, for slow denoisers, but not before the least that it takes (`search_cost` of 1). Default: as
+            many as it takes.
         validation: the end points of other seeds. Default: those of the last quarter of `truth`, which no fit sees. Few
             samples, near a boundary between two ends, make most of the RMS: 500 tell more than 50.
     """
     check_integer("num_steps", num_steps, 1)
+    check_integer("iterations", iterations, 0)
+    check_number("noise", noise, "[0, inf)")
+    for name, given in (("truth", truth), ("validation", truth if validation is None else validation)):
+        check_type(name, given, Reference)
+        if not math.isclose(given.sigma_max, truth.sigma_max, rel_tol=1e-6):
+            raise ValueError(f"{name}: starts at σ = {given.sigma_max:g}, truth at {truth.sigma_max:g}")
     if evaluations is not None:
         check_integer("evaluations", evaluations, 1)
     if truth.path is None:

@@ -1,0 +1,118 @@
+"""Mistakes that are easily made in Python are named, with what was given and what is expected."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import diffspace as ds
+from diffspace.averages import EMA
+from diffspace.data import named_oracle
+from diffspace.guidance import MMPS, ClassifierFree, Matrix, Replacement
+from diffspace.oracles import Gaussian
+from diffspace.sampling import Execution
+from diffspace.solverlab import REFERENCE_SAMPLER, end_point_error, search_solver
+
+EDM = ds.EDMPreconditioning(0.5)
+MASK = torch.tensor([True, False])
+RING = named_oracle("ring")
+PLANE = Gaussian(torch.zeros(2, dtype=torch.float64), torch.eye(2, dtype=torch.float64))
+ROWS = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]], dtype=torch.float64)
+
+
+def measured(y):
+    return MMPS(PLANE, Matrix(torch.eye(2, dtype=torch.float64)), y, 0.01)
+
+
+@pytest.fixture(autouse=True)
+def unchecked(monkeypatch):
+    """As for a user: without the checks of shapes and types that tests make."""
+    monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)
+
+
+def network(**options):
+    return ds.Preconditioned(ds.networks.MLP((2,), width=8, **options), EDM)
+
+
+def truth(sigma_max=80.0, count=8):
+    sampler = ds.Sampler(ds.EDMSteps(20, sigma_max=sigma_max), REFERENCE_SAMPLER.solver)
+    return ds.reference(RING, seeds=range(count), sampler=sampler, execution=Execution(trajectory=True))
+
+
+class Answer(torch.nn.Module):
+    def forward(self, x, c_noise, cond=None):
+        return x, None
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        (lambda: ds.Preconditioned("net", EDM), "network: expected Module"),
+        (lambda: ds.Preconditioned(Answer(), ds.EDMPreconditioning), "preconditioning: expected a preconditioning"),
+        (lambda: ds.Preconditioned(Answer(), 0.5), r"preconditioning: .* got 0\.5"),
+        (lambda: ds.Preconditioned(Answer(), EDM)(ROWS, torch.tensor(1.0)), "network: expected a tensor .* got tuple"),
+        (
+            lambda: ds.from_ddpm(lambda x, t: (x,), np.linspace(0.9, 0.1, 9))(ROWS, torch.tensor(1.0)),
+            "function: expected a tensor .* got tuple",
+        ),
+        (lambda: ds.from_ddpm(lambda x, t: x, torch.ones(3, 3)), r"alphas_cumprod: .* got shape \(3, 3\)"),
+        (lambda: EMA(Answer(), 0.999), r"profile: expected one such as HalfLife\(500_000\) .* got 0\.999"),
+        (lambda: ds.DenoisingLoss(uncertainty=True), r"uncertainty: expected a callable u\(sigma\)"),
+        (lambda: ds.DenoisingLoss(weight=1.0), r"weight: expected a callable weight\(sigma\)"),
+        (lambda: ds.sample(RING, seeds=[0], steps=ds.EDMSteps), "steps: expected steps such as"),
+        (lambda: ds.Model(network(label_dim=3), class_names=("a", "b")), "class_names: expected 3, one for each class"),
+        (lambda: ds.Model(network(label_dim=3), class_names="abc"), "class_names: expected texts"),
+        (lambda: ds.Model(network(label_dim=3), class_names=range(3)), "class_names: expected texts"),
+        (lambda: ds.Model(network(), transform="x"), "transform: expected Transform"),
+        (lambda: end_point_error(ROWS[:1], ROWS), r"x: expected the shape .*\(4, 2\), got \(1, 2\)"),
+        (lambda: truth().error_of(ds.sample(RING, seeds=range(8))), "x: expected a tensor such as the x of samples"),
+        (lambda: search_solver(RING, 4, ds.sample(RING, seeds=[0])), "truth: expected Reference"),
+        (lambda: search_solver(RING, 4, truth(), validation=truth(20.0)), "validation: starts at σ = 20, truth at 80"),
+        (lambda: search_solver(RING, 4, truth(), iterations=-1), "iterations: expected"),
+        (lambda: search_solver(RING, 4, truth(), noise=-1.0), "noise: expected"),
+    ],
+)
+def test_it_is_named(mistake, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        mistake()
+
+
+def test_levels_of_any_sequence_become_a_tuple():
+    levels = [80.0, 3.0, 0.5, 0.0]
+    expected = ds.GivenSteps(tuple(levels))
+    for given in (levels, torch.tensor(levels), np.array(levels)):
+        assert ds.GivenSteps(given) == expected
+        assert hash(ds.GivenSteps(given)) == hash(expected)
+    times = ds.sampling.steps.GivenTimes
+    assert times(torch.tensor([3.0, 0.0])) == times((3.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    "denoiser",
+    [
+        measured(ROWS),
+        Replacement(PLANE, MASK, ROWS),
+        Replacement(measured(ROWS), MASK, ROWS[0]),
+        ClassifierFree(lambda x, sigma, cond=None: x * 0 + cond["to"], 2.0, negative={"to": ROWS}, batched=False),
+    ],
+)
+def test_what_a_denoiser_holds_of_each_sample_is_not_used_for_others(denoiser):
+    """Batches of four would take the four rows for the samples 4 to 7 too."""
+    cond = {"to": torch.zeros(8, 2, dtype=torch.float64)} if isinstance(denoiser, ClassifierFree) else None
+    own = cond and {name: value[:4] for name, value in cond.items()}
+    options = {"shape": (2,), "steps": ds.EDMSteps(3)}
+    assert ds.sample(denoiser, seeds=range(4), cond=own, **options).x.shape == (4, 2)
+    with pytest.raises(ValueError, match=r"^batch_size: 4 of 8 samples, but the denoiser holds values of 4"):
+        ds.sample(denoiser, seeds=range(8), cond=cond, execution=Execution(batch_size=4), **options)
+    with pytest.raises(ValueError, match=r"^batch_size: 2 of 4 samples"):
+        ds.sample(denoiser, seeds=range(4), cond=own, execution=Execution(batch_size=2), **options)
+
+
+def test_one_row_for_all_is_used_in_every_batch():
+    denoiser = Replacement(measured(ROWS[:1]), MASK, ROWS[0])
+    whole, cut = (
+        ds.sample(denoiser, seeds=range(4), steps=ds.EDMSteps(3), execution=Execution(batch_size=size)).x
+        for size in (None, 2)
+    )
+    torch.testing.assert_close(whole, cut)
