@@ -12,7 +12,7 @@ from diffspace.data import named_oracle
 from diffspace.guidance import MMPS, ClassifierFree, Matrix, Replacement
 from diffspace.oracles import Gaussian
 from diffspace.sampling import Execution
-from diffspace.solverlab import REFERENCE_SAMPLER, end_point_error, search_solver
+from diffspace.solverlab import REFERENCE_SAMPLER, end_point_error, fit_multistep, search_solver
 
 EDM = ds.EDMPreconditioning(0.5)
 MASK = torch.tensor([True, False])
@@ -38,6 +38,11 @@ def network(**options):
 def truth(sigma_max=80.0, count=8):
     sampler = ds.Sampler(ds.EDMSteps(20, sigma_max=sigma_max), REFERENCE_SAMPLER.solver)
     return ds.reference(RING, seeds=range(count), sampler=sampler, execution=Execution(trajectory=True))
+
+
+def plane_truth():
+    execution = Execution(trajectory=True)
+    return ds.reference(PLANE, seeds=range(4), sampler=REFERENCE_SAMPLER.with_num_steps(20), execution=execution)
 
 
 class Answer(torch.nn.Module):
@@ -71,6 +76,9 @@ class Answer(torch.nn.Module):
         (lambda: search_solver(RING, 4, truth(), validation=truth(20.0)), "validation: starts at σ = 20, truth at 80"),
         (lambda: search_solver(RING, 4, truth(), iterations=-1), "iterations: expected"),
         (lambda: search_solver(RING, 4, truth(), noise=-1.0), "noise: expected"),
+        (lambda: fit_multistep(measured(ROWS), 3, plane_truth()), "denoiser: holds values of each sample"),
+        (lambda: ds.GivenSteps(5), "levels: expected a sequence of numbers, got 5"),
+        (lambda: ds.GivenSteps(torch.tensor(5.0)), "levels: expected a sequence of numbers"),
     ],
 )
 def test_it_is_named(mistake, message):

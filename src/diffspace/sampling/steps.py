@@ -312,9 +312,12 @@ class LevelSteps(_TabledSteps):
         return [size - 1 - index for index in n]
 
 
-def _as_tuple(values: Any) -> tuple[float, ...]:
+def _as_tuple(name: str, values: Any) -> tuple[float, ...]:
     """The numbers of a sequence, a tensor or an array."""
-    return tuple(values.tolist() if hasattr(values, "tolist") else values)
+    try:
+        return tuple(values.tolist() if hasattr(values, "tolist") else values)
+    except TypeError:
+        raise ValueError(f"{name}: expected a sequence of numbers, got {values!r}") from None
 
 
 @dataclass(frozen=True)
@@ -328,7 +331,7 @@ class GivenSteps:
     clip: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "levels", _as_tuple(self.levels))
+        object.__setattr__(self, "levels", _as_tuple("levels", self.levels))
         for level in self.levels:
             check_number("levels", level)
         falling = all(a > b for a, b in zip(self.levels, self.levels[1:], strict=False))
@@ -358,7 +361,7 @@ class GivenTimes:
     times: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "times", _as_tuple(self.times))
+        object.__setattr__(self, "times", _as_tuple("times", self.times))
         if len(self.times) < 2 or not all(math.isfinite(t) for t in self.times):
             raise ValueError("times: expected at least two finite times")
 

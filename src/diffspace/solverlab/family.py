@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 
 from diffspace._shapes import Tensor
-from diffspace.protocols import Denoiser
+from diffspace.protocols import Denoiser, stated
 from diffspace.sampling.driver import as_tensor
 from diffspace.sampling.sampler import Sampler
 from diffspace.sampling.solvers.multistep import FittedSolver, polynomial_weights
@@ -76,6 +76,9 @@ class Family:
     def __init__(self, denoiser: Denoiser, truth: Reference, batch_size: int | None = None, mean: float | None = None):
         self.denoiser, self.truth, self.mean = denoiser, truth, mean
         self.shape = truth.x.shape[1:]
+        made_for = stated(denoiser, "made_for")
+        if made_for is not None and made_for(self.shape) is not None:
+            raise ValueError("denoiser: holds values of each sample; a solver is fitted for any samples")
         self.start = (truth.latents.to(truth.x) * truth.sigma_max).flatten(1)
         self.ends = truth.x.flatten(1)
         self.scale = float(self.ends.std(correction=0)) or 1.0

@@ -99,16 +99,16 @@ def search_solver(
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> SolverSearch:
-    """Fit solvers of N evaluations in several ways, and judge them beside all that need no fit on other samples.
+    """Fit solvers of N evaluations in several ways, and judge them on other samples beside the best that need no fit.
 
     Tried are linear multistep solvers, with the first D evaluated and with the mean of the data in its place: their
     levels are found near the exact paths, without an evaluation; they are fitted to the ends by slopes that take none,
     and then by true ones, with losses that look at outliers more and less. Judged beside them are, of the solvers that
     need no fit (`default_samplers`), those that are best on some samples of the fit: twelve, and with a limit six, by
-    runs near the paths. The choice has the least RMS; of
-    those that differ from it by less than chance and 5 %, the least median. A warning tells of samples that are too
-    few, and of a choice whose error on new samples is far above that on the samples of the fit. Slopes are differences
-    over σ/1000, which a denoiser in bfloat16 hides: fit in float32 or better.
+    runs near the paths. The choice has the least RMS; of those that differ from it by less than chance and 5 %, the
+    least median. A warning tells of samples that are too few, and of a choice whose error on new samples is far above
+    that on the samples of the fit. Slopes are differences over σ/1000, which a denoiser in bfloat16 hides: fit in
+    float32 or better.
 
     Args:
         denoiser, num_steps, iterations, noise, batch_size, progress: as in `fit_multistep`; `progress` counts the
