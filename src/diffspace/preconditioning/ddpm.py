@@ -55,7 +55,7 @@ def ddpm_preconditioning(
     """
     check_choice("predicts", predicts, Predicts)
     check_choice("zero_snr", zero_snr, ("clip", "leave_out", None))
-    a = torch.as_tensor(alphas_cumprod).detach().to("cpu", torch.float64)
+    a = torch.as_tensor(alphas_cumprod, dtype=torch.float64, device="cpu").detach()
     if a.ndim != 1:
         raise ValueError(f"alphas_cumprod: expected one number for each level, got shape {tuple(a.shape)}")
     if len(a) > 1 and a[-1] == 0:
