@@ -10,9 +10,9 @@ fit (for a model those eight that are best on 16 of them); the best of these on 
 choose better. A cell is the RMS of the fitted solver as a share of that one's, the median over the sets of seeds and
 the worst; above 1 the fit is worse. The last columns are geometric means over all cells of this, of the same for the
 median over samples, and of the RMS of those samples that stay in the mode of the exact flow with both solvers; the
-share of samples that end in another mode, of the best known solver and of the fitted one, where modes can be told; and
-the cells that are worse by more than two standard errors of the difference of squared errors of the same samples. The
-records behind the documentation are in `records/`.
+share of samples that end in another mode, of the best known solver and of the fitted one, where modes can be told. The
+line below counts the cells that are worse by more than two standard errors of the difference of squared errors of the
+same samples. The records behind the documentation are in `records/`.
 """
 
 from __future__ import annotations
@@ -283,10 +283,8 @@ def geometric_mean(values: list[float]) -> float:
 def table(records: list[dict[str, Any]]) -> Iterator[str]:
     """Lines of Markdown."""
     budgets = sorted({record["budget"] for record in records})
-    yield (
-        "| problem, NFE | " + " | ".join(f"{n}" for n in budgets) + " | all | median | staying | elsewhere, % | worse |"
-    )
-    yield "| --- |" + " --- |" * (len(budgets) + 5)
+    yield ("| problem, NFE | " + " | ".join(f"{n}" for n in budgets) + " | all | median | staying | elsewhere, % |")
+    yield "| --- |" + " --- |" * (len(budgets) + 4)
     for name, limit in dict.fromkeys((record["problem"], record["limit"]) for record in records):
         own = [record for record in records if (record["problem"], record["limit"]) == (name, limit)]
         shares = [[r["rms"] for r in own if r["budget"] == n] for n in budgets]
@@ -294,10 +292,9 @@ def table(records: list[dict[str, Any]]) -> Iterator[str]:
         told = [r["elsewhere"] for r in own if r["elsewhere"][0] is not None]
         elsewhere = " → ".join(f"{100 * fmean(each):.2g}" for each in zip(*told, strict=True)) if told else ""
         known = [[r[key] for r in own if r.get(key) is not None] for key in ("rms", "median", "staying")]
-        worse = sum(r["worse_by"] > 2 for r in own)
         means_of = " | ".join(f"{geometric_mean(values):.2f}" if values else "" for values in known)
         label = name if limit is None else f"{name}, {limit:,} evaluations"
-        yield f"| {label} | {' | '.join(line)} | {means_of} | {elsewhere} | {worse} of {len(own)} |"
+        yield f"| {label} | {' | '.join(line)} | {means_of} | {elsewhere} |"
 
 
 def summary(records: list[dict[str, Any]]) -> str:
