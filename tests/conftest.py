@@ -20,3 +20,9 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with the command `diffspace` of `warm`."""
     with warm.commands(tmp_path_factory.mktemp("warm")) as folder:
         yield folder
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a user: without the checks of shapes and types that tests make."""
+    monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)

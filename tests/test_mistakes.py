@@ -14,6 +14,8 @@ from diffspace.oracles import Gaussian
 from diffspace.sampling import Execution
 from diffspace.solverlab import REFERENCE_SAMPLER, end_point_error, fit_multistep, search_solver
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 EDM = ds.EDMPreconditioning(0.5)
 MASK = torch.tensor([True, False])
 RING = named_oracle("ring")
@@ -23,12 +25,6 @@ ROWS = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]], dtype=to
 
 def measured(y):
     return MMPS(PLANE, Matrix(torch.eye(2, dtype=torch.float64)), y, 0.01)
-
-
-@pytest.fixture(autouse=True)
-def unchecked(monkeypatch):
-    """As for a user: without the checks of shapes and types that tests make."""
-    monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)
 
 
 def network(**options):

@@ -32,9 +32,9 @@ class Denoiser(Protocol):
     otherwise), `sigma_data` (a float, the standard deviation of the data, which moves the paper's constants),
     `round_sigma(sigma)` (the nearest noise level that the network knows), `weight(sigma)` (the training weight λ),
     `sample_shape` (the shape of one sample, without the batch), `transform` (from the data to the model's space),
-    `made_for(shape)` (the number of samples of that shape of each of which it holds a row, or None). They are found
-    through `functools.partial` and torch's own wrappers too (`stated`). D leaves x, sigma and cond as they are, and
-    returns a new tensor each time.
+    `made_for(shape)` (the number of samples for which it holds one row each, or None). `stated` also finds them in
+    `functools.partial` and in torch's own wrappers. D must not change x, sigma or cond, and must return a new tensor
+    each time.
     """
 
     def __call__(self, x: Tensor, sigma: Tensor, cond: Cond | None = None, /) -> Tensor: ...

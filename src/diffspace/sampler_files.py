@@ -25,7 +25,7 @@ def save_sampler(
     Args:
         sampler: what to write; each part is one that `config` can name.
         model: the folder of a model, or a checkpoint file, beside which a folder is made.
-        name: letters, digits, "-", "_" and ".", without .json at the end, by which a path is told from a name.
+        name: letters, digits, "-", "_" and "."; it must not end in ".json", which marks a path.
         notes: anything that JSON can hold, for those who read the file.
         overwrite: replace a sampler of that name, which is an error otherwise.
     """

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 
-import jaxtyping
 import pytest
 import scipy.integrate
 import scipy.stats
@@ -191,13 +190,7 @@ def test_a_denoiser_without_weight_is_an_error():
         DenoisingLoss(LogNormal())(DATA, data(2))
 
 
-@pytest.fixture
-def unchecked_types(monkeypatch):
-    """As users have it: without the checks of the test suite, which come before the library's own."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-
-
-@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.usefixtures("unchecked")
 def test_bad_options_are_named():
     with pytest.raises(ValueError, match=r"^reduction: expected 'sum' or 'mean', got 'median'"):
         DenoisingLoss(LogNormal(), reduction="median")
@@ -205,7 +198,7 @@ def test_bad_options_are_named():
         EDMWeight(0.0)
 
 
-@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.usefixtures("unchecked")
 def test_a_denoiser_that_returns_another_shape():
     with pytest.raises(ValueError, match=r"^denoiser: returned shape \(4,\) for x of shape \(4, 2\)"):
         DenoisingLoss(LogNormal(), UniformWeight())(lambda x, s, c: x[:, 0], data(4))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import jaxtyping
 import pytest
 import torch
 
@@ -127,14 +126,8 @@ def test_samples_that_are_single_numbers():
         assert scalar.sample(4).shape == (4,)
 
 
-@pytest.fixture
-def unchecked_shapes(monkeypatch):
-    """As users have it: without the shape checks of the test suite, which come before the library's own."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-
-
 @each
-@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("x", "sigma", "name"),
     [

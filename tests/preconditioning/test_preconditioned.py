@@ -6,7 +6,6 @@ import math
 import subprocess
 import sys
 
-import jaxtyping
 import pytest
 import torch
 
@@ -156,20 +155,14 @@ def test_it_is_a_denoiser_that_says_what_it_needs():
     assert list(denoiser.state_dict()) == ["network.weight", "network.bias"]
 
 
-@pytest.fixture
-def unchecked_shapes(monkeypatch):
-    """As users have it: without the shape checks of the test suite, which come before the library's own."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-
-
-@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("sigma", [torch.ones(8), torch.ones(1), torch.ones(9, 1)])
 def test_sigma_of_the_wrong_shape(sigma):
     with pytest.raises(ValueError, match=r"^sigma: expected shape \(\) or \(9,\)"):
         Preconditioned(Recorder(), EDMPreconditioning())(state(), sigma)
 
 
-@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.usefixtures("unchecked")
 def test_a_network_that_returns_another_shape():
     network = Recorder()
     network.forward = lambda x, c_noise, cond: x[:, :1]

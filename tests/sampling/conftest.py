@@ -12,9 +12,3 @@ def mixture():
     found = GaussianMixture(means, stds, torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64))
     found.sigma_data = 0.5  # whose range is the paper's
     return found
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """As for a user: without the checks of shapes and types that tests make."""
-    monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)

@@ -218,7 +218,7 @@ def _fit(
     taken = sorted({f"fitted-{budget}" for budget in budgets} & set(ds.load_samplers(source))) if keep else []
     if taken and not overwrite:
         raise ValueError(f"--fit: {source} has {', '.join(taken)} already; add --overwrite to replace them")
-    size = execution.batch_size or len(seeds)  # so that of many judges no more are on the device than of the fit
+    size = execution.batch_size or len(seeds)  # limits memory: the judges can be four times as many
     problem = problem._replace(execution=dataclasses.replace(execution, batch_size=size))
     truth, ends = _paths(problem, seeds, judging, budgets, limit, stage)
     found = {}

@@ -48,13 +48,13 @@ class Wrapper(torch.nn.Module):
             self.held = module_of(denoiser)
 
     def made_for(self, shape: Sequence[int]) -> int | None:
-        """The number of samples of that shape of each of which a row is held; None where none is."""
+        """The number of samples for which this holds one row each; None where it holds no such rows."""
         inner: Callable[[Sequence[int]], int | None] | None = stated(self.denoiser, "made_for")
         counts = (len(value) for value in self.in_rows(len(shape)) if value.ndim > 0)
         return next((count for count in counts if count > 1), None if inner is None else inner(shape))
 
     def in_rows(self, dims: int) -> Sequence[Tensor]:
-        """What is held for samples of so many dimensions, with one row for all or one for each."""
+        """The tensors with one row for all samples or one row per sample, for samples of `dims` dimensions."""
         return ()
 
     def __getattr__(self, name: str) -> Any:
