@@ -40,7 +40,9 @@ def test_bytes_come_back_exactly(tmp_path: Path) -> None:
         ((5,), "f4", "auto", (1,)),
         ((5, 8, 9), "u1", "auto", (1, 8, 9)),
         ((5, 8, 9), "?", "auto", (1, 8, 9)),
-        ((5, 8, 9), "f4", "auto", (8, 9)),
+        ((5, 7, 9), "f4", "auto", (7, 9)),
+        ((5, 8, 17), "f4", "auto", (8, 17)),
+        ((5, 8, 9), "f4", "channels-first", (8, 9)),
         ((5, 8, 9), "f4", "no-channels", (1, 8, 9)),
         ((5, 8, 9), "f4", "channels-last", (9, 8)),
         ((5, 8, 9, 3), "u1", "auto", (3, 8, 9)),
@@ -48,6 +50,7 @@ def test_bytes_come_back_exactly(tmp_path: Path) -> None:
         ((5, 8, 9, 4), "f4", "auto", (4, 8, 9)),
         ((5, 3, 8, 9), "u1", "auto", (3, 8, 9)),
         ((5, 16, 8, 9), "f4", "auto", (16, 8, 9)),
+        ((5, 64, 8, 8), "f4", "auto", (64, 8, 8)),
         ((5, 8, 9, 16), "f4", "channels-last", (16, 8, 9)),
         ((5, 4, 8, 4), "f4", "channels-first", (4, 8, 4)),
         ((5, 4, 8, 3), "f4", "channels-last", (3, 4, 8)),
@@ -72,6 +75,13 @@ def test_layouts(tmp_path: Path, shape: tuple, dtype: str, layout: str, sample_s
 def test_a_layout_that_cannot_be_told_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"dimension 1 or the last of shape \(5, 3, 8, 4\).*pass layout="):
         load(tmp_path, noise(5, 3, 8, 4))
+
+
+@pytest.mark.parametrize("shape", [(5, 28, 28), (5, 8, 16), (5, 50, 3), (5, 32, 32, 2), (5, 16, 24, 13), (5, 8, 8, 8)])
+@pytest.mark.parametrize("dtype", ["f8", "i4"])
+def test_images_are_not_read_as_signals_of_many_channels(tmp_path: Path, shape: tuple, dtype: str) -> None:
+    with pytest.raises(ValueError, match=r"dimension 1 of shape .* may hold channels or be a side of images; pass lay"):
+        load(tmp_path, np.ones(shape, dtype))
 
 
 def test_a_layout_without_effect(tmp_path: Path) -> None:

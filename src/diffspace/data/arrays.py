@@ -29,6 +29,7 @@ _LABEL_KEYS = ("labels", "y")
 _NAMES = "class_names"
 _BESIDE = (_NAMES, "seeds")  # which `diffspace sample` writes beside labels
 _COLOURS = (1, 3, 4)
+_LEAST_SIDE = 8
 _CHUNK = 2**22
 _EXACT = 2**53  # integers beyond it are not exact in float64
 
@@ -44,8 +45,10 @@ class ArrayFile:
         key: The array in a .npz file. None: "x", "images" or "arr_0", the first that exists.
         layout: Where the channels are: "channels-first" (n, C, …), "channels-last" (n, …, C), or "no-channels" (n, …),
             which adds one. "auto": of three or more dimensions the last holds the channels if its length is 1, 3 or 4
-            and that of the first is not (if both are, that is an error); two dimensions of bytes are grayscale images;
-            everything else is channels-first.
+            and that of the first is not; two dimensions of bytes are grayscale images; everything else is
+            channels-first. It is an error where other layouts are as likely: both lengths are 1, 3 or 4, or the first
+            is 8 or more and could be a height, since of two it is at least half the second, and of three or more as
+            near to the second as that is to the third.
         normalize: How the model sees the values. "auto": bytes and booleans in [−1, 1], by the range of their type; all
             else standardised. "standardize": each channel with mean 0 and standard deviation 0.5 (the sigma_data of the
             paper), whatever its unit. "none": unchanged. Samples are clipped to the range of their type, if they are
@@ -152,6 +155,11 @@ class ArrayFile:
                     "pass layout='channels-first' or 'channels-last'"
                 )
             return "channels-last"
+        if array.ndim > 2 and _may_be_a_side(*array.shape[1:]):
+            raise ValueError(
+                f"{path}: dimension 1 of shape {array.shape} may hold channels or be a side of images; "
+                "pass layout='channels-first', 'channels-last' or 'no-channels'"
+            )
         return "channels-first"
 
     def _transform(self, path: Path, rows: ArrayRows, array: np.ndarray[Any, Any]) -> tuple[Transform, str]:
@@ -213,6 +221,19 @@ def _channels_first(array: np.ndarray[Any, Any], layout: Layout) -> np.ndarray[A
     if layout == "channels-first":
         return array
     return array[:, None] if layout == "no-channels" else np.moveaxis(array, -1, 1)
+
+
+def _may_be_a_side(first: int, second: int, *others: int) -> bool:
+    """Whether the first length of a sample could be the height of an image rather than a number of channels."""
+    if first < _LEAST_SIDE:
+        return False
+    if not others:
+        return 2 * first >= second
+    return _ratio(first, second) <= _ratio(second, others[0])
+
+
+def _ratio(a: int, b: int) -> float:
+    return max(a, b) / min(a, b)
 
 
 def _kept_as(path: Path, array: _Array) -> np.dtype[Any]:

@@ -86,19 +86,21 @@ def _of_shape(source: Any, shape: tuple[int, ...] | None) -> DataSet:
     """The data of a source, images in the channels of a shape, arrays in the layout that gives it."""
     if shape is not None and isinstance(source, ImageSource) and is_image(shape):
         source = dataclasses.replace(source, channels=CHANNELS[shape[0]])
-    if shape is None or not isinstance(source, ArrayFile):
+    if not isinstance(source, ArrayFile):
         loaded: DataSet = source.load()
         return loaded
+    # values are compared flat; where the channels cannot be told, all have one scale
+    layouts: tuple[Layout, ...] = ("auto", "no-channels") if shape is None else get_args(Layout)
     tried: dict[Layout, DataSet | ValueError] = {}
-    for layout in get_args(Layout):
+    for layout in layouts:
         try:
             tried[layout] = found = dataclasses.replace(source, layout=layout).load()
         except ValueError as error:
             tried[layout] = error
             continue
-        if found.sample_shape == shape:
+        if shape in (None, found.sample_shape):
             return found
-    first = tried["channels-first"] if isinstance(tried["auto"], ValueError) else tried["auto"]
+    first = tried[layouts[1]] if isinstance(tried["auto"], ValueError) else tried["auto"]
     if isinstance(first, ValueError):
         raise first
     return first
