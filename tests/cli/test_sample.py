@@ -15,6 +15,7 @@ from small_networks import make_denoiser
 import diffspace as ds
 from diffspace.cli.app import main
 from diffspace.guidance import AutoGuidance, ClassifierFree, Interval, Replacement, repaint
+from diffspace.sampler_files import save_sampler
 from diffspace.sampling import initial_latents
 from diffspace.transform import PIXELS
 
@@ -68,6 +69,17 @@ def test_guidance_is_that_of_the_wrappers_bit_for_bit(models, tmp_path, options,
     assert torch.equal(found, ds.load(real).decode(expected.x))
     plain = drawn(tmp_path, real, *CLASSES)
     assert torch.equal(found, plain) == (words == ["--guidance", "1"])
+
+
+def test_a_sampler_of_another_range_is_noted(models, tmp_path, capsys):
+    for name, start in (("mine", 80.0), ("other", 14.0)):
+        save_sampler(ds.Sampler(ds.GivenSteps((start, 1.0, 0.1, 0.0)), ds.Euler()), tmp_path, name)
+    words = [models[0], "--class", "ant", "--seeds", "0", "--sampler"]
+    drawn(tmp_path, *words, tmp_path / "samplers" / "mine.json")
+    assert "warning" not in capsys.readouterr().err
+    drawn(tmp_path, *words, tmp_path / "samplers" / "other.json")
+    told = "other.json starts at σ = 14, where sampling from this model starts at 80; it was found for another model"
+    assert told in " ".join(capsys.readouterr().err.split())
 
 
 def test_an_image_is_where_sampling_goes_on_from(models, tmp_path, capsys):

@@ -114,9 +114,8 @@ def evaluate_command(
     if model is not None:
         build_sampler(sampling, model)  # complains before the model is loaded
     with signals_interrupt(), Processes.join(device, warn=warn) as group:
-        subject = open_subject(
-            model, samples, against, features or (), group.device, warn if group.first else _say_nothing
-        )
+        note = warn if group.first else _say_nothing
+        subject = open_subject(model, samples, against, features or (), group.device, note)
         folder = out or subject.run or Path("scores")
         if group.first:
             check_place("--out" if subject.run is None else "RUN", folder / SCORES)
@@ -135,7 +134,7 @@ def evaluate_command(
         if subject.samples is not None and samples is not None:
             request = _given(subject.samples, samples, scoring)
         elif subject.model is not None:
-            sampler = build_sampler(sampling, model or "", denoiser=subject.model)
+            sampler = build_sampler(sampling, model or "", denoiser=subject.model, note=note)
             weaker = None if guide is None else ds.load(guide, device=group.device)
             request = _drawn(subject.model, scoring, sampler, guidance, weaker, keep, overwrite)
         with progress_bar("steps", shown=group.first) as bar:

@@ -59,7 +59,7 @@ def likelihood_command(
     """
     import torch
 
-    from diffspace.cli.console import Stages, progress_bar
+    from diffspace.cli.console import Stages, progress_bar, warn
     from diffspace.cli.options import load_model
     from diffspace.cli.runs import open_recipe
 
@@ -69,7 +69,7 @@ def likelihood_command(
     build_sampler(sampling, model, default)  # complains before the model is loaded
     run = open_recipe(Path(model)) if data in (None, _source_of(Path(model))) else None
     loaded = load_model(model, device)
-    sampler = build_sampler(sampling, model, default, loaded)
+    sampler = build_sampler(sampling, model, default, loaded, warn)
     held_out = _fitting(loaded, _held_out(loaded, Path(model), run, data, options or []))
     by_probes = not exact and (probes is not None or math.prod(loaded.sample_shape) > _EXACT)
     trace = ds.Hutchinson(probes or 2) if by_probes else ds.ExactTrace()

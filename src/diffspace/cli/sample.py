@@ -116,8 +116,8 @@ def sample_command(
     with signals_interrupt(), Processes.join(device, warn=warn) as group:
         loaded = ds.load(model, device=group.device)
         weaker = None if guide is None else ds.load(guide, device=group.device)
-        sampler = build_sampler(sampling, model, denoiser=loaded)
         note = warn if group.first else _say_nothing
+        sampler = build_sampler(sampling, model, denoiser=loaded, note=note)
         cond = choose_cond(loaded, conditions, classes, seed_list, proportions, note)
         images = _read_images(loaded, init, sigma_start, inpaint, mask, resamplings, note)
         drawing = Drawing(loaded, loaded, sampler, seed_list, cond, batch, images)

@@ -60,6 +60,8 @@ ALIASES: Mapping[str, Alias] = {
 }
 """The options of `diffspace sample` that choose the sampler, with the names that generate.py of NVlabs/edm has."""
 
+_SAME_START = 0.01  # relative
+
 _PANELS: Mapping[tuple[str, ...], str] = {_STEPS: "Time steps (Table 1)", _CHURN: "Stochastic sampling (Algorithm 2)"}
 _OTHER_NAMES = {
     "solver": {"midpoint": "heun:alpha=0.5", "ralston": f"heun:alpha={2 / 3}"},
@@ -100,9 +102,15 @@ def with_sampler_options(*left_out: str) -> Callable[[Callable[..., None]], Call
 
 
 def build_sampler(
-    options: Mapping[str, Any], model: str = "", default: ds.Sampler | None = None, denoiser: object = None
+    options: Mapping[str, Any],
+    model: str = "",
+    default: ds.Sampler | None = None,
+    denoiser: object = None,
+    note: Callable[[str], None] | None = None,
 ) -> ds.Sampler:
     """The sampler that the options describe: what they leave open is that of `--sampler`, else of `default`.
+
+    A found sampler that starts elsewhere than at the highest level of the `denoiser` is noted, if there is `note`.
 
     `--schedule vp` is that of NVlabs/edm: s = 1 unless `--scaling` is given, and β_d and β_min for which σ(ε_s) and
     σ(1) are the ends of the steps, which depend on the range of the `denoiser` (None: any).
@@ -158,7 +166,19 @@ def build_sampler(
     churn: ds.Churn = build(ds.Churn, dataclasses.asdict(base.churn) | fields["churn"])
     if fields["churn"].keys() - {"S_churn"} and churn.S_churn == 0:
         raise ValueError("--S-min, --S-max, --S-noise: have no effect without --S-churn")
-    return ds.Sampler(steps, part_of("solver", base.solver), process, churn)
+    sampler = ds.Sampler(steps, part_of("solver", base.solver), process, churn)
+    if found is not None and denoiser is not None and note is not None and not fields["steps"] and "steps" not in words:
+        _note_another_start(found, sampler, denoiser, note)
+    return sampler
+
+
+def _note_another_start(found: str, sampler: ds.Sampler, denoiser: object, note: Callable[[str], None]) -> None:
+    start, usual = (_ends(steps, denoiser)[1] for steps in (sampler.steps, ds.EDMSteps()))
+    if abs(start / usual - 1) > _SAME_START:
+        note(
+            f"--sampler: {found} starts at σ = {start:.4g}, where sampling from this model starts at {usual:.4g}; it "
+            "was found for another model or range"
+        )
 
 
 def _ends(steps: Any, denoiser: object) -> tuple[float, float]:
