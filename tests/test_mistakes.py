@@ -7,12 +7,13 @@ import pytest
 import torch
 
 import diffspace as ds
-from diffspace.averages import EMA
-from diffspace.data import named_oracle
+from diffspace.averages import EMA, HalfLife
+from diffspace.data import load_data, named_oracle
 from diffspace.guidance import MMPS, ClassifierFree, Matrix, Replacement
 from diffspace.oracles import Gaussian
 from diffspace.sampling import Execution
-from diffspace.solverlab import REFERENCE_SAMPLER, end_point_error, fit_multistep, search_solver
+from diffspace.solverlab import REFERENCE_SAMPLER, end_point_error, fit_multistep, optimize_steps, search_solver
+from diffspace.train import LearningRate, Trainer
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -39,6 +40,14 @@ def truth(sigma_max=80.0, count=8):
 def plane_truth():
     execution = Execution(trajectory=True)
     return ds.reference(PLANE, seeds=range(4), sampler=REFERENCE_SAMPLER.with_num_steps(20), execution=execution)
+
+
+NET = network()
+
+
+def trainer(**options):
+    given = {"learning_rate": LearningRate(100), **options}
+    return Trainer(NET, ds.DenoisingLoss(), torch.optim.SGD(NET.parameters(), 0.1), **given)
 
 
 class Answer(torch.nn.Module):
@@ -75,6 +84,21 @@ class Answer(torch.nn.Module):
         (lambda: fit_multistep(measured(ROWS), 3, plane_truth()), "denoiser: holds values of each sample"),
         (lambda: ds.GivenSteps(5), "levels: expected a sequence of numbers, got 5"),
         (lambda: ds.GivenSteps(torch.tensor(5.0)), "levels: expected a sequence of numbers"),
+        (lambda: ds.Transform(shift=0.5), r"shift: expected a sequence of numbers, got 0\.5"),
+        (lambda: ds.Transform(scale="12"), "scale: expected a sequence of numbers, got '12'"),
+        (lambda: ds.networks.MLP(2), "shape: expected a sequence of numbers, got 2"),
+        (lambda: ds.networks.ADM((3, 8, 8), channel_mult=2), "channel_mult: expected a sequence of numbers, got 2"),
+        (lambda: Matrix(np.eye(2)), "matrix: expected a tensor, got ndarray"),
+        (lambda: Matrix(torch.eye(2)[0]), r"matrix: expected shape \(m, d\), got \(2,\)"),
+        (lambda: load_data(np.zeros((4, 2))), "data: expected a name or a path, got ndarray"),
+        (lambda: ds.log_likelihood(PLANE, ROWS, trace="exact"), r"trace: expected ExactTrace\(\) or .* got 'exact'"),
+        (lambda: ds.log_likelihood(PLANE, ROWS, prior=1.0), "prior: expected a callable"),
+        (lambda: ds.sample(RING, seeds=[0], execution=Execution(device="abacus")), "device: 'abacus' is not available"),
+        (lambda: optimize_steps(RING, ds.EulerAncestral(), 4, truth()), "sampler: EulerAncestral adds noise"),
+        (lambda: trainer(averages=EMA(NET, HalfLife(9))), "averages: expected a sequence of EMA, got EMA"),
+        (lambda: trainer(learning_rate=1e-3), r"learning_rate: expected LearningRate\(…\), got 0\.001"),
+        (lambda: next(trainer().run([ROWS])), "batches: expected pairs .* got Tensor"),
+        (lambda: next(trainer().run([(ROWS,)])), "batches: expected pairs .* got 1 in a tuple"),
     ],
 )
 def test_it_is_named(mistake, message):

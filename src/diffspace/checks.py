@@ -110,6 +110,14 @@ def check_seeds(values: object, name: str = "seeds") -> tuple[int, ...]:
     return tuple(seeds)
 
 
+def as_tuple(name: str, values: Any) -> tuple[Any, ...]:
+    """The numbers of a sequence, an array or a tensor; ValueError for a single one, or a text."""
+    found = values.tolist() if hasattr(values, "tolist") else values
+    if not isinstance(found, Iterable) or isinstance(found, str | bytes):
+        raise ValueError(f"{name}: expected a sequence of numbers, got {values!r}")
+    return tuple(found)
+
+
 def check_choice(name: str, value: object, allowed: Any) -> None:
     """Check that `value` is one of `allowed`, a collection or a `Literal`."""
     choices: Collection[object] = get_args(allowed) or allowed

@@ -17,6 +17,7 @@ from diffspace.interop.conversion import fit_network
 from diffspace.model import CONFIG, FORMAT, WEIGHTS, Model, former_range
 from diffspace.parts import Part, allow_parts
 from diffspace.preconditioning import Preconditioned
+from diffspace.tensors import check_device
 from diffspace.transform import Transform
 
 
@@ -73,7 +74,7 @@ def load(source: str | Path, *, device: torch.device | str | None = None, parts:
     else:
         with allow_parts(parts):
             model = _load_folder(_locate(source))
-    return model.to(device).eval() if device is not None else model.eval()
+    return model.to(check_device(device)).eval() if device is not None else model.eval()
 
 
 def _load_folder(folder: Path) -> Model:

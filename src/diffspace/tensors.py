@@ -20,6 +20,16 @@ def check_floating(name: str, value: object, batch: bool = False) -> None:
         raise ValueError(f"{name}: expected a batch (B, *dims), got a tensor without dimensions")
 
 
+def check_device(device: torch.device | str) -> torch.device:
+    """The device of this name; ValueError if there is no such device here."""
+    try:
+        found = torch.device(device)
+        torch.zeros(1, device=found, dtype=torch.float32)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        raise ValueError(f"device: {str(device)!r} is not available: {str(error).splitlines()[0]}") from None
+    return found
+
+
 def are_values_hidden() -> bool:
     """Whether the values of tensors cannot be read, because torch.compile, torch.export or torch.func is at work."""
     return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 
 from diffspace._shapes import Batch, Float, Shaped, Tensor
-from diffspace.checks import check_choice
+from diffspace.checks import as_tuple, check_choice
 
 # raw types whose values float32 cannot represent exactly: their arithmetic is in float64
 _WIDE = (torch.float64, torch.int32, torch.int64)
@@ -45,6 +45,8 @@ class Transform:
     shown: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
+        for name in ("shift", "scale"):
+            object.__setattr__(self, name, as_tuple(name, getattr(self, name)))
         if not self.shift or len(self.shift) != len(self.scale):
             counts = f"{len(self.shift)} and {len(self.scale)}"
             raise ValueError(f"shift, scale: expected the same count of numbers, at least one, got {counts}")

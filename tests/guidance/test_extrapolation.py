@@ -270,6 +270,7 @@ def test_the_range_is_what_both_models_know():
         (lambda: Interval(2.0, outside=float("nan")), "outside: .* got nan"),
         (lambda: ClassifierFree(BOTH, 2.0, batched=False)(X, LEVELS), "cond: both branches have the same conditions"),
         (lambda: ClassifierFree(BOTH, 2.0, batched=False, keep=("labels",))(X, LEVELS, LABELS), "cond: both branches"),
+        (lambda: ClassifierFree(BOTH, 2.0, batched=False, keep="lables")(X, LEVELS, LABELS), "keep: 'lables' is not"),
         (lambda: ClassifierFree(BOTH, 2.0, batched=False, keep=("lables",))(X, LEVELS, LABELS), "keep: 'lables'"),
         (lambda: ClassifierFree(BOTH, 2.0, negative=NULL)(X, LEVELS), "negative: 'labels' in one branch requires"),
         (

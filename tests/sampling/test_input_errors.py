@@ -160,7 +160,7 @@ LEVEL = torch.tensor(1.0)
             (lambda dtype=dtype: Execution(dtype=dtype), "^dtype: expected a floating-point dtype")
             for dtype in (torch.complex64, torch.int64, "float32")
         ),
-        (lambda: Execution(device="gpu"), "^device: 'gpu' is not a device"),
+        (lambda: Execution(device="gpu"), "^device: 'gpu' is not available: Expected one of cpu"),
         (lambda: Execution(progress=True), "^progress: expected a callable"),
         (lambda: sample("model", latents=ONE), "^denoiser: expected a callable"),
         (lambda: sample_from(half, ONE, "1"), "^sigma_start: expected a number"),

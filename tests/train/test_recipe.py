@@ -128,6 +128,7 @@ def test_a_new_kind_drops_the_options_of_the_old_one():
         ("patience_images=4", r"^patience_images: 4 has no effect without held_out_images"),
         ("score=fid", r"^score: expected 'frechet' or 'kid', got 'fid'"),
         ("score_samples=100", r"^score_samples: 100 has no effect without score_images"),
+        ("score=kid", r"^score: 'kid' has no effect without score_images"),
         ("score_samples=3", r"^score_samples: expected an integer of at least 4, got 3"),
         ("learning_rate.rate=1", r"^learning_rate: expected a number, got {'rate': 1}"),
         ("seed=010", r"^seed: '010' cannot be read: 010 means different things"),

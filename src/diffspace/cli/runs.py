@@ -19,7 +19,7 @@ from diffspace.cli.scores.real import RealData
 from diffspace.config import option_names, to_config
 from diffspace.data import DataSet, differences, fingerprints
 from diffspace.figures import save_samples
-from diffspace.files import atomic_path, reading
+from diffspace.files import atomic_path, missing_path, reading
 from diffspace.inspection import Inspection, inspect
 from diffspace.loading import load
 from diffspace.model import Model
@@ -256,6 +256,8 @@ def _length(config: Mapping[str, Any]) -> tuple[int | None, float | None] | None
 
 def open_recipe(folder: Path) -> Recipe:
     """The recipe that a run wrote; ValueError where the folder is not that of a run."""
+    if not folder.exists():
+        raise ValueError(f"there is no folder {missing_path(folder)}")
     if not (folder / RECIPE).is_file():
         raise ValueError(f"{folder}: is not the folder of a training run: it has no {RECIPE}")
     config = of_run(read_recipe(folder / RECIPE))

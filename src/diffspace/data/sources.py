@@ -45,6 +45,7 @@ def make_source(spec: str | Path, **options: Any) -> Source:
     `options` are the fields of its class (`SwissRoll`, `ImageFolder`, `ArrayFile`, …); None leaves the default.
     ValueError for an option that the source does not have, and for a name or path that does not exist.
     """
+    _check_spec(spec)
     if isinstance(spec, str) and _is_name(spec):
         given = {name: value for name, value in options.items() if value is not None}
         source: Source = build(find("source", spec, where="data"), given, "data", spec)
@@ -62,6 +63,12 @@ def image_source(spec: str | Path, **options: Any) -> ImageSource:
         raise ValueError(f"data: {spec} is not a source of images{f', but of {kind.__name__}' if kind else ''}")
     source: ImageSource = _at_path(kind, spec, options)
     return source
+
+
+def _check_spec(spec: object) -> None:
+    if not isinstance(spec, str | os.PathLike):
+        got = type(spec).__name__
+        raise ValueError(f"data: expected a name or a path, got {got}; numpy.save makes a file of an array")
 
 
 def _is_name(spec: str) -> bool:

@@ -76,14 +76,15 @@ class ClassifierFree(_Extrapolation):
         weight: GuidanceWeight,
         *,
         negative: Cond | None = None,
-        keep: tuple[str, ...] = (),
+        keep: str | tuple[str, ...] = (),
         batched: bool = True,
     ) -> None:
         super().__init__(denoiser, weight)
         self.negative = dict(check_cond(negative))
+        keep = (keep,) if isinstance(keep, str) else tuple(keep)
         if twice := sorted(set(keep) & set(self.negative)):
             raise ValueError(f"keep: {', '.join(map(repr, twice))} is in negative too; use one of the two")
-        self.keep = tuple(keep)
+        self.keep = keep
         self.batched = batched
         modules = denoiser.modules() if isinstance(denoiser, torch.nn.Module) else ()
         network = next((m for m in modules if isinstance(m, ConditionedNetwork)), None)

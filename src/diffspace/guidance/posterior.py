@@ -26,6 +26,7 @@ from diffspace._shapes import Batch, Bool, Float, Tensor
 from diffspace.checks import check_callable, check_integer, check_number
 from diffspace.guidance.wrapper import Guidance, GuidanceWeight, Rows, as_factor, check_mask, column, record, tracked
 from diffspace.protocols import Cond, Denoiser, stated
+from diffspace.tensors import check_floating
 
 LinearOperator: TypeAlias = Callable[[Tensor], Tensor]
 """A(x): (B, *dims) -> (B, *measured), linear or affine, sample by sample; its adjoint comes from autograd."""
@@ -36,6 +37,11 @@ class Matrix:
     """A(x) = M·x over the flattened dimensions of a sample: (B, *dims) -> (B, m), with M of shape (m, d)."""
 
     matrix: Float[Tensor, "m d"]
+
+    def __post_init__(self) -> None:
+        check_floating("matrix", self.matrix)
+        if self.matrix.ndim != 2:
+            raise ValueError(f"matrix: expected shape (m, d), got {tuple(self.matrix.shape)}")
 
     def __call__(self, x: Batch) -> Float[Tensor, "batch m"]:
         flat = x.flatten(1)

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import torch
 
 from diffspace._shapes import Batch, Float, Tensor
-from diffspace.checks import check_number
+from diffspace.checks import check_callable, check_number
 from diffspace.likelihood.trace import ExactTrace, Trace, WithLogDensity
 from diffspace.protocols import Cond, Denoiser
 from diffspace.sampling.runs import Run, Samples, check_deterministic
@@ -98,6 +98,9 @@ def log_likelihood(
             x, where the gradient is the score.
     """
     trace, prior, execution = trace or ExactTrace(), prior or GaussianPrior(), execution or Execution()
+    if not isinstance(trace, Trace):
+        raise ValueError(f"trace: expected ExactTrace() or Hutchinson(probes), got {trace!r}")
+    check_callable("prior", prior, "prior(x, sigma)")
     sampler = sampler or Sampler(EDMSteps(64, terminal="sigma_min"), Heun(1 / 2))
     check_deterministic(sampler)
     if execution.trajectory:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from diffspace._shapes import Bool, Float, Int, Shaped, Tensor
-from diffspace.checks import check_integer, check_number
+from diffspace.checks import as_tuple, check_integer, check_number
 from diffspace.conditions import Condition, as_conditions
 from diffspace.config import to_options
 from diffspace.networks.layers import Init, xavier
@@ -22,9 +22,9 @@ from diffspace.tensors import are_values_hidden
 
 def check_sizes(name: str, values: Sequence[int]) -> None:
     """Check that `values` holds one or more positive integers."""
-    if not values:
+    if not (sizes := as_tuple(name, values)):
         raise ValueError(f"{name}: expected one or more positive integers, got none")
-    for value in values:
+    for value in sizes:
         check_integer(name, value, 1)
 
 

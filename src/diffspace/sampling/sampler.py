@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import torch
 
 from diffspace._shapes import Tensor
-from diffspace.checks import check_callable, check_integer, check_number, first_line
+from diffspace.checks import check_callable, check_integer, check_number
 from diffspace.process import Process
 from diffspace.protocols import TimeSteps
 from diffspace.sampling.solvers.base import Solver
 from diffspace.sampling.solvers.runge_kutta import Heun
 from diffspace.sampling.steps import EDMSteps, GivenTimes
+from diffspace.tensors import check_device
 
 
 @dataclass(frozen=True)
@@ -155,9 +156,6 @@ class Execution:
         if self.dtype not in (None, torch.float16, torch.bfloat16, torch.float32, torch.float64):
             raise ValueError(f"dtype: expected a floating-point dtype of torch, got {self.dtype!r}")
         if self.device is not None:
-            try:
-                torch.device(self.device)
-            except (RuntimeError, TypeError) as error:
-                raise ValueError(f"device: {self.device!r} is not a device of torch: {first_line(error)}") from None
+            check_device(self.device)
         if self.progress is not None:
             check_callable("progress", self.progress, "progress(first, state)")

@@ -11,12 +11,12 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 import torch
 
 from diffspace._shapes import Float, Tensor
-from diffspace.checks import MOST_LEVELS, check_choice, check_integer, check_number
+from diffspace.checks import MOST_LEVELS, as_tuple, check_choice, check_integer, check_number
 from diffspace.process import IDDPMLevels, NoiseLevels, VPSchedule
 from diffspace.protocols import PAPER_RANGE, Schedule, data_scale, sampling_range, sigma_range
 from diffspace.sampling.beta_distribution import beta_quantile
@@ -312,14 +312,6 @@ class LevelSteps(_TabledSteps):
         return [size - 1 - index for index in n]
 
 
-def _as_tuple(name: str, values: Any) -> tuple[float, ...]:
-    """The numbers of a sequence, a tensor or an array."""
-    try:
-        return tuple(values.tolist() if hasattr(values, "tolist") else values)
-    except TypeError:
-        raise ValueError(f"{name}: expected a sequence of numbers, got {values!r}") from None
-
-
 @dataclass(frozen=True)
 class GivenSteps:
     """Levels given one by one, falling to the terminal one, which may be 0; `clip` as in `RangedSteps`.
@@ -331,7 +323,7 @@ class GivenSteps:
     clip: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "levels", _as_tuple("levels", self.levels))
+        object.__setattr__(self, "levels", as_tuple("levels", self.levels))
         for level in self.levels:
             check_number("levels", level)
         falling = all(a > b for a, b in zip(self.levels, self.levels[1:], strict=False))
@@ -361,7 +353,7 @@ class GivenTimes:
     times: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "times", _as_tuple("times", self.times))
+        object.__setattr__(self, "times", as_tuple("times", self.times))
         if len(self.times) < 2 or not all(math.isfinite(t) for t in self.times):
             raise ValueError("times: expected at least two finite times")
 

@@ -17,7 +17,7 @@ import torch
 from diffspace._shapes import Tensor
 from diffspace.protocols import Denoiser, data_scale
 from diffspace.sampling.driver import round_sigmas
-from diffspace.sampling.runs import evaluating, sample
+from diffspace.sampling.runs import check_deterministic, evaluating, sample
 from diffspace.sampling.sampler import Execution, Sampler
 from diffspace.sampling.solvers.base import Solver
 from diffspace.sampling.start import is_finite
@@ -216,6 +216,7 @@ def optimize_steps(
         batch_size: samples evaluated at a time. Default: all.
         progress: progress(i, iterations, rms) is called before each iteration.
     """
+    check_deterministic(Sampler(GivenSteps((1.0, 0.0)), solver))
     smooth, execution = Continuous(denoiser, batch_size), Execution(device=truth.x.device)
 
     def end(levels: tuple[float, ...]) -> Tensor:

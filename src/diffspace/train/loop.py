@@ -11,7 +11,7 @@ import torch
 
 from diffspace._shapes import Tensor
 from diffspace.averages.ema import EMA
-from diffspace.checks import check_integer, check_number, check_seed
+from diffspace.checks import check_integer, check_number, check_seed, check_type
 from diffspace.data.augmentation import Augmentation
 from diffspace.objective import DenoisingLoss, Terms
 from diffspace.preconditioning import Preconditioned
@@ -23,6 +23,14 @@ from diffspace.train.step_random import StepRandom
 
 ADVICE = "a lower learning_rate or max_grad_norm=1 may help"
 _LOOK_STEPS = 16  # each look for steps left out waits for the device, which costs an accelerator its lead
+
+
+def _pair(batch: Any) -> tuple[Tensor, Tensor | Cond | None]:
+    """What a batch should be; a tensor of two rows would be taken apart."""
+    if not isinstance(batch, Sequence) or len(batch) != 2:
+        got = f"{len(batch)} in a {type(batch).__name__}" if isinstance(batch, Sequence) else type(batch).__name__
+        raise ValueError(f"batches: expected pairs (x, labels or conditions, or None), got {got}")
+    return batch[0], batch[1]
 
 
 @dataclass(frozen=True)
@@ -131,6 +139,9 @@ class Trainer:
 
     def __post_init__(self) -> None:
         check_seed("seed", self.seed)
+        check_type("learning_rate", self.learning_rate, LearningRate)
+        if not isinstance(self.averages, Sequence) or not all(isinstance(each, EMA) for each in self.averages):
+            raise ValueError(f"averages: expected a sequence of EMA, got {type(self.averages).__name__}")
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self._fused = all(group.get("fused") for group in self.optimizer.param_groups)
         self.device = self._parameters[0].device
@@ -149,7 +160,8 @@ class Trainer:
         Each is the part of a global batch of `size` samples (None: all of it) whose positions start at `begin`.
         """
         self.denoiser.train()
-        for x, cond in batches:
+        for each in batches:
+            x, cond = _pair(each)
             if self.images >= self.learning_rate.total_images:
                 return
             count = len(x) if size is None else size

@@ -21,6 +21,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from diffspace._shapes import Tensor
 from diffspace.checks import check_integer, first_line
+from diffspace.tensors import check_device
 
 Strategy: TypeAlias = Literal["ddp", "fsdp"]
 _Item = TypeVar("_Item")
@@ -34,14 +35,7 @@ _LOST = re.compile(r"connection|socket|broken pipe|timed? ?out|rendezvous", re.I
 def choose_device(name: str | None = None, local_rank: int = 0) -> torch.device:
     """The device of this name, or the best that there is; of several GPUs that of the process."""
     if name is not None:
-        try:
-            device = torch.device(name)
-            if name == "cuda":
-                device = torch.device("cuda", local_rank)
-            torch.zeros(1, device=device, dtype=torch.float32).item()
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            raise ValueError(f"device: {name!r} is not available: {str(error).splitlines()[0]}") from None
-        return device
+        return check_device(f"cuda:{local_rank}" if name == "cuda" else name)
     if torch.cuda.is_available():
         return torch.device("cuda", local_rank)
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -197,6 +197,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_choice("score", self.score, ("frechet", "kid"))
+        if self.score != Recipe.score and not self.score_images:
+            raise ValueError(f"score: {self.score!r} has no effect without score_images")
         for name, minimum in _LEAST.items():
             if name not in ("micro_batch", "score_samples") or getattr(self, name) is not None:
                 check_integer(name, getattr(self, name), minimum)
