@@ -234,3 +234,17 @@ def test_the_command_refuses_before_it_works(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     assert main(["export", "model", "x.onnx"]) == 2
     assert "export to ONNX requires the package onnx" in capsys.readouterr().err
+
+
+def test_a_model_in_training_stays_so(tmp_path):
+    model = make().train()
+    modes = [module.training for module in model.modules()]
+    ds.export(model, tmp_path / "x.pt2")
+    assert [module.training for module in model.modules()] == modes
+    assert all(modes)
+
+
+def test_other_dtypes_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"^model: expected float32 on the CPU, got .* in torch\.float16"):
+        ds.export(make().half(), tmp_path / "x.pt2")
+    assert not list(tmp_path.iterdir())

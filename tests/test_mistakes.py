@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,7 @@ import diffspace as ds
 from diffspace.averages import EMA, HalfLife
 from diffspace.data import load_data, named_oracle
 from diffspace.guidance import MMPS, ClassifierFree, Matrix, Replacement
-from diffspace.oracles import Gaussian
+from diffspace.oracles import Gaussian, GaussianMixture
 from diffspace.sampling import Execution
 from diffspace.solverlab import REFERENCE_SAMPLER, end_point_error, fit_multistep, optimize_steps, search_solver
 from diffspace.train import LearningRate, Trainer
@@ -40,6 +43,63 @@ def truth(sigma_max=80.0, count=8):
 def plane_truth():
     execution = Execution(trajectory=True)
     return ds.reference(PLANE, seeds=range(4), sampler=REFERENCE_SAMPLER.with_num_steps(20), execution=execution)
+
+
+class Positional(torch.nn.Module):
+    def forward(self, x, sigma, **kwargs):
+        return x
+
+
+class Levels:
+    """Four levels, whatever it says."""
+
+    def __init__(self, num_steps, made_by=torch.tensor):
+        self.num_steps, self.made_by = num_steps, made_by
+
+    def sigmas(self, model_range=None, start=None):
+        return self.made_by([10.0, 1.0, 0.1, 0.0])
+
+
+class NoSteps(ds.Euler):
+    def step(self, x, start, end, memory):
+        return x, None
+
+
+@dataclass(frozen=True)
+class Square:
+    """σ = t², and a slope of `factor`·t."""
+
+    factor: float = 2.0
+
+    def sigma(self, t):
+        return t**2
+
+    def sigma_inv(self, sigma):
+        return sigma**0.5
+
+    def sigma_dot(self, t):
+        return self.factor * t
+
+
+@dataclass(frozen=True)
+class Fading:
+    """s = 1/(1 + t), and `factor` times its slope."""
+
+    factor: float = 1.0
+
+    def s(self, t, sigma):
+        return 1 / (1 + t)
+
+    def s_dot(self, t, sigma, sigma_dot):
+        return -self.factor / (1 + t) ** 2
+
+
+def curved(slope=2.0, factor=1.0):
+    return ds.Process(Square(slope), Fading(factor))
+
+
+def classified(denoiser):
+    return ds.sample(denoiser, seeds=range(2), cond={"labels": torch.tensor([1.9, 2.0])})
 
 
 NET = network()
@@ -98,6 +158,21 @@ class Answer(torch.nn.Module):
         (lambda: trainer(averages=EMA(NET, HalfLife(9))), "averages: expected a sequence of EMA, got EMA"),
         (lambda: trainer(learning_rate=1e-3), r"learning_rate: expected LearningRate\(…\), got 0\.001"),
         (lambda: next(trainer().run([ROWS])), "batches: expected pairs .* got Tensor"),
+        (lambda: ds.sample(lambda x, sigma: x, seeds=[0], shape=(2,)), r"denoiser: is called as .* takes \(x, sigma\)"),
+        (lambda: ds.sample(partial(RING, cond=None), seeds=[0]), "denoiser: .* multiple values for argument 'cond'"),
+        (lambda: ClassifierFree(Positional(), 2.0), r"denoiser: is called as .* takes \(x, sigma, \*\*kwargs\)"),
+        (lambda: ds.sample(RING, seeds=[0], steps=Levels(2)), r"steps: .* num_steps \+ 1 = 3 levels, got \(4,\)"),
+        (lambda: ds.sample(RING, seeds=[0], steps=Levels(3, np.array)), "steps: expected a tensor .* got a ndarray"),
+        (lambda: ds.sample(RING, seeds=[0], solver=NoSteps()), "solver: NoSteps.step must yield Requests, got a tuple"),
+        (lambda: ds.Process(Square()), "schedule: .* without scaling"),
+        (lambda: ds.Process(EDM), "schedule: .* without sigma, sigma_dot"),
+        (lambda: ds.sample(RING, seeds=[0], process=curved(1)), "schedule: sigma_dot is .* has the slope"),
+        (lambda: ds.sample(RING, seeds=[0], process=curved(2, 0.9)), "scaling: s_dot is .* has the slope"),
+        (lambda: classified(ClassifierFree(network(label_dim=3, label_dropout=0.1), 2.0)), "labels: expected integers"),
+        (lambda: MMPS(PLANE, Matrix(torch.eye(2)), np.zeros((1, 2)), 0.1), "y: expected a tensor, got ndarray"),
+        (lambda: Replacement(PLANE, MASK, torch.zeros(2, dtype=torch.uint8)), "known: expected floating-point"),
+        (lambda: Gaussian(np.zeros(2), np.eye(2)), "mean: expected a tensor, got ndarray"),
+        (lambda: GaussianMixture(np.zeros((1, 2)), stds=torch.ones(1)), "means: expected a tensor, got ndarray"),
         (lambda: next(trainer().run([(ROWS,)])), "batches: expected pairs .* got 1 in a tuple"),
     ],
 )
@@ -144,3 +219,23 @@ def test_one_row_for_all_is_used_in_every_batch():
         for size in (None, 2)
     )
     torch.testing.assert_close(whole, cut)
+
+
+def test_parts_of_others_that_are_right_are_taken():
+    known = ds.Process(sigma=ds.Formula("t^2"), s=ds.Formula("1/(1+t)"))
+    own, other = (ds.sample(RING, seeds=range(3), process=process).x for process in (curved(), known))
+    torch.testing.assert_close(own, other)
+    given = partial(lambda offset, x, sigma, cond: x * 0 + offset, 3.0)
+    assert torch.equal(ds.sample(given, seeds=[0], shape=(2,)).x, torch.full((1, 2), 3.0, dtype=torch.float64))
+    assert ds.EDMSteps(np.int64(4)) == ds.EDMSteps(4)
+
+
+def test_a_parameter_called_weight_is_no_training_weight():
+    class Linear(torch.nn.Linear):
+        def forward(self, x, sigma, cond=None):
+            return super().forward(x)
+
+    denoiser = Linear(2, 2).double()
+    assert ds.DenoisingLoss(weight=ds.UniformWeight())(denoiser, ROWS).shape == (4,)
+    with pytest.raises(ValueError, match="weight: the denoiser has no weight"):
+        ds.DenoisingLoss()(denoiser, ROWS)

@@ -2,9 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
+import diffspace as ds
 from diffspace import Churn, Euler, GivenSteps, Heun, Process, VPSchedule, VPSteps
 from diffspace.data import named_oracle
 from diffspace.process import NoScaling
@@ -143,3 +145,23 @@ def test_damaged_files_are_named(tmp_path, text):
     path.write_text(text)
     with pytest.raises(ValueError, match=r"sampler: .*bad\.json"):
         find_sampler(tmp_path, "bad")
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_could_not_be_read_again_is_not_written(tmp_path):
+    for sampler, message in (
+        (Sampler(process=ds.Process(sigma=lambda t: t)), "a function cannot be saved"),
+        (Sampler(ds.GivenTimes((80.0, 1.0, 0.0))), "sampler: it cannot be saved"),
+        (Euler(), r"sampler: expected Sampler\(…\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            save_sampler(sampler, tmp_path, "mine")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_formulas_and_numbers_of_numpy_are_kept(tmp_path):
+    process = ds.Process(sigma=ds.Formula("80 t^3"), s=ds.Formula("1/(1+t)"))
+    sampler = Sampler(ds.EDMSteps(np.int64(5), np.float32(0.25)), process=process)
+    save_sampler(sampler, tmp_path, "mine")
+    assert load_samplers(tmp_path) == {"mine": sampler}

@@ -18,6 +18,7 @@ import types
 import typing
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from numbers import Number
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -271,6 +272,8 @@ def _plain(value: Any, name: str) -> Any:
         return str(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, Number) and hasattr(value, "item"):  # of NumPy
+        return _plain(value.item(), name)
     if isinstance(value, tuple | list):
         return [_plain(item, name) for item in value]
     if isinstance(value, Mapping):

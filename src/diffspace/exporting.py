@@ -23,6 +23,7 @@ from diffspace.preconditioning import Preconditioned
 from diffspace.protocols import Cond, check_cond, sampling_range
 from diffspace.sampling import EDMSteps
 from diffspace.sampling.steps import steps_for
+from diffspace.tensors import evaluating
 from diffspace.transform import Transform
 
 SUFFIXES = (".pt2", ".onnx")
@@ -94,7 +95,12 @@ def export(model: Model, path: str | Path, *, cond: Cond | None = None) -> Expor
     if path.suffix not in SUFFIXES:
         raise ValueError(f"path: expected a name that ends in {' or '.join(SUFFIXES)}, got {path}")
     check_packages(path)
-    model = model.eval()
+    check_dtypes(model)
+    with evaluating(model, grad=torch.is_grad_enabled()):
+        return _export(model, path, cond)
+
+
+def _export(model: Model, path: Path, cond: Cond | None) -> Exported:
     examples = dict(sorted((_examples(model) if cond is None else check_cond(cond)).items()))
     denoiser = _Exportable(model.denoiser, tuple(examples), _classes(model.denoiser))
     inputs = _inputs(model, examples)
@@ -112,6 +118,13 @@ def export(model: Model, path: str | Path, *, cond: Cond | None = None) -> Expor
             text = f"differs from the model by {difference:.1e}, more than {TOLERANCE:g}; nothing was written"
             raise FloatingPointError(f"{path}: the exported denoiser {text}")
     return Exported(path, inputs, output, model.transform, difference, CHECKS)
+
+
+def check_dtypes(model: Model) -> None:
+    """ValueError for weights that are not in float32 on the CPU."""
+    for name, weight in model.named_parameters():
+        if weight.dtype != torch.float32 or weight.device.type != "cpu":
+            raise ValueError(f"model: expected float32 on the CPU, got {name} in {weight.dtype} on {weight.device}")
 
 
 def check_packages(path: Path) -> None:

@@ -7,11 +7,14 @@ Nothing has to inherit from these: a plain function is a valid `Denoiser`, any `
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
+
+from diffspace.checks import check_callable
 
 Cond: TypeAlias = Mapping[str, Tensor]
 """Named conditions with leading dimension B: "labels", "augment", "image", …"""
@@ -144,6 +147,29 @@ def stated(denoiser: object, name: str, default: Any = None) -> Any:
         if (denoiser := inside(denoiser)) is None:
             return default
     return found
+
+
+def check_denoiser(denoiser: object) -> None:
+    """ValueError unless `denoiser` can be called as D(x, sigma, cond)."""
+    check_callable("denoiser", denoiser, "D(x, sigma, cond)")
+    function: Any = denoiser
+    first: tuple[Any, ...] = ()
+    named: dict[str, Any] = {}
+    while isinstance(function, functools.partial):
+        first, named = (*function.args, *first), {**function.keywords, **named}
+        function = function.func
+    function = function.forward if isinstance(function, nn.Module) else function
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of a function that does not say
+        return
+    try:
+        signature.bind(*first, None, None, None, **named)
+    except TypeError as error:
+        raise ValueError(
+            f"denoiser: is called as D(x, sigma, cond), where cond may be None, and takes {signature}: "
+            f"{error}; wrap it: lambda x, sigma, cond=None: …"
+        ) from None
 
 
 def sigma_range(denoiser: object) -> tuple[float, float]:

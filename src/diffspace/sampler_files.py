@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from diffspace.checks import first_line, nearest
+from diffspace.checks import check_type, first_line, nearest
 from diffspace.config import build, to_options
 from diffspace.files import has_format, read_json, write_text
 from diffspace.sampling import Sampler
@@ -31,13 +31,30 @@ def save_sampler(
     """
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(?<!\.json)", name):
         raise ValueError(f"name: expected letters, digits, '-', '_' and '.', without .json at the end, got {name!r}")
+    check_type("sampler", sampler, Sampler)
     path = _folder(model) / f"{name}.json"
     if path.exists() and not overwrite:
         raise ValueError(f"name: {path} exists already; overwrite=True replaces it")
     config = {"format": FORMAT, **to_options(sampler), "notes": dict(notes or {})}
+    _check_config(config, sampler)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(config, ensure_ascii=False, allow_nan=False) + "\n")
     return path
+
+
+def _check_config(config: Mapping[str, Any], sampler: Sampler) -> None:
+    """ValueError where the file would not give the sampler again."""
+    try:
+        same = _build(json.loads(json.dumps(config))) == sampler
+    except Exception as error:  # solvers of other packages
+        raise ValueError(f"sampler: it cannot be saved: {first_line(error)}") from None
+    if not same:
+        raise ValueError(f"sampler: it cannot be saved, since its file would give another one than {sampler!r:.200}")
+
+
+def _build(config: Mapping[str, Any]) -> Sampler:
+    made: Sampler = build(Sampler, {name: config[name] for name in ("steps", "solver", "process", "churn")})
+    return made
 
 
 def _folder(model: str | Path) -> Path:
@@ -52,12 +69,11 @@ def _read(path: Path) -> Sampler:
         config = read_json(path, format=str)
         if not any(has_format(config["format"], known) for known in (FORMAT, FORMER)):
             raise ValueError(f"expected the format {FORMAT!r}, got {config['format']!r}")
-        if has_format(config["format"], FORMER):
-            parts = {name: dict(config[name]) for name in ("steps", "solver")}
-            if parts["steps"]["kind"] == "optimized":  # levels with the solver that they were found for
-                parts["steps"] = {"kind": "given", "levels": parts["steps"]["levels"]}
-        else:
-            parts = {name: config[name] for name in ("steps", "solver", "process", "churn")}
+        if not has_format(config["format"], FORMER):
+            return _build(config)
+        parts = {name: dict(config[name]) for name in ("steps", "solver")}
+        if parts["steps"]["kind"] == "optimized":  # levels with the solver that they were found for
+            parts["steps"] = {"kind": "given", "levels": parts["steps"]["levels"]}
         sampler: Sampler = build(Sampler, parts)
         return sampler
     except Exception as error:  # solvers of other packages take what the file says

@@ -76,3 +76,17 @@ def plain_defaults(device: str = "cpu") -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(before)
+
+
+@contextlib.contextmanager
+def evaluating(denoiser: torch.nn.Module | None, grad: bool) -> Iterator[None]:
+    """Set the gradient mode, and evaluation mode for modules in training mode, so that there is no dropout."""
+    training = [] if denoiser is None else [module for module in denoiser.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        with torch.set_grad_enabled(grad):
+            yield
+    finally:
+        for module in training:
+            module.training = True

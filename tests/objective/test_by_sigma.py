@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import diffspace as ds
 from diffspace.objective import loss_by_sigma
 from diffspace.oracles import Gaussian
 
@@ -92,3 +93,15 @@ def test_the_seed_decides_the_noise():
 def test_bad_input_is_named(arguments, name):
     with pytest.raises(ValueError, match=f"^{name}: "):
         loss_by_sigma(DATA, **{"x0": X0[:4], "sigmas": SIGMAS, **arguments})
+
+
+def test_a_network_in_training_is_measured_without_dropout():
+    torch.manual_seed(0)
+    network = ds.networks.MLP((3,), width=16, dropout=0.5)
+    torch.nn.init.normal_(network.output.weight)
+    denoiser = ds.Preconditioned(network, ds.EDMPreconditioning(0.5)).train()
+    measured = [loss_by_sigma(denoiser, X0[:100], sigmas=SIGMAS).mse for _ in range(2)]
+    assert torch.equal(*measured)
+    assert denoiser.training
+    assert all(module.training for module in denoiser.modules())
+    assert torch.equal(loss_by_sigma(denoiser.eval(), X0[:100], sigmas=SIGMAS).mse, measured[0])

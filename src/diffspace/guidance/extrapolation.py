@@ -23,6 +23,12 @@ def _part(cond: Cond | None, rows: Rows) -> dict[str, Tensor] | None:
     return None if cond is None else {name: value[rows] for name, value in cond.items()}
 
 
+def _indices(labels: Tensor) -> Tensor:
+    if labels.dtype.is_floating_point:
+        raise ValueError(f"labels: expected integers or vectors, got {labels.dtype} of shape {tuple(labels.shape)}")
+    return labels.long()
+
+
 class _Extrapolation(Guidance):
     """D_weak + w(σ)·(D − D_weak), with D_weak evaluated only for samples whose w is not 1."""
 
@@ -128,7 +134,7 @@ class ClassifierFree(_Extrapolation):
             raise ValueError(f"negative: {name!r} in one branch {_NO_NULL}; pass it in both, or batched=False")
         if name == "labels" and one_hot is not None and not (len(given) == 2 and all(v.ndim == 1 for v in given)):
             # an index has no zero
-            first, second = (v if v is None or v.ndim > 1 else one_hot(v.long()) for v in (first, second))
+            first, second = (v if v is None or v.ndim > 1 else one_hot(_indices(v)) for v in (first, second))
             given = [value for value in (first, second) if value is not None]
         if null_rows is not None:
             first = null_rows(name, given[0], counts[0]) if first is None else first

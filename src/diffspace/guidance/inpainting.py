@@ -29,6 +29,7 @@ from diffspace.sampling.driver import round_sigmas
 from diffspace.sampling.start import Noise
 from diffspace.sampling.steps import steps_for
 from diffspace.sampling.streams import substreams
+from diffspace.tensors import check_floating
 
 
 class Replacement(Wrapper):
@@ -42,6 +43,7 @@ class Replacement(Wrapper):
     def __init__(self, denoiser: Denoiser, mask: Tensor, known: Tensor) -> None:
         super().__init__(denoiser)
         check_mask(mask)
+        check_floating("known", known)
         self.mask, self.known = mask, known
 
     def in_rows(self, dims: int) -> tuple[Tensor, ...]:

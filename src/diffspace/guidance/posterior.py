@@ -110,6 +110,7 @@ class _Posterior(Guidance):
         check_callable("operator", operator, "a linear function of x")
         direct = self.default_iterations is None
         check_number("sigma_y", sigma_y, "(0, inf)" if direct else "[0, inf)")
+        check_floating("y", y)
         if y.ndim == 0 or not bool(torch.isfinite(y).all()):
             raise ValueError("y: expected finite measurements with 1 row or one for each sample")
         if direct and iterations is not None:

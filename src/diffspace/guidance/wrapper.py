@@ -11,8 +11,8 @@ from typing import Any, ClassVar, TypeAlias
 import torch
 
 from diffspace._shapes import Batch, Float, Sigma, Tensor
-from diffspace.checks import check_callable, check_number
-from diffspace.protocols import Cond, Denoiser, check_cond, module_of, stated
+from diffspace.checks import check_number
+from diffspace.protocols import Cond, Denoiser, check_cond, check_denoiser, module_of, stated
 
 _OPTIONAL = (
     "sigma_min",
@@ -42,7 +42,7 @@ class Wrapper(torch.nn.Module):
 
     def __init__(self, denoiser: Denoiser) -> None:
         super().__init__()
-        check_callable("denoiser", denoiser, "D(x, sigma, cond)")
+        check_denoiser(denoiser)
         self.denoiser = denoiser
         if not isinstance(denoiser, torch.nn.Module):
             self.held = module_of(denoiser)

@@ -13,8 +13,8 @@ from diffspace._shapes import Float, Tensor
 from diffspace.checks import check_integer, check_seed
 from diffspace.objective.loss import denoising_error
 from diffspace.objective.noise import NoiseDistribution, Reduce
-from diffspace.protocols import Cond, Denoiser
-from diffspace.tensors import check_floating
+from diffspace.protocols import Cond, Denoiser, module_of
+from diffspace.tensors import check_floating, evaluating
 
 _OUTSIDE = 1e-3  # the share of draws below the lowest edge of bins, and above the highest
 
@@ -35,7 +35,6 @@ class LossBySigma:
     attainable: Float[Tensor, "levels"] | None
 
 
-@torch.no_grad()
 def loss_by_sigma(
     denoiser: Denoiser,
     x0: Float[Tensor, "batch *dims"],
@@ -47,7 +46,7 @@ def loss_by_sigma(
     seed: int = 0,
     batch_size: int = 1024,
 ) -> LossBySigma:
-    """The squared error of D on the data x0 at every level, all levels with the same noise.
+    """The squared error of D on the data x0 at every level, all with the same noise, and modules in evaluation mode.
 
     Args:
         denoiser: D(x; σ).
@@ -73,11 +72,12 @@ def loss_by_sigma(
 
     def errors(of: Denoiser) -> Tensor:
         rows = []
-        for level in levels.tolist():
-            for k in (slice(i, i + batch_size) for i in range(0, len(x0), batch_size)):
-                sigma = torch.full((len(x0[k]),), level, dtype=x0.dtype, device=x0.device)
-                given = cond and {name: c[k] for name, c in cond.items()}
-                rows.append(denoising_error(of, x0[k], sigma, given, noise=noise[k]))
+        with evaluating(module_of(of), grad=False):
+            for level in levels.tolist():
+                for k in (slice(i, i + batch_size) for i in range(0, len(x0), batch_size)):
+                    sigma = torch.full((len(x0[k]),), level, dtype=x0.dtype, device=x0.device)
+                    given = cond and {name: c[k] for name, c in cond.items()}
+                    rows.append(denoising_error(of, x0[k], sigma, given, noise=noise[k]))
         return torch.cat(rows).reshape(len(levels), -1).cpu().double() / x0[0].numel()
 
     own = errors(denoiser)

@@ -163,6 +163,8 @@ class DenoisingLoss(torch.nn.Module):
     ) -> Terms:
         """The loss of each sample, and more, at given noise levels and with given noise of unit variance."""
         own: Weight | None = stated(denoiser, "weight")
+        if not callable(own) or isinstance(own, Tensor):  # a parameter of this name
+            own = None
         weight = own if self.weight is None else self.weight
         if weight is None:
             raise ValueError("weight: the denoiser has no weight(sigma) of its own; pass DenoisingLoss(weight=…)")

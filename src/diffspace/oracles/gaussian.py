@@ -11,6 +11,7 @@ from diffspace._shapes import Batch, Float, Sigma, Tensor
 from diffspace.checks import check_number
 from diffspace.oracles.oracle import Oracle, eigen, total_variances
 from diffspace.protocols import Cond
+from diffspace.tensors import check_floating
 
 Operator = Callable[[Tensor], Tensor]
 
@@ -23,6 +24,8 @@ class Gaussian(Oracle):
     """
 
     def __init__(self, mean: Float[Tensor, "*dims"], covariance: Float[Tensor, "d d"]) -> None:
+        check_floating("mean", mean)
+        check_floating("covariance", covariance)
         d = mean.numel()
         if covariance.shape != (d, d):
             raise ValueError(f"covariance: expected shape ({d}, {d}), like the mean, got {tuple(covariance.shape)}")
@@ -103,6 +106,7 @@ class GaussianMixture(Oracle):
     ) -> None:
         if (stds is None) == (covariances is None):
             raise ValueError("stds, covariances: give exactly one of the two")
+        check_floating("means", means)
         k = len(means)
         w = torch.ones(k, dtype=torch.float64, device=means.device) if weights is None else weights
         if w.shape != (k,) or not bool(((w > 0) & torch.isfinite(w)).all()):

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from diffspace._shapes import Batch, Tensor
 from diffspace.checks import check_callable
+from diffspace.process.formula import Formula, FormulaScaling, FormulaSchedule
 from diffspace.process.schedules import CallableScaling, CallableSchedule, EDMSchedule, functions
 from diffspace.protocols import Real, Scaling, Schedule
 from diffspace.tensors import check_floating
+
+
+def _check_part(name: str, part: object, example: str, members: Sequence[str]) -> None:
+    """ValueError for a part that lacks one of these members, unless it is None."""
+    missing = [] if part is None else [member for member in members if not hasattr(part, member)]
+    if missing:
+        raise ValueError(f"{name}: expected one such as {example}, got {part!r} without {', '.join(missing)}")
 
 
 @dataclass(frozen=True, init=False)
@@ -40,16 +48,20 @@ class Process:
             raise ValueError("s: cannot be combined with a scaling")
         if t_max is not None and sigma is None:
             raise ValueError("t_max: has no effect without a function sigma")
-        if schedule is not None and not hasattr(schedule, "sigma"):
-            raise ValueError(f"schedule: expected one such as VPSchedule(), got {schedule!r}")
-        if scaling is not None and not hasattr(scaling, "s"):
-            raise ValueError(f"scaling: expected one such as NoScaling(), got {scaling!r}")
+        inherited = ("scaling",) if scaling is None and s is None else ()
+        _check_part("schedule", schedule, "VPSchedule()", ("sigma", "sigma_dot", "sigma_inv", *inherited))
+        _check_part("scaling", scaling, "NoScaling()", ("s", "s_dot"))
         for name, function in (("sigma", sigma), ("s", s)):
             if function is not None:
                 check_callable(name, function, f"{name}(t), such as ds.Formula({str(function)!r})")
-        schedule = CallableSchedule(sigma, t_max) if sigma is not None else schedule or EDMSchedule()
+        if sigma is not None:  # a formula has a place in files
+            text = sigma.text if isinstance(sigma, Formula) else None
+            schedule = CallableSchedule(sigma, t_max) if text is None else FormulaSchedule(text, t_max)
+        if s is not None:
+            scaling = FormulaScaling(s.text) if isinstance(s, Formula) else CallableScaling(s)
+        schedule = schedule or EDMSchedule()
         object.__setattr__(self, "schedule", schedule)
-        object.__setattr__(self, "scaling", CallableScaling(s) if s is not None else scaling or schedule.scaling)
+        object.__setattr__(self, "scaling", scaling or schedule.scaling)
 
     def sigma(self, t: Real) -> Real:
         return self.schedule.sigma(t)

@@ -21,6 +21,9 @@ _CHANGED = "denoiser: it changed its x, or a result that it gave before, in plac
 STATE_CHANGED = "states: x or denoised of one was changed in place, which are those of the run; expected a copy"
 
 
+_NEAR, _SLOPE_TOLERANCE = 1e-4, 1e-2  # of slopes: the distance in time, and what is found to be wrong, both relative
+
+
 class Kick(NamedTuple):
     """Churn before a step: the point at σ̂, and the standard deviation of the noise that leads there."""
 
@@ -66,7 +69,11 @@ def _at_given_times(
 
 def _at_levels(denoiser: object, steps: TimeSteps, process: Process, start: float | None) -> tuple[Tensor, Tensor]:
     """(t, σ) of a run whose noise levels are given by `steps`; that of a given state is not rounded."""
-    sigmas = round_sigmas(denoiser, steps_for(denoiser, steps).sigmas(sigma_range(denoiser), start=start))
+    sigmas = steps_for(denoiser, steps).sigmas(sigma_range(denoiser), start=start)
+    if not isinstance(sigmas, Tensor) or sigmas.shape != (steps.num_steps + 1,):
+        got = tuple(sigmas.shape) if isinstance(sigmas, Tensor) else f"a {type(sigmas).__name__}"
+        raise ValueError(f"steps: expected a tensor of num_steps + 1 = {steps.num_steps + 1} levels, got {got}")
+    sigmas = round_sigmas(denoiser, sigmas)
     if start is not None:
         sigmas = torch.cat([sigmas.new_tensor([start]), sigmas[1:].clamp_max(start)])
     for i, (high, low) in enumerate(pairwise(sigmas.tolist())):
@@ -77,6 +84,27 @@ def _at_levels(denoiser: object, steps: TimeSteps, process: Process, start: floa
         if not math.isclose(sigma, level, rel_tol=1e-4):
             raise ValueError(f"process: σ(t) is {sigma:g} at t = {t:g}, where a step needs σ = {level:g}")
     return times, sigmas
+
+
+def _check_slopes(process: Process, times: Tensor) -> None:
+    """ValueError where a σ̇(t) or ṡ(t) from outside diffspace is not the slope of its σ(t) or s(t)."""
+    own = [type(part).__module__.startswith("diffspace.") for part in (process.schedule, process.scaling)]
+    for name, known, value, slope in (
+        ("schedule", own[0], process.sigma, process.sigma_dot),
+        ("scaling", all(own), process.s, process.s_dot),
+    ):
+        if known:
+            continue
+        h = _NEAR * times  # to earlier times alone, since later ones may not exist
+        measured = (3 * value(times) - 4 * value(times - h) + value(times - 2 * h)) / (2 * h)
+        given, scale = slope(times), value(times).abs() / times
+        wrong = (given - measured).abs() > _SLOPE_TOLERANCE * torch.maximum(measured.abs(), scale)
+        if bool(wrong.any()):
+            i, dot = int(wrong.int().argmax()), "sigma_dot" if name == "schedule" else "s_dot"
+            raise ValueError(
+                f"{name}: {dot} is {float(given[i]):g} at t = {float(times[i]):g}, where its function has the slope "
+                f"{float(measured[i]):g}"
+            )
 
 
 def make_grid(denoiser: object, sampler: Sampler, *, start: float | None = None, upward: bool = False) -> Grid:
@@ -90,6 +118,7 @@ def make_grid(denoiser: object, sampler: Sampler, *, start: float | None = None,
         times, sigmas = _at_given_times(steps, process, sigma_range(denoiser), start)
     else:
         times, sigmas = _at_levels(denoiser, steps, process, start)
+    _check_slopes(process, times[times > 0])
     if upward:
         if sigmas[-1] == 0:
             raise ValueError("steps: a run upward cannot start at σ = 0; make them with terminal='sigma_min'")
@@ -200,6 +229,8 @@ def run_steps(
             state = kick.point.scale(start.unscale(state) + kick.std * _noise_like(state, noise(i, state)))
             start = kick.point
         step = (solver.step if end.sigma > 0 else solver.step_to_zero)(state, start, end, memory)
+        if not isinstance(step, Generator):
+            raise ValueError(f"solver: {type(solver).__name__}.step must yield Requests, got a {type(step).__name__}")
         first: Tensor | None = None
         answer: Tensor | None = None  # None starts the coroutine of the step
         while True:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import itertools
@@ -23,7 +22,7 @@ from diffspace.sampling.sampler import Churn, Execution, Sampler, State
 from diffspace.sampling.solvers.base import Solver
 from diffspace.sampling.start import Noise, Start, is_finite, make_start
 from diffspace.sampling.steps import EDMSteps, GivenTimes
-from diffspace.tensors import check_floating, check_sigma
+from diffspace.tensors import check_floating, check_sigma, evaluating
 
 
 class Trajectory(NamedTuple):
@@ -86,20 +85,6 @@ def score(denoiser: Denoiser) -> Callable[..., Tensor]:
         return ((denoiser(wide, level.reshape(sigma.shape), cond) - wide) / level**2).to(x.dtype)
 
     return score_of
-
-
-@contextlib.contextmanager
-def evaluating(denoiser: torch.nn.Module, grad: bool) -> Iterator[None]:
-    """Set the gradient mode, and evaluation mode for modules in training mode, so that there is no dropout."""
-    training = [module for module in denoiser.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        with torch.set_grad_enabled(grad):
-            yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 class Run:
@@ -283,7 +268,10 @@ def sample_batches(
     noise: Noise | None = None,
     execution: Execution | None = None,
 ) -> Iterator[Samples]:
-    """The samples of `sample`, of the same arguments, in finished batches of `execution.batch_size` as they come."""
+    """The samples of `sample` in finished batches of `execution.batch_size` as they come.
+
+    Arguments are as in `sample`, whose steps, solver, process and churn are parts of the `sampler` here.
+    """
     start = make_start(denoiser, shape=shape, seeds=seeds, latents=latents)
     return Run(denoiser, start, sampler, cond=cond, noise=noise, execution=execution).batches()
 
@@ -301,7 +289,8 @@ def sample_states(
 ) -> Iterator[State]:
     """The states of `sample` as they come, of all samples at once: before the first step, then after each step.
 
-    For previews and early stops. All arguments are as in `sample`; `execution` allows no batch size, trajectory or
+    For previews and early stops. Arguments are as in `sample`, whose steps, solver, process and churn are
+    parts of the `sampler` here; `execution` allows no batch size, trajectory or
     progress, since the caller holds what is kept.
     """
     options = execution or Execution()

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from diffspace._shapes import Tensor
-from diffspace.checks import check_callable, check_seeds
-from diffspace.protocols import Increment, stated
+from diffspace.checks import check_seeds
+from diffspace.protocols import Increment, check_denoiser, stated
 from diffspace.sampling.brownian import BrownianPath
 from diffspace.sampling.streams import initial_latents, step_noise
 from diffspace.tensors import check_floating
@@ -74,7 +74,7 @@ def make_start(
     x: Tensor | None = None,
 ) -> Start:
     """Check the arguments against each other and against what the denoiser states; x is a state at a noise level."""
-    check_callable("denoiser", denoiser, "D(x, sigma, cond)")
+    check_denoiser(denoiser)
     tensor, name = (latents, "latents") if x is None else (x, "x")
     if shape is not None and not isinstance(shape, tuple | list):
         raise ValueError(f"shape: expected sizes such as (3, 32, 32), got {shape!r}")

@@ -342,7 +342,9 @@ class GivenSteps:
         else:
             _check_inside("levels", min(level for level in self.levels if level > 0), self.levels[0], model_range)
         if start is not None and not math.isclose(start, self.levels[0], rel_tol=1e-9):
-            raise ValueError(f"sigma_start: {start:g}, but the given levels begin at {self.levels[0]!r}")
+            raise ValueError(
+                f"sigma_start: {start:g}, but the given levels begin at {self.levels[0]!r}; pass those from there on"
+            )
         return levels
 
 

@@ -17,7 +17,7 @@ import torch
 from diffspace._shapes import Tensor
 from diffspace.protocols import Denoiser, data_scale
 from diffspace.sampling.driver import round_sigmas
-from diffspace.sampling.runs import check_deterministic, evaluating, sample
+from diffspace.sampling.runs import check_deterministic, sample
 from diffspace.sampling.sampler import Execution, Sampler
 from diffspace.sampling.solvers.base import Solver
 from diffspace.sampling.start import is_finite
@@ -25,6 +25,7 @@ from diffspace.sampling.steps import EDMSteps, GivenSteps, steps_for
 from diffspace.solverlab.end_points import Continuous, Reference, mean_squares
 from diffspace.solverlab.family import Family, Runs, Table, in_float64, robust_scale, solve_damped
 from diffspace.solverlab.near_paths import NearFamily, NearPaths
+from diffspace.tensors import evaluating
 
 Progress = Callable[[int, int, float], None]
 

@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 
 from diffspace.checks import check_integer, check_number, check_type
 from diffspace.protocols import Denoiser, module_of
-from diffspace.sampling.runs import evaluating, home
+from diffspace.sampling.runs import home
 from diffspace.sampling.sampler import Sampler
 from diffspace.solverlab.compare import Measurement, SolverComparison, compare_solvers, default_samplers, moments, ties
 from diffspace.solverlab.end_points import Continuous, Reference
 from diffspace.solverlab.family import Family, Table, slopes_cost
 from diffspace.solverlab.fit import ROBUSTNESS, SEARCHES, Counted, Progress, Search, Spacing, find_table, polish
 from diffspace.solverlab.near_paths import NearPaths, SecantFamily
+from diffspace.tensors import evaluating
 
 _POLISH = 300.0  # c² of the loss with true slopes, in units of the median of e²
 _FORKS = (1e9, ROBUSTNESS)  # those of the later rounds; the first is all but the squared error

@@ -128,7 +128,10 @@ class UnscaledSolver(Solver):
     def check_step(self, start: Point, end: Point) -> None:
         if start.sigma == end.sigma:
             who = type(self).__name__
-            raise ValueError(f"steps: {who} needs levels that differ, got σ = {end.sigma:g} twice; use fewer steps")
+            raise ValueError(
+                f"steps: {who} needs levels that differ, got σ = {end.sigma:g} twice; use fewer steps, "
+                "or LevelSteps, which takes levels of the model's table"
+            )
 
     @abstractmethod
     def unscaled_step(self, x: Tensor, start: Point, end: Point, memory: Any) -> Step:
