@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -7,9 +8,10 @@ import torch
 from small_runs import POINTS, begin_and_stop, begin_and_train, make_run, resume_and_train, same_weights
 
 import diffspace as ds
+from diffspace.averages import Snapshots
 from diffspace.data import batches, load_data
 from diffspace.loading import load
-from diffspace.train import Checkpoints, Processes, Run, Validation, apply_overrides, make_recipe
+from diffspace.train import LOG, Checkpoints, Processes, Run, Validation, apply_overrides, make_recipe, read_log
 
 
 def test_a_run_leaves_a_model_that_loads(tmp_path):
@@ -367,3 +369,51 @@ def test_data_that_have_changed_are_refused_on_resume_and_known_to_the_model(tmp
         np.save(tmp_path / "x.npy", changed)
         with pytest.raises(ValueError, match=message):
             make_run(tmp_path / "run", config=config).resume()
+
+
+def scored(folder, *options, stop_at=None):
+    """A run whose first score is its best, and which a measurement at `stop_at` stops, as a signal does."""
+
+    def score(model):
+        images = model.notes["images"]
+        if images == stop_at:
+            run.stop()
+        return {"frechet": {200: 1.0, 400: 2.0}[images]}
+
+    run = make_run(folder, "score_images=200", "images=400", *options, score=score)
+    return run
+
+
+@pytest.mark.parametrize("stop_at", [200, 400])
+def test_a_measurement_that_a_stop_interrupts_is_made_up_for(tmp_path, stop_at):
+    begin_and_train(scored(tmp_path / "whole"))
+    begin_and_train(scored(tmp_path / "stopped", stop_at=stop_at))
+    assert (tmp_path / "stopped" / "best").is_dir() == (stop_at == 400)
+    resume_and_train(scored(tmp_path / "stopped"))
+    for name in ("whole", "stopped"):
+        assert load(tmp_path / name / "best").notes["images"] == 200
+        scores = [(r["images"], r["score"]["frechet"]) for r in read_log(tmp_path / name / LOG) if "score" in r]
+        assert scores == [(200, 1.0), (400, 2.0)]
+    assert resume_and_train(scored(tmp_path / "stopped")) == []
+
+
+def test_who_leaves_at_a_report_leaves_a_run_that_goes_on_as_it_would_have(tmp_path):
+    run = scored(tmp_path / "run", "ema_widths=[0.1]", "snapshot_images=100")
+    run.begin()
+    for report in run.train():
+        if report.images == 200:
+            break
+    assert load(tmp_path / "run" / "best").notes["images"] == 200
+    assert [snapshot.images for snapshot in Snapshots(tmp_path / "run").all()] == [100, 200]
+    resume_and_train(scored(tmp_path / "run", "ema_widths=[0.1]", "snapshot_images=100"))
+    assert load(tmp_path / "run" / "best").notes["images"] == 200
+
+
+def test_who_begins_anew_does_not_mix_the_snapshots_of_two_runs(tmp_path):
+    """As after a process was killed before its first checkpoint."""
+    first = make_run(tmp_path / "run", "ema_widths=[0.1]", "snapshot_images=100", "images=300")
+    begin_and_train(first)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    second = make_run(tmp_path / "run", "ema_widths=[0.1]", "snapshot_images=200", "images=400", "seed=5")
+    resume_and_train(second)
+    assert [snapshot.images for snapshot in Snapshots(tmp_path / "run").all()] == [200, 400]

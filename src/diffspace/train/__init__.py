@@ -33,6 +33,7 @@ from diffspace.train.recipe import (
     of_run as of_run,
 )
 from diffspace.train.report import TrainingReport as TrainingReport
-from diffspace.train.run import LOG as LOG, RECIPE as RECIPE, Run as Run
+from diffspace.train.run import Run as Run
+from diffspace.train.run_folder import LOG as LOG, RECIPE as RECIPE
 from diffspace.train.step_random import StepRandom as StepRandom
 from diffspace.train.validation import Validation as Validation

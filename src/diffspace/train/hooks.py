@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from diffspace.averages.ema import EMA, PowerFunction
 from diffspace.averages.posthoc import Snapshots
 from diffspace.checks import check_integer
 from diffspace.model import Model
+from diffspace.train.loggers import scalars
 from diffspace.train.loop import ADVICE, TrainingStep
 from diffspace.train.parallel import Processes
 from diffspace.train.report import TrainingReport
@@ -112,6 +114,20 @@ def advising(name: str) -> Iterator[None]:
         yield
     except FloatingPointError as error:
         raise Diverged(f"{name}: {error}; {ADVICE}") from None
+
+
+def divergence(report: TrainingReport, last: bool) -> FloatingPointError | None:
+    """Of a run that has diverged, or ends with steps that were left out."""
+    own = {name: report.measured[name] for name in (HELD_OUT, SCORE) if name in report.measured}
+    if report.grad_norm is not None:
+        own["loss"] = report.loss
+    for name, value in scalars(own).items():
+        if not math.isfinite(value):
+            return Diverged(f"{name}: is {value} after {report.images} images; {ADVICE}")
+    if last and report.grad_norm is None:
+        reason = f"the gradients of the last steps, up to {report.step}, are not finite"
+        return FloatingPointError(f"loss: {reason}; {ADVICE}")
+    return None
 
 
 def save_preview(draw: Callable[[Model, Path], None], folder: Path, model: Model) -> str:

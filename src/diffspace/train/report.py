@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from diffspace.objective import NoiseDistribution, SigmaBins
+from diffspace.objective import NoiseDistribution, SigmaBins, Terms
 from diffspace.train.loop import TrainingStep
 from diffspace.train.parallel import Processes
 
@@ -34,6 +34,13 @@ class TrainingReport:
     skipped: int
     loss_by_sigma: Mapping[str, Any] = field(default_factory=dict)
     measured: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_step(self, batch_size: int, total: int) -> TrainingStep:
+        """The step that it was made after, without what was drawn and computed in it."""
+        nothing = torch.zeros(0, dtype=torch.float32, device="cpu")
+        terms, last = Terms(nothing, nothing, nothing, nothing), self.images >= total
+        place = (self.step, self.images, batch_size, last, self.learning_rate)
+        return TrainingStep(*place, nothing, nothing, nothing, terms)
 
     def record(self) -> dict[str, Any]:
         """A line of the log."""

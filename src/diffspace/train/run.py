@@ -7,32 +7,32 @@ import dataclasses
 import functools
 import io
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from diffspace.averages.posthoc import SNAPSHOTS, Snapshots
-from diffspace.checks import first_line, require_package
+from diffspace.averages.posthoc import Snapshots
+from diffspace.checks import require_package
 from diffspace.config import from_config
 from diffspace.data import Batch, DataSet, InMemory, batches, differences, fingerprints
 from diffspace.files import atomic_path, write_text
-from diffspace.locking import LOCK, FolderLock
+from diffspace.locking import FolderLock
 from diffspace.model import Model
 from diffspace.sampling.start import is_finite
 from diffspace.sharding import load_whole, whole, whole_state
 from diffspace.train import hooks
 from diffspace.train.build import make_denoiser, make_trainer
-from diffspace.train.checkpoint import CHECKPOINTS, Checkpoints
-from diffspace.train.loggers import JSONLines, Logger, TensorBoard, WandB, scalars
-from diffspace.train.loop import ADVICE, NonFinite, TrainingStep
+from diffspace.train.checkpoint import Checkpoints
+from diffspace.train.loggers import JSONLines, Logger, TensorBoard, WandB
+from diffspace.train.loop import NonFinite, TrainingStep
 from diffspace.train.parallel import Processes, choose_device
 from diffspace.train.recipe import Recipe, changes
 from diffspace.train.report import Meter, TrainingReport
+from diffspace.train.run_folder import BEST, LOG, RECIPE, check_links, fitting, make_folder
 from diffspace.train.validation import Validation
 
-RECIPE, LOG, BEST = "recipe.yaml", "log.jsonl", "best"
 _AHEAD = 4  # batches decoded while one is trained on, where samples are not in memory
 _HELD_OUT, _LEVELS = 128, 8  # samples and levels: a measurement costs as much as training on about 350 images
 _RESIDENT = 0.25  # the share of an accelerator's memory that data may take
@@ -96,6 +96,7 @@ class Run:
         self._owned = contextlib.ExitStack()
         self._checkpoints = Checkpoints(folder, recipe.keep_last, recipe.keep_every_images)
         self._saved = -1
+        self._owed: tuple[tuple[str, ...], TrainingReport] | None = None  # measurements given up, and their report
 
         measured: dict[str, Callable[[Model], Any]] = {}
         if recipe.held_out_images and held_out is not None:
@@ -161,7 +162,7 @@ class Run:
     def begin(self) -> None:
         """Make the folder and write the recipe in full; ValueError where something is there already."""
         if self.processes.first:
-            _make_folder(self.folder)
+            make_folder(self.folder)
             self._owned.enter_context(FolderLock(self.folder))
             write_text(self.folder / RECIPE, self.recipe.to_yaml())
         self.processes.barrier()
@@ -177,13 +178,15 @@ class Run:
             found = None
             if self.processes.first:
                 owned.enter_context(FolderLock(self.folder))
-                _check_links(self.folder)
+                check_links(self.folder)
                 if not self._checkpoints.empty:
                     found = self._checkpoints.newest(self.warn)
             # one decides for all, since a shared file system may show each something else
             found = self.processes.broadcast(found)
             if found is None:
                 self.warn(f"{self.folder} has no checkpoint yet; beginning anew")
+                if self.processes.first:
+                    Snapshots(self.folder).forget(after=0)
             else:
                 self._restore(found.path, found.read())
             if self.processes.first:
@@ -192,7 +195,7 @@ class Run:
             self._owned = owned.pop_all()
 
     def _restore(self, path: Path, state: dict[str, Any]) -> None:
-        with _fitting(path):
+        with fitting(path):
             own, recipe = state["trainer"], state["trainer"]["recipe"]
             if not isinstance(recipe, str):
                 raise TypeError(f"recipe is a {type(recipe).__name__}")
@@ -200,13 +203,13 @@ class Run:
             self.warn(line)
         if "data" not in own:
             self.warn(f"{path} is of a version that kept no fingerprint of the data; if they changed, nobody noticed")
-        with _fitting(path):
+        with fitting(path):
             found = differences(own.get("data", {}), self._fingerprint)
         if found:
             raise ValueError(
                 f"data: have changed since this run began: {found}; restore them, or begin a new run with --transfer"
             )
-        with _fitting(path):
+        with fitting(path):
             self.trainer.load_state_dict(state)
             kept = own["hooks"] if "hooks" in own else own["best"]  # of version 0.1
             for hook in self.hooks:
@@ -214,6 +217,8 @@ class Run:
                     if isinstance(hook.state[name], int | float) and not isinstance(kept[name], int | float):
                         raise TypeError(f"{name} is a {type(kept[name]).__name__}")
                     hook.state[name] = kept[name]
+            if owed := own.get("owed"):
+                self._owed = tuple(owed["names"]), TrainingReport(**owed["report"])
         self._saved = self.trainer.images
         if self.processes.first:
             Snapshots(self.folder).forget(after=self.trainer.images)
@@ -239,6 +244,9 @@ class Run:
         state = self.trainer.state_dict()
         hooks = {name: value for hook in self.hooks for name, value in hook.state.items()}
         state["trainer"] |= {"recipe": self.recipe.to_yaml(), "hooks": hooks, "data": self._fingerprint}
+        if self._owed is not None:
+            names, report = self._owed
+            state["trainer"]["owed"] = {"names": list(names), "report": dataclasses.asdict(report)}
         model = self.model()
         if self.processes.first:
             self._checkpoints.save(self.trainer.images, state, score=score)
@@ -274,19 +282,18 @@ class Run:
             loggers = self._loggers()
             dimensions = math.prod(self.data.sample_shape)
             meter = Meter(trainer.loss.noise, dimensions, self.recipe.images, processes, self._report_seconds)
-            for step in trainer.run(self._batches(part), part[0], size):
-                measured = self._measure(step)
+            ending = False
+            if self._owed is not None:
+                ending = yield from self._settle_owed(self._owed, loggers)
+            for step in () if ending else trainer.run(self._batches(part), part[0], size):
+                due = [each.name for each in self.measurements if each.due(step)]
+                measured = self._measure(due)
                 ending = step.last or (self._stopping and processes.count == 1)
-                report = None
-                if meter.add(step) or measured or ending:
+                if meter.add(step) or due or ending:
                     report = meter.report(step, trainer.skipped, measured)
-                    for logger in loggers:
-                        logger.log(report.record())
-                    yield report
-                    _check_finite(report, ending)
-                    ending = bool(processes.max(int(ending or self._stopping)))
-                for hook in self.hooks:
-                    ending |= bool(hook.after_step(step, report))
+                    ending = yield from self._settle(step, report, due, loggers, ending)
+                else:
+                    ending = self._run_hooks(step, None)
                 if ending:
                     break
             complete = True
@@ -307,20 +314,56 @@ class Run:
             if complete:
                 processes.barrier()
 
-    def _measure(self, step: TrainingStep) -> dict[str, Any]:
-        """The results of what is due, by name, the same on all processes."""
-        due = [measurement for measurement in self.measurements if measurement.due(step)]
-        if not due:
+    def _settle(
+        self, step: TrainingStep, report: TrainingReport, due: Sequence[str], loggers: Sequence[Logger], ending: bool
+    ) -> Generator[TrainingReport, None, bool]:
+        """Log a report, and hand it to the hooks and to the caller; whether training ends with it.
+
+        The hooks come first, since the caller may end the run there.
+        """
+        missing = tuple(name for name in due if name not in report.measured)
+        self._owed = (missing, report) if missing else None
+        for logger in loggers:
+            logger.log(report.record())
+        failure = hooks.divergence(report, ending)
+        if failure is None:
+            ending |= self._run_hooks(step, report)
+        yield report
+        if failure is not None:
+            raise failure
+        return bool(self.processes.max(int(ending or self._stopping)))
+
+    def _settle_owed(
+        self, owed: tuple[Sequence[str], TrainingReport], loggers: Sequence[Logger]
+    ) -> Generator[TrainingReport, None, bool]:
+        """Measure what was given up when the run was stopped, as if it had not been."""
+        self._saved = -1  # with what is still owed
+        names, report = owed
+        report = dataclasses.replace(report, measured={**report.measured, **self._measure(names)})
+        step = report.as_step(self.recipe.batch_size, self.recipe.images)
+        return (yield from self._settle(step, report, names, loggers, step.last))
+
+    def _run_hooks(self, step: TrainingStep, report: TrainingReport | None) -> bool:
+        """Whether one of them ends the training."""
+        ending = False
+        for hook in self.hooks:
+            ending |= bool(hook.after_step(step, report))
+        return ending
+
+    def _measure(self, names: Sequence[str]) -> dict[str, Any]:
+        """The results of measurements by name, the same on all processes; without those that `stop` interrupts."""
+        if not names:
             return {}
         model, measured = self.model(), {}
         if self.processes.first:
             with contextlib.suppress(_GivenUp):
                 try:
                     self._measuring = True
-                    for measurement in due:
-                        with hooks.advising(measurement.name):
-                            found = measurement.measure(model)
-                        measured[measurement.name] = hooks.as_record(measurement.name, found)
+                    for measurement in self.measurements:
+                        if measurement.name in names:
+                            with hooks.advising(measurement.name):
+                                found = measurement.measure(model)
+                            measured[measurement.name] = hooks.as_record(measurement.name, found)
                 finally:
                     self._measuring = False
         return dict(self.processes.broadcast(measured))
@@ -339,7 +382,8 @@ class Run:
     def _loggers(self) -> list[Logger]:
         if not self.processes.first:
             return []
-        images = self.trainer.images
+        # the record whose measurements are owed is written again
+        images = self.trainer.images - (self._owed is not None)
         loggers: list[Logger] = [JSONLines(self.folder / LOG, images)]
         if self.recipe.tensorboard:
             loggers.append(TensorBoard(self.folder, images))
@@ -357,42 +401,3 @@ class Run:
             with atomic_path(path) as temporary:
                 temporary.write_bytes(content.getbuffer())
             self.warn(f"the batch and the weights of step {self.trainer.step} are in {path}")
-
-
-@contextlib.contextmanager
-def _fitting(path: Path) -> Iterator[None]:
-    """Around what reads the state in a checkpoint, which may be of another model or made by others."""
-    try:
-        yield
-    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ValueError(f"resume: {path} does not fit {RECIPE}: {first_line(error)}") from None
-
-
-def _check_finite(report: TrainingReport, last: bool) -> None:
-    """FloatingPointError where a run has diverged, or ends with steps that were left out."""
-    own = {name: report.measured[name] for name in (hooks.HELD_OUT, hooks.SCORE) if name in report.measured}
-    if report.grad_norm is not None:
-        own["loss"] = report.loss
-    for name, value in scalars(own).items():
-        if not math.isfinite(value):
-            raise hooks.Diverged(f"{name}: is {value} after {report.images} images; {ADVICE}")
-    if last and report.grad_norm is None:
-        reason = f"the gradients of the last steps, up to {report.step}, are not finite"
-        raise FloatingPointError(f"loss: {reason}; {ADVICE}")
-
-
-def _check_links(folder: Path) -> None:
-    """ValueError where a part of a run's folder is a link: two runs may lead there, and would remove one another's."""
-    for name in (LOG, CHECKPOINTS, SNAPSHOTS, hooks.PREVIEWS, BEST, "tensorboard", "wandb"):
-        if (folder / name).is_symlink():
-            raise ValueError(f"folder: {folder / name} is a symbolic link; link the whole folder of the run instead")
-
-
-def _make_folder(folder: Path) -> None:
-    """A new empty folder for a run; ValueError where something is there already."""
-    if folder.exists() and (not folder.is_dir() or any(path.name != LOCK for path in folder.iterdir())):
-        raise ValueError(f"out: {folder} exists already; choose another folder with --out, or go on with --resume")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"out: {folder} cannot be made: {error.strerror}") from None
