@@ -105,9 +105,10 @@ def classified(denoiser):
 NET = network()
 
 
-def trainer(**options):
-    given = {"learning_rate": LearningRate(100), **options}
-    return Trainer(NET, ds.DenoisingLoss(), torch.optim.SGD(NET.parameters(), 0.1), **given)
+def trainer(rates=(0.1,), **options):
+    given = {"learning_rate": LearningRate(100, 1e-3, 0), **options}
+    groups = [{"params": list(NET.parameters())[k :: len(rates)], "lr": rate} for k, rate in enumerate(rates)]
+    return Trainer(NET, ds.DenoisingLoss(), torch.optim.SGD(groups), **given)
 
 
 class Answer(torch.nn.Module):
@@ -173,6 +174,13 @@ class Answer(torch.nn.Module):
         (lambda: Replacement(PLANE, MASK, torch.zeros(2, dtype=torch.uint8)), "known: expected floating-point"),
         (lambda: Gaussian(np.zeros(2), np.eye(2)), "mean: expected a tensor, got ndarray"),
         (lambda: GaussianMixture(np.zeros((1, 2)), stds=torch.ones(1)), "means: expected a tensor, got ndarray"),
+        (lambda: trainer(precision="bf16"), "precision: expected 'float32', .* got 'bf16'"),
+        (lambda: trainer(micro_batch=0), "micro_batch: expected an integer of at least 1, got 0"),
+        (lambda: trainer(max_grad_norm=-1.0), "max_grad_norm: expected a number"),
+        (lambda: trainer(max_skipped=0), "max_skipped: expected an integer of at least 1, got 0"),
+        (lambda: trainer(rates=(1e-5, 1e-2)), r"optimizer: groups have the rates \[1e-05, 0\.01\]"),
+        (lambda: next(trainer().run([(ROWS.numpy(), None)])), "batches: expected x as a tensor"),
+        (lambda: next(trainer().run([(ROWS[:0], None)])), "batches: expected x as a tensor of one or more samples"),
         (lambda: next(trainer().run([(ROWS,)])), "batches: expected pairs .* got 1 in a tuple"),
     ],
 )
@@ -239,3 +247,14 @@ def test_a_parameter_called_weight_is_no_training_weight():
     assert ds.DenoisingLoss(weight=ds.UniformWeight())(denoiser, ROWS).shape == (4,)
     with pytest.raises(ValueError, match="weight: the denoiser has no weight"):
         ds.DenoisingLoss()(denoiser, ROWS)
+
+
+def test_a_training_that_learns_less_than_asked_for_says_so():
+    with pytest.warns(UserWarning, match="the learning rate rises to 1e-08 of 0.001 only, since ramp_images"):
+        trainer(learning_rate=LearningRate(100))
+    told = []
+    assert len(list(trainer(warn=told.append).run([(ROWS.float(), None)] * 3))) == 3
+    assert told == ["batches: they end after 12 of 100 images"]
+    told.clear()
+    assert len(list(trainer(warn=told.append).run([(ROWS.float(), None)] * 30))) == 25
+    assert told == []

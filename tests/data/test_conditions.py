@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from diffspace.data import ArrayFile, ImageFolder, batches, load_data
+from diffspace.data.condition_values import class_numbers
 
 RNG = np.random.default_rng(0)
 
@@ -178,3 +179,41 @@ def test_a_name_twice(tmp_path: Path) -> None:
     both = f"{tmp_path / 'low'},{tmp_path / 't.csv'}"
     with pytest.raises(ValueError, match="conditions: 'low' is given twice"):
         ImageFolder(tmp_path / "data", conditions=both).load()
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.float32])
+def test_a_mask_is_seen_as_minus_one_and_one(tmp_path, dtype):
+    mask = (RNG.random((20, 1, 8, 8)) > 0.5).astype(dtype)
+    data = load_data(arrays(tmp_path, mask=mask))
+    seen = data.conditioning["mask"].standardise(data.cond(torch.arange(20))["mask"])
+    expected = (torch.from_numpy(mask.astype("f4")) - 0.5) / 0.5
+    assert torch.allclose(seen, expected, atol=0.2)  # real numbers are standardised
+    assert dtype is np.float32 or torch.equal(seen, expected)
+
+
+def test_every_image_is_looked_through(tmp_path):
+    low = RNG.normal(size=(8200, 2, 2, 2))
+    low[1, 0, 1, 1] = np.nan
+    np.savez(tmp_path / "x.npz", x=RNG.normal(size=(8200, 2, 6, 6)), low=low)
+    with pytest.raises(ValueError, match="low: holds values that are not finite"):
+        load_data(tmp_path / "x.npz")
+
+
+def test_real_labels_in_a_column_are_a_condition(tmp_path):
+    column = RNG.normal(size=(20, 1))
+    for labels in (column, column[:, 0]):
+        found = load_data(arrays(tmp_path, labels=labels))
+        assert torch.equal(found.cond(torch.arange(20))["labels"], torch.from_numpy(column).float())
+
+
+def test_a_name_that_samples_have_is_a_condition_if_asked_for(tmp_path):
+    data = load_data(arrays(tmp_path, seeds=np.arange(20.0)), conditions="seeds")
+    assert list(data.conditioning) == ["seeds"]
+
+
+def test_class_names_come_from_texts_and_what_is_none_is_named():
+    numbers, names = class_numbers("file", ["dog", "cat", "dog"], ())
+    assert (numbers.tolist(), names) == ([1, 0, 1], ("cat", "dog"))
+    for odd in (None, 0.5, True, "cat"):
+        with pytest.raises(ValueError, match=rf"file: labels: expected .*, got {odd!r} in row 1; classes='none'"):
+            class_numbers("file", [3, odd, 1], ())

@@ -2,12 +2,13 @@
 
 import hashlib
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from diffspace.data import PIXELS, DataSet, InMemory
-from diffspace.data.dataset import permutation
+from diffspace.data import PIXELS, DataSet, InMemory, load_data
+from diffspace.data.dataset import _quotas, permutation
 from diffspace.transform import Transform
 
 
@@ -132,3 +133,35 @@ def test_mirror_images_come_after_the_images_with_their_labels():
 def test_mirror_images_of_points_are_refused():
     with pytest.raises(ValueError, match=r"mirror: expected images .* got samples of \(2,\)"):
         DataSet("points", InMemory(torch.zeros(3, 2)), Transform()).mirrored()
+
+
+def test_copies_on_both_sides_of_a_split_are_noted(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (50, 8, 8), dtype=np.uint8)
+    np.save(tmp_path / "once.npy", images)
+    np.save(tmp_path / "twice.npy", np.concatenate([images, images]))
+    assert not [note for note in load_data(tmp_path / "once.npy").split()[0].notes if "copies" in note]
+    training, held_out = load_data(tmp_path / "twice.npy").split()
+    known = {x.numpy().tobytes() for x in training.raw()}
+    count = sum(x.numpy().tobytes() in known for x in held_out.raw())
+    assert count > 0
+    for part in (training, held_out):
+        assert part.notes[-1] == f"{count} of the 20 held-out samples are exact copies of training samples"
+
+
+def test_quotas_grow_where_most_is_lacking():
+    def slowly(sizes, count):
+        shares = [count * size / sum(sizes) for size in sizes]
+        quotas = [min(int(share), max(size - 1, 0)) for share, size in zip(shares, sizes, strict=True)]
+        while sum(quotas) < count:
+            growing = [c for c, size in enumerate(sizes) if quotas[c] < size - 1]
+            quotas[max(growing, key=lambda c: shares[c] - quotas[c])] += 1
+        return quotas
+
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        sizes = rng.integers(0, 9, rng.integers(1, 12)).tolist()
+        most = sum(max(size - 1, 0) for size in sizes)
+        if most:
+            count = int(rng.integers(1, most + 1))
+            assert _quotas(sizes, count) == slowly(sizes, count)
+    assert sum(_quotas([2] * 100_000, 40_000)) == 40_000

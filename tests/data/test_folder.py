@@ -61,6 +61,13 @@ def test_images_beside_class_folders(tmp_path: Path) -> None:
     assert len(ImageFolder(tmp_path, classes="none").load()) == 2
 
 
+def test_classes_within_one_folder_are_noted(tmp_path: Path) -> None:
+    for name in ("photos/cat/1.png", "photos/dog/1.png"):
+        write(tmp_path / name)
+    with pytest.warns(UserWarning, match="photos/ encloses cat, dog, which are not counted as classes; move them up"):
+        assert ImageFolder(tmp_path).load().class_names == ()
+
+
 def test_a_class_folder_without_images_is_named(tmp_path: Path) -> None:
     for name in ("cat/1.png", "dog/1.png"):
         write(tmp_path / name)

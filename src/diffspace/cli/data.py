@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from typer import Argument, Option
+from typer import Argument, Context, Option
 
-from diffspace.cli.options import Batch, Device, Overwrite, Parts, integer_option
+from diffspace.cli.options import Batch, Device, Overwrite, Parts, check_effect, integer_option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,6 +150,7 @@ def verify_command(
 
 @data_app.command("statistics")
 def statistics_command(
+    ctx: Context,
     source: Annotated[
         str, Argument(metavar="DATA", help=f"{_IMAGES} Or the name of images: digits, …", show_default=False)
     ],
@@ -190,11 +191,13 @@ def statistics_command(
     place, begin = choose_device(device), time.monotonic()
     options = {"size": _size(size), "crop": crop, "on_error": on_error, "key": key, "classes": "none"}
     named = source in kinds("source")
+    if named:
+        check_effect(ctx, f"on {source}, which has no such option", "size", "crop", "on_error", "key")
     data = load_data(source) if named else image_source(source, **options, cache_mb=0).load()
     total = min(len(data), max_images or len(data))
     numbers = torch.arange(total, dtype=torch.int64, device="cpu")
     extractor = make_extractor(
-        features, transform=data.transform, train=data.batch(numbers[:1]), weights=weights, device=place
+        features, transform=data.transform, train=data.batch(numbers[:2]), weights=weights, device=place
     )
     with progress_bar("images") as bar:
         stage = Stages(bar, extractor.name)

@@ -108,6 +108,10 @@ class _IndexedImages(StoredImages):
                 "sort all of them into sub-folders, or pass classes='none'"
             )
         if len(classes) < 2:
+            within = sorted({name.split("/")[1] for name in names if name.count("/") > 1})
+            if len(within) > 1:
+                text = f"{self.path}: {classes[0]}/ encloses {', '.join(within[:3])}{', …' if len(within) > 3 else ''}"
+                warnings.warn(f"{text}, which are not counted as classes; move them up one level", stacklevel=4)
             return None, ()
         if self.path.is_dir():
             beside = {entry.name for entry in self.path.iterdir() if entry.is_dir() and entry.name[0] != "."}

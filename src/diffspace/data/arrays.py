@@ -123,8 +123,8 @@ class ArrayFile:
             there = ", ".join(map(repr, files))
             raise ValueError(f"there is no array {' or '.join(map(repr, keys))}, but {there}; pass key=")
         label_key = next((k for k in _LABEL_KEYS if k in files and k != key), None)
-        others = [name for name in files if name not in (key, label_key, *_BESIDE)]
         chosen = [word.strip() for word in self.conditions.split(",")]
+        others = [name for name in files if name not in (key, label_key, *_BESIDE) or name in chosen]
         if self.conditions in ("auto", "none"):
             chosen = others if self.conditions == "auto" and self.key is None else []
         for name in chosen:
@@ -135,7 +135,7 @@ class ArrayFile:
         named = () if label_key is None or self.classes == "none" else (label_key, _NAMES)
         labels, names = (npz_member(archive, files[k]) if k in files else None for k in (*named, "", "")[:2])
         beside = [(name, npz_member(archive, files[name])) for name in chosen]
-        if label_key is not None and labels is not None and labels.dtype.kind == "f" and labels.ndim == 1:
+        if label_key is not None and labels is not None and labels.dtype.kind == "f" and labels.size == len(labels):
             beside, labels = [(label_key, labels), *beside], None
         return _Members(npz_member(archive, files[key]), labels, names, tuple(beside))
 
@@ -303,7 +303,8 @@ def _condition(
             f"{samples.shape}, got shape {values.shape}"
         )
     stored = np.dtype("u1") if kind == "b" or values.dtype == np.uint8 else np.dtype("f4")
-    return image_rows(str(path), name, ArrayRows(_channels_first(values, layout), stored), sample_shape)
+    rows = ArrayRows(_channels_first(values, layout), stored)
+    return image_rows(str(path), name, rows, sample_shape, whole=kind == "f")
 
 
 def _classes(

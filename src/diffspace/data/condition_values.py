@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -39,22 +40,30 @@ def vector_rows(where: str, name: str, values: Tensor, names: tuple[str, ...] = 
     return ConditionRows(condition, InMemory(narrow))
 
 
-def image_rows(where: str, name: str, rows: Rows, sample_shape: Sequence[int]) -> ConditionRows:
-    """The condition `name` of images (n, C, *sides) beside samples of this shape; the model sees bytes in [−1, 1]."""
+def image_rows(where: str, name: str, rows: Rows, sample_shape: Sequence[int], *, whole: bool = False) -> ConditionRows:
+    """The condition `name` of images (n, C, *sides) beside samples of this shape.
+
+    The model sees bytes in [−1, 1], and so 0 and 1 where there is nothing else. With `whole` all rows are looked
+    through for values that are not finite, else those that settle the statistics.
+    """
     check_condition_name(name)
     try:
         divisors(name, rows.sample_shape, sample_shape)
         numbers = torch.arange(min(len(rows), _MEASURED), dtype=torch.int64, device="cpu") * len(rows)
         step = max(1, _CHUNK // max(1, math.prod(rows.sample_shape)))
         moments = channel_moments(map(rows.read, torch.split(numbers // min(len(rows), _MEASURED), step)))
-        if not bool(moments.mean.isfinite().all()):
+        every = torch.arange(len(rows) if whole else 0, dtype=torch.int64, device="cpu")
+        finite = all(bool(rows.read(some).isfinite().all()) for some in torch.split(every, step) if len(some))
+        if not finite or not bool(moments.mean.isfinite().all()):
             raise ValueError(f"{name}: holds values that are not finite")
         if moments.low.min() == moments.high.max():
             raise ValueError(f"{name}: is {float(moments.low.min()):g} everywhere, which conditions nothing")
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-    of_bytes = rows.read(numbers[:1]).dtype == torch.uint8
-    shift, scale = (PIXELS.shift, PIXELS.scale) if of_bytes else standardising(moments, 1.0)
+    shift, scale = standardising(moments, 1.0)
+    if rows.read(numbers[:1]).dtype == torch.uint8:  # 0 and 1 are a mask, and no nearly black image
+        of_mask = moments.high.max() <= 1
+        shift, scale = ((0.5,), (0.5,)) if of_mask else (PIXELS.shift, PIXELS.scale)
     low, high = (tuple(part.tolist()) for part in (moments.low, moments.high))
     return ConditionRows(Condition(tuple(rows.sample_shape), shift, scale, low, high), rows)
 
@@ -124,12 +133,22 @@ def _note_unused(path: Path, what: str, unused: Sequence[str], notes: list[str])
 
 
 def class_numbers(
-    where: str, labels: Sequence[int | list[float]], class_names: tuple[str, ...]
+    where: str, labels: Sequence[Any], class_names: tuple[str, ...]
 ) -> tuple[Tensor, tuple[str, ...]] | ConditionRows:
-    """Class numbers with a name for each class, of numbers or one-hot vectors; of other vectors the condition "labels".
+    """Class numbers with a name for each class, of numbers, texts or one-hot vectors.
 
-    The components of a vector are then what the names are of.
+    Of other vectors, of whose components `class_names` are the names, the condition "labels".
     """
+    if all(isinstance(label, str) for label in labels):
+        class_names = tuple(sorted(set(labels)))
+        number = {name: i for i, name in enumerate(class_names)}
+        labels = [number[label] for label in labels]
+    odd = (i for i, label in enumerate(labels) if isinstance(label, bool) or not isinstance(label, int | list))
+    if (first := next(odd, None)) is not None:
+        expected = "class numbers, texts or vectors, one for each sample"
+        raise ValueError(
+            f"{where}: labels: expected {expected}, got {labels[first]!r} in row {first}; classes='none' ignores them"
+        )
     vectors = [label for label in labels if isinstance(label, list)]
     numbers = [label for label in labels if isinstance(label, int)]
     if vectors and (numbers or len({len(vector) for vector in vectors}) > 1 or not vectors[0]):

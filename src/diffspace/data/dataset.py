@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import heapq
 import itertools
 import math
 import os
@@ -153,14 +154,21 @@ class DataSet:
         none, so that the split does not move when samples come or go. Samples without names, and too large to be read
         for it, are drawn by their positions, as all are with "position"; a note says so.
         """
+        import numpy as np
+
         check_seed("seed", seed)
         check_choice("by", by, ("hash", "position"))
         keys = self.keys() if by == "hash" else None
-        order = _random_bits(len(self), seed, _SPLIT) if keys is None else hashes(keys, len(self), seed)
+        if keys is None:
+            plain = order = _random_bits(len(self), seed, _SPLIT)
+        else:
+            plain, order = hashes(keys, len(self), seed)
         out = holdout_mask(order, self.labels, holdout)
         notes = self.notes
         if keys is None:
             notes += ("held out by position: a sample that is added or removed moves other samples between the parts",)
+        elif copies := int(np.isin(plain[out.numpy()], plain[~out.numpy()]).sum()):
+            notes += (f"{copies} of the {int(out.sum())} held-out samples are exact copies of training samples",)
         parts = (self.subset(chosen.nonzero().flatten()) for chosen in (~out, out))
         training, held_out = (dataclasses.replace(part, notes=notes) for part in parts)
         return training, held_out
@@ -305,9 +313,16 @@ def _quotas(sizes: list[int], count: int) -> list[int]:
     """How many of each class make up `count`: in proportion, by largest remainders, never a whole class."""
     shares = [count * size / sum(sizes) for size in sizes]
     quotas = [min(math.floor(share), max(size - 1, 0)) for share, size in zip(shares, sizes, strict=True)]
-    while sum(quotas) < count:
-        growing = [c for c, size in enumerate(sizes) if quotas[c] < size - 1]
-        quotas[max(growing, key=lambda c: shares[c] - quotas[c])] += 1
+    # the first of those that lack most grows by one, again and again
+    lacking = [(quotas[c] - shares[c], c) for c, size in enumerate(sizes) if quotas[c] < size - 1]
+    heapq.heapify(lacking)
+    for _ in range(count - sum(quotas)):
+        c = lacking[0][1]
+        quotas[c] += 1
+        if quotas[c] < sizes[c] - 1:
+            heapq.heapreplace(lacking, (quotas[c] - shares[c], c))
+        else:
+            heapq.heappop(lacking)
     return quotas
 
 

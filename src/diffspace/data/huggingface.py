@@ -90,6 +90,7 @@ class HuggingFaceImages(ImageSource):
         if count is None:
             raise ValueError(f"count: {self.path} does not say how many samples it has; pass their number")
         class_names = _class_names(table, key)
+        nameless = None if class_names else key
         key = key if class_names else None
         unused = [name for name in table.column_names if name not in (column, *_LABELS)]
         table = table.select_columns([name for name in (column, key) if name is not None])
@@ -111,6 +112,8 @@ class HuggingFaceImages(ImageSource):
         examined.unused = unused
         like, notes = self.survey(examined)
         rows = ImageStream(path, start, count, self.window, like)
+        if nameless is not None:
+            notes.append(f"labels: the column {nameless!r} is not used, since a stream needs the names of classes")
         notes.append(f"a stream of {count} samples, shuffled in windows of {self.window}")
         transform = self.transform(path, like, like.reader, notes)
         return StreamedDataSet(self.name, rows, transform, None, class_names, tuple(notes))

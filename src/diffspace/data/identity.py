@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
@@ -44,8 +44,11 @@ def sampled_content(read: Callable[[Tensor], Tensor], numbers: Int[Tensor, "n"])
     return content(read, numbers[torch.arange(count, dtype=torch.int64, device="cpu") * n // count])
 
 
-def hashes(keys: Iterable[bytes], count: int, seed: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """A hash of each key with the seed; the k-th of equal keys has the hash of the one before it, hashed again."""
+_Hashes: TypeAlias = "np.ndarray[Any, np.dtype[np.uint64]]"
+
+
+def hashes(keys: Iterable[bytes], count: int, seed: int) -> tuple[_Hashes, _Hashes]:
+    """A hash of each key with the seed, and the same where the k-th of equal keys has the next one."""
     import numpy as np
 
     start = hashlib.blake2b(f"{seed}\0".encode(), digest_size=8)
@@ -56,10 +59,10 @@ def hashes(keys: Iterable[bytes], count: int, seed: int) -> np.ndarray[Any, np.d
         return int.from_bytes(digest.digest(), "little")
 
     values = np.fromiter(map(of, keys), np.uint64, count)
-    order = np.argsort(values, kind="stable")
+    plain, order = values.copy(), np.argsort(values, kind="stable")
     for i in np.flatnonzero(values[order[1:]] == values[order[:-1]]).tolist():
         values[order[i + 1]] = of(values[order[i]].tobytes())
-    return values
+    return plain, values
 
 
 def differences(then: object, now: Mapping[str, Fingerprint]) -> str:

@@ -42,7 +42,8 @@ def _images(
 ) -> ConditionRows:
     """The images of the same names at `path`."""
     kind = ImageFolder if path.is_dir() else ImageZip
-    data = kind(path, source.size, source.crop, classes="none", cache_mb=source.cache_mb, workers=source.workers).load()
+    alike: dict[str, Any] = {name: getattr(source, name) for name in ("size", "crop", "cache_mb", "workers", "bits")}
+    data = kind(path, classes="none", **alike).load()
     others = kind(path).open().names
     numbers = torch.tensor(pairs(path, names, others, notes), dtype=torch.int64, device="cpu")
     notes += [f"{path}: {note}" for note in data.notes]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import torch
 
 from diffspace._shapes import Tensor
 from diffspace.averages.ema import EMA
-from diffspace.checks import check_integer, check_number, check_seed, check_type
+from diffspace.checks import check_choice, check_integer, check_number, check_seed, check_type
 from diffspace.data.augmentation import Augmentation
 from diffspace.objective import DenoisingLoss, Terms
 from diffspace.preconditioning import Preconditioned
@@ -50,6 +51,17 @@ class LearningRate:
         check_number("learning_rate", self.learning_rate, "(0, inf)")
         check_number("ramp_images", self.ramp_images, "[0, inf)")
         check_number("decay_images", self.decay_images, f"[0, {self.total_images}]")
+
+    @property
+    def shortfall(self) -> str:
+        """A sentence where training ends before the rate has risen to half of `learning_rate`; else nothing."""
+        reached, ramp = self.at(int(self.total_images)), f"ramp_images = {self.ramp_images:,}"
+        if self.decay_images or self.ramp_images <= 2 * self.total_images:
+            return ""
+        return (
+            f"the learning rate rises to {reached:.2g} of {self.learning_rate:.2g} only, since {ramp} exceed the "
+            f"{self.total_images:,} images of training; lower ramp_images"
+        )
 
     def at(self, images: int) -> float:
         """The learning rate of the step that begins after `images` images."""
@@ -131,7 +143,7 @@ class Trainer:
     max_grad_norm: float | None = None
     max_skipped: int = 20
     processes: Processes | None = None
-    warn: Callable[[str], None] = lambda text: None
+    warn: Callable[[str], None] = warnings.warn
     step: int = field(default=0, init=False)
     images: int = field(default=0, init=False)
     between_steps: bool = field(default=True, init=False)
@@ -140,6 +152,16 @@ class Trainer:
     def __post_init__(self) -> None:
         check_seed("seed", self.seed)
         check_type("learning_rate", self.learning_rate, LearningRate)
+        check_choice("precision", self.precision, Precision)
+        check_integer("max_skipped", self.max_skipped, 1)
+        if self.micro_batch is not None:
+            check_integer("micro_batch", self.micro_batch, 1)
+        if self.max_grad_norm is not None:
+            check_number("max_grad_norm", self.max_grad_norm, "(0, inf)")
+        if len(rates := {float(group["lr"]) for group in self.optimizer.param_groups}) > 1:
+            raise ValueError(f"optimizer: groups have the rates {sorted(rates)}, but learning_rate sets one for all")
+        if text := self.learning_rate.shortfall:
+            self.warn(text)
         if not isinstance(self.averages, Sequence) or not all(isinstance(each, EMA) for each in self.averages):
             raise ValueError(f"averages: expected a sequence of EMA, got {type(self.averages).__name__}")
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -164,6 +186,8 @@ class Trainer:
             x, cond = _pair(each)
             if self.images >= self.learning_rate.total_images:
                 return
+            if not isinstance(x, Tensor) or len(x) == 0:
+                raise ValueError(f"batches: expected x as a tensor of one or more samples, got {x!r:.80}")
             count = len(x) if size is None else size
             rate = self.learning_rate.at(self.images)
             batch = self.draw(x, cond, begin, count)
@@ -179,6 +203,8 @@ class Trainer:
             last = self.images >= self.learning_rate.total_images
             loss = terms.loss.sum() / count
             yield TrainingStep(self.step, self.images, count, last, rate, loss, norm, batch.sigma, terms)
+        if self.images < self.learning_rate.total_images:
+            self.warn(f"batches: they end after {self.images:,} of {self.learning_rate.total_images:,} images")
 
     def draw(self, x: Tensor, given: Tensor | Cond | None, begin: int = 0, size: int | None = None) -> NoisyBatch:
         """Augmentation, σ and noise of this step, for samples that start at `begin` in a global batch of `size`."""
