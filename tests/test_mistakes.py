@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import diffspace as ds
+from diffspace import metrics
 from diffspace.averages import EMA, HalfLife
 from diffspace.data import load_data, named_oracle
 from diffspace.guidance import MMPS, ClassifierFree, Matrix, Replacement
@@ -258,3 +259,22 @@ def test_a_training_that_learns_less_than_asked_for_says_so():
     told.clear()
     assert len(list(trainer(warn=told.append).run([(ROWS.float(), None)] * 30))) == 25
     assert told == []
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        (lambda a, b: metrics.kid(a, b), r"samples: expected Features\(…\), got"),
+        (lambda a, b: metrics.kid(metrics.Features(a), b), r"reference: expected Features\(…\) .* got Tensor"),
+        (lambda a, b: metrics.Features(a.numpy()), "values: expected a tensor, got ndarray"),
+        (lambda a, b: metrics.precision_recall(*map(metrics.Features, (a, b)), k=0), "k: expected an integer"),
+        (
+            lambda a, b: metrics.kid(*map(metrics.Features, (a, b)), subsets=3, subset_size=20, seed=-1),
+            "seed: expected",
+        ),
+    ],
+)
+def test_mistakes_with_scores_are_named(mistake, message):
+    a, b = torch.randn(2, 60, 2, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match=f"^{message}"):
+        mistake(a, b)

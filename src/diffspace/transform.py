@@ -63,6 +63,12 @@ class Transform:
         if self.kind == "real" and not dtype.is_floating_point:
             raise ValueError(f"kind: 'real' numbers cannot be stored as {self.dtype}; use kind='integer'")
 
+    @property
+    def values(self) -> str:
+        """The type and the range of raw values, for messages."""
+        low, high = self.lowest, self.highest
+        return self.dtype if low is None or high is None else f"{self.dtype} from {low:g} to {high:g}"
+
     def _constant(self, values: tuple[float, ...], like: Tensor, name: str) -> Tensor:
         c = torch.tensor(values, dtype=torch.float64, device="cpu").to(like.device, like.dtype)
         if len(values) == 1:

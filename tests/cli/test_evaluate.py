@@ -265,3 +265,28 @@ def test_the_features_choose_among_the_statistics_of_edm2(tmp_path):
     assert [statistics(word).mean[0] for word in ("inception", "dinov2")] == [0, 1]
     with pytest.raises(ValueError, match=r"img512.pkl: .*--features: inception or dinov2 choose among statistics"):
         statistics()
+
+
+def test_held_out_items_that_were_trained_on_are_left_out(tmp_path, capsys):
+    run = tmp_path / "run"
+    small = ["images=64", "batch_size=32", "network.kind=mlp", "network.width=8", "data.holdout=50"]
+    assert main(["train", "digits", *small, "--out", str(run)]) == 0
+    training = ds.train.make_data_recipe({"source": "digits", "holdout": 50}).load()[0]
+    near = training.raw()[:40].clone()
+    near[:, 0, 0, 0] = 1 - near[:, 0, 0, 0].clamp_max(1)
+    np.save(tmp_path / "near.npy", near.numpy())
+    words = ["--samples", tmp_path / "near.npy", "--against", "digits", *ONE[2:], "--n", "40", "--out", tmp_path / "a"]
+    assert main(["evaluate", str(run), *map(str, words)]) == 0
+    told = capsys.readouterr()
+    assert "held-out items were trained on and are left out" in told.err
+    assert "too close: 100.0%" in " ".join(told.out.split())
+
+
+def test_data_of_one_class_are_compared_without_a_classifier(tmp_path, capsys):
+    x = np.random.default_rng(0).normal(size=(200, 2)).astype("f4")
+    np.savez(tmp_path / "one.npz", x=x, labels=np.zeros(200, int))
+    assert main(["train", str(tmp_path / "one.npz"), "images=64", "batch_size=32", "--out", str(tmp_path / "run")]) == 0
+    assert "frechet" in values([tmp_path / "run", "--steps", "2"], tmp_path / "a")
+    words = ["evaluate", str(tmp_path / "run"), "--n", "20", "--sets", "1", "--features", "classifier", "--no-report"]
+    assert main(words) == 2
+    assert "features: a classifier needs at least 2 classes, the training data have 1" in capsys.readouterr().err

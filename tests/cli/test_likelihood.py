@@ -128,3 +128,9 @@ def test_data_that_have_changed_since_the_training_are_told(tmp_path, capsys):
         assert " samples, " in told
     assert main(["train", "--resume", run, "images=400"]) == 2
     assert "data: have changed since this run began: the " in capsys.readouterr().err
+
+
+def test_values_in_other_units_are_refused(digits_run, tmp_path, capsys):
+    np.save(tmp_path / "unit.npy", np.random.default_rng(0).random((40, 1, 8, 8)).astype(np.float32))
+    assert main(["likelihood", str(digits_run), str(tmp_path / "unit.npy"), "--n", "4", "--steps", "2"]) == 2
+    assert "data: samples are float32, the model's uint8 from 0 to 16" in capsys.readouterr().err

@@ -36,3 +36,11 @@ def test_statistics_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     ):
         assert main([*command, *more]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_options_of_files_have_no_effect_on_named_data(tmp_path: Path, capsys) -> None:
+    command = ["data", "statistics", "digits", str(tmp_path / "x.npz"), "--features", "identity", "--device", "cpu"]
+    assert main([*command, "--size", "4x4"]) == 2
+    assert "--size: has no effect on digits, which has no such option" in capsys.readouterr().err
+    assert main([*command, "--max-images", "100"]) == 0
+    assert "64 features of 100 images of 1×8×8" in capsys.readouterr().out

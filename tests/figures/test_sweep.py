@@ -42,3 +42,21 @@ def test_a_score_below_zero_has_a_linear_axis():
     ax = new_figure(4, 3).subplots()
     draw_quality(ax, [point("heun", 35, -0.01, 0.1, None)], -0.02, "KID")
     assert ax.get_yscale() == "linear"
+
+
+def test_real_data_below_zero_are_in_the_picture():
+    ax = new_figure(4, 3).subplots()
+    draw_quality(ax, [point("heun", 5, 0.4, 0.1, None), point("heun", 35, 0.1, 0.1, None)], -0.02, "KID")
+    assert ax.get_yscale() == "linear"
+    assert ax.get_ylim()[0] < -0.02
+
+
+def test_one_score_below_zero_makes_no_scheduler_the_best():
+    values = {"X": (5e-3, -1e-5), "Y": (2e-4, 1e-4)}
+    points = [
+        point(f"diffusers:{name}", k, value, 0.1, None) for name in values for k, value in enumerate(values[name])
+    ]
+    ax = new_figure(4, 3).subplots()
+    draw_quality(ax, points, 1e-4, "KID")
+    named = [text for text in ax.get_legend_handles_labels()[1] if not text.startswith("_")]
+    assert [text for text in named if "diffusers" in text] == ["diffusers: Y"]

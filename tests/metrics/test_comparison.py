@@ -130,3 +130,13 @@ def test_errors() -> None:
         compare(samples, real, Features(reference.values, "pixels"))
     with pytest.raises(ValueError, match="values that are not finite"):
         Features(normal(3, 2) / 0)
+
+
+def test_items_are_taken_out_of_a_reference_of_another_dtype() -> None:
+    samples, reference = normal(200, 4), normal(400, 4, seed=1)
+    reference[0, 0] = 0.0
+    real, wide = reference[:200].clone(), reference.double()
+    wide[0, 0] = -0.0
+    narrow, other = (compare(*map(Features, (samples, real, each)), scores=["kid"])[0] for each in (reference, wide))
+    assert narrow.sets == pytest.approx(other.sets, rel=1e-6)
+    assert narrow.real_sets == pytest.approx(other.real_sets, rel=1e-6)

@@ -28,3 +28,9 @@ def test_the_nearest_training_item_has_the_condition() -> None:
     assert good.as_dict()["conditions"][0]["name"] == "v"
     with pytest.raises(ValueError, match=r"conditions: 'v' of train has shape \(1000, 1\) for 4000 items"):
         evaluate(followed, train, held_out, conditions={"v": (asked, own, own)}, **given)
+
+
+def test_unrelated_items_are_any_two_in_whatever_order_the_data_are() -> None:
+    v = torch.linspace(0, 1, 500)[:, None]
+    found = evaluate(v, v, v, seeds=range(500), scores=["frechet"], conditions={"v": (v, v, v)})
+    assert found.conditions[0].unrelated == pytest.approx(2**0.5 * float(v.std()), rel=1e-5)

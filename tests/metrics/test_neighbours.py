@@ -111,3 +111,14 @@ def test_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)
     with pytest.raises(ValueError, match=r"reference: .* got shape \(5, 3\)"):
         nearest_neighbours(x, normal(5, 3))
+
+
+def test_where_held_out_data_are_copies_nothing_can_be_told() -> None:
+    train = torch.randn(60, 2, generator=torch.Generator().manual_seed(0))
+    assert memorisation(train[:20] + 1e-3, train, train[20:]).verdict.startswith("cannot tell: most of the held-out")
+
+
+def test_what_is_not_finite_is_no_clean_sample() -> None:
+    x = torch.randn(60, 2, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="samples: holds values that are not finite"):
+        memorisation(torch.full((3, 2), torch.nan), x[:40], x[40:])

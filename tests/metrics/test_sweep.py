@@ -100,3 +100,10 @@ def test_the_least_within_each_budget_and_what_cannot_be_told_from_it():
     assert found == [(5, "fitted", 5, ["ab"]), (8, "ab", 8, []), (35, "heun", 35, [])]
     assert least(points)[0].as_dict()["close"] == [{"name": "ab", "nfe": 5}]
     assert [one.point.name for one in least(points, "2")] == ["other weight, guidance 2"]
+
+
+@pytest.mark.parametrize(("value", "reaches"), [(-1.02e-4, True), (-1e-4, True), (-0.97e-4, True), (-0.9e-4, False)])
+def test_what_is_as_good_as_a_negative_score(value, reaches):
+    target, other = point("heun", 35, -1e-4), point("other", 8, value)
+    found = next(one for one in reach([target, other], target) if one.name == "other")
+    assert (found.shown is other) == reaches

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from typer import Argument, Context, Option
+from typer import Argument, Option
 
-from diffspace.cli.options import Batch, Device, Overwrite, Parts, check_effect, integer_option
+from diffspace.cli.options import Batch, Context, Device, Overwrite, Parts, check_effect, integer_option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

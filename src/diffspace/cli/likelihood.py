@@ -155,7 +155,7 @@ def _source_of(folder: Path) -> str | None:
 def _held_out(model: ds.Model, folder: Path, run: Recipe | None, data: str | None, options: list[str]) -> DataSet:
     """The held-out part of the named data, or of those of the run; a warning where the model may have seen it."""
     from diffspace.cli.console import warn
-    from diffspace.cli.runs import load_data_of
+    from diffspace.cli.runs import load_data_of, trained_on
     from diffspace.parts import import_typed
     from diffspace.train import apply_overrides, make_data_recipe
 
@@ -163,10 +163,8 @@ def _held_out(model: ds.Model, folder: Path, run: Recipe | None, data: str | Non
         return load_data_of(folder, run, model, warn)[1]
     import_typed({"source": data})
     held_out = make_data_recipe(apply_overrides({"source": data}, options)).load()[1]
-    if run is not None:
-        seen = {hash(key) for key in run.data.load()[0].keys() or ()}
-        if again := sum(hash(key) in seen for key in held_out.keys() or ()):
-            warn(f"data: {again} of the {len(held_out)} samples were trained on; leave DATA out to measure the others")
+    if run is not None and (again := sum(trained_on(run.data.load()[0], held_out))):
+        warn(f"data: {again} of the {len(held_out)} samples were trained on; leave DATA out to measure the others")
     return held_out
 
 
@@ -177,6 +175,9 @@ def _fitting(model: ds.Model, held_out: DataSet) -> DataSet:
     if model.sample_shape != held_out.sample_shape:
         there, here = ("×".join(map(str, shape)) for shape in (model.sample_shape, held_out.sample_shape))
         raise ValueError(f"data: samples are of {here}, the model's of {there}")
+    own, other = model.transform, held_out.transform
+    if (own.kind, own.lowest, own.highest) != (other.kind, other.lowest, other.highest):
+        raise ValueError(f"data: samples are {other.values}, the model's {own.values}")
     return with_classes_of(model, held_out)
 
 

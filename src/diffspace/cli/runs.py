@@ -254,6 +254,12 @@ def _length(config: Mapping[str, Any]) -> tuple[int | None, float | None] | None
     return images, epochs
 
 
+def trained_on(known: DataSet, data: DataSet) -> list[bool]:
+    """Which items of `data` are among the training data `known`: by names, or by content where they have none."""
+    keys = {hash(key) for key in known.keys() or ()}
+    return [hash(key) in keys for key in data.keys() or ()]
+
+
 def open_recipe(folder: Path) -> Recipe:
     """The recipe that a run wrote; ValueError where the folder is not that of a run."""
     if not folder.exists():

@@ -12,7 +12,7 @@ from typer import Option
 
 import diffspace as ds
 from diffspace.checks import check_number
-from diffspace.cli.options import AnyModel, Device, Overwrite, Parts, integer_option
+from diffspace.cli.options import AnyModel, Context, Device, Overwrite, Parts, integer_option
 
 if TYPE_CHECKING:
     from diffspace.cli.sweep_run import Record
@@ -22,6 +22,7 @@ _CALIBRATION = "1000000-1000127"
 
 
 def sweep_command(
+    ctx: Context,
     source: AnyModel,
     nfe: Annotated[str, Option(help="Budgets: evaluations of the denoiser for a sample.")] = "5,8,12,18,25,35",
     samplers: Annotated[
@@ -65,13 +66,13 @@ def sweep_command(
     All samplers have the same seeds, with the conditions of held-out data in turn.
     """
     from diffspace.cli.console import Stages, out as stdout, progress_bar, warn
-    from diffspace.cli.options import load_model, parse_seeds
+    from diffspace.cli.options import check_effect, load_model, parse_seeds
     from diffspace.cli.output import check_target
     from diffspace.cli.runs import load_data_of, open_recipe
     from diffspace.cli.scores.quality import Measure
     from diffspace.cli.scores.real import RealData
     from diffspace.cli.solvers import parse_budgets, parse_choice
-    from diffspace.cli.sweep_methods import parse_methods
+    from diffspace.cli.sweep_methods import FITTED, RECOMMENDED, parse_methods
     from diffspace.cli.sweep_run import Record, Request, SweepRun
     from diffspace.files import write_text
     from diffspace.metrics.sweep import BLOCKS
@@ -84,6 +85,8 @@ def sweep_command(
         check_target("--json", figures, ".json", overwrite or figures.is_file())
     check_number("--tolerance", tolerance, "[0, inf)")
     budgets, words = parse_budgets(nfe), parse_methods(samplers, source)
+    if not {RECOMMENDED, FITTED} & set(words):
+        check_effect(ctx, f"without {RECOMMENDED} or {FITTED} in --samplers", "solvers", "steps", "calibration")
     seed_list, other = parse_seeds(seeds), parse_seeds(calibration, "--calibration")
     if set(other) & set(seed_list):
         raise ValueError("--calibration: expected other seeds than --seeds, on which the result is judged")
@@ -163,8 +166,9 @@ def _report(record: Record, tolerance: float) -> list[dict[str, Any]]:
     headings = ("method", "NFE", "ms", SCORE_NAMES[record.score], f"above {TARGET} {TARGET_NFE}", "RMS", "sampler")
     out.print(table(headings, rows))
     real, n = record.notes["real"], record.notes["n"]
+    few = "" if real.get("n", n) >= n else f" of {real['n']}, fewer than the samples, which is too high"
     out.print(
-        f"\n{n} samples, the same seeds for all; real data: {real['value']:.4g} ± {real['standard_error']:.2g}. "
+        f"\n{n} samples, the same seeds for all; real data: {real['value']:.4g} ± {real['standard_error']:.2g}{few}. "
         "ms: wall-clock time of a sample. RMS: distance of the first samples from the end points of the ODE."
     )
     results = []

@@ -68,6 +68,7 @@ class Request:
     def facts(self, model: ds.Model, measure: Measure) -> dict[str, Any]:
         """What every score depends on, in JSON types."""
         solvers, families = self.choice
+        stored = {name: to_options(each) for name, each in ds.load_samplers(self.source).items() if name in self.words}
         return {
             "model": identity(model),
             "data": dict(measure.real.held_out.fingerprint()),
@@ -78,7 +79,7 @@ class Request:
             "solvers": None if solvers is None else list(solvers),
             "steps": list(families),
             "reference_steps": self.reference_steps,
-        }
+        } | ({"stored": stored} if stored else {})
 
 
 class Record:
@@ -144,7 +145,8 @@ class SweepRun:
         if "real" not in record.notes:
             self.stage("features of real data")
             quality = self.measure.of_training(len(seeds))
-            real = {"value": quality.value, "standard_error": quality.standard_error}
+            n = min(len(seeds), len(self.measure.real.training))
+            real = {"value": quality.value, "standard_error": quality.standard_error, "n": n}
             record.notes = {"real": real, "n": len(seeds), "threads": torch.get_num_threads()}
             record.notes["device"] = str(request.execution.device)
         for guidance, denoiser in self.denoisers.items():

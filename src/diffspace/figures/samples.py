@@ -21,7 +21,7 @@ from diffspace.transform import Transform
 _SEEN = 64  # pixels that the longer side of an image has at least
 _LEAST, _MOST = 192, 4096  # pixels of the longer side of a grid
 _SLICES = 8  # of a volume
-_BEHIND = 100  # data behind samples
+_LINES, _BEHIND = 32, 100  # samples that are drawn as lines, and data behind them
 _SQUARES = 8  # of a checkerboard along an image
 _CLASSES = 20  # that have rows of their own
 _CHANNELS = 6  # of a signal that have axes of their own
@@ -241,9 +241,11 @@ def draw_samples(
     else:
         for line in [] if data is None else data[:_BEHIND]:
             ax.plot(line, color=theme().gray, lw=0.6, alpha=0.5)
-        for k, line in enumerate(values[:32]):
+        for k, line in enumerate(values[:_LINES]):
             colour = theme().ink if classes is None else palette[classes[k] % len(palette)]
             ax.plot(line, color=colour, lw=0.6, alpha=0.5 if data is None else 0.8)
+        if len(values) > _LINES:
+            ax.set_title(f"the first {_LINES} of {len(values)}", loc="right", fontsize=8)
         tidy(ax)
     if classes and 0 < len(names) <= len(palette):
         for k in sorted(set(classes)):

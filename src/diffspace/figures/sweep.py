@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -58,7 +58,7 @@ def draw_quality(
     if real is not None:
         ax.axhline(real, color=theme().ink, ls=":", lw=1.1, label="real data", zorder=1)
     nfe_axes(ax, [point.nfe for line in lines.values() for point in line], score)
-    if shown and min(shown) > 0:
+    if shown and min(*shown, real or 1.0) > 0:
         ends = [value for value in shown if value <= _MOST * min(shown)] + [real or min(shown)]
         logarithmic_axis(ax, 0.95 * min(ends), 1.1 * max(ends))
     else:  # an unbiased score may be below 0
@@ -87,7 +87,7 @@ def _lines(points: Sequence[SweepPoint]) -> dict[str, list[SweepPoint]]:
 def _styles(lines: dict[str, list[SweepPoint]]) -> list[dict[str, Any]]:
     """A colour and a dash for each line; grey for the schedulers of diffusers but the best."""
     others = {name: line for name, line in lines.items() if name.startswith("diffusers:")}
-    best = min(others, key=lambda name: _mean_score(others[name]), default=None)
+    best = min(others, key=_mean_of(others), default=None)
     coloured = [name for name in lines if name not in others or name == best]
     styles = []
     for name in lines:
@@ -100,8 +100,11 @@ def _styles(lines: dict[str, list[SweepPoint]]) -> list[dict[str, Any]]:
     return styles
 
 
-def _mean_score(line: Sequence[SweepPoint]) -> float:
-    return fmean(math.log(max(point.quality.value, 1e-300)) for point in line if point.quality is not None)
+def _mean_of(lines: Mapping[str, Sequence[SweepPoint]]) -> Callable[[str], float]:
+    """The mean score of each line: geometric, or plain where one is not positive, as one without bias may be."""
+    scores = {name: [point.quality.value for point in line if point.quality] for name, line in lines.items()}
+    positive = all(value > 0 for values in scores.values() for value in values)
+    return lambda name: fmean(map(math.log, scores[name]) if positive else scores[name])
 
 
 def _label(name: str, style: dict[str, Any]) -> str:

@@ -38,10 +38,15 @@ def condition_scores(
                 raise ValueError(f"conditions: {name!r} of {part} has shape {tuple(value.shape)} for {len(x)} items")
     of_samples, of_held_out = (nearest_neighbours(x, train)[1] for x in (samples, held_out))
     return tuple(
-        ConditionScore(name, _rms(known[of_samples], asked), _rms(known[of_held_out], own), _rms(own.roll(1, 0), own))
+        ConditionScore(name, _rms(known[of_samples], asked), _rms(known[of_held_out], own), _unrelated(own))
         for name, (asked, known, own) in conditions.items()
     )
 
 
 def _rms(a: Tensor, b: Tensor) -> float:
     return float((a.cpu().double() - b.cpu().double()).square().mean().sqrt())
+
+
+def _unrelated(values: Tensor) -> float:
+    """The same of two items at random, the mean over all pairs."""
+    return float((2 * values.cpu().double().var(0)).mean().sqrt())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from diffspace._shapes import Bool, Float, Int, Tensor
+from diffspace.checks import check_integer
 from diffspace.metrics.scores import Estimate, Features, check_pair
 
 _ROWS = 512
@@ -25,6 +26,7 @@ def precision_recall(samples: Features, reference: Features, *, k: int = 3) -> t
     distance equal to the radius is within. Standard errors are over fresh samples, the reference being fixed: the
     binomial one, and for recall the jackknife over 20 groups, which errs upwards.
     """
+    check_integer("k", k, 1)
     check_pair(samples, reference, least=k + 2)
     inside = Inside.of(samples, reference, k)
     precision = (inside.counts(len(samples)) > 0).double()
@@ -39,6 +41,7 @@ def density_coverage(samples: Features, reference: Features, *, k: int = 5) -> t
     sample is in, over k; it may exceed 1. Coverage is the share of balls that at least one sample is in. Standard
     errors are those of the mean, and for coverage the jackknife over 20 groups, which errs upwards.
     """
+    check_integer("k", k, 1)
     check_pair(samples, reference, least=k + 2)
     inside = Inside.of(samples, reference, k)
     density = inside.counts(len(samples)).double() / k

@@ -9,6 +9,7 @@ import torch
 from scipy import stats
 
 from diffspace._shapes import Float, Int, Tensor
+from diffspace.tensors import check_floating
 
 _QUANTILES = (0.01, 0.05)
 _SIGNIFICANCE = 0.01
@@ -64,6 +65,8 @@ class Memorisation:
                 f"too close: {worst.observed:.1%} of the samples are closer to the training data than "
                 f"{worst.expected:.1%} of held-out data are (p = {worst.p_value:.1g})"
             )
+        if 2 * self.held_out_copies > self.held_out_n:
+            return "cannot tell: most of the held-out data are themselves copies of training items"
         return "clean: no closer to the training data than held-out data are"
 
     @property
@@ -115,6 +118,10 @@ def memorisation(
     """
     if len(samples) == 0 or len(held_out) == 0:
         raise ValueError(f"samples, held_out: expected at least one of each, got {len(samples)} and {len(held_out)}")
+    for name, x in (("samples", samples), ("train", train), ("held_out", held_out)):
+        check_floating(name, x)
+        if not all(bool(block.isfinite().all()) for block in torch.split(x, 1024)):
+            raise ValueError(f"{name}: holds values that are not finite")
     distance, index = nearest_neighbours(samples, train)
     reference = nearest_neighbours(held_out, train)[0].sort().values
     median = float(reference.median())

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from diffspace._shapes import Float, Int, Tensor
-from diffspace.checks import check_integer, check_seed
+from diffspace.checks import check_integer, check_seed, check_type
 from diffspace.metrics.features import FeatureStatistics, frechet_distance
+from diffspace.tensors import check_floating
 
 BLOCK = 1024  # rows of features that are in float64 at once
 
@@ -45,6 +46,7 @@ class Features:
     labels: Int[Tensor, "n"] | None = None
 
     def __post_init__(self) -> None:
+        check_floating("values", self.values)
         if self.values.ndim != 2 or len(self.values) == 0:
             raise ValueError(f"values: expected features (n, dim) of n > 0 items, got shape {tuple(self.values.shape)}")
         for name, part in (("logits", self.logits), ("labels", self.labels)):
@@ -85,6 +87,9 @@ def as_features(x: Features | Float[Tensor, "n dim"]) -> Features:
 
 def check_pair(samples: Features, reference: Features | FeatureStatistics, least: int = 2) -> None:
     """Check that both are features of one extractor, and that there are at least `least` of each."""
+    check_type("samples", samples, Features)
+    if not isinstance(reference, Features | FeatureStatistics):
+        raise ValueError(f"reference: expected Features(…) or FeatureStatistics, got {type(reference).__name__}")
     if samples.dim != reference.dim:
         raise ValueError(f"reference: expected {samples.dim} features as of samples, got {reference.dim}")
     if reference.extractor not in (None, samples.extractor):
@@ -192,6 +197,7 @@ def kid(
         return Estimate(value, error, n)
     check_integer("subsets", subsets, 2)
     check_integer("subset_size", subset_size, 2, min(n, len(reference)))
+    check_seed("seed", seed)
     random = np.random.RandomState(seed)
     values = []
     for _ in range(subsets):

@@ -163,8 +163,8 @@ class Reached(NamedTuple):
 def reach(points: Sequence[SweepPoint], target: SweepPoint, tolerance: float = 0.05) -> list[Reached]:
     """For each method at the target's guidance, from how many evaluations on it is as good as the target.
 
-    As good is a score that is at most a share `tolerance` above the target's. Both points are of the same seeds, and
-    the error is that of their difference.
+    As good is a score that is above the target's by at most a share `tolerance` of its absolute value. Both points are
+    of the same seeds, and the error is that of their difference.
     """
     check_number("tolerance", tolerance, "[0, inf)")
     if target.quality is None:
@@ -179,7 +179,7 @@ def reach(points: Sequence[SweepPoint], target: SweepPoint, tolerance: float = 0
             if point is target:
                 return point
             if point.quality is not None and target.quality is not None:
-                excess = point.quality.above(target.quality, 1 + tolerance)
+                excess = point.quality.above(target.quality, 1 + math.copysign(tolerance, target.quality.value))
                 if excess.value + sign * _SURE * excess.standard_error <= 0:
                     return point
         return None

@@ -65,7 +65,7 @@ def read_data(
         return data if transform is None else dataclasses.replace(data, transform=transform)
     wanted, of_images = transform, isinstance(source, ImageSource)
     if of_images and not (data.transform == PIXELS and is_eight_bit(transform)):
-        there, here = (_range(each) for each in (data.transform, transform))
+        there, here = (each.values for each in (data.transform, transform))
         raise ValueError(f"{option}: {spec} has pixels of {there}, the data have {here}; expected an array of these")
 
     def convert(values: Tensor) -> Tensor:
@@ -108,8 +108,3 @@ def _of_shape(source: Any, shape: tuple[int, ...] | None) -> DataSet:
 
 def _units(transform: Transform) -> tuple[object, ...]:
     return transform.dtype, transform.kind, transform.lowest, transform.highest
-
-
-def _range(transform: Transform) -> str:
-    low, high = transform.lowest, transform.highest
-    return transform.dtype if low is None or high is None else f"{transform.dtype} from {low:g} to {high:g}"

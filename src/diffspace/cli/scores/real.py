@@ -59,9 +59,15 @@ class RealData:
         elements or their principal components, which stand beside a classifier too.
         """
         default = default_word(self.training.sample_shape, self.training.transform)
-        if not self.training.class_names:
+        if self._classes < 2:
             return (default,)
         return ("classifier", default) if default in OF_DATA else (default, "classifier")
+
+    @property
+    def _classes(self) -> int:
+        """How many classes the training part has."""
+        labels = self.training.labels if self.training.class_names else None
+        return 0 if labels is None else int(torch.bincount(labels).count_nonzero())
 
     def extractor(
         self, word: str, weights: str | Path | None = None, group: Processes | None = None
@@ -75,6 +81,8 @@ class RealData:
         if word not in OF_DATA:
             one = self.training.batch(self.numbers[0][:1])  # which tells the shape
             return make_extractor(word, train=one, device=group.device, **given)
+        if word == "classifier" and self._classes < 2:
+            raise ValueError(f"features: a classifier needs at least 2 classes, the training data have {self._classes}")
         made = None
         if group.first:
             train, labels = self.training.batch(self.numbers[0]), self.training.classes(self.numbers[0])

@@ -219,6 +219,12 @@ class Scoring:
         for each in self._extractors:
             real = self._taken[_PARTS[0]].of(each) if self._taken else None
             rows += compare(taken.of(each), real, statistics, n=self.n)
+        fewest = min(self.n, statistics.n or self.n)
+        if fewest <= statistics.dim:
+            notes.append(
+                f"{fewest} items do not span the {statistics.dim} features: covariances are singular, and most of the "
+                "Fréchet distance is due to the small n."
+            )
         if statistics.n is None:
             notes.append("The number of items behind the statistics is not known.")
         return Compared(rows, statistics.n, tuple(notes))

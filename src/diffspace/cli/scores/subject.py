@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from diffspace.checks import first_line
-from diffspace.cli.runs import load_data_of, open_recipe, with_classes_of
+from diffspace.cli.runs import load_data_of, open_recipe, trained_on, with_classes_of
 from diffspace.cli.sample_files import LABELS
 from diffspace.cli.scores.reading import read_data
 from diffspace.cli.scores.scoring import default_size
@@ -88,7 +88,9 @@ def open_subject(
     data = known = None
     if against is not None and statistics is None:
         data = _parts(against, loaded)
-        known = None if run is None or recipe is None or loaded is None else _known(run, recipe, loaded, warn)
+        if run is not None and recipe is not None and loaded is not None:
+            known = _known(run, recipe, loaded, warn)
+            data = data[0], data[1] if known is None else _unseen(data[1], known, warn)
     elif run is not None and recipe is not None and loaded is not None:
         data = load_data_of(run, recipe, loaded, warn)
     read = None if samples is None else _read_samples(samples, loaded, data, warn)
@@ -130,6 +132,18 @@ def _known(run: Path, recipe: Recipe, model: Model, warn: Callable[[str], None])
     except (OSError, ValueError) as error:
         warn(f"copies are looked for in --against, since the data of {run} cannot be read: {first_line(error)}")
         return None
+
+
+def _unseen(held_out: DataSet, known: DataSet, warn: Callable[[str], None]) -> DataSet:
+    """The held-out part of --against without what the model was trained on, which a warning counts."""
+    places = [place for place, seen in enumerate(trained_on(known, held_out)) if not seen]
+    if not held_out.keys() or len(places) == len(held_out):
+        return held_out
+    text = f"--against: {len(held_out) - len(places)} of the {len(held_out)} held-out items were trained on"
+    if len(places) < 2:
+        raise ValueError(f"{text}; leave it out, or name other data")
+    warn(f"{text} and are left out")
+    return held_out.subset(torch.tensor(places, dtype=torch.int64, device="cpu"))
 
 
 def _parts(against: str, model: Model | None) -> tuple[DataSet, DataSet]:
