@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -168,8 +169,8 @@ class Answer(torch.nn.Module):
         (lambda: ds.sample(RING, seeds=[0], solver=NoSteps()), "solver: NoSteps.step must yield Requests, got a tuple"),
         (lambda: ds.Process(Square()), "schedule: .* without scaling"),
         (lambda: ds.Process(EDM), "schedule: .* without sigma, sigma_dot"),
-        (lambda: ds.sample(RING, seeds=[0], process=curved(1)), "schedule: sigma_dot is .* has the slope"),
-        (lambda: ds.sample(RING, seeds=[0], process=curved(2, 0.9)), "scaling: s_dot is .* has the slope"),
+        (lambda: ds.sample(RING, seeds=[0], process=curved(1)), r"schedule\.sigma_dot: is .* where the slope is"),
+        (lambda: ds.sample(RING, seeds=[0], process=curved(2, 0.9)), r"scaling\.s_dot: is .* where the slope is"),
         (lambda: classified(ClassifierFree(network(label_dim=3, label_dropout=0.1), 2.0)), "labels: expected integers"),
         (lambda: MMPS(PLANE, Matrix(torch.eye(2)), np.zeros((1, 2)), 0.1), "y: expected a tensor, got ndarray"),
         (lambda: Replacement(PLANE, MASK, torch.zeros(2, dtype=torch.uint8)), "known: expected floating-point"),
@@ -236,7 +237,6 @@ def test_parts_of_others_that_are_right_are_taken():
     torch.testing.assert_close(own, other)
     given = partial(lambda offset, x, sigma, cond: x * 0 + offset, 3.0)
     assert torch.equal(ds.sample(given, seeds=[0], shape=(2,)).x, torch.full((1, 2), 3.0, dtype=torch.float64))
-    assert ds.EDMSteps(np.int64(4)) == ds.EDMSteps(4)
 
 
 def test_a_parameter_called_weight_is_no_training_weight():
@@ -278,3 +278,38 @@ def test_mistakes_with_scores_are_named(mistake, message):
     a, b = torch.randn(2, 60, 2, generator=torch.Generator().manual_seed(0))
     with pytest.raises(ValueError, match=f"^{message}"):
         mistake(a, b)
+
+
+@pytest.mark.parametrize("sigma_max", [80.0, 20_000.0])
+def test_slopes_near_a_pole_and_of_knots_are_right(sigma_max):
+    @dataclass(frozen=True)
+    class Flow:
+        scaling = ds.NoScaling()
+
+        def sigma(self, t):
+            return t / (1 - t)
+
+        def sigma_dot(self, t):
+            return 1 / (1 - t) ** 2 + 0 * math.sqrt(t)  # of floats alone
+
+        def sigma_inv(self, sigma):
+            return sigma / (1 + sigma)
+
+    @dataclass(frozen=True)
+    class Knots:
+        """Piecewise linear, with the slope to the right."""
+
+        scaling = ds.NoScaling()
+
+        def sigma(self, t):
+            return t + 9 * (t - 1) * (t > 1)
+
+        def sigma_dot(self, t):
+            return 1.0 + 9.0 * (t >= 1)
+
+        def sigma_inv(self, sigma):
+            return torch.where(sigma <= 1, sigma, (sigma + 9) / 10)
+
+    for schedule in (Flow(), Knots()):
+        steps = ds.GivenSteps((sigma_max, 1.0, 0.1, 0.0))
+        assert ds.sample(RING, seeds=[0], steps=steps, process=ds.Process(schedule)).num_steps == 3

@@ -9,6 +9,7 @@ import torch
 import diffspace as ds
 from diffspace import Churn, Euler, GivenSteps, Heun, Process, VPSchedule, VPSteps
 from diffspace.data import named_oracle
+from diffspace.parts import allow_parts
 from diffspace.process import NoScaling
 from diffspace.sampler_files import find_sampler, load_samplers, save_sampler
 from diffspace.sampling import AdamsBashforth, Execution, FittedSolver, Sampler, sample
@@ -162,6 +163,18 @@ def test_what_could_not_be_read_again_is_not_written(tmp_path):
 @pytest.mark.usefixtures("unchecked")
 def test_formulas_and_numbers_of_numpy_are_kept(tmp_path):
     process = ds.Process(sigma=ds.Formula("80 t^3"), s=ds.Formula("1/(1+t)"))
-    sampler = Sampler(ds.EDMSteps(np.int64(5), np.float32(0.25)), process=process)
+    sampler = Sampler(ds.EDMSteps(5, np.float32(0.25)), process=process)
     save_sampler(sampler, tmp_path, "mine")
     assert load_samplers(tmp_path) == {"mine": sampler}
+
+
+class Own(Heun):
+    """A solver that is not registered."""
+
+
+def test_a_solver_of_the_user_is_written_for_those_who_ask_for_it(tmp_path):
+    save_sampler(Sampler(solver=Own(0.5)), tmp_path, "mine")
+    with pytest.raises(ValueError, match="is not registered"):
+        load_samplers(tmp_path)
+    with allow_parts([Own]):
+        assert load_samplers(tmp_path)["mine"].solver == Own(0.5)

@@ -8,7 +8,7 @@ import math
 import operator
 import re
 from collections.abc import Collection, Iterable, Sequence
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, get_args
 
 _UNPRINTABLE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -76,10 +76,10 @@ def check_range(name: str, value: Any) -> tuple[float, float] | None:
     return float(value[0]), float(value[1])
 
 
-def check_integer(name: str, value: Any, minimum: int, maximum: int | None = None) -> None:
-    """Check that `value` is an integer, such as of NumPy, and not a bool, from `minimum` to `maximum`."""
+def check_integer(name: str, value: object, minimum: int, maximum: int | None = None) -> None:
+    """Check that `value` is an int (not a bool) from `minimum` to `maximum`."""
     most = math.inf if maximum is None else maximum
-    if not isinstance(value, bool) and isinstance(value, Integral) and minimum <= int(value) <= most:
+    if isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= most:
         return
     span = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
     raise ValueError(f"{name}: expected an integer {span}, got {value!r}")

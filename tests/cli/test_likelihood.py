@@ -130,7 +130,16 @@ def test_data_that_have_changed_since_the_training_are_told(tmp_path, capsys):
     assert "data: have changed since this run began: the " in capsys.readouterr().err
 
 
-def test_values_in_other_units_are_refused(digits_run, tmp_path, capsys):
+def test_values_in_other_units_are_refused(digits_run, points_run, tmp_path, capsys):
     np.save(tmp_path / "unit.npy", np.random.default_rng(0).random((40, 1, 8, 8)).astype(np.float32))
     assert main(["likelihood", str(digits_run), str(tmp_path / "unit.npy"), "--n", "4", "--steps", "2"]) == 2
-    assert "data: samples are float32, the model's uint8 from 0 to 16" in capsys.readouterr().err
+    assert "unit.npy has fractions; expected whole numbers, as in the data of the model" in capsys.readouterr().err
+    data, some = ds.data.load_data("digits"), torch.arange(60)
+    given = {
+        "x": data.raw(some).numpy(),
+        "labels": data.labels[some].numpy(),
+        "class_names": np.array(data.class_names),
+    }
+    np.savez(tmp_path / "digits.npz", **given)  # of uint8 up to 255, by their type
+    assert main(["likelihood", str(digits_run), str(tmp_path / "digits.npz"), "--n", "4", "--steps", "2"]) == 0
+    assert main(["likelihood", str(points_run), "two-moons", "--n", "4", "--steps", "2"]) == 0

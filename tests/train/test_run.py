@@ -11,7 +11,17 @@ import diffspace as ds
 from diffspace.averages import Snapshots
 from diffspace.data import batches, load_data
 from diffspace.loading import load
-from diffspace.train import LOG, Checkpoints, Processes, Run, Validation, apply_overrides, make_recipe, read_log
+from diffspace.train import (
+    LOG,
+    Checkpoints,
+    Measurement,
+    Processes,
+    Run,
+    Validation,
+    apply_overrides,
+    make_recipe,
+    read_log,
+)
 
 
 def test_a_run_leaves_a_model_that_loads(tmp_path):
@@ -371,6 +381,22 @@ def test_data_that_have_changed_are_refused_on_resume_and_known_to_the_model(tmp
             make_run(tmp_path / "run", config=config).resume()
 
 
+class Mean(Measurement):
+    name = "mean"
+
+    def measure(self, model):
+        return np.mean([0.5])  # which is a float, and no type that checkpoints hold
+
+
+class Score(Measurement):
+    """Stops the run instead."""
+
+    name = "other"
+
+    def measure(self, model):
+        self.run.stop()
+
+
 def scored(folder, *options, stop_at=None):
     """A run whose first score is its best, and which a measurement at `stop_at` stops, as a signal does."""
 
@@ -395,6 +421,15 @@ def test_a_measurement_that_a_stop_interrupts_is_made_up_for(tmp_path, stop_at):
         scores = [(r["images"], r["score"]["frechet"]) for r in read_log(tmp_path / name / LOG) if "score" in r]
         assert scores == [(200, 1.0), (400, 2.0)]
     assert resume_and_train(scored(tmp_path / "stopped")) == []
+
+
+def test_what_is_no_longer_measured_is_owed_no_more(tmp_path):
+    means = [Mean(200), Score(200)]
+    first = make_run(tmp_path / "run", "images=200", measurements=means)
+    means[1].run = first
+    assert begin_and_train(first)[-1].measured == {"mean": 0.5}
+    assert resume_and_train(make_run(tmp_path / "run", "images=200", measurements=[Mean(200)]))[-1].images == 200
+    assert resume_and_train(make_run(tmp_path / "run", "images=200", measurements=[Mean(200)])) == []
 
 
 def test_who_leaves_at_a_report_leaves_a_run_that_goes_on_as_it_would_have(tmp_path):

@@ -156,13 +156,19 @@ def _held_out(model: ds.Model, folder: Path, run: Recipe | None, data: str | Non
     """The held-out part of the named data, or of those of the run; a warning where the model may have seen it."""
     from diffspace.cli.console import warn
     from diffspace.cli.runs import load_data_of, trained_on
+    from diffspace.cli.scores.reading import in_units
+    from diffspace.data import ArrayFile, make_source
     from diffspace.parts import import_typed
     from diffspace.train import apply_overrides, make_data_recipe
 
     if data is None and run is not None:
         return load_data_of(folder, run, model, warn)[1]
     import_typed({"source": data})
-    held_out = make_data_recipe(apply_overrides({"source": data}, options)).load()[1]
+    recipe = make_data_recipe(apply_overrides({"source": data}, options))
+    held_out = recipe.load()[1]
+    of_array = isinstance(make_source(recipe.source, **recipe.options), ArrayFile)
+    if of_array and held_out.sample_shape == model.sample_shape:
+        held_out = in_units("data", recipe.source, held_out, model.transform)
     if run is not None and (again := sum(trained_on(run.data.load()[0], held_out))):
         warn(f"data: {again} of the {len(held_out)} samples were trained on; leave DATA out to measure the others")
     return held_out

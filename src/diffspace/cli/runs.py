@@ -44,6 +44,7 @@ from diffspace.train import (
 )
 
 _SCORED = 1000  # samples of a score during training
+_COMPARED = 256  # items that are compared at a time
 
 # the parts of a proposed recipe that decide which keys have an effect, to check them before the data are read
 _EXAMPLE: dict[str, Any] = {"network": "ddpmpp", "preconditioning": "edm", "noise": "lognormal", "augment": "edm"}
@@ -255,9 +256,18 @@ def _length(config: Mapping[str, Any]) -> tuple[int | None, float | None] | None
 
 
 def trained_on(known: DataSet, data: DataSet) -> list[bool]:
-    """Which items of `data` are among the training data `known`: by names, or by content where they have none."""
-    keys = {hash(key) for key in known.keys() or ()}
-    return [hash(key) in keys for key in data.keys() or ()]
+    """Which items of `data` are among the training data `known`: of the same name, where they have some, and values."""
+    found = [False] * len(data)
+    if known.sample_shape != data.sample_shape:
+        return found
+    places = {hash(key): place for place, key in enumerate(known.keys() or ())}
+    alike = [(i, places[hash(key)]) for i, key in enumerate(data.keys() or ()) if hash(key) in places]
+    for start in range(0, len(alike), _COMPARED):
+        pairs = torch.tensor(alike[start : start + _COMPARED], dtype=torch.int64, device="cpu").T
+        same = (data.raw(pairs[0]) == known.raw(pairs[1])).flatten(1).all(1)
+        for place, equal in zip(pairs[0].tolist(), same.tolist(), strict=True):
+            found[place] = equal
+    return found
 
 
 def open_recipe(folder: Path) -> Recipe:

@@ -117,7 +117,7 @@ def sample_command(
         loaded = ds.load(model, device=group.device)
         weaker = None if guide is None else ds.load(guide, device=group.device)
         note = warn if group.first else _say_nothing
-        sampler = build_sampler(sampling, model, denoiser=loaded, note=note)
+        sampler = build_sampler(sampling, model, denoiser=loaded, note=note if sigma_start is None else None)
         cond = choose_cond(loaded, conditions, classes, seed_list, proportions, note)
         images = _read_images(loaded, init, sigma_start, inpaint, mask, resamplings, note)
         drawing = Drawing(loaded, loaded, sampler, seed_list, cond, batch, images)

@@ -177,7 +177,7 @@ def _note_another_start(found: str, sampler: ds.Sampler, denoiser: object, note:
     if abs(start / usual - 1) > _SAME_START:
         note(
             f"--sampler: {found} starts at σ = {start:.4g}, where sampling from this model starts at {usual:.4g}; it "
-            "was found for another model or range"
+            "may have been found for another model or range"
         )
 
 

@@ -25,6 +25,7 @@ from diffspace.files import read_json
 from diffspace.metrics.evaluation import as_ranges
 from diffspace.metrics.sweep import TARGET, TARGET_NFE, SweepPoint
 from diffspace.protocols import Cond, Denoiser
+from diffspace.sampler_files import find_sampler
 from diffspace.sampling.driver import make_grid
 from diffspace.solverlab import Reference
 
@@ -68,7 +69,9 @@ class Request:
     def facts(self, model: ds.Model, measure: Measure) -> dict[str, Any]:
         """What every score depends on, in JSON types."""
         solvers, families = self.choice
-        stored = {name: to_options(each) for name, each in ds.load_samplers(self.source).items() if name in self.words}
+        kept = ds.load_samplers(self.source)
+        words = [word for word in self.words if word.endswith(".json") or word in kept]
+        stored = {word: to_options(find_sampler(self.source, word)) for word in words}
         return {
             "model": identity(model),
             "data": dict(measure.real.held_out.fingerprint()),

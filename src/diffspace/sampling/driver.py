@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -86,25 +87,23 @@ def _at_levels(denoiser: object, steps: TimeSteps, process: Process, start: floa
     return times, sigmas
 
 
-def _check_slopes(process: Process, times: Tensor) -> None:
-    """ValueError where a σ̇(t) or ṡ(t) from outside diffspace is not the slope of its σ(t) or s(t)."""
+def _check_slopes(process: Process, times: Sequence[float]) -> None:
+    """ValueError where a σ̇(t) or ṡ(t) from outside diffspace is not the slope of its σ(t) or s(t), on neither side."""
     own = [type(part).__module__.startswith("diffspace.") for part in (process.schedule, process.scaling)]
     for name, known, value, slope in (
-        ("schedule", own[0], process.sigma, process.sigma_dot),
-        ("scaling", all(own), process.s, process.s_dot),
+        ("schedule.sigma_dot", own[0], process.sigma, process.sigma_dot),
+        ("scaling.s_dot", all(own), process.s, process.s_dot),
     ):
-        if known:
-            continue
-        h = _NEAR * times  # to earlier times alone, since later ones may not exist
-        measured = (3 * value(times) - 4 * value(times - h) + value(times - 2 * h)) / (2 * h)
-        given, scale = slope(times), value(times).abs() / times
-        wrong = (given - measured).abs() > _SLOPE_TOLERANCE * torch.maximum(measured.abs(), scale)
-        if bool(wrong.any()):
-            i, dot = int(wrong.int().argmax()), "sigma_dot" if name == "schedule" else "s_dot"
-            raise ValueError(
-                f"{name}: {dot} is {float(given[i]):g} at t = {float(times[i]):g}, where its function has the slope "
-                f"{float(measured[i]):g}"
-            )
+        for t in () if known else times:
+            given, at = float(slope(t)), float(value(t))
+            h = _NEAR * min(t, abs(at / given) if given else t)  # short beside the distance of a pole
+            measured = []
+            for side in (-h, h):
+                with contextlib.suppress(ArithmeticError, ValueError):  # there may be no times on one side
+                    near, far = float(value(t + side)), float(value(t + 2 * side))
+                    measured.append((4 * near - far - 3 * at) / (2 * side))
+            if measured and not any(abs(given - m) <= _SLOPE_TOLERANCE * max(abs(m), abs(at) / t) for m in measured):
+                raise ValueError(f"{name}: is {given:g} at t = {t:g}, where the slope is {measured[0]:g}")
 
 
 def make_grid(denoiser: object, sampler: Sampler, *, start: float | None = None, upward: bool = False) -> Grid:
@@ -118,7 +117,7 @@ def make_grid(denoiser: object, sampler: Sampler, *, start: float | None = None,
         times, sigmas = _at_given_times(steps, process, sigma_range(denoiser), start)
     else:
         times, sigmas = _at_levels(denoiser, steps, process, start)
-    _check_slopes(process, times[times > 0])
+    _check_slopes(process, [t for t in times.tolist() if t > 0])
     if upward:
         if sigmas[-1] == 0:
             raise ValueError("steps: a run upward cannot start at σ = 0; make them with terminal='sigma_min'")

@@ -56,8 +56,10 @@ def as_record(name: str, value: Any) -> Any:
         return {str(key): as_record(f"{name}.{key}", item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [as_record(name, item) for item in value]
-    if value is None or isinstance(value, str | int | float):
+    if value is None or isinstance(value, str | bool):
         return value
+    if isinstance(value, int | float):  # NumPy's float64 is a float too
+        return int(value) if isinstance(value, int) else float(value)
     try:
         return float(value)  # of tensors and arrays with one element
     except (TypeError, ValueError, RuntimeError):

@@ -319,6 +319,8 @@ def make_recipe(config: Mapping[str, Any]) -> Recipe:
 def of_run(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config that a run of any version wrote; version 0.1 split by position, had its σ range, and a key more."""
     full = {name: value for name, value in config.items() if name != "winograd"}
+    if not full.get("score_images"):
+        full.pop("score", None)  # which had no effect
     if isinstance(full.get("data"), Mapping):
         full["data"] = {"split": "position", **full["data"]}
     if isinstance(part := full.get("preconditioning"), Mapping) and "sigma_min" not in full:
@@ -339,7 +341,8 @@ def changes(old: str, new: Recipe) -> list[str]:
     fixed = _FIXED | ({"noise"} if new.adaptive_noise else set())
     lines = []
     for key in sorted(now.keys() | before.keys()):
-        matters = key.split(".")[0] in fixed
+        # the layout of an array may be named later: the fingerprint of the data tells whether it is the same
+        matters = key.split(".")[0] in fixed and not (key == "data.layout" and before.get(key) in (None, "auto"))
         # a key on one side alone belongs to another version, unless it is an option of a fixed part
         if now.get(key) != before.get(key) and (matters or (key in now and key in before)):
             line = f"{key}: {before.get(key)} became {now.get(key)}"

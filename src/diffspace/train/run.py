@@ -9,7 +9,7 @@ import io
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -36,6 +36,9 @@ from diffspace.train.validation import Validation
 _AHEAD = 4  # batches decoded while one is trained on, where samples are not in memory
 _HELD_OUT, _LEVELS = 128, 8  # samples and levels: a measurement costs as much as training on about 350 images
 _RESIDENT = 0.25  # the share of an accelerator's memory that data may take
+
+
+_Owed: TypeAlias = tuple[tuple[str, ...], TrainingReport]  # measurements that were given up, and their report
 
 
 class _GivenUp(KeyboardInterrupt):
@@ -96,7 +99,7 @@ class Run:
         self._owned = contextlib.ExitStack()
         self._checkpoints = Checkpoints(folder, recipe.keep_last, recipe.keep_every_images)
         self._saved = -1
-        self._owed: tuple[tuple[str, ...], TrainingReport] | None = None  # measurements given up, and their report
+        self._owed: _Owed | None = None
 
         measured: dict[str, Callable[[Model], Any]] = {}
         if recipe.held_out_images and held_out is not None:
@@ -333,12 +336,10 @@ class Run:
             raise failure
         return bool(self.processes.max(int(ending or self._stopping)))
 
-    def _settle_owed(
-        self, owed: tuple[Sequence[str], TrainingReport], loggers: Sequence[Logger]
-    ) -> Generator[TrainingReport, None, bool]:
+    def _settle_owed(self, owed: _Owed, loggers: Sequence[Logger]) -> Generator[TrainingReport, None, bool]:
         """Measure what was given up when the run was stopped, as if it had not been."""
-        self._saved = -1  # with what is still owed
-        names, report = owed
+        self._saved, report = -1, owed[1]  # what was saved still owes it
+        names = [each.name for each in self.measurements if each.name in owed[0]]
         report = dataclasses.replace(report, measured={**report.measured, **self._measure(names)})
         step = report.as_step(self.recipe.batch_size, self.recipe.images)
         return (yield from self._settle(step, report, names, loggers, step.last))

@@ -61,9 +61,14 @@ def read_data(
     if shape is not None and data.sample_shape != shape:
         there, here = ("×".join(map(str, each)) for each in (data.sample_shape, shape))
         raise ValueError(f"{option}: {spec} has items of {there}; expected {here}")
-    if transform is None or _units(data.transform) == _units(transform):
-        return data if transform is None else dataclasses.replace(data, transform=transform)
-    wanted, of_images = transform, isinstance(source, ImageSource)
+    return data if transform is None else in_units(option, spec, data, transform, isinstance(source, ImageSource))
+
+
+def in_units(option: str, spec: str, data: DataSet, transform: Transform, of_images: bool = False) -> DataSet:
+    """The data as raw values of a transform; ValueError where they are none."""
+    if _units(data.transform) == _units(transform):
+        return dataclasses.replace(data, transform=transform)
+    wanted = transform
     if of_images and not (data.transform == PIXELS and is_eight_bit(transform)):
         there, here = (each.values for each in (data.transform, transform))
         raise ValueError(f"{option}: {spec} has pixels of {there}, the data have {here}; expected an array of these")
