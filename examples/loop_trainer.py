@@ -24,7 +24,7 @@ def train(x: torch.Tensor, steps: int, batch: int = 256, precision: Precision = 
         denoiser,
         ds.DenoisingLoss(ds.LogNormal()),
         torch.optim.Adam(denoiser.parameters(), fused=True),
-        LearningRate(steps * batch, learning_rate=2e-3, ramp_images=20 * batch),
+        LearningRate(steps * batch, learning_rate=2e-3, ramp_images=min(20, steps) * batch),
         [EMA(denoiser, HalfLife(ramp_ratio=0.1))],
         precision=precision,
     )

@@ -34,6 +34,10 @@ _CHUNK = 2**22
 _EXACT = 2**53  # integers beyond it are not exact in float64
 
 
+class SidesOrChannels(ValueError):
+    """An array whose layout cannot be told, and that has no usual number of channels."""
+
+
 @dataclass(frozen=True)
 class ArrayFile:
     """The samples in an array (n, *dims) of integers or real numbers, from a .npy or .npz file.
@@ -156,7 +160,7 @@ class ArrayFile:
                 )
             return "channels-last"
         if array.ndim > 2 and _may_be_a_side(*array.shape[1:]):
-            raise ValueError(
+            raise SidesOrChannels(
                 f"{path}: dimension 1 of shape {array.shape} may hold channels or be a side of images; "
                 "pass layout='channels-first', 'channels-last' or 'no-channels'"
             )

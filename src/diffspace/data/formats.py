@@ -18,7 +18,7 @@ import torch
 from diffspace._shapes import Shaped, Tensor
 from diffspace.checks import require_package
 from diffspace.data.archives import version
-from diffspace.data.arrays import ArrayFile
+from diffspace.data.arrays import ArrayFile, SidesOrChannels
 from diffspace.data.rows import InMemory, Rows
 from diffspace.data.stored_images import ImageSource, NumberedImages, StoredImages
 from diffspace.data.tar_shards import tar_files
@@ -60,7 +60,10 @@ class ArrayImages(ImageSource):
 
     def open(self) -> StoredImages:
         path = Path(self.path).expanduser()
-        data = ArrayFile(path, self.key).load()
+        try:
+            data = ArrayFile(path, self.key).load()
+        except SidesOrChannels:  # either way no images, as is said below
+            data = ArrayFile(path, self.key, "channels-first").load()
         shape = data.sample_shape
         if data.transform != PIXELS or len(shape) != 3 or shape[0] not in (1, 3, 4):
             raise ValueError(
