@@ -229,7 +229,7 @@ class Run:
     def stop(self) -> None:
         """Ask `train` to end after the step under way (of several processes: by the next report); it saves then.
 
-        A measurement under way is given up: called by the handler of a signal, `stop` interrupts it.
+        A measurement under way is given up until `resume`: called by the handler of a signal, `stop` interrupts it.
         """
         self._stopping = True
         if self._measuring:
