@@ -49,7 +49,7 @@ _FIXED |= {"ema_widths", "uncertainty", "adaptive_noise"}
 _OWN = ("source", "holdout", "split", "mirror")  # keys of the data that are not options of their source
 # options that have an effect only with another one
 _NEEDS = {"sigma_min": "sigma_max", "sigma_max": "sigma_min"}
-_NEEDS |= {"score_samples": "score_images", "score_features": "score_images"}
+_NEEDS |= {"score_samples": "score_images", "score_features": "score_images", "score": "score_images"}
 _NEEDS |= {"ema_widths": "snapshot_images", "snapshot_images": "ema_widths", "patience_images": "held_out_images"}
 _LEAST = {"images": 1, "micro_batch": 1, "max_skipped": 1, "keep_last": 1, "score_samples": 4}
 _LEAST |= {f"{name}_images": 0 for name in ("ramp", "decay", "snapshot", "preview", "held_out", "score", "patience")}
@@ -197,8 +197,6 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_choice("score", self.score, ("frechet", "kid"))
-        if self.score != Recipe.score and not self.score_images:
-            raise ValueError(f"score: {self.score!r} has no effect without score_images")
         for name, minimum in _LEAST.items():
             if name not in ("micro_batch", "score_samples") or getattr(self, name) is not None:
                 check_integer(name, getattr(self, name), minimum)
@@ -221,8 +219,8 @@ class Recipe:
         if self.decay_images > self.images:
             raise ValueError(f"decay_images: expected at most images = {self.images}, got {self.decay_images}")
         for name, needs in _NEEDS.items():
-            if getattr(self, name) and not getattr(self, needs):
-                raise ValueError(f"{name}: {getattr(self, name)} has no effect without {needs}")
+            if (value := getattr(self, name)) != getattr(Recipe, name) and not getattr(self, needs):
+                raise ValueError(f"{name}: {value!r} has no effect without {needs}")
         _check_network(self.network)
 
     @property

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import io
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from diffspace.averages.posthoc import Snapshots
 from diffspace.checks import require_package
 from diffspace.config import from_config
 from diffspace.data import Batch, DataSet, InMemory, batches, differences, fingerprints
-from diffspace.files import atomic_path, write_text
+from diffspace.files import write_text
 from diffspace.locking import FolderLock
 from diffspace.model import Model
 from diffspace.sampling.start import is_finite
@@ -30,7 +29,7 @@ from diffspace.train.loop import NonFinite, TrainingStep
 from diffspace.train.parallel import Processes, choose_device
 from diffspace.train.recipe import Recipe, changes
 from diffspace.train.report import Meter, TrainingReport
-from diffspace.train.run_folder import BEST, LOG, RECIPE, check_links, fitting, make_folder
+from diffspace.train.run_folder import BEST, LOG, RECIPE, check_links, fitting, keep_batch, make_folder
 from diffspace.train.validation import Validation
 
 _AHEAD = 4  # batches decoded while one is trained on, where samples are not in memory
@@ -396,9 +395,6 @@ class Run:
         """Write down what the last step was made of, for the user to look at."""
         path = self.folder / f"nonfinite-{self.processes.rank}.pt"
         weights = {} if self.processes.sharded else self.trainer.denoiser.state_dict()
-        content = io.BytesIO()
-        torch.save({**error.batch._asdict(), "denoiser": weights}, content)
         with contextlib.suppress(OSError):  # the error under way says more than that of a full disk
-            with atomic_path(path) as temporary:
-                temporary.write_bytes(content.getbuffer())
+            keep_batch(path, {**error.batch._asdict(), "denoiser": weights})
             self.warn(f"the batch and the weights of step {self.trainer.step} are in {path}")

@@ -1,13 +1,18 @@
-"""The folder of a run: the names in it, and what must not be there."""
+"""The folder of a run: the names in it, what must not be there, and what is written for a look."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import io
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from diffspace.averages.posthoc import SNAPSHOTS
 from diffspace.checks import first_line
+from diffspace.files import atomic_path
 from diffspace.locking import LOCK
 from diffspace.train import hooks
 from diffspace.train.checkpoint import CHECKPOINTS
@@ -39,3 +44,11 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"out: {folder} cannot be made: {error.strerror}") from None
+
+
+def keep_batch(path: Path, parts: Mapping[str, Any]) -> None:
+    """Write what a step was made of, whole or not at all."""
+    content = io.BytesIO()
+    torch.save(dict(parts), content)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content.getbuffer())

@@ -137,7 +137,7 @@ def _known(run: Path, recipe: Recipe, model: Model, warn: Callable[[str], None])
 def _unseen(held_out: DataSet, known: DataSet, warn: Callable[[str], None]) -> DataSet:
     """The held-out part of --against without what the model was trained on, which a warning counts."""
     places = [place for place, seen in enumerate(trained_on(known, held_out)) if not seen]
-    if not held_out.keys() or len(places) == len(held_out):
+    if len(places) == len(held_out):
         return held_out
     text = f"--against: {len(held_out) - len(places)} of the {len(held_out)} held-out items were trained on"
     if len(places) < 2:
