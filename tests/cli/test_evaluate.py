@@ -181,7 +181,9 @@ def test_statistics_are_compared_with_samples_alone_or_beside_real_data(digits_r
     np.savez(tmp_path / "ref.npz", mu=statistics.mean.numpy(), sigma=statistics.covariance.numpy())
     beside = values([digits_run, "--samples", folder / "x.npz", "--against", tmp_path / "ref.npz"], tmp_path / "a")
     assert beside == {"frechet": pytest.approx(drawn["frechet"], rel=1e-9)}
-    assert "statistics of an unknown number of items" in " ".join(capsys.readouterr().out.split())
+    told = capsys.readouterr()
+    assert "statistics of an unknown number of items" in " ".join(told.out.split())
+    assert "60 items do not span the 64 features of identity-64: covariances are singular" in " ".join(told.err.split())
     # pixels are in the units of all models of pixels; those of other arrays are not known without one
     pixels = np.random.default_rng(0).integers(0, 256, (64, 8, 8), dtype=np.uint8)
     np.save(tmp_path / "pixels.npy", pixels)

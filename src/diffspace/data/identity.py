@@ -48,7 +48,7 @@ _Hashes: TypeAlias = "np.ndarray[Any, np.dtype[np.uint64]]"
 
 
 def hashes(keys: Iterable[bytes], count: int, seed: int) -> tuple[_Hashes, _Hashes]:
-    """A hash of each key with the seed, and the same where the k-th of equal keys has the next one."""
+    """A hash of each key with the seed; and those where of equal ones each is the one before, hashed again."""
     import numpy as np
 
     start = hashlib.blake2b(f"{seed}\0".encode(), digest_size=8)

@@ -318,10 +318,7 @@ def evaluate(
         labelled = [replace(x, labels=classes[name]) if by_class else x for name, x in zip(data, each, strict=True)]
         found += compare(*labelled, n=n, scores=scores, seed=subset_seed, disjoint=True)
         if fewest <= each[0].dim:
-            notes.append(
-                f"{fewest} items do not span the {each[0].dim} features of {each[0].extractor}: covariances are "
-                "singular, and most of the Fréchet distance is due to the small n."
-            )
+            notes.append(singular_note(fewest, each[0].dim, each[0].extractor))
     return Scores(
         samples_n=sizes["samples"],
         train_n=sizes["train"],
@@ -334,6 +331,14 @@ def evaluate(
         memorisation=memorisation(samples, train, held_out),
         notes=tuple(notes),
         conditions=condition_scores(samples, train, held_out, dict(conditions or {})),
+    )
+
+
+def singular_note(count: int, dim: int, extractor: str) -> str:
+    """What to know of the Fréchet distance of no more items than features."""
+    return (
+        f"{count} items do not span the {dim} features of {extractor}: covariances are singular, and most of the "
+        "Fréchet distance is due to the small n."
     )
 
 

@@ -33,7 +33,7 @@ from diffspace.metrics import (
     make_extractor,
     memorisation,
 )
-from diffspace.metrics.evaluation import score_row
+from diffspace.metrics.evaluation import score_row, singular_note
 from diffspace.metrics.extractors import WORDS
 from diffspace.model import Model
 from diffspace.protocols import Cond, Denoiser
@@ -221,10 +221,7 @@ class Scoring:
             rows += compare(taken.of(each), real, statistics, n=self.n)
         fewest = min(self.n, statistics.n or self.n)
         if fewest <= statistics.dim:
-            notes.append(
-                f"{fewest} items do not span the {statistics.dim} features: covariances are singular, and most of the "
-                "Fréchet distance is due to the small n."
-            )
+            notes.append(singular_note(fewest, statistics.dim, self._extractors[0].name))
         if statistics.n is None:
             notes.append("The number of items behind the statistics is not known.")
         return Compared(rows, statistics.n, tuple(notes))
