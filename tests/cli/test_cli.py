@@ -377,6 +377,8 @@ def test_names_of_others_send_no_command_to_the_terminal(tmp_path, capsys):
 def test_inspect_takes_options_as_train_spells_them(capsys):
     assert main(["inspect", "swissroll", "data.n=300"]) == 0
     assert "swissroll: 300 samples" in capsys.readouterr().out
+    assert main(["inspect", "swissroll", "n=300", "holdout=100"]) == 0
+    assert "without the 100 held-out samples:\nswissroll: 200 samples" in capsys.readouterr().out
 
 
 def test_progress_in_a_pipe_is_a_line_from_time_to_time(capsys, monkeypatch):
