@@ -78,6 +78,13 @@ def test_the_command_that_is_recommended_runs(points_run, tmp_path, capsys, monk
     assert f"{choice['num_steps']} steps, NFE {choice['nfe']}, σ {first:g} … 0.01 → 0" in capsys.readouterr().out
 
 
+def test_the_printed_command_has_the_classes_of_what_was_measured(digits_run, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    words = ["--seeds", "0-1", "--nfe", "3", "--solvers", "euler", "--steps", "edm", "--reference-steps", "8"]
+    assert main(["solvers", str(digits_run), *words, "--class", "3", "--class", "1,2"]) == 0
+    assert f"diffspace sample {digits_run} --class 3 --class 1,2 --solver euler" in capsys.readouterr().out
+
+
 def test_samplers_that_were_found_take_part(points_run, capsys, monkeypatch):
     from diffspace.sampler_files import save_sampler
     from diffspace.sampling import GivenSteps, Sampler

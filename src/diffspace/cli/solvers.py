@@ -93,8 +93,7 @@ def solvers_command(
             found |= _fit(problem, (calibration, judging), budgets, fit_evaluations, stage, overwrite)
         comparison = _compare(problem, seed_list, budgets, chosen, found, stage)
     recommended = [(choice, _options(choice.row)) for choice in recommend(comparison)]
-    words = [word for condition in conditions or () for word in ("--cond", condition)]
-    command = "" if problem.model is None else shlex.join(["diffspace", "sample", source, *words]) + " "
+    command = "" if problem.model is None else shlex.join(["diffspace", "sample", source, *problem.words]) + " "
     _print(comparison, recommended, command)
     if figures is not None:
         choices = [{**choice.as_dict(), "command": command + options} for choice, options in recommended]
@@ -178,6 +177,13 @@ class _Problem(NamedTuple):
     def model(self) -> ds.Model | None:
         """The denoiser, if it is a model."""
         return self.denoiser if isinstance(self.denoiser, ds.Model) else None
+
+    @property
+    def words(self) -> list[str]:
+        """The options of `diffspace sample` for the same conditions."""
+        given = [("--class", self.classes), ("--cond", self.conditions)]
+        words = [word for option, values in given for value in values or () for word in (option, value)]
+        return words + ["--class-proportions"] * self.proportions
 
     @property
     def elements(self) -> int:
