@@ -92,6 +92,14 @@ def test_table_and_json_hold_what_is_needed_to_repeat(classifier: Classifier, di
     assert json.dumps(score(classifier, digits, digits.held_out[:225]).as_dict()) == json.dumps(scores.as_dict())
 
 
+def test_a_classifier_without_labels_says_what_is_not_measured(classifier: Classifier, digits: Digits) -> None:
+    scores = evaluate(
+        digits.held_out[:20], digits.train[:40], digits.held_out[20:60], seeds=range(20), classifier=classifier
+    )
+    assert scores.recognised is None
+    assert any("recognises is not measured: it needs the labels" in note for note in scores.notes)
+
+
 def test_distances_of_points_are_those_of_their_moments() -> None:
     samples, train, held_out = normal(40, 2), normal(300, 2, seed=1), normal(70, 2, seed=2) + 1
     scores = evaluate(samples, train, held_out, seeds=[7, 8, 9, 3, *range(20, 56)])

@@ -307,6 +307,8 @@ def evaluate(
     for name, x in data.items():
         if len(x) < sizes[name]:
             notes.append(f"Copies, neighbours and classes: of the first {len(x)} of {sizes[name]} items of {name}.")
+    if classifier is not None and not classes:
+        notes.append("The share that the classifier recognises is not measured: it needs the labels of the samples.")
     by_class = bool(classes) and _has_enough(classes["train"], torch.bincount(classes["samples"][:n]))
     if classes and not by_class:
         notes.append("Training items are chosen without regard to classes: one has fewer of them than samples.")
