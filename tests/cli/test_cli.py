@@ -476,6 +476,8 @@ class TestMistakes:
             (["--steps", "edm", "--disc", "vp"], "--steps, --disc: expected one of the two"),
             (["--sampler", "x", "--rho", "3"], "has no sampler 'x'"),
             (["--S-min", "3"], "--S-churn"),
+            (["--solver", "ab:k=4", "--process", "vp"], "have no effect on ab:k=4, which works in σ"),
+            (["--solver", "dpmpp2m", "--scaling", "vp"], "have no effect on dpmpp2m, which works in σ"),
             (["--S-churn", "0", "--S-noise", "1.1"], "--S-min, --S-max, --S-noise: have no effect without --S-churn"),
             (["--class", "11"], "--class: '11'"),
             (["--seeds", "5-1"], "runs backward"),

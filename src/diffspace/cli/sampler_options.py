@@ -115,8 +115,9 @@ def build_sampler(
     `--schedule vp` is that of NVlabs/edm: s = 1 unless `--scaling` is given, and β_d and β_min for which σ(ε_s) and
     σ(1) are the ends of the steps, which depend on the range of the `denoiser` (None: any).
     """
-    from diffspace.config import build, from_config, from_text, to_config
+    from diffspace.config import build, from_config, from_text, to_config, to_text
     from diffspace.sampler_files import find_sampler
+    from diffspace.sampling import UnscaledSolver
 
     given = {ALIASES[name]: value for name, value in options.items() if value is not None}
     found = given.pop(ALIASES["sampler"], None)
@@ -166,7 +167,11 @@ def build_sampler(
     churn: ds.Churn = build(ds.Churn, dataclasses.asdict(base.churn) | fields["churn"])
     if fields["churn"].keys() - {"S_churn"} and churn.S_churn == 0:
         raise ValueError("--S-min, --S-max, --S-noise: have no effect without --S-churn")
-    sampler = ds.Sampler(steps, part_of("solver", base.solver), process, churn)
+    solver = part_of("solver", base.solver)
+    if {"schedule", "scaling"} & (fields.keys() | words.keys()) and isinstance(solver, UnscaledSolver):
+        who = to_text("solver", solver)
+        raise ValueError(f"--process, --schedule, --scaling: have no effect on {who}, which works in σ")
+    sampler = ds.Sampler(steps, solver, process, churn)
     if found is not None and denoiser is not None and note is not None and not fields["steps"] and "steps" not in words:
         _note_another_start(found, sampler, denoiser, note)
     return sampler
