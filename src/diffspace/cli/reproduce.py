@@ -17,10 +17,10 @@ def reproduce_command(
     names: Annotated[list[str] | None, Argument(metavar="[PART]...", help=f"{_PARTS}. Default: all.")] = None,
     out: Annotated[Path, Option(help="The folder of the report, its numbers and the models.")] = Path("reproduce"),
     quick: Annotated[bool, Option("--quick", help="The same with little training: three minutes, no meaning.")] = False,
-    full: Annotated[bool, Option("--full", help="More samples, and Table 2 on mnist-5k too: two hours.")] = False,
+    full: Annotated[bool, Option("--full", help="More samples, and Table 2 on mnist-5k too: over an hour.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Try what the paper claims of large networks with small ones, on digits, in a quarter of an hour.
+    """Try what the paper claims of large networks with small ones, on digits, in about 25 minutes.
 
     Writes index.html, reproduce.md, claims.csv and results.json. What is finished is kept: a command that was killed
     goes on when it is given again.

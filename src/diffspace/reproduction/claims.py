@@ -51,7 +51,9 @@ class Effect:
             return "one measurement: the spread is not known"
         if self.error == 0:
             return "exact"
-        return f"{self.value / self.error:+.1f} standard errors, {self.critical:.2f} needed"
+        effect = self.value / self.error
+        told = f"{effect:+.1f}" if abs(effect) <= 100 else f"beyond {math.copysign(100, effect):+.0f}"
+        return f"{told} standard errors, {self.critical:.2f} needed"
 
 
 @dataclass(frozen=True)
