@@ -99,7 +99,7 @@ def test_the_code_of_a_sampler_makes_its_picture(data, a, more):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of few samples at boundaries
         if a.solver == "fitted":
-            fit_picture(FitSettings(data, a.num_steps), JOB)
+            fit_picture(FitSettings(data, num_steps=a.num_steps), JOB)
         shown = sampler_picture(settings, JOB)
         names = ran(shown["python"])
     assert torch.equal(names["run_a"].x, shown["a"]["ends"])
@@ -159,7 +159,7 @@ def test_a_fit_is_better_than_known_solvers_and_says_how_well_it_is_known():
     job = Job(1000.0, told.append)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        found = fit_picture(FitSettings(RING, 5), job)
+        found = fit_picture(FitSettings(RING, num_steps=5), job)
     known = front_picture(FrontSettings(data=RING), JOB)["curves"]
     best = min(error for curve in known for nfe, error in zip(curve["nfe"], curve["rms"], strict=True) if nfe <= 6)
     assert found["rms"] < best

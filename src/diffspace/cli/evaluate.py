@@ -114,7 +114,7 @@ def evaluate_command(
     if model is not None:
         build_sampler(sampling, model)  # complains before the model is loaded
     with signals_interrupt(), Processes.join(device, warn=warn) as group:
-        note = warn if group.first else _say_nothing
+        note = warn if group.first else (lambda text: None)
         subject = open_subject(model, samples, against, features or (), group.device, note)
         folder = out or subject.run or Path("scores")
         if group.first:
@@ -223,6 +223,3 @@ def _write(folder: Path, scores: Scores | Compared, request: dict[str, Any], pag
         err.print(f"note: {note}")
     out.print(f"{folder / SCORES}" + (f", {folder / REPORT}" if page is not None else ""))
     shutil.rmtree(folder / _PARTS, ignore_errors=True)
-
-
-def _say_nothing(text: str) -> None: ...

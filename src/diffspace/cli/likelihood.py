@@ -189,8 +189,10 @@ def _fitting(model: ds.Model, held_out: DataSet) -> DataSet:
 
 def _row(name: str, values: Tensor, errors: Tensor | None, of_steps: float) -> tuple[str, ...]:
     """A mean with its standard error over the samples, that of its estimate for these samples, and the steps' error."""
+    from diffspace.likelihood.log_likelihood import standard_error
+
     n = len(values)
-    over = float(values.std()) / math.sqrt(n) if n > 1 else math.nan
+    over = float(standard_error(values))
     alone = math.nan if errors is None else float(errors.square().sum().sqrt()) / n
     shown = ("unknown" if math.isnan(value) else f"{value:.4f}" for value in (over, alone, of_steps))
     return name, f"{float(values.mean()):.4f}", *shown

@@ -116,7 +116,7 @@ def sample_command(
     with signals_interrupt(), Processes.join(device, warn=warn) as group:
         loaded = ds.load(model, device=group.device)
         weaker = None if guide is None else ds.load(guide, device=group.device)
-        note = warn if group.first else _say_nothing
+        note = warn if group.first else (lambda text: None)
         sampler = build_sampler(sampling, model, denoiser=loaded, note=note if sigma_start is None else None)
         cond = choose_cond(loaded, conditions, classes, seed_list, proportions, note)
         images = _read_images(loaded, init, sigma_start, inpaint, mask, resamplings, note)
@@ -133,9 +133,6 @@ def sample_command(
         told = _draw(drawing, writer, group)
     if group.first:
         stdout.print(f"{out}: {told}")
-
-
-def _say_nothing(text: str) -> None: ...
 
 
 def _read_images(

@@ -126,13 +126,10 @@ class ModelRoom:
                 share = (first + len(state.x) * state.step / state.num_steps) / settings.count
                 job.tell(first=first, tiles=offered.shown(state.denoised), share=share)
 
-        found: list[ds.Samples] = []
         execution = ds.Execution(made.batch, progress=progress)
         watched = Watched(made.denoiser, job)
         cond = made.cond(range(settings.count))
-        for run in ds.sample_batches(watched, seeds=seeds, sampler=made.sampler, cond=cond, execution=execution):
-            found.append(run)
-        last = ds.Samples.concatenate(found)
+        last = ds.sample(watched, seeds=seeds, sampler=made.sampler, cond=cond, execution=execution)
         lines = [
             *python_start(offered, settings, made.labels),
             f"samples = ds.sample(denoiser, seeds={seeds!r}, sampler=sampler{python_cond(made.labels)})",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
@@ -104,9 +104,6 @@ class Draw:
         if self.churn and solver.multistep:
             raise ValueError(f"churn: {SOLVERS[self.method]} remembers earlier steps, which churn would falsify; use 0")
         return Sampler(EDMSteps(self.num_steps, rho=self.rho), solver, churn=Churn(self.churn))
-
-    def without_churn(self) -> Draw:
-        return replace(self, churn=0.0)
 
 
 @dataclass(frozen=True)

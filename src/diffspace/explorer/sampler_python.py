@@ -54,7 +54,7 @@ def sampler_python(settings: SamplerSettings) -> str:
         if choice is None:
             continue
         if choice.solver == "fitted":
-            wanted = FitSettings(settings.data, choice.num_steps, settings.sigma_min, settings.sigma_max)
+            wanted = FitSettings(settings.data, settings.sigma_min, settings.sigma_max, choice.num_steps)
             parts.append(_fit_python(wanted, name))
         else:
             built = settings.sampler(choice)

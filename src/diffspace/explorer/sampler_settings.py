@@ -123,7 +123,7 @@ class SamplerSettings:
         """A choice as a value of the library."""
         process, t_max = self.noising.build(self.sigma_max)
         if choice.solver == "fitted":
-            found = fitted(FitSettings(self.data, choice.num_steps, self.sigma_min, self.sigma_max))
+            found = fitted(FitSettings(self.data, self.sigma_min, self.sigma_max, choice.num_steps))
             return found.sampler
         steps: Any
         if choice.steps == "time":
@@ -154,17 +154,14 @@ class FrontSettings:
 
 
 @dataclass(frozen=True)
-class FitSettings:
+class FitSettings(FrontSettings):
     """What a solver is fitted to: data, evaluations, and the range of σ."""
 
-    data: Data = field(default_factory=Data)
     num_steps: int = 6
-    sigma_min: float = 0.002
-    sigma_max: float = 80.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_integer("num_steps", self.num_steps, 2, 30)
-        SamplerSettings(sigma_min=self.sigma_min, sigma_max=self.sigma_max)
 
 
 FITS: dict[FitSettings, SolverSearch] = {}

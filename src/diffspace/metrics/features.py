@@ -215,7 +215,9 @@ class FeatureStatistics:
 
         ValueError where n is not known.
         """
-        n, more = self.known_n("add"), FeatureStatistics.of(features)
+        n, more = self.n, FeatureStatistics.of(features)
+        if n is None:
+            raise ValueError("n: is not known of these statistics, and add needs it")
         if more.dim != self.dim:
             raise ValueError(f"features: expected {self.dim} of them as before, got {more.dim}")
         total = n + len(features)
@@ -241,12 +243,6 @@ class FeatureStatistics:
             raise ValueError("covariance: not symmetric")
         factor = 1 if n is None else n - 1
         return cls(n, mean.detach().to("cpu", torch.float64), (wide + wide.T) * (factor / 2), extractor)
-
-    def known_n(self, purpose: str) -> int:
-        """n; ValueError where the file that the statistics come from does not state it."""
-        if self.n is None:
-            raise ValueError(f"n: is not known of these statistics, and {purpose} needs it")
-        return self.n
 
     @property
     def dim(self) -> int:

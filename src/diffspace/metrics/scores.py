@@ -80,11 +80,6 @@ class Features:
         return replace(self, values=self.values[start:stop], logits=logits, labels=labels)
 
 
-def as_features(x: Features | Float[Tensor, "n dim"]) -> Features:
-    """The features themselves, or those of a tensor (n, dim)."""
-    return x if isinstance(x, Features) else Features(x)
-
-
 def check_pair(samples: Features, reference: Features | FeatureStatistics, least: int = 2) -> None:
     """Check that both are features of one extractor, and that there are at least `least` of each."""
     check_type("samples", samples, Features)

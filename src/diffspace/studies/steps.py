@@ -74,11 +74,6 @@ class OneStep:
     trial_slope: float
     """dx/dσ at the trial point."""
 
-    @property
-    def corrected_slope(self) -> float:
-        """The slope of Heun's step, the mean of the two others."""
-        return (self.start - self.heun) / self.h
-
     def columns(self) -> dict[str, list[float | str]]:
         """The points of the step as a table: their names, σ, x, the slopes there, and the errors of the two ends."""
         low, none = self.sigma - self.h, math.nan

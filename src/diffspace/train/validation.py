@@ -70,18 +70,12 @@ class Validation:
         self.reduction, self.seed, self.batch_size = reduction, seed, batch_size
 
     def measure(self, denoiser: Denoiser) -> ValidationLoss:
-        """The loss of a denoiser that has a weight(σ); a module is put into evaluation mode meanwhile."""
+        """The loss of a denoiser that has a weight(σ), in evaluation mode."""
         weight = stated(denoiser, "weight")
         if weight is None:
             raise ValueError("denoiser: has no weight(sigma) of its own")
-        module = denoiser if isinstance(denoiser, torch.nn.Module) else torch.nn.Module()
-        training = module.training
-        module.eval()
-        try:
-            by_sigma = loss_by_sigma(
-                denoiser, self.x0, self.cond, sigmas=self.sigmas, seed=self.seed, batch_size=self.batch_size
-            )
-        finally:
-            module.train(training)
+        by_sigma = loss_by_sigma(
+            denoiser, self.x0, self.cond, sigmas=self.sigmas, seed=self.seed, batch_size=self.batch_size
+        )
         loss = float((weight(self.sigmas).to(by_sigma.mse) * by_sigma.mse).mean())
         return ValidationLoss(loss * (self.x0[0].numel() if self.reduction == "sum" else 1), by_sigma)

@@ -36,7 +36,7 @@ from diffspace.metrics import (
 from diffspace.metrics.evaluation import score_row, singular_note
 from diffspace.metrics.extractors import WORDS
 from diffspace.model import Model
-from diffspace.protocols import Cond, Denoiser
+from diffspace.protocols import Cond
 from diffspace.sampling import EDMSteps, Sampler
 from diffspace.train import Processes
 
@@ -127,11 +127,9 @@ class Scoring:
             raise ValueError(f"--n: {self.n}, but there are {most} real items to compare with; {more}")
         self.seeds = range(first_seed, first_seed + self.n * sets)
 
-    def __call__(
-        self, model: Model, stage: Stages, *, sampler: Sampler | None = None, denoiser: Denoiser | None = None
-    ) -> Scores:
+    def __call__(self, model: Model, stage: Stages) -> Scores:
         """Sample with the conditions of held-out data in turn, and measure, with one process."""
-        taken = self.take(drawn_items(self.drawing(model, sampler, denoiser), {}), stage)
+        taken = self.take(drawn_items(self.drawing(model), {}), stage)
         if taken is None:
             raise ValueError("group: the scores are on the first process")
         found = self.measure(taken, stage, model)
@@ -139,13 +137,13 @@ class Scoring:
             raise ValueError("statistics: are for `measure` alone")
         return found
 
-    def drawing(self, model: Model, sampler: Sampler | None = None, denoiser: Denoiser | None = None) -> Drawing:
+    def drawing(self, model: Model, sampler: Sampler | None = None) -> Drawing:
         """The samples of a model, with the conditions of held-out data in turn; without data, with random ones."""
         sampler = Sampler(EDMSteps(self.steps)) if sampler is None else sampler
         cond: Cond | None = choose_cond(model, None, None, self.seeds) if self.real is None else None
         if self.real is not None:
             cond = self.real.cond(model, self.n, self.sets)
-        return Drawing(model, denoiser or model, sampler, self.seeds, cond, self.batch)
+        return Drawing(model, model, sampler, self.seeds, cond, self.batch)
 
     def take(self, items: Items, stage: Stages, writer: SampleWriter | None = None) -> Taken | None:
         """Features of real data, once, and of samples; None on all processes but the first."""

@@ -4,11 +4,6 @@ import { button, h } from "./controls.js";
 import { outline, paint } from "./tiles.js";
 import { theme } from "./picture.js";
 
-/** The cells of a mask of `count` bits, one digit for four of them. */
-export function fromHex(text, count) {
-  return Uint8Array.from({ length: count }, (_, i) => (parseInt(text[i >> 2], 16) >> (3 - (i & 3))) & 1);
-}
-
 export function toHex(cells) {
   let text = "";
   for (let i = 0; i < cells.length; i += 4) text += [0, 1, 2, 3].reduce((sum, k) => 2 * sum + (cells[i + k] ?? 0), 0).toString(16);
