@@ -19,6 +19,7 @@ _TOKEN = re.compile(
     r"(?P<number>(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)|(?P<name>[a-zπ]+)|(?P<sign>\*\*|[-+*/^()])|(?P<end>$)"
 )
 _SPELLINGS = str.maketrans({"−": "-", "×": "*", "·": "*", "÷": "/", "²": "^2", "³": "^3", "√": "sqrt "})
+_ROOT = re.compile(r"√\s*([a-zπ]+|[\d.]+)(?![\w.(])")  # √t is sqrt(t); elsewhere √ is the name
 _CONSTANTS = {"pi": math.pi, "π": math.pi, "e": math.e}
 _GRAMMAR = "numbers, t, pi, e, + - * / ^, parentheses, exp, log, sqrt, sin, cos, tan and tanh"
 
@@ -99,7 +100,7 @@ class _Parser:
     """sum: product (± product)*; product: factor ((* | /)? factor)*; factor: ± factor, or atom (^ factor)?."""
 
     def __init__(self, name: str, text: str) -> None:
-        self.name, self.text = name, text.translate(_SPELLINGS)
+        self.name, self.text = name, _ROOT.sub(r"sqrt(\1)", text).translate(_SPELLINGS)
         self.place = self.depth = 0
         self.kind = self.token = ""
         self.advance()
