@@ -79,7 +79,11 @@ def _weights(solver: LinearMultistep, sigmas: tuple[float, ...], end: float) -> 
 
 
 def polynomial_weights(
-    prediction: Prediction, variable: Variable, nodes: tuple[float, ...], end: float, sigma_data: float = 1.0
+    prediction: Prediction,
+    variable: Variable,
+    nodes: tuple[float, ...],
+    end: float,
+    sigma_data: float = PAPER_SIGMA_DATA,
 ) -> tuple[float, ...]:
     """m(end)·∫ ℓ_j(u) dμ from the first node to `end`: the weights of g at each node there (see `quadrature`)."""
     at, to = (torch.tensor(values, dtype=torch.float64, device="cpu") for values in (nodes, end))
@@ -120,7 +124,8 @@ class AdamsBashforth(_Polynomial):
     - v in the angle arctan(σ/σ_d): no step is singular, not even the one to σ = 0.
 
     A step to σ = 0 is Euler's, but for ε and v in a variable that is finite there. `sigma_data`, by default what the
-    denoiser states, else the paper's 0.5, has an effect on v and on the angle alone.
+    denoiser states, else the paper's 0.5, is for v, the angle and "vp", whose time goes from σ = 0.004·σ_data to
+    160·σ_data; ValueError with others.
     """
 
     k: int = 3
@@ -135,9 +140,15 @@ class AdamsBashforth(_Polynomial):
         check_choice("variable", self.variable, Variable)
         if self.sigma_data is not None:
             check_number("sigma_data", self.sigma_data, "(0, inf)")
+            if not self._scaled:
+                raise ValueError(f"sigma_data: has no effect on {self.prediction} as a polynomial in {self.variable}")
+
+    @property
+    def _scaled(self) -> bool:
+        return self.prediction == "v" or self.variable in ("angle", "vp")
 
     def for_denoiser(self, denoiser: object) -> AdamsBashforth:
-        if self.sigma_data is not None or (self.prediction != "v" and self.variable != "angle"):
+        if self.sigma_data is not None or not self._scaled:
             return self
         return replace(self, sigma_data=PAPER_SIGMA_DATA * data_scale(denoiser))
 
@@ -156,11 +167,24 @@ class LMS(_Polynomial):
 
 @dataclass(frozen=True)
 class DEIS(_Polynomial):
-    """tAB-DEIS (Zhang and Chen 2023): Adams–Bashforth with ε a polynomial in the time of a VP schedule, of order k."""
+    """tAB-DEIS (Zhang and Chen 2023): Adams–Bashforth with ε a polynomial in the time of a VP schedule, of order k.
+
+    The time is that of σ = 0.004·σ_data to 160·σ_data; `sigma_data` is by default what the denoiser states, else 0.5.
+    """
 
     k: int = 3
+    sigma_data: float | None = None
     prediction = "epsilon"
     variable = "vp"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sigma_data is not None:
+            check_number("sigma_data", self.sigma_data, "(0, inf)")
+
+    def for_denoiser(self, denoiser: object) -> DEIS:
+        known = PAPER_SIGMA_DATA * data_scale(denoiser) if self.sigma_data is None else self.sigma_data
+        return replace(self, sigma_data=known)
 
 
 _EQUAL_STEPS = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))

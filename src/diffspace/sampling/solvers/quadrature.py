@@ -18,6 +18,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -29,9 +30,11 @@ Prediction = Literal["epsilon", "x0", "v"]
 Exponential = Literal["epsilon", "x0"]  # those of exponential integrators in ln σ
 Variable = Literal["sigma", "log_sigma", "angle", "vp"]
 
-# DEIS places its polynomials in the time of the VP schedule that goes from σ = 0.002 to 80 (Zhang and Chen 2023)
+# DEIS places its polynomials in the time of the VP schedule that goes from σ = 0.002 to 80 (Zhang and Chen 2023),
+# for data with σ_data = 0.5
 _VP = VPSchedule.spanning(0.002, 80.0, 1e-3)
-_POINTS = 32  # of Gauss and Legendre: exact to rounding for steps of σ by factors of up to e^12
+_POINTS = 32  # of Gauss and Legendre, in each piece of a step
+_PIECE = 2.0  # in ln σ: exact to rounding for every measure and variable
 
 
 def normalizer(prediction: Prediction, sigma: float, sigma_data: float = 1.0) -> float:
@@ -95,7 +98,11 @@ _CHANGES: Mapping[Variable, tuple[Callable[[Tensor, float], Tensor], ...]] = {
     "sigma": (lambda sigma, _: sigma, lambda u, _: u, lambda u, _: torch.ones_like(u)),
     "log_sigma": (lambda sigma, _: sigma.log(), lambda u, _: u.exp(), lambda u, _: u.exp()),
     "angle": (lambda sigma, d: torch.atan(sigma / d), lambda u, d: d * u.tan(), lambda u, d: d / u.cos() ** 2),
-    "vp": (lambda sigma, _: _VP.sigma_inv(sigma), lambda u, _: _VP.sigma(u), lambda u, _: _VP.sigma_dot(u)),
+    "vp": (
+        lambda sigma, d: _VP.sigma_inv(sigma * (0.5 / d)),
+        lambda u, d: _VP.sigma(u) * (2 * d),
+        lambda u, d: _VP.sigma_dot(u) * (2 * d),
+    ),
 }
 
 
@@ -115,14 +122,28 @@ def lagrange_weights(
 
     In float64. `end` may be 0 for "epsilon" and "v" in a variable that is finite there (all but "log_sigma").
     """
-    points, weights = _legendre()
-    if variable == "vp" and end == 0:  # where σ is like the root of u − u_end: u is smooth in that root
-        points, weights = points * (2 - points), 2 * weights * (1 - points)
     variable_of, inverse, derivative = _CHANGES[variable]
-    u, u_end = variable_of(nodes, sigma_data), variable_of(end, sigma_data)
-    at = u[0] + (u_end - u[0]) * points
-    measure = _measure(prediction, inverse(at, sigma_data), sigma_data)
-    measure = weights * derivative(at, sigma_data) * measure * (u_end - u[0])
+    u = variable_of(nodes, sigma_data)
+    ends = _pieces(nodes[0], end, sigma_data)
+    places, measures = [], []
+    for one, other in pairwise(ends):
+        points, weights = _legendre()
+        if variable == "vp" and other == 0:  # where σ is like the root of u − u_end: u is smooth in that root
+            points, weights = points * (2 - points), 2 * weights * (1 - points)
+        start, length = variable_of(one, sigma_data), variable_of(other, sigma_data) - variable_of(one, sigma_data)
+        at = start + length * points
+        measure = _measure(prediction, inverse(at, sigma_data), sigma_data)
+        places.append(at)
+        measures.append(weights * derivative(at, sigma_data) * measure * length)
+    at = torch.cat(places)
     others = [[i for i in range(len(nodes)) if i != j] for j in range(len(nodes))]
     basis = [((at[:, None] - u[rest]) / (u[j] - u[rest])).prod(1) for j, rest in enumerate(others)]
-    return torch.stack(basis) @ measure
+    return torch.stack(basis) @ torch.cat(measures)
+
+
+def _pieces(start: Tensor, end: Tensor, sigma_data: float) -> list[Tensor]:
+    """The levels from `start` to `end` that divide a step for the quadrature; the last piece to 0 is from σ_d on."""
+    length = float((start / (end if end > 0 else sigma_data)).log())
+    count = max(1, math.ceil(abs(length) / _PIECE)) if end > 0 else max(0, math.ceil(length / _PIECE))
+    inner = [start * math.exp(-length * i / count) for i in range(1, count if end > 0 else count + 1)]
+    return [start, *inner, end]
