@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
 
 from diffspace._shapes import Tensor
 from diffspace.checks import check_integer, check_number
-from diffspace.protocols import Request
+from diffspace.protocols import Request, data_scale
 from diffspace.sampling.solvers.base import Point, Step, UnscaledSolver
 from diffspace.sampling.solvers.runge_kutta import Tableau, advance, stages
 
@@ -31,6 +31,7 @@ _PAIR = Tableau(
 )
 _FOURTH = (5179 / 57600, 0.0, 7571 / 16695, 393 / 640, -92097 / 339200, 187 / 2100, 1 / 40)
 _ERROR = tuple(b - b4 for b, b4 in zip(_PAIR.b, _FOURTH, strict=True))
+_ATOL = 1e-5  # for σ_data = 0.5
 _SHORTEST = 1e-10  # in ln σ
 
 
@@ -53,7 +54,8 @@ class DormandPrince(UnscaledSolver):
     """Dormand and Prince's embedded pair for dx/d ln σ = x − D(x; σ) of the unscaled x: fifth order, error by fourth.
 
     It divides each given step so that the root mean square over a sample of error/(atol + rtol·|x|) is at most 1 in
-    each part; with `atol` infinite it does not. Every sample has its own steps and does not depend on its batch: D is
+    each part; with `atol` infinite it does not. By default `atol` is 2e-5·σ_data, which is 1e-5 for the paper's data.
+    Every sample has its own steps and does not depend on its batch: D is
     requested at levels of shape (B,) until the slowest sample is done. Each step that is tried takes six evaluations,
     the start of a run one or two more, a last step to σ = 0 none: it ends at D.
 
@@ -63,17 +65,26 @@ class DormandPrince(UnscaledSolver):
     """
 
     rtol: float = 1e-5
-    atol: float = 1e-5
+    atol: float | None = None
     max_steps: int = 10_000
     order = 5
     multistep = True
 
     def __post_init__(self) -> None:
         check_number("rtol", self.rtol, "[0, inf)")
-        check_number("atol", self.atol, "[0, inf]")
+        if self.atol is not None:
+            check_number("atol", self.atol, "[0, inf]")
         if self.rtol == 0 and self.atol == 0:
             raise ValueError("rtol, atol: both are 0; at least one must be positive")
         check_integer("max_steps", self.max_steps, 1)
+
+    def for_denoiser(self, denoiser: object) -> DormandPrince:
+        return replace(self, atol=_ATOL * data_scale(denoiser)) if self.atol is None else self
+
+    @property
+    def absolute(self) -> float:
+        """The absolute tolerance."""
+        return _ATOL if self.atol is None else self.atol
 
     def evaluations(self, to_zero: bool) -> None:
         return None
@@ -105,7 +116,7 @@ class DormandPrince(UnscaledSolver):
         else:
             slope, remaining = x - denoised, (there - here).abs()
             h = torch.full_like(here, math.inf)
-            if math.isfinite(self.atol):  # Hairer, Nørsett and Wanner 1993, II.4
+            if math.isfinite(self.absolute):  # Hairer, Nørsett and Wanner 1993, II.4
                 size, rise = self._norm(x, x, x), self._norm(slope, x, x)
                 trial = torch.where((size > 1e-5) & (rise > 1e-5), 0.01 * size / rise, 1e-6).minimum(remaining)
                 step = _by_sample(sign * trial, x).to(x)
@@ -121,7 +132,8 @@ class DormandPrince(UnscaledSolver):
             if tried == self.max_steps or not (h >= _SHORTEST)[unfinished].all():
                 raise FloatingPointError(
                     f"denoiser: {tried} steps between σ = {start.sigma:g} and {end.sigma:g} do not reach rtol = "
-                    f"{self.rtol:g}, atol = {self.atol:g}; check that D is finite, or raise a tolerance or max_steps"
+                    f"{self.rtol:g}, atol = {self.absolute:g}; check that D is finite, or raise a tolerance or "
+                    "max_steps"
                 )
             length, last = h.minimum(remaining), h >= remaining
             origin, step = here, _by_sample(sign * length, x).to(x)
@@ -147,7 +159,7 @@ class DormandPrince(UnscaledSolver):
     @torch.no_grad()
     def _norm(self, values: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """The root mean square over each sample of values/(atol + rtol·|x|), for the larger of two x; (B,)."""
-        scale = self.atol + self.rtol * x.abs().maximum(y.abs())
-        shares = values / scale.clamp_min(torch.finfo(x.dtype).tiny)
-        squares = shares.reshape(len(x), -1).square().mean(1)
-        return squares.sqrt().to(torch.float32 if x.device.type == "mps" else torch.float64)
+        wide = torch.float32 if x.device.type == "mps" else torch.float64
+        scale = self.absolute + self.rtol * x.abs().maximum(y.abs()).to(wide)
+        shares = values.to(wide) / scale.clamp_min(torch.finfo(wide).tiny)
+        return shares.reshape(len(x), -1).square().mean(1).sqrt()
