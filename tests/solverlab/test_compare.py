@@ -343,3 +343,23 @@ def test_samples_of_no_dimension_are_as_those_of_one_number():
     assert (none.failure, none.nfe) == ("", 35)
     assert none.error == one.error
     assert 0 < none.error.rms < 0.1
+
+
+def test_default_steps_stay_in_the_range_of_the_model(truth):
+    samplers = default_samplers(0.28, solvers=["heun"], sigma_min=0.02)
+    assert [sampler.steps.sigma_min for sampler in samplers.values()] == [None, None, 0.02, 0.02, 0.0224]
+    denoiser = Counted()
+    denoiser.sigma_min, denoiser.sigma_max = 0.2, 80.0
+    assert not any(row.failure for row in compare_solvers(denoiser, truth, budgets=(6,)).rows)
+
+
+def test_an_error_of_the_system_is_a_failed_run(truth):
+    class Broken(Euler):
+        def step(self, x, start, end, memory):
+            raise RuntimeError("out of memory")
+            yield
+
+    rows = compare_solvers(
+        Counted(), truth, {"bad": Sampler(solver=Broken()), "good": Sampler(solver=Euler())}, (6,)
+    ).rows
+    assert {row.name: row.failure for row in rows} == {"bad": "out of memory", "good": ""}

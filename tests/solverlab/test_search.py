@@ -1,5 +1,7 @@
 """The search for a solver: the best of all that was judged, on samples that no fit has seen."""
 
+import warnings
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from diffspace.solverlab import (
     REFERENCE_SAMPLER,
     compare_solvers,
     default_samplers,
+    fit,
     plan_runs,
     reference,
     search,
@@ -18,6 +21,7 @@ from diffspace.solverlab import (
     search_solver,
 )
 from diffspace.solverlab.family import Family
+from diffspace.solverlab.fit import TooFewLevels
 
 FINE = REFERENCE_SAMPLER.with_num_steps(100)
 RING = named_oracle("ring")
@@ -213,3 +217,21 @@ def test_evaluations_are_limited_and_told_beforehand(truth):
 def test_a_limit_below_one_is_refused(truth):
     with pytest.raises(ValueError, match="evaluations: expected an integer of at least 1, got 0"):
         search_solver(RING, 4, truth, evaluations=0)
+
+
+@pytest.mark.parametrize("most", [5, 4])
+def test_what_a_table_of_levels_does_not_allow_is_left_out(truth, monkeypatch, most):
+    """Of a search for four evaluations, which with the mean first has five levels; where none can be fitted, no fit."""
+
+    def known(self, found):
+        if len(found) > most:
+            raise TooFewLevels("num_steps: is more than the levels of the model allow")
+        return tuple(found)
+
+    monkeypatch.setattr(fit.Spacing, "known", known)
+    few = warnings.catch_warnings() if most == 5 else pytest.warns(UserWarning, match="num_steps: 4 levels .* are left")
+    with few:
+        found = search_solver(RING, 4, truth, iterations=1, evaluations=1)
+    fits = {row.name for row in found.comparison.rows if row.name.startswith("fitted")}
+    assert bool(fits) == (most == 5)
+    assert not any("mean first" in name for name in fits)

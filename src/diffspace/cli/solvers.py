@@ -15,7 +15,7 @@ import diffspace as ds
 from diffspace.checks import check_seed
 from diffspace.cli.options import Classes, Conditions, Device, Overwrite, Parts, Proportions, integer_option
 from diffspace.cli.sampler_options import FAMILY_FLAGS
-from diffspace.protocols import stated
+from diffspace.protocols import sigma_range, stated
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -279,7 +279,7 @@ def _compare(
     started = time.perf_counter()
     truth = problem.reference(seeds, stage)
     each = (time.perf_counter() - started) / truth.nfe
-    samplers = default_samplers(*moments(truth), *chosen) | found
+    samplers = default_samplers(*moments(truth), *chosen, sigma_min=sigma_range(problem.denoiser)[0]) | found
     plan = plan_runs(samplers, budgets)
     err.print(
         f"{len(plan.runs)} runs, {plan.nfe:,} evaluations of {len(seeds)} samples: about "

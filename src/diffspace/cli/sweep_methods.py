@@ -15,7 +15,7 @@ from diffspace.cli.fitting import exact_ends, fit_each
 from diffspace.config import build, from_text, split_list, to_text
 from diffspace.interop.diffusers.runs import SCHEDULERS, run_scheduler, scheduler_cost
 from diffspace.metrics.sweep import TARGET
-from diffspace.protocols import Cond, Denoiser
+from diffspace.protocols import Cond, Denoiser, sigma_range
 from diffspace.sampler_files import find_sampler, load_samplers
 from diffspace.sampling import initial_latents
 from diffspace.sampling.driver import make_grid
@@ -110,7 +110,8 @@ class Calibration:
         truth = exact_ends(denoiser, self.seeds, self.cond, self.steps, execution, stage, shape=shape, trajectory=True)
         if budgets := wanted.get(RECOMMENDED):
             stage("recommending")
-            samplers = default_samplers(*moments(truth), self.solvers, self.families)
+            lowest = sigma_range(denoiser)[0]
+            samplers = default_samplers(*moments(truth), self.solvers, self.families, sigma_min=lowest)
             batch, device = execution.batch_size, execution.device
             compared = compare_solvers(
                 denoiser, truth, samplers, budgets, batch_size=batch, device=device, progress=stage.show

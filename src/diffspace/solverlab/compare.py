@@ -16,7 +16,7 @@ from diffspace.checks import check_number
 from diffspace.config import from_text, to_text
 from diffspace.notebook import Shown
 from diffspace.parts import find, kinds
-from diffspace.protocols import Denoiser
+from diffspace.protocols import Denoiser, sigma_range
 from diffspace.sampling import Execution, Sampler, sample
 from diffspace.sampling.driver import make_grid
 from diffspace.solverlab.end_points import EndPointError, Reference, error_from, mean_squares
@@ -162,12 +162,18 @@ class Plan(NamedTuple):
 
 
 def default_samplers(
-    sigma_data: float, mean: float = 0.0, solvers: Iterable[str] | None = None, steps: Iterable[str] = STEP_FAMILIES
+    sigma_data: float,
+    mean: float = 0.0,
+    solvers: Iterable[str] | None = None,
+    steps: Iterable[str] = STEP_FAMILIES,
+    *,
+    sigma_min: float = 0.0,
 ) -> dict[str, Sampler]:
     """Every solver with every family of steps, in the words of `config.from_text`, by "solver, steps".
 
-    `sigma_data` and `mean` are of the data, for the solvers that have them as options. The default is all registered
-    solvers that need no option, some with several.
+    `sigma_data` and `mean` are of the data, for the solvers that have them as options; `sigma_min` is the lowest level
+    of the model, below which no steps are placed. The default is all registered solvers that need no option, some with
+    several.
     """
     if solvers is None:
         solvers = [
@@ -176,8 +182,10 @@ def default_samplers(
             if all(p.default is not p.empty for p in inspect.signature(find("solver", kind)).parameters.values())
             for options in _VARIANTS.get(kind, ("",))
         ]
-    low, twice = f"{sigma_data / 25:g}", f"{sigma_data / 12.5:g}"
-    families = [from_text("steps", word.replace("{low}", low).replace("{twice}", twice)) for word in steps]
+    wanted = [sigma_data / 25, sigma_data / 12.5]
+    low, twice = (f"{level:g}" if level > sigma_min else repr(sigma_min) for level in wanted)
+    words = dict.fromkeys(word.replace("{low}", low).replace("{twice}", twice) for word in steps)
+    families = [from_text("steps", word) for word in words]
     samplers: dict[str, Sampler] = {}
     for word in solvers:
         solver = from_text("solver", word)
@@ -243,7 +251,7 @@ def compare_solvers(
         progress: progress(done, total, name) is called before each run with numbers of evaluations.
     """
     if samplers is None:
-        samplers = default_samplers(*moments(reference))
+        samplers = default_samplers(*moments(reference), sigma_min=sigma_range(denoiser)[0])
     plan = plan_runs(samplers, budgets)
     rows, done = [], 0
     for run in plan.runs:
@@ -275,7 +283,7 @@ def _measure(denoiser: Denoiser, reference: Reference, run: PlannedRun, executio
         samples = sample(denoiser, latents=reference.latents, cond=reference.cond, sampler=sampler, execution=execution)
         found = mean_squares(samples.x.to(reference.x) - reference.x)
         nfe, error, squares = samples.nfe, error_from(found), found.cpu().double()
-    except (ValueError, ArithmeticError) as reason:
+    except (ValueError, ArithmeticError, RuntimeError) as reason:
         failure = str(reason)
     return [Measurement(name, sampler, budget, nfe, error, squares, failure, last_sigma) for budget in budgets]
 

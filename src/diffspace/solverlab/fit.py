@@ -62,6 +62,10 @@ class Counted:
         return lambda i, _, rms: tell(before + i, self.total, rms)
 
 
+class TooFewLevels(ValueError):
+    """The table of a model has fewer levels than a solver needs, or not where it needs them."""
+
+
 class Spacing:
     """Levels σ_0 > … > σ_{N−1} as the exponentials of N−1 free numbers, the logarithms of the gaps in ln σ."""
 
@@ -99,7 +103,7 @@ class Spacing:
         """The levels as `sample` will take them: rounded to those that the model knows."""
         levels = round_sigmas(self.denoiser, torch.tensor(found, dtype=torch.float64, device="cpu"))
         if not bool((levels.diff() < 0).all()):
-            raise ValueError(f"num_steps: {len(levels) - 1} is more than the levels of the model allow")
+            raise TooFewLevels(f"num_steps: {len(levels) - 1} is more than the levels of the model allow")
         return tuple(levels.tolist())
 
 

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from diffspace.checks import check_integer, check_number, check_type
-from diffspace.protocols import Denoiser, module_of
+from diffspace.protocols import Denoiser, module_of, sigma_range
 from diffspace.sampling.runs import home
 from diffspace.sampling.sampler import Sampler
 from diffspace.solverlab.compare import Measurement, SolverComparison, compare_solvers, default_samplers, moments, ties
 from diffspace.solverlab.end_points import Continuous, Reference
 from diffspace.solverlab.family import Family, Table, slopes_cost
-from diffspace.solverlab.fit import ROBUSTNESS, SEARCHES, Counted, Progress, Search, Spacing, find_table, polish
+from diffspace.solverlab.fit import (
+    ROBUSTNESS,
+    SEARCHES,
+    Counted,
+    Progress,
+    Search,
+    Spacing,
+    TooFewLevels,
+    find_table,
+    polish,
+)
 from diffspace.solverlab.near_paths import NearPaths, SecantFamily
 from diffspace.tensors import evaluating
 
@@ -235,7 +246,16 @@ def _fit(judge: _Judge, near: NearPaths, iterations: int, fits: _Fits) -> None:
     """From levels found near the paths, first by slopes that take no evaluation, then by true ones."""
     half = -(-iterations // 2)
     means = {"fitted": None, "fitted, mean first": moments(judge.samples[0])[1]}
-    best = {kind: fits.start(kind, near, mean, iterations) for kind, mean in means.items()}
+    best: dict[str, _Fit] = {}
+    for kind, mean in means.items():
+        with contextlib.suppress(TooFewLevels):
+            best[kind] = fits.start(kind, near, mean, iterations)
+    if not best:
+        warnings.warn(
+            f"num_steps: {judge.budget} levels of the model's table cannot be fitted; known solvers are left",
+            stacklevel=4,
+        )
+        return
     for kind, fit in _by_error(best):
         found = fits.polish(f"{kind}, near slopes", fit, SecantFamily(fit.family, near), iterations, ROBUSTNESS)
         best[kind] = min(fit, found, key=_Fit.rms)
@@ -243,7 +263,10 @@ def _fit(judge: _Judge, near: NearPaths, iterations: int, fits: _Fits) -> None:
         fits.polish(kind, fit, fit.family, half, _POLISH)
     continued: set[Sampler] = set()
     for k in range(_ROUNDS):  # again from the same numbers would be the same again
-        fit = min((each for each in fits.all if each.row.sampler not in continued), key=_Fit.rms)
+        left = [each for each in fits.all if each.row.sampler not in continued]
+        if not left:
+            break
+        fit = min(left, key=_Fit.rms)
         continued.add(fit.row.sampler)
         for robustness in _FORKS:
             fits.polish(f"fitted, round {k + 2}, c² = {robustness:g}", fit, fit.family, half, robustness)
@@ -269,7 +292,8 @@ def _racers(elements: int) -> int:
 
 def _best_known(denoiser: Denoiser, budget: int, truth: Reference, batch_size: int | None) -> dict[str, Sampler]:
     """Of the samplers that need no fit, those with the least RMS on some samples: fewer, the larger these are."""
-    samplers, device = default_samplers(*moments(truth)), home(denoiser, truth.x)
+    samplers = default_samplers(*moments(truth), sigma_min=sigma_range(denoiser)[0])
+    device = home(denoiser, truth.x)
     few = _racers(truth.x[0].numel())
     for count, kept in ((few, 4 * few), (6 * few, 2 * _KNOWN)):
         some = truth.rows(slice(0, count))
@@ -280,7 +304,7 @@ def _best_known(denoiser: Denoiser, budget: int, truth: Reference, batch_size: i
 
 def _best_near(near: NearPaths, budget: int) -> dict[str, Sampler]:
     """The same near the exact paths, without evaluations, and less surely so."""
-    samplers = default_samplers(*moments(near.truth))
+    samplers = default_samplers(*moments(near.truth), sigma_min=sigma_range(near.denoiser)[0])
     rows = compare_solvers(near, near.truth, samplers, (budget,), device=near.truth.x.device).within(budget)
     return {row.name: samplers[row.name] for row in rows[:_KNOWN]}
 
