@@ -32,3 +32,11 @@ def test_bad_input_is_named():
         oracle(x, sigma, {"class": torch.tensor([0, 1, 1])})
     with pytest.raises(ValueError, match="one sample shape"):
         ByClass([FiniteData(torch.zeros(1, 2)), FiniteData(torch.zeros(1, 3))])
+
+
+def test_the_score_of_a_class_is_that_of_its_oracle():
+    one, two = Gaussian(torch.zeros(2), torch.eye(2)), Gaussian(torch.ones(2), 0.1 * torch.eye(2))
+    x, sigma = torch.randn(4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), torch.tensor(0.3)
+    found = ByClass([one, two]).score(x, sigma, {"labels": torch.tensor([0, 1, 0, 1])})
+    torch.testing.assert_close(found[::2], one.score(x[::2], sigma))
+    torch.testing.assert_close(found[1::2], two.score(x[1::2], sigma))

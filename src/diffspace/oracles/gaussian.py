@@ -55,7 +55,7 @@ class Gaussian(Oracle):
         z = self._coordinates(x)
         return -0.5 * (z**2 / total + total.log() + math.log(2 * math.pi)).sum(1)
 
-    def score(self, x: Batch, sigma: Sigma) -> Batch:
+    def score(self, x: Batch, sigma: Sigma, cond: Cond | None = None) -> Batch:
         """∇ₓ ln p(x; σ) = −(Σ + σ²I)⁻¹(x − μ)."""
         total = total_variances(self.variances.to(x.device), self._level(sigma, x))
         return (-(self._coordinates(x) / total) @ self.axes.to(x.device).T).reshape(x.shape).to(x.dtype)
@@ -165,7 +165,7 @@ class GaussianMixture(Oracle):
     def log_prob(self, x: Batch, sigma: Sigma) -> Float[Tensor, "batch"]:
         return self._components(x, sigma)[2].logsumexp(1)
 
-    def score(self, x: Batch, sigma: Sigma) -> Batch:
+    def score(self, x: Batch, sigma: Sigma, cond: Cond | None = None) -> Batch:
         """∇ₓ ln p(x; σ), the posterior mean of −(Σ_k + σ²I)⁻¹(x − μ_k)."""
         offsets, total, joint = self._components(x, sigma)
         return self._average(joint, -offsets / total).reshape(x.shape).to(x.dtype)

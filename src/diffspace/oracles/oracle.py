@@ -85,11 +85,11 @@ class Oracle(ABC):
     def log_prob(self, x: Batch, sigma: Sigma) -> Float[Tensor, "batch"]:
         """ln p(x; σ), the density of the data with noise of standard deviation σ, in nats and in float64."""
 
-    def score(self, x: Batch, sigma: Sigma) -> Batch:
+    def score(self, x: Batch, sigma: Sigma, cond: Cond | None = None) -> Batch:
         """∇ₓ ln p(x; σ) = (D(x; σ) − x)/σ² (Eq. 3)."""
         wide = x.to(torch.float64)  # in float32, D − x at small σ would have no correct digits
         level = self._level(sigma, x).reshape((-1,) + (1,) * (x.ndim - 1))
-        return ((self(wide, sigma) - wide) / level**2).to(x.dtype)
+        return ((self(wide, sigma, cond) - wide) / level**2).to(x.dtype)
 
 
 class ByClass(Oracle):
