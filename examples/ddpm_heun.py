@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> float:
 
     network, trained = pretrained(options.name)
     denoiser = from_diffusers(network, trained, rounded=True)
-    steps = LevelSteps(options.steps, levels=denoiser.levels, spacing="trailing")
+    steps = LevelSteps(options.steps, spacing="trailing")
     samples = ds.sample(denoiser, seeds=range(options.seeds), steps=steps, solver=ds.Heun())
 
     scheduler = HeunDiscreteScheduler.from_config(trained.config, timestep_spacing="trailing")

@@ -37,7 +37,7 @@ print(f"σ from {denoiser.sigma_min:.4f} to {denoiser.sigma_max:.1f}")
 
 def levels(count: int) -> LevelSteps:
     """`count` of the levels of the table."""
-    return LevelSteps(count, levels=denoiser.levels, spacing="trailing")
+    return LevelSteps(count, spacing="trailing")
 
 
 fine = ds.Sampler(levels(500), ds.Heun())

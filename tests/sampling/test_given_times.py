@@ -106,3 +106,20 @@ def test_a_schedule_whose_inverse_is_wrong_is_found_out():
 
     with pytest.raises(ValueError, match=r"process: σ\(t\) is 6400 at t = 80, where a step needs σ = 80"):
         sample(GAUSSIAN, latents=LATENTS, steps=EDMSteps(5), process=Process(Wrong()))
+
+
+def test_times_between_the_levels_of_a_model_are_refused():
+    def coarse(x, sigma, cond=None):
+        return GAUSSIAN(x, sigma)
+
+    coarse.round_sigma = lambda sigma: (2 * sigma).round() / 2
+    assert sample(coarse, latents=LATENTS, steps=GivenTimes((5.0, 1.5, 0.0))).nfe == 3
+    with pytest.raises(
+        ValueError, match=r"times: σ\(t\) = 1.3 is between the model's levels, of which the next is 1.5"
+    ):
+        sample(coarse, latents=LATENTS, steps=GivenTimes((5.0, 1.3, 0.0)))
+
+
+def test_times_on_which_noise_does_not_fall_are_refused():
+    with pytest.raises(ValueError, match=r"times: σ\(t\) goes from 0.002 to 80; expected a fall"):
+        sample(GAUSSIAN, latents=LATENTS, steps=GivenTimes((0.002, 80.0)))

@@ -5,6 +5,7 @@ import torch
 
 from diffspace import DiscreteLevels, IDDPMLevels, IDDPMSteps
 from diffspace.sampling import LevelSteps
+from diffspace.sampling.steps import steps_for
 
 LEVELS = DiscreteLevels(tuple((n + 1) / 10 for n in range(10)))  # σ_n = (n + 1)/10
 
@@ -69,3 +70,13 @@ def test_there_must_be_as_many_levels():
         LevelSteps(11, levels=LEVELS).sigmas()
     with pytest.raises(ValueError, match="offset: 4 with 4 steps leads beyond the 10 levels"):
         LevelSteps(4, levels=LEVELS, spacing="leading", offset=4).sigmas()
+
+
+def test_the_table_is_that_of_the_denoiser():
+    def rounded(x, sigma, cond=None):
+        return x
+
+    rounded.levels = LEVELS
+    assert steps_for(rounded, LevelSteps(4)).sigmas().tolist() == LevelSteps(4, levels=LEVELS).sigmas().tolist()
+    with pytest.raises(ValueError, match="levels: the denoiser states no table of levels"):
+        steps_for(lambda x, sigma, cond=None: x, LevelSteps(4))

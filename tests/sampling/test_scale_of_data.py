@@ -37,6 +37,9 @@ SAMPLERS = {
     "default": ds.Sampler(),
     "ab": ds.Sampler(ds.LogLinearSteps(10), ds.AdamsBashforth(4, "x0", "log_sigma")),
     "unipc, ve": ds.Sampler(ds.VESteps(10), ds.UniPC()),
+    "deis": ds.Sampler(ds.EDMSteps(12), ds.DEIS()),
+    "vp time": ds.Sampler(ds.EDMSteps(12), ds.AdamsBashforth(3, "v", "vp")),
+    "dopri5": ds.Sampler(ds.EDMSteps(4), ds.DormandPrince()),
     "churn": ds.Sampler(churn=ds.Churn(10)),
     "sde": ds.Sampler(solver=ds.DPMSolverPP2MSDE()),
 }

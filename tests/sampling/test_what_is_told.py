@@ -236,3 +236,83 @@ def test_scores_keep_their_digits_in_float32():
 def test_what_cannot_be_meant_is_refused_by_its_name(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_injected_noise_that_is_the_same_for_each_batch_is_refused():
+    churned = {"latents": torch.ones(4, 2).double(), "churn": ds.Churn(40), "execution": Execution(batch_size=2)}
+
+    def by_number(k, like):
+        return torch.randn(like.shape, generator=torch.Generator().manual_seed(k), dtype=like.dtype)
+
+    with pytest.raises(
+        ValueError, match=r"noise: noise\(0, like\) is the same for each batch; sample without batch_size"
+    ):
+        sample(MIXTURE, noise=by_number, **churned)
+    together = sample(MIXTURE, noise=by_number, **churned | {"execution": Execution()}).x
+    assert not torch.equal(together[:2], together[2:])
+    generator = torch.Generator().manual_seed(0)
+    sample(MIXTURE, noise=lambda k, like: torch.randn(like.shape, generator=generator, dtype=like.dtype), **churned)
+    sample(MIXTURE, noise=lambda k, like: torch.zeros_like(like), **churned)
+
+
+def test_an_analytical_step_is_refused_where_data_are_no_gaussian():
+    x = MIXTURE.sample(3, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(
+        ValueError, match=r"solver: AnalyticalFirstStep takes .* errs at σ = 1, below 3 times sigma_data"
+    ):
+        sample_from(MIXTURE, x, 1.0, sampler=ds.Sampler(solver=ds.AnalyticalFirstStep()))
+    fitted = ds.sampling.FittedSolver((80.0, 0.0), ((1.0,),))
+    with pytest.raises(ValueError, match="solver: a FittedSolver was found for its own first evaluation"):
+        ds.AnalyticalFirstStep(fitted)
+
+
+def test_a_denoiser_is_asked_at_sigma_in_single_precision_at_least():
+    heard = []
+
+    def listening(x, sigma, cond=None):
+        heard.append((x.dtype, sigma.dtype, float(sigma)))
+        return MIXTURE(x, sigma)
+
+    found = sample(listening, seeds=[0], shape=(2,), execution=Execution(dtype=torch.bfloat16)).sigmas
+    assert {(x, sigma) for x, sigma, _ in heard} == {(torch.bfloat16, torch.float32)}
+    asked = sorted({level for *_, level in heard}, reverse=True)
+    assert asked == pytest.approx(found[:-1].tolist(), rel=1e-7)
+
+
+def test_states_that_end_in_nan_are_no_result():
+    def broken(x, sigma, cond=None):
+        return torch.where(sigma < 1, torch.nan, MIXTURE(x, sigma))
+
+    with pytest.raises(FloatingPointError, match=r"not finite, in samples \[0, 1\]"):
+        list(sample_states(broken, seeds=range(2), shape=(2,)))
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "x0", "v"])
+@pytest.mark.parametrize("variable", ["sigma", "log_sigma", "angle", "vp"])
+@pytest.mark.parametrize(("start", "end"), [(80.0, 0.002), (0.6, 0.002), (2.0, 50.0)])
+def test_weights_are_exact_for_any_length_of_step(prediction, variable, start, end):
+    """∫ dμ is known: −, the change of σ, of 1/σ, and of the angle."""
+    from diffspace.sampling.solvers.multistep import polynomial_weights
+
+    exact = {
+        "epsilon": end - start,
+        "x0": 1 - end / start,
+        "v": math.hypot(end, 0.5) * (math.atan(start / 0.5) - math.atan(end / 0.5)),
+    }
+    (weight,) = polynomial_weights(prediction, variable, (start,), end, 0.5)
+    assert weight == pytest.approx(exact[prediction], rel=1e-13)
+
+
+def test_the_first_order_method_is_the_same_in_every_variable():
+    for prediction in ("epsilon", "x0", "v"):
+        ends = [
+            sample(
+                MIXTURE,
+                seeds=range(8),
+                steps=ds.EDMSteps(3, terminal="sigma_min"),
+                solver=ds.AdamsBashforth(1, prediction, variable),
+            ).x
+            for variable in ("sigma", "log_sigma", "angle", "vp")
+        ]
+        for other in ends[1:]:
+            torch.testing.assert_close(other, ends[0], rtol=1e-12, atol=1e-12)

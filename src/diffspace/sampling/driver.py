@@ -51,7 +51,7 @@ def round_sigmas(denoiser: object, sigmas: Tensor) -> Tensor:
 
 
 def _at_given_times(
-    steps: GivenTimes, process: Process, model_range: tuple[float, float], start: float | None
+    denoiser: object, steps: GivenTimes, process: Process, start: float | None
 ) -> tuple[Tensor, Tensor]:
     """(t, σ) of a run whose times are given."""
     times = torch.tensor(steps.times, dtype=torch.float64, device="cpu")
@@ -60,7 +60,12 @@ def _at_given_times(
         raise ValueError("times: σ(t) must be finite, and positive at every time but the last")
     if not torch.equal(times == 0, sigmas == 0):
         raise ValueError("times: σ(t) must be 0 at t = 0 and nowhere else")
-    (least, greatest), low, high = model_range, float(sigmas[sigmas > 0].min()), float(sigmas.max())
+    if not sigmas[-1] < sigmas[0]:
+        raise ValueError(f"times: σ(t) goes from {float(sigmas[0]):g} to {float(sigmas[-1]):g}; expected a fall")
+    for sigma, known in zip(sigmas.tolist(), round_sigmas(denoiser, sigmas).tolist(), strict=True):
+        if not math.isclose(sigma, known, rel_tol=1e-6):
+            raise ValueError(f"times: σ(t) = {sigma:g} is between the model's levels, of which the next is {known:g}")
+    (least, greatest), low, high = sigma_range(denoiser), float(sigmas[sigmas > 0].min()), float(sigmas.max())
     if not least <= low <= high <= greatest:
         raise ValueError(f"times: σ(t) from {low:g} to {high:g} leaves the model's range [{least:g}, {greatest:g}]")
     if start is not None and not math.isclose(start, float(sigmas[0]), rel_tol=1e-6):
@@ -114,7 +119,7 @@ def make_grid(denoiser: object, sampler: Sampler, *, start: float | None = None,
     """
     steps, process = sampler.steps, sampler.process
     if isinstance(steps, GivenTimes):
-        times, sigmas = _at_given_times(steps, process, sigma_range(denoiser), start)
+        times, sigmas = _at_given_times(denoiser, steps, process, start)
     else:
         times, sigmas = _at_levels(denoiser, steps, process, start)
     _check_slopes(process, [t for t in times.tolist() if t > 0])
@@ -157,8 +162,14 @@ def _kick(denoiser: object, churn: Churn, num_steps: int, point: Point) -> Kick 
     lifted = float(round_sigmas(denoiser, torch.tensor(sigma * (1 + gamma), dtype=torch.float64, device="cpu")))
     if lifted <= sigma:
         return None
-    t = process.sigma_inv(lifted)
-    return Kick(Point(process, t, lifted, process.s(t)), math.sqrt(lifted**2 - sigma**2) * churn.S_noise)
+    try:
+        t = process.sigma_inv(lifted)
+    except ValueError as error:
+        reason = str(error).partition(";")[0]
+        raise ValueError(f"churn: the time at which σ(t) = {lifted:g} is not known: {reason}") from None
+    return Kick(
+        Point(process, t, lifted, process.s(t), point.steps_left), math.sqrt(lifted**2 - sigma**2) * churn.S_noise
+    )
 
 
 def _noise_like(state: Tensor, noise: Tensor) -> Tensor:
@@ -168,8 +179,10 @@ def _noise_like(state: Tensor, noise: Tensor) -> Tensor:
 
 
 def as_tensor(sigma: float | Tensor, like: Tensor) -> Tensor:
-    """A noise level as the tensor that a denoiser takes."""
-    return sigma if isinstance(sigma, Tensor) else like.new_full((), sigma)
+    """A noise level as the tensor that a denoiser takes, in float32 or better."""
+    if isinstance(sigma, Tensor):
+        return sigma
+    return torch.full((), sigma, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
 
 
 def changes(*tensors: Tensor | None) -> list[int]:

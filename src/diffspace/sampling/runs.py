@@ -20,7 +20,7 @@ from diffspace.protocols import Cond, Denoiser, Request, TimeSteps, check_cond, 
 from diffspace.sampling.driver import STATE_CHANGED, as_tensor, changes, make_grid, run_steps
 from diffspace.sampling.sampler import Churn, Execution, Sampler, State
 from diffspace.sampling.solvers.base import Solver
-from diffspace.sampling.start import Noise, Start, is_finite, make_start
+from diffspace.sampling.start import Noise, Start, make_start, not_finite
 from diffspace.sampling.steps import EDMSteps, GivenTimes
 from diffspace.tensors import check_floating, check_sigma, evaluating
 
@@ -136,12 +136,28 @@ class Run:
                     f"{rows}, which belong to a batch of all; sample them together, or make one denoiser for each batch"
                 )
         self.denoiser, self.start, self.noise, self.execution = denoiser, start, noise, execution
+        self._told: tuple[int, slice, Tensor] | None = None  # of injected noise: its first draw, and for which rows
         self.cond = None if cond is None else dict(cond)
         sampler = dataclasses.replace(sampler, solver=sampler.solver.for_denoiser(denoiser))
         self.solver = sampler.solver
         self.grid = make_grid(denoiser, sampler, start=sigma_start, upward=upward)
         self.device = home(denoiser, start.tensor, execution.device)
         self.dtype = execution.dtype or (torch.float32 if self.device.type == "mps" else torch.float64)
+
+    def _injected(self, rows: slice) -> Noise | None:
+        """The noise that was given; ValueError where it is the same for two batches."""
+        given = self.noise
+        if given is None or self.execution.batch_size is None:
+            return given
+
+        def noise(k: int, like: Tensor) -> Tensor:
+            found = given(k, like)
+            draw, of, first = self._told = self._told or (k, rows, found[:1].clone())
+            if k == draw and rows != of and bool(first.any()) and torch.equal(found[:1], first):
+                raise ValueError(f"noise: noise({k}, like) is the same for each batch; sample without batch_size")
+            return found
+
+        return noise
 
     def states(self, rows: slice = slice(None), denoiser: Denoiser | None = None) -> Iterator[State]:
         """The state of some samples before the first step, then after each; by another denoiser if one is given."""
@@ -160,13 +176,16 @@ class Run:
         yield State(0, len(grid.kicks), grid.sigmas[0], x, None, 0)
         if changes(x) != before:
             raise ValueError(STATE_CHANGED)
-        steps = run_steps(self.solver, grid, x, start.noise(self.noise), start.increments(self.noise))
+        injected = self._injected(rows)
+        steps = run_steps(self.solver, grid, x, start.noise(injected), start.increments(injected))
         for _ in grid.kicks:
             with context():  # left before the state is yielded, so that gradient mode does not leak
                 asked = next(steps)
                 while isinstance(asked, Request):
                     own = cond and dict(cond)  # which a denoiser may take apart
                     asked = steps.send(denoiser(asked.x, as_tensor(asked.sigma, x), own))
+                if asked.step == asked.num_steps and (bad := not_finite(asked.x, rows.start or 0)):
+                    raise FloatingPointError(f"denoiser: the run ended in values that are not finite, in samples {bad}")
             yield asked
 
     def batches(self, denoiser_of: Callable[[slice], Denoiser] | None = None) -> Iterator[Samples]:
@@ -186,10 +205,6 @@ class Run:
                     path.append(state.x.to(keep))
                 if state.denoised is not None and state.step - 1 in kept:
                     denoised.append(state.denoised.to(keep))
-            if not is_finite(state.x):
-                raise FloatingPointError(
-                    f"denoiser: the run ended in values that are not finite, in the batch from sample {first} on"
-                )
             yield Samples(
                 x=state.x.to(keep),
                 sigmas=torch.tensor(self.grid.sigmas, dtype=torch.float64, device="cpu"),

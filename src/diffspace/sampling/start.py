@@ -25,10 +25,17 @@ def is_finite(x: Tensor) -> bool:
     return math.isfinite(x.detach().sum().item()) or bool(torch.isfinite(x).all())
 
 
+def not_finite(x: Tensor, first: int = 0) -> str:
+    """The numbers of the samples that are not finite, from `first` on; "" where all are."""
+    if is_finite(x):
+        return ""
+    bad = (first + (~torch.isfinite(x.reshape(len(x), -1)).all(1)).nonzero().flatten()).tolist()
+    return f"{bad[:8]}{' …' if len(bad) > 8 else ''}"
+
+
 def check_finite(name: str, x: Tensor) -> None:
-    if not is_finite(x):
-        bad = (~torch.isfinite(x.reshape(len(x), -1)).all(1)).nonzero().flatten().tolist()
-        raise ValueError(f"{name}: not finite in samples {bad[:8]}{' …' if len(bad) > 8 else ''}")
+    if bad := not_finite(x):
+        raise ValueError(f"{name}: not finite in samples {bad}")
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 
 from diffspace._shapes import Float, Tensor
 from diffspace.checks import MOST_LEVELS, as_tuple, check_choice, check_integer, check_number
 from diffspace.process import IDDPMLevels, NoiseLevels, VPSchedule
-from diffspace.protocols import PAPER_RANGE, Schedule, data_scale, sampling_range, sigma_range
+from diffspace.protocols import PAPER_RANGE, Schedule, data_scale, sampling_range, sigma_range, stated
 from diffspace.sampling.beta_distribution import beta_quantile
 
 _ANY = (0.0, math.inf)
@@ -63,6 +63,10 @@ class RangedSteps(ABC):
     def default_range(self) -> tuple[float, float]:
         """The paper's (σ_min, σ_max) of this column, for σ_data = 0.5: by default that of EDM."""
         return PAPER_RANGE
+
+    def for_denoiser(self, denoiser: object) -> RangedSteps:
+        """The steps with what they take from the denoiser beside its range: by default nothing."""
+        return self
 
     @abstractmethod
     def _place(self, fractions: list[float], low: float, high: float, first: float) -> list[float]:
@@ -112,10 +116,12 @@ def steps_for(denoiser: object, steps: Steps) -> Steps:
     """
     if not isinstance(steps, RangedSteps):
         return steps
-    low, high = steps.default_range()
-    scale = data_scale(denoiser) if steps.scaled else 1.0
-    low, high = steps.resolve(sigma_range(denoiser), sampling_range(denoiser) or (scale * low, scale * high))
-    return replace(steps, sigma_min=low, sigma_max=high)
+    made: Any = steps.for_denoiser(denoiser)
+    low, high = made.default_range()
+    scale = data_scale(denoiser) if made.scaled else 1.0
+    low, high = made.resolve(sigma_range(denoiser), sampling_range(denoiser) or (scale * low, scale * high))
+    ranged: Steps = replace(made, sigma_min=low, sigma_max=high)
+    return ranged
 
 
 @dataclass(frozen=True)
@@ -223,9 +229,11 @@ class BetaSteps(ScheduleSteps):
 class _TabledSteps(RangedSteps):
     """N of the levels of a table, chosen by index; with a range given, of those inside it. ValueError for more."""
 
-    levels: NoiseLevels
+    levels: NoiseLevels | None
 
     def _falling_levels(self) -> list[float]:
+        if self.levels is None:
+            raise ValueError("levels: the denoiser states no table of levels; expected one, such as DiscreteLevels(…)")
         rising: list[float] = self.levels.table().tolist()
         return rising[::-1]
 
@@ -273,11 +281,11 @@ class LevelSteps(_TabledSteps):
     - "leading": n = (N−1−i)·⌊M/N⌋ + `offset`: ends at n = `offset`, and begins well below σ_max.
     - "trailing": n = M − i·M/N, rounded, − 1: begins at σ_max, ends well above σ_min.
 
-    The default range is the whole table. With a range given, M counts the levels inside it. A model states its table
-    as `levels` where it knows one.
+    `levels` is the table, by default that which the denoiser states; ValueError where it states none. The default range
+    is the whole table. With a range given, M counts the levels inside it.
     """
 
-    levels: NoiseLevels = field(default_factory=IDDPMLevels)
+    levels: NoiseLevels | None = None
     spacing: Literal["linspace", "leading", "trailing"] = "linspace"
     offset: int = 0
     scaled: ClassVar[bool] = False
@@ -291,6 +299,9 @@ class LevelSteps(_TabledSteps):
             raise ValueError(
                 f"offset: expected 0, or more with spacing='leading' and terminal='zero', got {self.offset}"
             )
+
+    def for_denoiser(self, denoiser: object) -> LevelSteps:
+        return self if self.levels is not None else replace(self, levels=stated(denoiser, "levels"))
 
     def default_range(self) -> tuple[float, float]:
         table = self._falling_levels()

@@ -9,18 +9,23 @@ from diffspace._shapes import Tensor
 from diffspace.checks import check_number
 from diffspace.protocols import Cond, stated
 from diffspace.sampling.solvers.base import Point, Solver, Step
+from diffspace.sampling.solvers.multistep import FittedSolver
 from diffspace.sampling.solvers.runge_kutta import Heun
+
+# times σ_data, where a run starts: from 3 on runs of 10 steps had up to 7 times the error of the solver itself, from 10
+# on up to 3 times, from 30 on up to 1.6 times (five mixtures, from a given state)
+_LEAST = 3.0
 
 
 @dataclass(frozen=True)
 class AnalyticalFirstStep(Solver):
     """Another solver, whose first request in a run is answered by a Gaussian, without an evaluation.
 
-    D = μ + σ_d²/(σ² + σ_d²)·(x − μ) is the exact denoiser of N(μ, σ_d²·I), and accurate at high noise for any data with
-    the same mean, to the order of σ_d²/σ. `sigma_data` must be that of the data: a wrong one falsifies the start. By
-    default it is what the denoiser states; ValueError where that is nothing. A run takes one evaluation fewer than with
-    the solver alone. (The AFS of Dockhorn et al. 2022 takes x/√(1 + σ²) for ε; here, with μ = 0 and σ_d = 1, it is
-    x·σ/(1 + σ²).)
+    D = μ + σ_d²/(σ² + σ_d²)·(x − μ) is the exact denoiser of N(μ, σ_d²·I), and accurate at high noise for any data
+    with the same mean, to the order of σ_d²/σ; ValueError where a run starts below 3·σ_d. `sigma_data` must be that of
+    the data: a wrong one falsifies the start. By default it is what the denoiser states; ValueError where that is
+    nothing. A run takes one evaluation fewer than with the solver alone. (The AFS of Dockhorn et al. 2022 takes x/√(1
+    + σ²) for ε; here, with μ = 0 and σ_d = 1, it is x·σ/(1 + σ²).)
     """
 
     solver: Solver = field(default_factory=Heun)
@@ -30,6 +35,8 @@ class AnalyticalFirstStep(Solver):
     def __post_init__(self) -> None:
         if isinstance(self.solver, AnalyticalFirstStep):
             raise ValueError("solver: AnalyticalFirstStep cannot wrap another one; give the solver inside it")
+        if isinstance(self.solver, FittedSolver):
+            raise ValueError("solver: a FittedSolver was found for its own first evaluation; use it as it is")
         if self.sigma_data is not None:
             check_number("sigma_data", self.sigma_data, "(0, inf)")
         check_number("mean", self.mean)
@@ -48,6 +55,11 @@ class AnalyticalFirstStep(Solver):
         """D(x; σ) of N(μ, σ_d²·I)."""
         if self.sigma_data is None:
             raise ValueError("sigma_data: the denoiser does not state it; pass AnalyticalFirstStep(…, sigma_data=…)")
+        if float(sigma.min()) < _LEAST * self.sigma_data:
+            raise ValueError(
+                f"solver: AnalyticalFirstStep takes the data for a Gaussian, which errs at σ = {float(sigma.min()):g}, "
+                f"below {_LEAST:g} times sigma_data = {self.sigma_data:g}; use the solver inside it"
+            )
         level = sigma.reshape(-1, *(1,) * (x.ndim - 1))
         gain = self.sigma_data**2 / (level**2 + self.sigma_data**2)
         return x * gain + self.mean * (1 - gain)
