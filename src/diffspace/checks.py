@@ -172,12 +172,22 @@ def first_line(error: BaseException) -> str:
     return text or f"{type(error).__name__} without a message"
 
 
+def one_line(error: BaseException) -> str:
+    """The whole of an error's message in one line, which is never empty."""
+    return " ".join(str(error).split()) or first_line(error)
+
+
+class MissingPackageError(ValueError):
+    """An optional package is not installed."""
+
+
 def require_package(name: str, purpose: str) -> Any:
     """Import an optional package; the ValueError says how to install it."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError:
-        raise ValueError(f"{purpose} requires the package {name}, which is not installed: pip install {name}") from None
+        text = f"{purpose} requires the package {name}, which is not installed: pip install {name}"
+        raise MissingPackageError(text) from None
 
 
 def printable(text: str) -> str:

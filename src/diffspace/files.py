@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffspace.checks import first_line
+from diffspace.checks import first_line, one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,8 +85,14 @@ def reading(path: Path, kind: str = "") -> Iterator[None]:
         what = f" as {kind}" if kind and not isinstance(error, OSError) else ""
         text = getattr(error, "strerror", None) or first_line(error)
         if not getattr(error, "strerror", None) and not isinstance(error, RuntimeError | KeyError | MemoryError):
-            text = " ".join(str(error).split()) or text  # in full; after the first line torch names its own functions
+            text = one_line(error)  # in full; after the first line torch names its own functions
         raise ValueError(f"{path}: cannot be read{what}: {text}") from None
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with reading(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_bytes(path: Path, most: int = LARGEST_TEXT) -> bytes:

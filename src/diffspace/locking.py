@@ -11,12 +11,13 @@ import json
 import os
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from diffspace.files import open_in_place, parse_json
+from diffspace.files import open_in_place, parse_json, writing
 
-LOCK = "run.lock"
+LOCK, SHORT_LOCK = "run.lock", ".lock"
 _NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 _SETTLING_SECONDS = 0.1
 _held: set[int] = set()  # descriptors
@@ -89,6 +90,18 @@ class FolderLock:
         if by_name:
             text += f"; if that process no longer exists, delete {self.path} (this file system has no locks)"
         return text
+
+
+@contextlib.contextmanager
+def owned(folder: Path, parents: bool = True) -> Iterator[None]:
+    """The right to write a folder, which is made where it is missing, by a lock that is removed at the end."""
+    with writing(folder):
+        folder.mkdir(parents=parents, exist_ok=True)
+    with FolderLock(folder, SHORT_LOCK):
+        try:
+            yield
+        finally:
+            (folder / SHORT_LOCK).unlink(missing_ok=True)
 
 
 def _flock(descriptor: int) -> bool | None:

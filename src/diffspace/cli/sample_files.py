@@ -28,7 +28,7 @@ from diffspace.cli.runs import classes_of
 from diffspace.config import flatten
 from diffspace.figures.samples import fits_png, is_image, save_image, save_samples, to_stored
 from diffspace.files import atomic_path, read_json, reading, save_array, write_text, writing
-from diffspace.locking import FolderLock
+from diffspace.locking import SHORT_LOCK, owned
 from diffspace.metrics.evaluation import as_ranges
 from diffspace.metrics.feature_files import Batches
 from diffspace.model import Model
@@ -36,7 +36,7 @@ from diffspace.protocols import Cond
 
 REQUEST, LABELS, CONDITIONS = _BESIDE = ("samples.json", "labels.json", "conditions.csv")
 FORMAT = "diffspace samples 1"
-_SUBDIR, _LOCK, _NEW = 1000, ".lock", ".new"
+_SUBDIR, _NEW = 1000, ".new"
 _LONG = 1000  # characters of seeds that are written down; more are hashed
 
 
@@ -57,7 +57,7 @@ def _left_over(folder: Path) -> Any:
     if not os.path.lexists(folder):
         return None
     with contextlib.suppress(OSError):
-        if not folder.is_symlink() and {path.name for path in folder.iterdir()} <= {_LOCK}:
+        if not folder.is_symlink() and {path.name for path in folder.iterdir()} <= {SHORT_LOCK}:
             return None
     if not folder.is_symlink() and (there := _request_in(folder)) is not None:
         return there
@@ -129,10 +129,7 @@ class SampleWriter(ABC):
 
     def _take(self, folder: Path) -> None:
         """Make a folder, and be the only one who writes it until the end."""
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        self._open.enter_context(FolderLock(folder, _LOCK))
-        self._open.callback((folder / _LOCK).unlink, missing_ok=True)
+        self._open.enter_context(owned(folder))
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._open:
@@ -166,7 +163,7 @@ class FolderWriter(SampleWriter):
 
     def _find_former(self) -> list[Path]:
         """What a command of before has written; ValueError for a folder that holds anything and is not of one."""
-        if not self.path.is_dir() or {path.name for path in self.path.iterdir()} <= {_LOCK, _NEW}:
+        if not self.path.is_dir() or {path.name for path in self.path.iterdir()} <= {SHORT_LOCK, _NEW}:
             return []
         if _request_in(self.path) is None:
             raise ValueError(

@@ -99,7 +99,7 @@ def _default_count(device: str | None) -> int:
 @contextlib.contextmanager
 def _signals_stop(run: Run) -> Iterator[list[int]]:
     """Stop the run on SIGINT and SIGTERM; the list has the first one that came."""
-    from diffspace.cli.launch import is_launched
+    from diffspace.cli.launch import handling, is_launched
 
     received: list[int] = []
     since = 0.0
@@ -115,15 +115,8 @@ def _signals_stop(run: Run) -> Iterator[list[int]]:
             restore()
             signal.raise_signal(number)
 
-    def restore() -> None:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handling(on_signal) as restore:
         yield received
-    finally:
-        restore()
 
 
 def _train(run: Run, resumed: bool) -> None:

@@ -15,6 +15,7 @@ import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from diffspace._shapes import Shaped, Tensor
+from diffspace.checks import one_line
 
 
 @runtime_checkable
@@ -236,7 +237,7 @@ def _opened(images: EncodedImages, number: int) -> Iterator[tuple[IO[bytes] | No
                 raise ValueError(f"{image.width}×{image.height} pixels exceed PIL.Image.MAX_IMAGE_PIXELS = {limit}")
             yield file, image
     except Exception as error:  # decoders raise whatever a broken file leads them to
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        reason = getattr(error, "strerror", None) or one_line(error)
         if isinstance(error, UnidentifiedImageError):
             reason = "cannot identify its format"
         raise ValueError(f"{images.path / images.names[number]}: cannot be read as an image: {reason}") from error

@@ -19,12 +19,13 @@ from diffspace.data.archives import MANIFEST
 from diffspace.data.arrays import ArrayRows
 from diffspace.data.dataset import DataSet, ordered_map
 from diffspace.data.partial_work import PartialWork, check_destination
-from diffspace.data.preparation import file_sha256, versions
+from diffspace.data.preparation import versions
 from diffspace.data.rows import Rows
 from diffspace.data.stored_images import ImageSource
 from diffspace.files import (
     atomic_path,
     check_entries,
+    file_sha256,
     has_format,
     manifest_text,
     read_bytes,

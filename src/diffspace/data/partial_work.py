@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from diffspace.data.archives import MANIFEST
-from diffspace.files import check_entries, check_writable, read_json, write_text, writing
-from diffspace.locking import FolderLock
+from diffspace.files import check_entries, check_writable, read_json, write_text
+from diffspace.locking import SHORT_LOCK, owned
 
-_STATE, _LOCK = "state.json", ".lock"
+_STATE = "state.json"
 _Result = TypeVar("_Result")
 
 
@@ -81,7 +81,7 @@ class PartialWork:
         for path in self.folder.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
-            elif path.name != _LOCK:
+            elif path.name != SHORT_LOCK:
                 path.unlink()
 
     @property
@@ -92,15 +92,12 @@ class PartialWork:
     @contextlib.contextmanager
     def _owned(self) -> Iterator[None]:
         """The right to work in the folder, which is removed at the end if nothing is in it."""
-        with writing(self.folder):
-            self.folder.mkdir(exist_ok=True)
-        with FolderLock(self.folder, _LOCK):
-            try:
+        try:
+            with owned(self.folder, parents=False):
                 yield
-            finally:
-                (self.folder / _LOCK).unlink(missing_ok=True)
-                with contextlib.suppress(OSError):
-                    self.folder.rmdir()
+        finally:
+            with contextlib.suppress(OSError):
+                self.folder.rmdir()
 
     def _replace(self, written: Path) -> None:
         """Put `written` in the place of the target, which is there, old or new, whatever happens."""

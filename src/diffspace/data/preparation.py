@@ -23,7 +23,7 @@ from diffspace.checks import check_integer
 from diffspace.data.archives import INDEX, MANIFEST, ZipImages, list_files, most_text
 from diffspace.data.partial_work import PartialWork, check_destination
 from diffspace.data.stored_images import ImageRows, ImageSource
-from diffspace.files import atomic_path, check_entries, manifest_text, read_bytes, read_manifest, reading, writing
+from diffspace.files import atomic_path, check_entries, file_sha256, manifest_text, read_bytes, read_manifest, writing
 
 _PART = 1000  # images in a part; the reference puts as many into a folder
 _AT_ONCE = 64  # images held in memory
@@ -189,11 +189,6 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 # ---- verification
-
-
-def file_sha256(path: Path) -> str:
-    with reading(path), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def verify(path: str | Path, track: Callable[[int, int], None] | None = None) -> list[str]:

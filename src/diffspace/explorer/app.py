@@ -19,7 +19,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from diffspace import __version__
-from diffspace.checks import first_line, is_out_of_memory, nearest
+from diffspace.checks import first_line, is_out_of_memory, nearest, one_line
 from diffspace.config import build
 from diffspace.explorer.encoding import decode, encode
 from diffspace.explorer.guard import BodyError, Guard
@@ -187,7 +187,7 @@ def _reason(error: Exception) -> tuple[int, dict[str, str]]:
     if is_out_of_memory(error):
         return 507, {"error": "there is not enough memory for this; choose less of it"}
     if isinstance(error, ValueError | ArithmeticError | OSError | RecursionError):
-        line = " ".join(str(error).split()) or first_line(error)
+        line = one_line(error)
         return 422, {"error": line if len(line) <= _LONGEST else line[:_LONGEST] + " …"}
     logging.getLogger("uvicorn.error").error("a fault of diffspace", exc_info=error)
     return 500, {"error": f"a fault of diffspace: {type(error).__name__}: {first_line(error)}"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ import torch
 
 from diffspace._shapes import Tensor
 from diffspace.config import from_config, to_config
-from diffspace.files import missing_path
+from diffspace.files import file_sha256, missing_path
 from diffspace.interop import nvidia, openai, score_sde
 from diffspace.interop.model_parts import ModelParts, make_skeleton
 from diffspace.model import Model
@@ -131,9 +130,7 @@ def _build(parts: ModelParts, path: Path) -> tuple[Model, Report]:
     """The model with its report; ValueError unless the weights are exactly those of the network."""
     # the filters follow from the architecture, and some formats do not store them
     network = fit_network(parts.network, parts.state, optional="resample_filter")
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    notes = {"source": path.name, "sha256": sha256, "format": parts.format, "assumed": list(parts.assumed)}
+    notes = {"source": path.name, "sha256": file_sha256(path), "format": parts.format, "assumed": list(parts.assumed)}
     class_names = tuple(str(i) for i in range(parts.network.get("label_dim", 0)))
     model = Model(Preconditioned(network, parts.preconditioning), PIXELS, class_names, notes).eval()
     return model, Report(path.name, parts.format, model, len(parts.state), parts.ignored, parts.assumed)

@@ -20,11 +20,11 @@ import torch
 from diffspace._shapes import Float, Tensor
 from diffspace.checks import check_integer
 from diffspace.files import read_json, reading, write_text, writing
-from diffspace.locking import FolderLock
+from diffspace.locking import SHORT_LOCK, owned
 
 FORMAT = "diffspace features 1"
 INDEX = "features.json"
-_BATCHES, _LOCK, _SUFFIX = "batches", ".lock", ".f32"
+_BATCHES, _SUFFIX = "batches", ".f32"
 _ITEM = 4  # bytes of float32
 
 
@@ -100,10 +100,7 @@ class FeatureFiles:
 
     def __enter__(self) -> FeatureFiles:
         with contextlib.ExitStack() as failing:
-            with writing(self.folder):
-                self.folder.mkdir(parents=True, exist_ok=True)
-            failing.enter_context(FolderLock(self.folder, _LOCK))
-            failing.callback((self.folder / _LOCK).unlink, missing_ok=True)
+            failing.enter_context(owned(self.folder))
             self._open = failing
             self._take_up()
             self._open = failing.pop_all()
@@ -188,7 +185,7 @@ class FeatureFiles:
 
     def _take_up(self) -> None:
         """See how far the same request came; remove what another one left."""
-        there = {path.name for path in self.folder.iterdir()} - {_LOCK}
+        there = {path.name for path in self.folder.iterdir()} - {SHORT_LOCK}
         if not there:
             return
         ours = INDEX in there and all(name in (INDEX, _BATCHES) or name.endswith(_SUFFIX) for name in there)

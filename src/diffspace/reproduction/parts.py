@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from diffspace import presets
-from diffspace.checks import require_package
+from diffspace.checks import MissingPackageError, require_package
 from diffspace.metrics import memorisation
 from diffspace.model import Model
 from diffspace.objective import InverseVariance, loss_by_sigma
@@ -256,8 +256,6 @@ def measure(names: list[str], benches: Mapping[str, Bench], note: Callable[[str]
             continue
         try:
             results[name] = part(first)
-        except ValueError as error:
-            if name != "tuning" or "requires the package" not in str(error):
-                raise
+        except MissingPackageError as error:
             note(f"{name} is left out: {error}")
     return results

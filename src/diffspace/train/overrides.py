@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from diffspace.checks import first_line
+from diffspace.checks import one_line
 from diffspace.config import is_none, parse_word
 from diffspace.files import read_bytes
 from diffspace.parts import FAMILIES
@@ -68,7 +68,7 @@ def read_yaml(text: str) -> Any:
         raise ValueError("it is not valid YAML: nested too deeply") from None
     except Exception as error:  # what its constructors of dates and the like raise
         ours = isinstance(error, yaml.YAMLError) and not isinstance(error, yaml.MarkedYAMLError)
-        text = " ".join(str(error).split()) or first_line(error)
+        text = one_line(error)
         raise ValueError(text if ours else f"it is not valid YAML: {text}") from None
 
 

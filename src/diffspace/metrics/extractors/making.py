@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import math
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from torch import nn
 
 from diffspace._shapes import Float, Int, Tensor
 from diffspace.checks import nearest
-from diffspace.files import reading
+from diffspace.files import file_sha256, reading
 from diffspace.metrics.extractors import dinov2, efficientnet, inception
 from diffspace.metrics.extractors.images import on_pictures
 from diffspace.metrics.features import (
@@ -85,8 +84,7 @@ def make_extractor(
         raise ValueError(f"features: there is no {str(spec)!r}; expected {files}; {nearest(str(spec), WORDS)}")
     with reading(path, "TorchScript"):
         scripted = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
-        with path.open("rb") as file:  # what it computes may be in its code alone
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_sha256(path)  # what it computes may be in its code alone
     return _of_network(scripted, f"{path.name} {digest[:8]}", transform, train, place)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from torch import nn
 
 from diffspace._shapes import Tensor
 from diffspace.checks import first_line
-from diffspace.files import missing_path, reading
+from diffspace.files import file_sha256, missing_path, reading
 from diffspace.pickles import read_pickle
 from diffspace.tensors import plain_defaults
 
@@ -68,8 +67,7 @@ class PublishedWeights:
         """The state dict, read by diffspace's own reader of pickles; ValueError if the checksum differs."""
         path = self.find(weights)
         with reading(path, "weights"):
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+            found = file_sha256(path)
             if found != self.sha256:
                 raise ValueError(f"{path}: expected {self.file} with SHA-256 {self.sha256[:16]}…, got {found[:16]}…")
             state: Mapping[str, Tensor] = read_pickle(path)
