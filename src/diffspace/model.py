@@ -23,6 +23,7 @@ from diffspace.networks import skeleton
 from diffspace.notebook import Shown
 from diffspace.parts import allow_parts
 from diffspace.preconditioning import Preconditioned
+from diffspace.process import NoiseLevels
 from diffspace.protocols import PAPER_RANGE, PAPER_SIGMA_DATA, Cond
 from diffspace.sampling.streams import random_labels
 from diffspace.tensors import are_values_hidden
@@ -83,6 +84,11 @@ class Model(Shown, torch.nn.Module):
             self.check_labels(cond["labels"])
         denoised: Tensor = self.denoiser(x, sigma, cond)
         return denoised
+
+    @property
+    def levels(self) -> NoiseLevels | None:
+        """The table of the noise levels that the network knows, where it knows one."""
+        return self.denoiser.levels
 
     def round_sigma(self, sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """The nearest σ that the network knows."""

@@ -29,11 +29,11 @@ PAPER_SIGMA_DATA, PAPER_RANGE = 0.5, (0.002, 80.0)
 class Denoiser(Protocol):
     """D(x; σ): the estimate of x₀ from x = x₀ + σε (Eq. 2 of the paper).
 
-    x is the *unscaled* state x_t / s(t), of shape (B, *dims); sigma is a tensor of shape () or (B,); the result
-    is like x. Optional attributes that tools read where they exist: `sigma_min` and `sigma_max` (floats, the
-    range on which D is defined), `sampling_range` (two floats, between which sampling goes unless the steps say
-    otherwise), `sigma_data` (a float, the standard deviation of the data, which moves the paper's constants),
-    `round_sigma(sigma)` (the nearest noise level that the network knows), `weight(sigma)` (the training weight λ),
+    x is the *unscaled* state x_t / s(t), of shape (B, *dims); sigma is a tensor of shape () or (B,); the result is
+    like x. Optional attributes that tools read where they exist: `sigma_min` and `sigma_max` (floats, the range on
+    which D is defined), `sampling_range` (two floats, between which sampling goes unless the steps say otherwise),
+    `sigma_data` (a float, the standard deviation of the data, which moves the paper's constants), `round_sigma(sigma)`
+    (the nearest noise level that the network knows), `levels` (their table), `weight(sigma)` (the training weight λ),
     `sample_shape` (the shape of one sample, without the batch), `transform` (from the data to the model's space),
     `made_for(shape)` (the number of samples for which it holds one row each, or None). `stated` also finds them in
     `functools.partial` and in torch's own wrappers. D must not change x, sigma or cond, and must return a new tensor

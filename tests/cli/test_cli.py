@@ -225,6 +225,19 @@ def test_every_option_of_the_sampler_reaches_it(points_run, tmp_path):
             assert float((ends[a] - ends[b]).abs().max()) > 1e-3, (cases[a][0], cases[b][0])
 
 
+def test_solvers_in_sigma_need_no_process_and_take_none():
+    from diffspace.cli.sampler_options import build_sampler
+
+    assert build_sampler({"solver": "ab:k=4"}).solver == ds.AdamsBashforth(4)
+    assert build_sampler({"solver": "afs:solver=(ab:k=4)"}).process == ds.Process()
+    assert build_sampler({"steps": "5"}, default=ds.Sampler(solver=ds.UniPC())).solver == ds.UniPC()
+    for solver in ("sde", "sde:stages=2", "rk4", "afs"):
+        assert build_sampler({"solver": solver, "process": "vp"}).process == ds.Process(ds.VPSchedule())
+    for solver in ("ab:k=4", "afs:solver=(ab:k=4)", "euler-ancestral", "pc", "dopri5"):
+        with pytest.raises(ValueError, match="--process, --schedule, --scaling: have no effect on"):
+            build_sampler({"solver": solver, "process": "vp"})
+
+
 def test_evaluate_writes_scores(digits_run, capsys):
     assert main(["evaluate", str(digits_run), "--n", "40", "--sets", "1", "--steps", "2", "--no-report"]) == 0
     scores = json.loads((digits_run / "scores.json").read_text())

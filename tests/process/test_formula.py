@@ -24,6 +24,8 @@ CASES = {
     "8 / 4 / t": lambda t: 2 / t,
     "8 ÷ 4 × t − 1": lambda t: 2 * t - 1,
     "√(t) + t²": lambda t: mpmath.sqrt(t) + t**2,
+    "√t² + 3√t t": lambda t: t + 3 * mpmath.sqrt(t) * t,
+    "t√√t √3t": lambda t: t * mpmath.sqrt(mpmath.sqrt(t)) * mpmath.sqrt(3) * t,
     "sqrt(exp(9.95 t^2 + 0.1 t) - 1)": lambda t: mpmath.sqrt(mpmath.exp(9.95 * t**2 + 0.1 * t) - 1),
     "ln(1 + t) ** 2": lambda t: mpmath.log(1 + t) ** 2,
     "tanh(t) sin(pi t) cos(e t) / tan(1 + t / 9)": lambda t: (

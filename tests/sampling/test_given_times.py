@@ -115,7 +115,7 @@ def test_times_between_the_levels_of_a_model_are_refused():
     coarse.round_sigma = lambda sigma: (2 * sigma).round() / 2
     assert sample(coarse, latents=LATENTS, steps=GivenTimes((5.0, 1.5, 0.0))).nfe == 3
     with pytest.raises(
-        ValueError, match=r"times: σ\(t\) = 1.3 is between the model's levels, of which the next is 1.5"
+        ValueError, match=r"times: σ\(t\) = 1.3 is between the model's levels, of which the nearest is 1.5"
     ):
         sample(coarse, latents=LATENTS, steps=GivenTimes((5.0, 1.3, 0.0)))
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import diffspace as ds
 from diffspace import DiscreteLevels, IDDPMLevels, IDDPMSteps
 from diffspace.sampling import LevelSteps
 from diffspace.sampling.steps import steps_for
@@ -78,5 +79,12 @@ def test_the_table_is_that_of_the_denoiser():
 
     rounded.levels = LEVELS
     assert steps_for(rounded, LevelSteps(4)).sigmas().tolist() == LevelSteps(4, levels=LEVELS).sigmas().tolist()
-    with pytest.raises(ValueError, match="levels: the denoiser states no table of levels"):
+    network = ds.networks.MLP((2,), width=8)
+    times = ds.LevelIndex(IDDPMLevels())
+    denoiser = ds.Preconditioned(network, ds.EpsilonPrediction(times))
+    told = steps_for(denoiser, LevelSteps(4))
+    assert told.levels == IDDPMLevels()
+    for wrapped in (ds.Model(denoiser), ds.guidance.AutoGuidance(denoiser, denoiser, 2.0)):
+        assert steps_for(wrapped, LevelSteps(4)) == told
+    with pytest.raises(ValueError, match="levels: no table is given, and the denoiser states none"):
         steps_for(lambda x, sigma, cond=None: x, LevelSteps(4))

@@ -351,15 +351,3 @@ def test_default_steps_stay_in_the_range_of_the_model(truth):
     denoiser = Counted()
     denoiser.sigma_min, denoiser.sigma_max = 0.2, 80.0
     assert not any(row.failure for row in compare_solvers(denoiser, truth, budgets=(6,)).rows)
-
-
-def test_an_error_of_the_system_is_a_failed_run(truth):
-    class Broken(Euler):
-        def step(self, x, start, end, memory):
-            raise RuntimeError("out of memory")
-            yield
-
-    rows = compare_solvers(
-        Counted(), truth, {"bad": Sampler(solver=Broken()), "good": Sampler(solver=Euler())}, (6,)
-    ).rows
-    assert {row.name: row.failure for row in rows} == {"bad": "out of memory", "good": ""}

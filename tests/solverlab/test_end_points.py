@@ -6,8 +6,6 @@ import math
 import pytest
 import torch
 
-import diffspace as ds
-from diffspace.data import named_oracle
 from diffspace.oracles import Gaussian
 from diffspace.protocols import sigma_range, stated
 from diffspace.sampling import EDMSteps, Execution, initial_latents, sample
@@ -141,9 +139,3 @@ def test_bad_requests_are_named(arguments, message):
 def test_a_reference_without_trajectory_has_no_path():
     with pytest.raises(ValueError, match="trajectory=True"):
         reference(GAUSSIAN, seeds=[0], sampler=REFERENCE_SAMPLER.with_num_steps(8)).at(1.0)
-
-
-def test_a_reference_that_does_not_end_at_d_is_refused():
-    process = ds.Process(ds.VESchedule())
-    with pytest.raises(ValueError, match=r"sampler: its last step, from σ = .*, ends .* from D"):
-        reference(named_oracle("ring"), seeds=range(4), sampler=ds.Sampler(ds.EDMSteps(16), ds.RungeKutta4(), process))

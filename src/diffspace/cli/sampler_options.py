@@ -117,7 +117,6 @@ def build_sampler(
     """
     from diffspace.config import build, from_config, from_text, to_config, to_text
     from diffspace.sampler_files import find_sampler
-    from diffspace.sampling import UnscaledSolver
 
     given = {ALIASES[name]: value for name, value in options.items() if value is not None}
     found = given.pop(ALIASES["sampler"], None)
@@ -157,18 +156,20 @@ def build_sampler(
             return from_text(family, _OTHER_NAMES.get(family, {}).get(word, word), options)
         return from_config(family, to_config(family, base) | options) if options else base
 
+    named = fields.keys() | words.keys()
+    solver = part_of("solver", base.solver)
     steps, schedule = part_of("steps", base.steps), part_of("schedule", base.process.schedule)
     # a schedule that is named brings its own scaling
     scaling = None if "schedule" in words and "scaling" not in words else base.process.scaling
-    if spanning:
+    # of a table that is the model's nothing is known before that is loaded
+    if spanning and (denoiser is not None or getattr(steps, "levels", True) is not None):
         schedule = ds.VPSchedule.spanning(*_ends(steps, denoiser), getattr(steps, "epsilon_s", 1e-3))
         scaling = scaling or ds.NoScaling()
     process = ds.Process(schedule, part_of("scaling", scaling))
     churn: ds.Churn = build(ds.Churn, dataclasses.asdict(base.churn) | fields["churn"])
     if fields["churn"].keys() - {"S_churn"} and churn.S_churn == 0:
         raise ValueError("--S-min, --S-max, --S-noise: have no effect without --S-churn")
-    solver = part_of("solver", base.solver)
-    if {"schedule", "scaling"} & (fields.keys() | words.keys()) and isinstance(solver, UnscaledSolver):
+    if solver.in_sigma and {"schedule", "scaling"} & named:
         who = to_text("solver", solver)
         raise ValueError(f"--process, --schedule, --scaling: have no effect on {who}, which works in σ")
     sampler = ds.Sampler(steps, solver, process, churn)

@@ -20,6 +20,7 @@ _OPTIONAL = (
     "sampling_range",
     "sigma_data",
     "round_sigma",
+    "levels",
     "weight",
     "sample_shape",
     "transform",

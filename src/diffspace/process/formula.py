@@ -16,10 +16,9 @@ from diffspace.protocols import Real
 
 _LONGEST, _DEEPEST = 500, 40
 _TOKEN = re.compile(
-    r"(?P<number>(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)|(?P<name>[a-zπ]+)|(?P<sign>\*\*|[-+*/^()])|(?P<end>$)"
+    r"(?P<number>(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)|(?P<name>[a-zπ]+)|(?P<sign>\*\*|[-+*/^()√])|(?P<end>$)"
 )
-_SPELLINGS = str.maketrans({"−": "-", "×": "*", "·": "*", "÷": "/", "²": "^2", "³": "^3", "√": "sqrt "})
-_ROOT = re.compile(r"√\s*([a-zπ]+|[\d.]+)(?![\w.(])")  # √t is sqrt(t); elsewhere √ is the name
+_SPELLINGS = str.maketrans({"−": "-", "×": "*", "·": "*", "÷": "/", "²": "^2", "³": "^3"})
 _CONSTANTS = {"pi": math.pi, "π": math.pi, "e": math.e}
 _GRAMMAR = "numbers, t, pi, e, + - * / ^, parentheses, exp, log, sqrt, sin, cos, tan and tanh"
 
@@ -97,10 +96,10 @@ def _applied(name: str, a: _Node) -> _Node:
 
 
 class _Parser:
-    """sum: product (± product)*; product: factor ((* | /)? factor)*; factor: ± factor, or atom (^ factor)?."""
+    """sum: product (± product)*; product: factor ((* | /)? factor)*; factor: ± factor, or √* atom (^ factor)?."""
 
     def __init__(self, name: str, text: str) -> None:
-        self.name, self.text = name, _ROOT.sub(r"sqrt(\1)", text).translate(_SPELLINGS)
+        self.name, self.text = name, text.translate(_SPELLINGS)
         self.place = self.depth = 0
         self.kind = self.token = ""
         self.advance()
@@ -134,7 +133,7 @@ class _Parser:
 
     def product(self) -> _Node:
         node = self.factor()
-        while self.token in ("*", "/", "(") or self.kind in ("number", "name"):
+        while self.token in ("*", "/", "(", "√") or self.kind in ("number", "name"):
             if self.token == "/":
                 self.advance()
                 node = _quotient(node, self.factor())
@@ -145,9 +144,7 @@ class _Parser:
         return node
 
     def factor(self) -> _Node:
-        self.depth += 1
-        if self.depth > _DEEPEST:
-            raise self.fail(f"more than {_DEEPEST} levels of nesting")
+        self.deeper()
         if self.token in ("+", "-"):
             sign = -1.0 if self.advance() == "-" else 1.0
             node = _product(_constant(sign), self.factor())
@@ -159,8 +156,19 @@ class _Parser:
         self.depth -= 1
         return node
 
+    def deeper(self) -> None:
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            raise self.fail(f"more than {_DEEPEST} levels of nesting")
+
     def atom(self) -> _Node:
         kind, token = self.kind, self.token
+        if token == "√":
+            self.advance()
+            self.deeper()
+            node = _applied("sqrt", self.atom())
+            self.depth -= 1
+            return node
         if kind == "number":
             return _constant(float(self.advance()))
         if token == "(" or token in _FUNCTIONS:

@@ -62,12 +62,14 @@ def _at_given_times(
         raise ValueError("times: σ(t) must be 0 at t = 0 and nowhere else")
     if not sigmas[-1] < sigmas[0]:
         raise ValueError(f"times: σ(t) goes from {float(sigmas[0]):g} to {float(sigmas[-1]):g}; expected a fall")
-    for sigma, known in zip(sigmas.tolist(), round_sigmas(denoiser, sigmas).tolist(), strict=True):
-        if not math.isclose(sigma, known, rel_tol=1e-6):
-            raise ValueError(f"times: σ(t) = {sigma:g} is between the model's levels, of which the next is {known:g}")
     (least, greatest), low, high = sigma_range(denoiser), float(sigmas[sigmas > 0].min()), float(sigmas.max())
     if not least <= low <= high <= greatest:
         raise ValueError(f"times: σ(t) from {low:g} to {high:g} leaves the model's range [{least:g}, {greatest:g}]")
+    for sigma, known in zip(sigmas.tolist(), round_sigmas(denoiser, sigmas).tolist(), strict=True):
+        if not math.isclose(sigma, known, rel_tol=1e-6):
+            raise ValueError(
+                f"times: σ(t) = {sigma:g} is between the model's levels, of which the nearest is {known:g}"
+            )
     if start is not None and not math.isclose(start, float(sigmas[0]), rel_tol=1e-6):
         raise ValueError(f"sigma_start: expected σ = {float(sigmas[0]):g}, where the given times begin, got {start:g}")
     return times, sigmas
@@ -179,10 +181,8 @@ def _noise_like(state: Tensor, noise: Tensor) -> Tensor:
 
 
 def as_tensor(sigma: float | Tensor, like: Tensor) -> Tensor:
-    """A noise level as the tensor that a denoiser takes, in float32 or better."""
-    if isinstance(sigma, Tensor):
-        return sigma
-    return torch.full((), sigma, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
+    """A noise level as the tensor that a denoiser takes."""
+    return sigma if isinstance(sigma, Tensor) else like.new_full((), sigma)
 
 
 def changes(*tensors: Tensor | None) -> list[int]:

@@ -233,7 +233,9 @@ class _TabledSteps(RangedSteps):
 
     def _falling_levels(self) -> list[float]:
         if self.levels is None:
-            raise ValueError("levels: the denoiser states no table of levels; expected one, such as DiscreteLevels(…)")
+            raise ValueError(
+                "levels: no table is given, and the denoiser states none; expected one, such as DiscreteLevels(…)"
+            )
         rising: list[float] = self.levels.table().tolist()
         return rising[::-1]
 

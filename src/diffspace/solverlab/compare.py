@@ -239,8 +239,8 @@ def compare_solvers(
 ) -> SolverComparison:
     """Run every sampler from the latents of `reference` at every budget, and measure where it ends.
 
-    The runs are those of `plan_runs`. One that fails or does not go from the reference's σ_max to 0 is recorded as a
-    failure, and the others go on.
+    The runs are those of `plan_runs`. One that refuses its input, ends in values that are not finite or does not go
+    from the reference's σ_max to 0 is recorded as a failure, and the others go on; other errors end the comparison.
 
     Args:
         denoiser: D(x, sigma, cond).
@@ -283,7 +283,7 @@ def _measure(denoiser: Denoiser, reference: Reference, run: PlannedRun, executio
         samples = sample(denoiser, latents=reference.latents, cond=reference.cond, sampler=sampler, execution=execution)
         found = mean_squares(samples.x.to(reference.x) - reference.x)
         nfe, error, squares = samples.nfe, error_from(found), found.cpu().double()
-    except (ValueError, ArithmeticError, RuntimeError) as reason:
+    except (ValueError, ArithmeticError) as reason:
         failure = str(reason)
     return [Measurement(name, sampler, budget, nfe, error, squares, failure, last_sigma) for budget in budgets]
 

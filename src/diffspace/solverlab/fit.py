@@ -63,7 +63,7 @@ class Counted:
 
 
 class TooFewLevels(ValueError):
-    """The table of a model has fewer levels than a solver needs, or not where it needs them."""
+    """The table of a model has too few levels for a solver, or none where they are needed."""
 
 
 class Spacing:

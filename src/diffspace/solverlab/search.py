@@ -251,9 +251,8 @@ def _fit(judge: _Judge, near: NearPaths, iterations: int, fits: _Fits) -> None:
         with contextlib.suppress(TooFewLevels):
             best[kind] = fits.start(kind, near, mean, iterations)
     if not best:
-        warnings.warn(
-            f"num_steps: {judge.budget} levels of the model's table cannot be fitted; known solvers are left",
-            stacklevel=4,
+        _warn(
+            f"num_steps: {judge.budget} levels of the model's table cannot be fitted; only known solvers are compared"
         )
         return
     for kind, fit in _by_error(best):

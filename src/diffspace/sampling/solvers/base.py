@@ -88,6 +88,8 @@ class Solver(ABC):
     """Whether steps rely on earlier ones through `memory`; such a solver cannot follow churn."""
     stochastic: bool = False
     """Whether steps request noise by an `Increment`."""
+    in_sigma: bool = False
+    """Whether it steps in σ and x/s, on which the choice of the process has no effect."""
     first_denoiser: Denoiser | None = None
     """A denoiser that answers the first request of a run instead of the model, and is not counted."""
 
@@ -120,10 +122,12 @@ class Solver(ABC):
 
 
 class UnscaledSolver(Solver):
-    """A solver with formulas in σ and the unscaled state x/s, on which the choice of the process has no effect.
+    """A solver with formulas in σ and the unscaled state x/s.
 
     Levels that a model rounds to the same one are an error: most formulas divide by their distance.
     """
+
+    in_sigma = True
 
     def check_step(self, start: Point, end: Point) -> None:
         if start.sigma == end.sigma:

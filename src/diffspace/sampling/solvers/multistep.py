@@ -124,8 +124,8 @@ class AdamsBashforth(_Polynomial):
     - v in the angle arctan(σ/σ_d): no step is singular, not even the one to σ = 0.
 
     A step to σ = 0 is Euler's, but for ε and v in a variable that is finite there. `sigma_data`, by default what the
-    denoiser states, else the paper's 0.5, is for v, the angle and "vp", whose time goes from σ = 0.004·σ_data to
-    160·σ_data; ValueError with others.
+    denoiser states, else the paper's 0.5, has an effect on v, on the angle and on "vp" alone, whose time goes from
+    σ = 0.004·σ_data to 160·σ_data.
     """
 
     k: int = 3
@@ -140,15 +140,9 @@ class AdamsBashforth(_Polynomial):
         check_choice("variable", self.variable, Variable)
         if self.sigma_data is not None:
             check_number("sigma_data", self.sigma_data, "(0, inf)")
-            if not self._scaled:
-                raise ValueError(f"sigma_data: has no effect on {self.prediction} as a polynomial in {self.variable}")
-
-    @property
-    def _scaled(self) -> bool:
-        return self.prediction == "v" or self.variable in ("angle", "vp")
 
     def for_denoiser(self, denoiser: object) -> AdamsBashforth:
-        if self.sigma_data is not None or not self._scaled:
+        if self.sigma_data is not None or (self.prediction != "v" and self.variable not in ("angle", "vp")):
             return self
         return replace(self, sigma_data=PAPER_SIGMA_DATA * data_scale(denoiser))
 

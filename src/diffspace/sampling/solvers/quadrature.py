@@ -143,7 +143,9 @@ def lagrange_weights(
 
 def _pieces(start: Tensor, end: Tensor, sigma_data: float) -> list[Tensor]:
     """The levels from `start` to `end` that divide a step for the quadrature; the last piece to 0 is from σ_d on."""
-    length = float((start / (end if end > 0 else sigma_data)).log())
+    length = float((start / (end if end > 0 else sigma_data)).detach().log())
+    if not math.isfinite(length):
+        return [start, end]
     count = max(1, math.ceil(abs(length) / _PIECE)) if end > 0 else max(0, math.ceil(length / _PIECE))
     inner = [start * math.exp(-length * i / count) for i in range(1, count if end > 0 else count + 1)]
     return [start, *inner, end]

@@ -206,6 +206,7 @@ class GeneralSDE(_StochasticSolver):
 
     eta: float = 1.0
     stages: int = 1
+    in_sigma = False
     beta: Callable[[float], float] | None = None
 
     def __post_init__(self) -> None:
