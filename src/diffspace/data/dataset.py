@@ -311,7 +311,8 @@ def holdout_mask(
 
 def _quotas(sizes: list[int], count: int) -> list[int]:
     """How many of each class make up `count`: in proportion, by largest remainders, never a whole class."""
-    shares = [count * size / sum(sizes) for size in sizes]
+    total = sum(sizes)
+    shares = [count * size / total for size in sizes]
     quotas = [min(math.floor(share), max(size - 1, 0)) for share, size in zip(shares, sizes, strict=True)]
     # the first of those that lack most grows by one, again and again
     lacking = [(quotas[c] - shares[c], c) for c, size in enumerate(sizes) if quotas[c] < size - 1]
