@@ -348,6 +348,8 @@ def test_samples_of_no_dimension_are_as_those_of_one_number():
 def test_default_steps_stay_in_the_range_of_the_model(truth):
     samplers = default_samplers(0.28, solvers=["heun"], sigma_min=0.02)
     assert [sampler.steps.sigma_min for sampler in samplers.values()] == [None, None, 0.02, 0.02, 0.0224]
+    lows = [s.steps.sigma_min for s in default_samplers(0.5, solvers=["heun"], sigma_min=0.0200001).values()]
+    assert lows == [None, None, 0.0200001, 0.0200001, 0.04]
     denoiser = Counted()
     denoiser.sigma_min, denoiser.sigma_max = 0.2, 80.0
     assert not any(row.failure for row in compare_solvers(denoiser, truth, budgets=(6,)).rows)

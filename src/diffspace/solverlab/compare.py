@@ -182,8 +182,8 @@ def default_samplers(
             if all(p.default is not p.empty for p in inspect.signature(find("solver", kind)).parameters.values())
             for options in _VARIANTS.get(kind, ("",))
         ]
-    wanted = [sigma_data / 25, sigma_data / 12.5]
-    low, twice = (f"{level:g}" if level > sigma_min else repr(sigma_min) for level in wanted)
+    wanted = (f"{sigma_data / 25:g}", f"{sigma_data / 12.5:g}")
+    low, twice = (level if float(level) >= sigma_min else repr(sigma_min) for level in wanted)
     words = dict.fromkeys(word.replace("{low}", low).replace("{twice}", twice) for word in steps)
     families = [from_text("steps", word) for word in words]
     samplers: dict[str, Sampler] = {}
