@@ -278,7 +278,7 @@ def test_states_that_end_in_nan_are_no_result():
 @pytest.mark.parametrize("variable", ["sigma", "log_sigma", "angle", "vp"])
 @pytest.mark.parametrize(("start", "end"), [(80.0, 0.002), (0.6, 0.002), (2.0, 50.0)])
 def test_weights_are_exact_for_any_length_of_step(prediction, variable, start, end):
-    """∫ dμ is known: −, the change of σ, of 1/σ, and of the angle."""
+    """∫ dμ is known: the change of σ, of 1/σ, or of the angle."""
     from diffspace.sampling.solvers.multistep import polynomial_weights
 
     exact = {

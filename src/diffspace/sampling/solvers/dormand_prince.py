@@ -55,9 +55,9 @@ class DormandPrince(UnscaledSolver):
 
     It divides each given step so that the root mean square over a sample of error/(atol + rtol·|x|) is at most 1 in
     each part; with `atol` infinite it does not. By default `atol` is 2e-5·σ_data, which is 1e-5 for the paper's data.
-    Every sample has its own steps and does not depend on its batch: D is
-    requested at levels of shape (B,) until the slowest sample is done. Each step that is tried takes six evaluations,
-    the start of a run one or two more, a last step to σ = 0 none: it ends at D.
+    Every sample has its own steps and does not depend on its batch: D is requested at levels of shape (B,) until the
+    slowest sample is done. Each step that is tried takes six evaluations, the start of a run one or two more, a last
+    step to σ = 0 none: it ends at D.
 
     Gradients go through the steps taken, not through their lengths. FloatingPointError where steps become shorter than
     1e-10 in ln σ, or more than `max_steps` are tried within a given one: D is not finite, not smooth, or less precise
